@@ -1,0 +1,199 @@
+//! The cluster: what all records say together. A pure function of them, so that all hosts that have heard the same
+//! agree, in whatever order they heard it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::endpoint::Endpoint;
+use crate::host::{HostInfo, Liveness};
+use crate::id::{EndpointId, HostId, NetworkId, Vni};
+use crate::network::{Lamport, Name, Network};
+use crate::record::{Incarnation, Record, Records};
+
+/// What the hosts know together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cluster {
+    /// The hosts.
+    pub hosts: BTreeMap<HostId, Host>,
+    /// The networks that are not deleted.
+    pub networks: BTreeMap<NetworkId, NetworkView>,
+    /// The networks that are deleted.
+    pub tombstones: BTreeSet<NetworkId>,
+    /// The highest time that anything carries: what is created next gets one more.
+    pub now: Lamport,
+}
+
+/// A host as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// What it says of itself.
+    pub info: HostInfo,
+    /// Is it there?
+    pub liveness: Liveness,
+    /// All that it says; also the leases that the ledger takes from there.
+    pub record: Record,
+    /// The life that said it.
+    pub generation: u64,
+}
+
+/// A network as the hosts see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkView {
+    /// The definition.
+    pub network: Network,
+    /// Does its name mean another network that was created under the same name elsewhere?
+    pub shadowed: bool,
+    /// The hosts that take its packets, and under which identifier each does.
+    pub vnis: BTreeMap<HostId, Vni>,
+    /// Its endpoints.
+    pub endpoints: BTreeMap<EndpointId, Located>,
+}
+
+/// An endpoint and the host that it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// Its host.
+    pub host: HostId,
+    /// Is that host there?
+    pub liveness: Liveness,
+}
+
+impl Located {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.endpoint.addresses.iter().map(|a| a.address)
+    }
+}
+
+impl NetworkView {
+    /// What people see: the name, or `name~id` where the name means another network.
+    pub fn shown_name(&self) -> String {
+        if self.shadowed {
+            format!("{}~{}", self.network.name, self.network.id.short())
+        } else {
+            self.network.name.to_string()
+        }
+    }
+
+    /// The endpoint with this address.
+    pub fn at(&self, address: IpAddr) -> Option<&Located> {
+        self.endpoints.values().find(|l| l.endpoint.has(address))
+    }
+
+    /// The endpoint that this name means: where two hosts gave it at once, the one attached first.
+    pub fn named(&self, name: &Name) -> Option<&Located> {
+        let named = self.endpoints.values().filter(|l| l.endpoint.name == *name);
+        named.min_by_key(|l| (l.liveness == Liveness::Dead, l.endpoint.created, l.endpoint.id))
+    }
+}
+
+impl Cluster {
+    /// The network that people mean: a name, `name~id`, an id, or the start of one that is not ambiguous.
+    pub fn find(&self, text: &str) -> Option<&NetworkView> {
+        let text = text.to_ascii_lowercase();
+        if let Some(view) = self.networks.values().find(|v| v.shown_name() == text) {
+            return Some(view);
+        }
+        // `name~id` goes on to work when the rival has gone.
+        let (name, id) = text.split_once('~').map_or((None, text.as_str()), |(name, id)| (Some(name), id));
+        let mut meant = self.networks.values().filter(|v| {
+            let named = name.is_none_or(|n| n == v.network.name.as_str());
+            named && id.len() >= MIN_ID_PREFIX && v.network.id.to_string().starts_with(id)
+        });
+        meant.next().filter(|_| meant.next().is_none())
+    }
+}
+
+/// Fewer digits of an id than this mean no network.
+const MIN_ID_PREFIX: usize = 4;
+
+/// What the records mean.
+///
+/// Of each host the newest life counts, but an agent that is starting says nothing yet: until all has arrived that it
+/// said at its start, what its life before said stays. Only a deletion counts as soon as anybody has ever said it.
+pub fn derive(records: &Records) -> Cluster {
+    let tombstones = records.values().flatten().flat_map(|l| &l.record.tombstones).copied().collect();
+    let mut cluster = Cluster { tombstones, ..Cluster::default() };
+    let hosts: BTreeMap<HostId, Host> = records.iter().filter_map(|(id, lives)| Some((*id, host(lives)?))).collect();
+    for (id, host) in &hosts {
+        for (network_id, membership) in &host.record.networks {
+            cluster.now = cluster.now.max(membership.network.created);
+            if !cluster.tombstones.contains(network_id) {
+                let view = cluster.networks.entry(*network_id).or_insert_with(|| NetworkView::new(&membership.network));
+                view.vnis.extend(membership.vni.map(|vni| (*id, vni)));
+            }
+        }
+    }
+    let mut claims = claims(&hosts);
+    // Where two claim an address, the higher lease is right; a tie, which the ledger rules out, goes to the lower id.
+    claims.sort_by_key(|l| std::cmp::Reverse(l.rank()));
+    let mut taken = BTreeSet::new();
+    for claim in claims {
+        cluster.now = cluster.now.max(claim.endpoint.created);
+        if let Some(view) = cluster.networks.get_mut(&claim.endpoint.network) {
+            view.admit(claim, &mut taken);
+        }
+    }
+    cluster.hosts = hosts;
+    shadow(&mut cluster.networks);
+    cluster
+}
+
+fn host(lives: &[Incarnation]) -> Option<Host> {
+    let newest = lives.iter().max_by_key(|l| l.generation)?;
+    let complete = lives.iter().filter(|l| l.complete).max_by_key(|l| l.generation);
+    let says = complete.unwrap_or(newest);
+    let info = says.record.host.clone()?;
+    Some(Host { info, liveness: newest.liveness, record: says.record.clone(), generation: says.generation })
+}
+
+impl NetworkView {
+    fn new(network: &Network) -> Self {
+        Self { network: network.clone(), shadowed: false, vnis: BTreeMap::new(), endpoints: BTreeMap::new() }
+    }
+
+    /// Takes in an endpoint unless the network has no such address, or a better claim on its identity or on one of its
+    /// addresses is there already.
+    fn admit(&mut self, claim: Located, taken: &mut BTreeSet<(NetworkId, IpAddr)>) {
+        let addresses: Vec<_> = claim.addresses().map(|a| (self.network.id, a)).collect();
+        let possible = addresses.iter().all(|a| self.network.assignable(a.1) && !taken.contains(a));
+        if possible && !self.endpoints.contains_key(&claim.endpoint.id) {
+            taken.extend(addresses);
+            self.endpoints.insert(claim.endpoint.id, claim);
+        }
+    }
+}
+
+fn claims(hosts: &BTreeMap<HostId, Host>) -> Vec<Located> {
+    let of = |(id, host): (&HostId, &Host)| {
+        let (id, liveness) = (*id, host.liveness);
+        let locate = move |e: &Endpoint| Located { endpoint: e.clone(), host: id, liveness };
+        host.record.endpoints.values().map(locate).collect::<Vec<_>>()
+    };
+    hosts.iter().flat_map(of).collect()
+}
+
+impl Located {
+    fn rank(&self) -> impl Ord + use<> {
+        let lease = self.endpoint.addresses.iter().map(|a| a.lease).max();
+        (lease, std::cmp::Reverse((self.endpoint.id, self.host)))
+    }
+}
+
+/// A name means the network that was created first; its rivals are shown with their ids.
+fn shadow(networks: &mut BTreeMap<NetworkId, NetworkView>) {
+    let mut first: BTreeMap<Name, (Lamport, NetworkId)> = BTreeMap::new();
+    for view in networks.values() {
+        let rank = (view.network.created, view.network.id);
+        let best = first.entry(view.network.name.clone()).or_insert(rank);
+        *best = rank.min(*best);
+    }
+    for view in networks.values_mut() {
+        view.shadowed = first.get(&view.network.name) != Some(&(view.network.created, view.network.id));
+    }
+}
+
+#[cfg(test)]
+mod tests;

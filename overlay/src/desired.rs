@@ -1,0 +1,312 @@
+//! Kernel state as it should be: a function of the cluster and of this host's intents.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::addr::{IfName, Mac, Subnet};
+use crate::cluster::{Cluster, NetworkView};
+use crate::firewall::{Chain, Match, Rule, Table, Verdict};
+use crate::host::Liveness;
+use crate::id::{EndpointId, HostId, NetworkId, Vni};
+use crate::intent::{Attachment, Intents, NetnsRef, Seat};
+use crate::network::Network;
+
+/// All that should be ours in the kernel of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// Our table in the host's namespace.
+    pub firewall: Table,
+    /// The segments: the networks that this host has endpoints in.
+    pub segments: BTreeMap<NetworkId, Segment>,
+}
+
+/// This host's part of one network, in a namespace of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Our table in it.
+    pub firewall: Table,
+    /// The bridge.
+    pub bridge: Bridge,
+    /// The VXLAN device.
+    pub tunnel: Tunnel,
+    /// The link to the host's namespace.
+    pub uplink: Uplink,
+    /// The local endpoints.
+    pub ports: BTreeMap<EndpointId, Port>,
+    /// Where the MACs of the other hosts' endpoints are.
+    pub remotes: BTreeMap<Mac, Remote>,
+    /// What ARP is answered for.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// An address with the length of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefixed {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub len: u8,
+}
+
+/// The bridge `br0` of a segment. It is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// The anycast gateway's MAC: the same on every host.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The anycast gateway's addresses and the service address, sorted.
+    pub addresses: Vec<Prefixed>,
+}
+
+/// The VXLAN device `vx0` of a segment; its socket is in the host's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tunnel {
+    /// The identifier that it receives.
+    pub vni: Vni,
+    /// UDP port.
+    pub port: u16,
+    /// The VTEP's address.
+    pub local: IpAddr,
+    /// MTU in bytes: the underlay's less the overhead.
+    pub mtu: u32,
+}
+
+/// The veth pair between a segment (`up0`) and the host's namespace (`ovu` and twelve digits). Both ends are up, and the
+/// segment's default route leads over it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The host's end.
+    pub host_ifname: IfName,
+    /// The address of the host's end: the even one of a /31 (RFC 3021).
+    pub host: IpAddr,
+    /// The address of the segment's end: the odd one.
+    pub segment: IpAddr,
+}
+
+/// The veth pair of a local endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The end in the segment: `ovp` and twelve digits.
+    pub host_ifname: IfName,
+    /// The container's namespace.
+    pub netns: NetnsRef,
+    /// The end in the container.
+    pub ifname: IfName,
+    /// The container's MAC.
+    pub mac: Mac,
+    /// The container's addresses.
+    pub addresses: Vec<Prefixed>,
+    /// The container's default route.
+    pub gateway: IpAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// The other end of the tunnel for one MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Remote {
+    /// The VTEP's address.
+    pub vtep: IpAddr,
+    /// The VTEP's UDP port.
+    pub port: u16,
+    /// The identifier that the receiver takes the network's packets under.
+    pub vni: Vni,
+}
+
+/// What this host is, for all its networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its identity.
+    pub me: HostId,
+    /// Its VTEP's address.
+    pub vtep: IpAddr,
+    /// Its VTEP's UDP port.
+    pub vxlan_port: u16,
+    /// MTU of its underlay in bytes.
+    pub underlay_mtu: u32,
+}
+
+/// Where each segment answers DNS besides its gateway: the same on every network and host, so that one resolv.conf
+/// serves all. Link-local (RFC 3927), so it never leaves a segment.
+pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
+
+/// The addresses of the transit links, a /31 each.
+const TRANSIT: Ipv4Addr = Ipv4Addr::new(169, 254, 128, 0);
+const TRANSIT_LEN: u8 = 17;
+/// How many transit links there are.
+pub const TRANSIT_LINKS: u16 = 1 << (32 - TRANSIT_LEN - 1);
+
+/// What VXLAN adds to a packet in bytes (RFC 7348): outer IP, UDP 8, VXLAN 8, inner Ethernet 14.
+const fn overhead(underlay: IpAddr) -> u32 {
+    match underlay {
+        IpAddr::V4(_) => 50,
+        IpAddr::V6(_) => 70,
+    }
+}
+
+/// What should be in the kernel of this host.
+pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
+    let segments = intents
+        .networks
+        .values()
+        .filter_map(|network| {
+            let attached: Vec<&Attachment> = intents.attached(network.id).collect();
+            let seat = intents.seats.get(&network.id).filter(|_| !attached.is_empty())?;
+            Some((network.id, segment(network, *seat, &attached, cluster, place)))
+        })
+        .collect();
+    Desired { firewall: host_table(place.vxlan_port), segments }
+}
+
+fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cluster, place: &Place) -> Segment {
+    let view = cluster.networks.get(&network.id);
+    let mtu = tunnel_mtu(view, cluster, place);
+    let (remotes, neighbours) = rows(view, attached, cluster, place.me);
+    let mut addresses: Vec<Prefixed> = network
+        .ranges
+        .iter()
+        .map(|range| Prefixed { address: range.gateway, len: range.subnet.prefix_len() })
+        .chain([Prefixed { address: SERVICE_ADDRESS.into(), len: 32 }])
+        .collect();
+    addresses.sort();
+    Segment {
+        firewall: segment_table(),
+        bridge: Bridge { mac: gateway_mac(network.id), mtu, addresses },
+        tunnel: Tunnel { vni: seat.vni, port: place.vxlan_port, local: place.vtep, mtu },
+        uplink: uplink(network.id, seat),
+        ports: attached.iter().map(|a| (a.endpoint.id, port(network, a, mtu))).collect(),
+        remotes,
+        neighbours,
+    }
+}
+
+fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
+    let endpoint = &attachment.endpoint;
+    let ranges: Vec<_> =
+        endpoint.addresses.iter().filter_map(|a| Some((a.address, network.range_of(a.address)?.1))).collect();
+    Port {
+        host_ifname: port_ifname(endpoint.id),
+        netns: attachment.netns.clone(),
+        ifname: attachment.ifname.clone(),
+        mac: endpoint.mac,
+        addresses: ranges
+            .iter()
+            .map(|(address, r)| Prefixed { address: *address, len: r.subnet.prefix_len() })
+            .collect(),
+        gateway: ranges.first().map_or(network.ranges[0].gateway, |(_, range)| range.gateway),
+        mtu,
+    }
+}
+
+/// Forwarding entries and neighbours for the endpoints of the other hosts. A silent host keeps its entries until it is
+/// given up: its agent may be restarting, and its packets still flow. Whatever the others say, what a local endpoint has,
+/// or the gateway, is never led away.
+fn rows(
+    view: Option<&NetworkView>,
+    attached: &[&Attachment],
+    cluster: &Cluster,
+    me: HostId,
+) -> (BTreeMap<Mac, Remote>, BTreeMap<IpAddr, Mac>) {
+    let mut remotes = BTreeMap::new();
+    let mut neighbours = BTreeMap::new();
+    let gateway = view.map(|v| gateway_mac(v.network.id));
+    let macs: BTreeSet<Mac> = attached.iter().map(|a| a.endpoint.mac).chain(gateway).collect();
+    let addresses: BTreeSet<IpAddr> = attached.iter().flat_map(|a| &a.endpoint.addresses).map(|a| a.address).collect();
+    let others = view.into_iter().flat_map(|v| v.endpoints.values());
+    for located in others.filter(|l| l.host != me && !macs.contains(&l.endpoint.mac)) {
+        let host = cluster.hosts.get(&located.host).filter(|h| h.liveness != Liveness::Dead);
+        let vni = view.and_then(|v| v.vnis.get(&located.host));
+        let (Some(host), Some(vni)) = (host, vni) else { continue };
+        remotes.insert(located.endpoint.mac, Remote { vtep: host.info.vtep, port: host.info.vxlan_port, vni: *vni });
+        let free = located.addresses().filter(|a| !addresses.contains(a));
+        neighbours.extend(free.map(|address| (address, located.endpoint.mac)));
+    }
+    (remotes, neighbours)
+}
+
+/// The smallest underlay MTU of the hosts in the network, less the overhead.
+fn tunnel_mtu(view: Option<&NetworkView>, cluster: &Cluster, place: &Place) -> u32 {
+    let others = view.into_iter().flat_map(|v| v.vnis.keys()).filter_map(|host| cluster.hosts.get(host));
+    let smallest = others.map(|h| h.info.underlay_mtu).chain([place.underlay_mtu]).min();
+    smallest.unwrap_or(place.underlay_mtu).saturating_sub(overhead(place.vtep)).max(MIN_MTU)
+}
+
+/// What every IPv4 link carries (RFC 791).
+const MIN_MTU: u32 = 68;
+
+fn gateway_mac(network: NetworkId) -> Mac {
+    let id = network.as_bytes();
+    // 0e: locally administered, unicast, and never the 02:42 of an endpoint.
+    Mac::new([0x0e, id[0], id[1], id[2], id[3], id[4]]).expect("the first byte is even and not zero")
+}
+
+fn uplink(network: NetworkId, seat: Seat) -> Uplink {
+    let base = u32::from(TRANSIT) + 2 * u32::from(seat.transit);
+    Uplink {
+        host_ifname: uplink_ifname(network),
+        host: Ipv4Addr::from(base).into(),
+        segment: Ipv4Addr::from(base + 1).into(),
+    }
+}
+
+/// The name of the host's end of a segment's uplink.
+pub fn uplink_ifname(network: NetworkId) -> IfName {
+    format!("ovu{}", network.tag()).parse().expect("three letters and twelve digits")
+}
+
+/// The name of the segment's end of an endpoint's veth pair.
+pub fn port_ifname(endpoint: EndpointId) -> IfName {
+    format!("ovp{}", endpoint.tag()).parse().expect("three letters and twelve digits")
+}
+
+fn host_table(vxlan_port: u16) -> Table {
+    let ours = || "ovu*".to_owned();
+    let transit = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("the transit range is IPv4");
+    let untracked = || vec![Rule::new([Match::UdpTo(vxlan_port)], Verdict::NoTrack)];
+    Table {
+        chains: vec![
+            // Tracking tunnel packets costs time and drops some under load.
+            Chain { name: "prerouting", hook: "type filter hook prerouting priority raw", rules: untracked() },
+            Chain { name: "output", hook: "type filter hook output priority raw", rules: untracked() },
+            Chain {
+                name: "forward",
+                hook: "type filter hook forward priority filter",
+                rules: vec![
+                    Rule::new([Match::In(ours()), Match::Out(ours())], Verdict::Drop),
+                    Rule::new([Match::Out(ours()), Match::Known], Verdict::Accept),
+                    Rule::new([Match::Out(ours())], Verdict::Drop),
+                ],
+            },
+            Chain {
+                name: "postrouting",
+                hook: "type nat hook postrouting priority srcnat",
+                rules: vec![Rule::new([Match::From(transit), Match::NotOut(ours())], Verdict::Masquerade)],
+            },
+        ],
+    }
+}
+
+fn segment_table() -> Table {
+    let uplink = || "up0".to_owned();
+    Table {
+        chains: vec![
+            Chain {
+                name: "forward",
+                hook: "type filter hook forward priority filter",
+                rules: vec![
+                    Rule::new([Match::In(uplink()), Match::Known], Verdict::Accept),
+                    Rule::new([Match::In(uplink())], Verdict::Drop),
+                ],
+            },
+            Chain {
+                name: "postrouting",
+                hook: "type nat hook postrouting priority srcnat",
+                rules: vec![Rule::new([Match::Out(uplink())], Verdict::Masquerade)],
+            },
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Packet filter rules as values. Each namespace has one table of ours, `inet overlay`, replaced whole.
+//!
+//! A rule carries a mark, the hash of its text, as its comment. So a look at the kernel tells whether the rules there
+//! are the ones wanted without reading their meaning back: any rule added, lost, moved or changed by hand shows.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::addr::Subnet;
+
+/// A table: chains in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// The chains.
+    pub chains: Vec<Chain>,
+}
+
+/// A base chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Where packets enter it, in nft's words: `type filter hook forward priority filter`.
+    pub hook: &'static str,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule: what all must match, and what happens then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// All of them must match; none at all matches every packet.
+    pub when: Vec<Match>,
+    /// What happens to the packet.
+    pub then: Verdict,
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// Came in on an interface of this name; a trailing `*` stands for any end.
+    In(String),
+    /// Goes out on such an interface.
+    Out(String),
+    /// Goes out on another interface.
+    NotOut(String),
+    /// Is from an address of this subnet.
+    From(Subnet),
+    /// Is to this address.
+    To(IpAddr),
+    /// Is UDP to this port.
+    UdpTo(u16),
+    /// Belongs to a connection that is known.
+    Known,
+}
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    Accept,
+    /// It is gone, and counted.
+    Drop,
+    /// It gets the address of the interface that it leaves by.
+    Masquerade,
+    /// Connection tracking does not see it.
+    NoTrack,
+}
+
+/// What is seen of a table in the kernel: chains by name, and the marks of their rules in order.
+pub type Marks = Vec<(String, Vec<String>)>;
+
+impl Table {
+    /// The marks that this table has once it is in the kernel, chains sorted by name.
+    pub fn marks(&self) -> Marks {
+        let mut marks: Marks =
+            self.chains.iter().map(|c| (c.name.to_owned(), c.rules.iter().map(|r| r.mark(c.hook)).collect())).collect();
+        marks.sort();
+        marks
+    }
+
+    /// The transaction that replaces the table `inet overlay` by this one, as `nft -f` takes it.
+    pub fn script(&self) -> String {
+        // Added first so that deleting it can't fail; all of it is one transaction.
+        let mut script = String::from("add table inet overlay\ndelete table inet overlay\ntable inet overlay {\n");
+        for chain in &self.chains {
+            script += &format!("  chain {} {{\n    {}; policy accept;\n", chain.name, chain.hook);
+            for rule in &chain.rules {
+                script += &format!("    {rule} comment \"{}\"\n", rule.mark(chain.hook));
+            }
+            script += "  }\n";
+        }
+        script + "}\n"
+    }
+}
+
+impl Rule {
+    /// A rule for packets that match all of `when`.
+    pub fn new(when: impl IntoIterator<Item = Match>, then: Verdict) -> Self {
+        Self { when: when.into_iter().collect(), then }
+    }
+
+    fn mark(&self, hook: &str) -> String {
+        format!("ov:{:016x}", fnv1a(format!("{hook}: {self}").as_bytes()))
+    }
+}
+
+/// FNV-1a, 64 bits: a mark tells rules apart, it is no secret.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for m in &self.when {
+            write!(f, "{m} ")?;
+        }
+        match self.then {
+            Verdict::Accept => f.write_str("counter accept"),
+            Verdict::Drop => f.write_str("counter drop"),
+            Verdict::Masquerade => f.write_str("counter masquerade"),
+            Verdict::NoTrack => f.write_str("counter notrack"),
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = |ip: IpAddr| if ip.is_ipv4() { "ip" } else { "ip6" };
+        match self {
+            Self::In(name) => write!(f, "iifname \"{name}\""),
+            Self::Out(name) => write!(f, "oifname \"{name}\""),
+            Self::NotOut(name) => write!(f, "oifname != \"{name}\""),
+            Self::From(subnet) => write!(f, "{} saddr {subnet}", family(subnet.network())),
+            Self::To(address) => write!(f, "{} daddr {address}", family(*address)),
+            Self::UdpTo(port) => write!(f, "udp dport {port}"),
+            Self::Known => f.write_str("ct state established,related"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! A host: what it says of itself, and what the others think of it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::network::Name;
+
+/// What a host says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostInfo {
+    /// What people call it.
+    pub name: Name,
+    /// Where it receives tunnelled packets: the VTEP's address.
+    pub vtep: IpAddr,
+    /// The UDP port of the VTEP.
+    pub vxlan_port: u16,
+    /// Where it answers other agents.
+    pub peer: SocketAddr,
+    /// MTU of the underlay in bytes.
+    pub underlay_mtu: u32,
+    /// How often its ledger has changed: a lower number than one seen before is a restored disk.
+    pub page: u64,
+}
+
+/// Is a host there? Says the failure detector; an argument of everything that is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Liveness {
+    /// Heard of lately.
+    Live,
+    /// Silent for longer than it ever was: its names are withdrawn, its tunnel entries kept.
+    Suspect,
+    /// Silent for too long: its tunnel entries are withdrawn too. All is back when it is heard again.
+    Dead,
+}

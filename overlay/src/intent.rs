@@ -1,0 +1,86 @@
+//! Intents: what this host was asked for, as it is kept on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::addr::IfName;
+use crate::desired::TRANSIT_LINKS;
+use crate::endpoint::Endpoint;
+use crate::id::{EndpointId, NetworkId, Vni};
+use crate::network::{Name, Network};
+
+/// A network namespace, named so that another one at the same path is not taken for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetnsRef {
+    /// Where it can be opened, like `/run/netns/web` or `/proc/4242/ns/net`.
+    pub path: PathBuf,
+    /// The kernel's number for it, never used twice between two boots (socket option `SO_NETNS_COOKIE`).
+    pub cookie: u64,
+}
+
+/// An endpoint of this host and where its container is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attachment {
+    /// What the others are told.
+    pub endpoint: Endpoint,
+    /// The container's namespace.
+    pub netns: NetnsRef,
+    /// The interface's name in there.
+    pub ifname: IfName,
+}
+
+/// What this host needs to take part in a network, chosen once, so that a restart changes no packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat {
+    /// The identifier under which this host receives the network's packets; no other network here has it.
+    pub vni: Vni,
+    /// Number of the transit link, from 0: which /31 of the transit range it has.
+    pub transit: u16,
+}
+
+/// All that this host was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Intents {
+    /// The networks that this host knows of.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// Its seats in those where it has endpoints.
+    pub seats: BTreeMap<NetworkId, Seat>,
+    /// Its endpoints.
+    pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// Networks that were deleted; their ids are never used again.
+    pub tombstones: BTreeSet<NetworkId>,
+}
+
+impl Intents {
+    /// This host's endpoints in a network.
+    pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = &Attachment> {
+        self.attachments.values().filter(move |a| a.endpoint.network == network)
+    }
+
+    /// The endpoint of that name in a network.
+    pub fn find(&self, network: NetworkId, name: &Name) -> Option<&Attachment> {
+        self.attached(network).find(|a| a.endpoint.name == *name)
+    }
+
+    /// The endpoint that has this address in a network.
+    pub fn at(&self, network: NetworkId, address: IpAddr) -> Option<&Attachment> {
+        self.attached(network).find(|a| a.endpoint.has(address))
+    }
+
+    /// A seat for a network: the one it has, or the network's proposed VNI (the next free one on a clash) and the
+    /// lowest free transit link.
+    pub fn seat(&self, network: NetworkId) -> Seat {
+        if let Some(seat) = self.seats.get(&network) {
+            return *seat;
+        }
+        let vnis: BTreeSet<Vni> = self.seats.values().map(|s| s.vni).collect();
+        let links: BTreeSet<u16> = self.seats.values().map(|s| s.transit).collect();
+        let mut vni = Vni::proposal(network);
+        while vnis.contains(&vni) {
+            vni = vni.next();
+        }
+        let transit = (0..TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
+        Seat { vni, transit }
+    }
+}

@@ -1,0 +1,242 @@
+//! The real kernel: the only code of this crate with effects. It executes and decides nothing.
+//!
+//! Owns what [`crate::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
+//! host's namespace the links `ovu*`, the table `inet overlay` and the switch for IPv4 forwarding, and in a container's
+//! namespace the one interface that an endpoint asks for. Never touches anything else: no foreign link, route, rule or
+//! interface, whatever its name.
+//!
+//! All goes over netlink, but for one program: `nft`, which compiles the rules. Each namespace has its own sockets,
+//! made inside it ([`netns`]) and used one question at a time, since the kernel answers a second dump with EBUSY.
+
+mod addr;
+mod error;
+mod fdb;
+mod inside;
+mod link;
+mod look;
+mod neigh;
+pub mod netns;
+mod nft;
+mod port;
+pub mod preflight;
+mod rows;
+mod segment;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::error::OrDoing;
+use self::inside::Inside;
+use self::netns::NetnsError;
+use self::watch::Changes;
+use crate::desired::uplink_ifname;
+use crate::id::NetworkId;
+use crate::observed::Observed;
+use crate::plan::{HostStep, SegmentStep, Step};
+use crate::report::{Cause, Kernel, StepError};
+
+/// Where the host's IPv4 forwarding is switched.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What [`RealKernel`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the daemon keeps what lives as long as the host is up; the segments' namespaces are in `netns` under it.
+    pub run_dir: PathBuf,
+}
+
+/// The kernel of this host.
+pub struct RealKernel {
+    netns_dir: PathBuf,
+    host: Inside,
+    /// The segments as last seen: only their sockets, never their state.
+    segments: BTreeMap<NetworkId, Inside>,
+    /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
+    lost: Vec<Inside>,
+    changes: Changes,
+}
+
+impl RealKernel {
+    /// The kernel as seen from the namespace of the calling thread, which is the host's from now on. Must be called on
+    /// a tokio runtime. What is left of an earlier boot is swept away: namespaces do not survive one, their files may.
+    ///
+    /// # Errors
+    /// If the host's namespace can't be looked into, or the run directory can't be used.
+    pub fn new(config: &Config) -> Result<Self, StepError> {
+        let changes = Changes::new();
+        let netns_dir = config.run_dir.join("netns");
+        let doing = || format!("use the directory {}", netns_dir.display());
+        fs::create_dir_all(&netns_dir).or_doing(doing)?;
+        for (_, path) in kept(&netns_dir)?.into_iter().filter(|(_, path)| !netns::is_kept(path)) {
+            netns::remove(&path).or_doing(doing)?;
+        }
+        let host = Inside::host(&changes).or_doing(|| "look into the host's network namespace")?;
+        Ok(Self { netns_dir, host, segments: BTreeMap::new(), lost: Vec::new(), changes })
+    }
+
+    /// Counts up whenever something of ours may have changed; also by our own doing.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Where a network's namespace is, if this host has one.
+    pub fn netns_path(&self, network: NetworkId) -> PathBuf {
+        self.netns_dir.join(network.to_string())
+    }
+
+    /// Opens what is new, and closes what is gone.
+    fn refresh(&mut self) -> Result<(), StepError> {
+        let there: BTreeMap<NetworkId, PathBuf> =
+            kept(&self.netns_dir)?.into_iter().filter(|(_, path)| netns::is_kept(path)).collect();
+        let in_place = |id: &NetworkId, inside: &Inside| there.contains_key(id) && inside.netns.is_in_place();
+        let (kept, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.segments).into_iter().partition(|(id, inside)| in_place(id, inside));
+        self.segments = kept;
+        self.lost.extend(lost.into_values());
+        for (id, path) in there {
+            if !self.segments.contains_key(&id) {
+                let doing = || format!("look into {}", path.display());
+                match Inside::segment(&path, &self.changes) {
+                    Ok(inside) => drop(self.segments.insert(id, inside)),
+                    // Removed a moment ago.
+                    Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => {}
+                    Err(error) => return Err(error).or_doing(doing),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<Observed, StepError> {
+        self.refresh()?;
+        let firewall = self.host.rules.marks().await.or_doing(|| "look at the rules of the host")?;
+        let mut observed = Observed { forwarding: look::forwarding(&self.host)?, firewall, ..Observed::default() };
+        for (id, inside) in &mut self.segments {
+            let segment = look::segment(&self.host, inside, &uplink_ifname(*id)).await?;
+            observed.segments.insert(*id, segment);
+        }
+        Ok(observed)
+    }
+
+    async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
+        match step {
+            Step::Host(HostStep::EnableForwarding) => {
+                let doing = || format!("turn on IPv4 forwarding in {FORWARDING}");
+                self.host.netns.run(|| fs::write(FORWARDING, "1")).or_doing(doing)?.or_doing(doing)
+            }
+            Step::Host(HostStep::ReplaceFirewall(table)) => nft::replace(self.host.netns.clone(), table)
+                .await
+                .or_doing(|| "set the rules of the host in table inet overlay"),
+            Step::Segment(id, SegmentStep::Create) => self.create(*id).await,
+            Step::Segment(id, SegmentStep::Delete) => self.delete(*id).await,
+            Step::Segment(id, step) => self.change(*id, step).await,
+        }
+    }
+
+    async fn create(&mut self, id: NetworkId) -> Result<(), StepError> {
+        let path = self.netns_path(id);
+        if netns::is_kept(&path) {
+            return self.refresh();
+        }
+        let netns = segment::create(&path).await?;
+        let inside = Inside::made(netns, &self.changes).or_doing(|| format!("look into {}", path.display()))?;
+        self.segments.insert(id, inside);
+        Ok(())
+    }
+
+    async fn delete(&mut self, id: NetworkId) -> Result<(), StepError> {
+        if let Some(inside) = self.segments.get(&id) {
+            segment::clear(inside).await?;
+        }
+        let path = self.netns_path(id);
+        netns::remove(&path).or_doing(|| format!("remove the namespace {}", path.display()))?;
+        self.segments.remove(&id);
+        Ok(())
+    }
+
+    async fn change(&self, id: NetworkId, step: &SegmentStep) -> Result<(), StepError> {
+        let inside = self.segment(id)?;
+        let route = &inside.route;
+        match step {
+            SegmentStep::ReplaceFirewall(table) => nft::replace(inside.netns.clone(), table)
+                .await
+                .or_doing(|| format!("set the rules of {} in table inet overlay", inside.netns.path().display())),
+            SegmentStep::CreateBridge(bridge) => segment::create_bridge(route, bridge).await,
+            SegmentStep::UpdateBridge(bridge) => segment::update_bridge(route, bridge).await,
+            SegmentStep::CreateTunnel(tunnel) => {
+                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, inside)| inside);
+                segment::create_tunnel(&self.host, inside, others, tunnel).await
+            }
+            SegmentStep::ConnectTunnel { mtu } => segment::connect_tunnel(route, *mtu).await,
+            SegmentStep::DeleteTunnel => link::delete_named(route, segment::TUNNEL)
+                .await
+                .or_doing(|| format!("remove the tunnel {}", segment::TUNNEL)),
+            SegmentStep::CreateUplink(uplink) => segment::create_uplink(&self.host, inside, uplink).await,
+            SegmentStep::CreatePort(endpoint, port) => port::create(inside, *endpoint, port).await,
+            SegmentStep::ConnectPort(port) => port::connect(route, port).await,
+            SegmentStep::DeletePort(ifname) => port::delete(route, ifname).await,
+            // Rows are written by `rows`, and the namespace itself is not a thing in it.
+            SegmentStep::PutRemote(..)
+            | SegmentStep::DeleteRemote(_)
+            | SegmentStep::PutNeighbour(..)
+            | SegmentStep::DeleteNeighbour(_)
+            | SegmentStep::Create
+            | SegmentStep::Delete => Ok(()),
+        }
+    }
+
+    fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
+        let gone =
+            || StepError { doing: format!("look for the segment {}", id.short()), cause: Cause::Gone, source: None };
+        self.segments.get(&id).ok_or_else(gone)
+    }
+}
+
+impl Kernel for RealKernel {
+    async fn observe(&mut self) -> Result<Observed, StepError> {
+        let seen = self.look().await;
+        if seen.is_err() {
+            // Perhaps a socket broke: the next look opens others.
+            self.segments.clear();
+        }
+        seen
+    }
+
+    async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        for inside in std::mem::take(&mut self.lost) {
+            if segment::clear(&inside).await.is_err() {
+                self.lost.push(inside);
+            }
+        }
+        let mut results = Vec::with_capacity(steps.len());
+        for run in steps.chunk_by(|a, b| a.is_row() && b.is_row() && a.network() == b.network()) {
+            match run {
+                [Step::Segment(id, _), ..] if run[0].is_row() => match self.segment(*id) {
+                    Ok(inside) => results.extend(rows::write(&inside.route, run).await),
+                    Err(_) => results.extend(run.iter().map(|_| self.segment(*id).map(drop))),
+                },
+                _ => {
+                    for step in run {
+                        results.push(self.execute(step).await);
+                    }
+                }
+            }
+        }
+        results
+    }
+}
+
+/// The files that stand for namespaces: those whose names are ids.
+fn kept(netns_dir: &Path) -> Result<Vec<(NetworkId, PathBuf)>, StepError> {
+    let doing = || format!("read the directory {}", netns_dir.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(netns_dir).or_doing(doing)? {
+        let entry = entry.or_doing(doing)?;
+        if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            files.push((id, entry.path()));
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,209 @@
+//! Links: what is seen of them, and the few requests that all devices share.
+
+use std::net::IpAddr;
+
+use futures::{StreamExt, TryStreamExt};
+use netlink_packet_route::link::{
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+use rtnetlink::{Error, Handle, LinkUnspec};
+
+use super::error::{Meaning, Unless};
+use crate::addr::Mac;
+use crate::id::Vni;
+use crate::report::Cause;
+
+/// What a look at a link tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    pub index: u32,
+    pub name: String,
+    pub mac: Option<Mac>,
+    pub mtu: u32,
+    pub up: bool,
+    pub master: Option<u32>,
+    pub alias: Option<String>,
+    /// The other end of a veth pair: its index in the namespace where it is.
+    pub peer: Option<u32>,
+    pub kind: Kind,
+    /// What it does as a port of a bridge.
+    pub port: PortFlags,
+}
+
+/// The kinds of links that matter here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    #[default]
+    Other,
+    Veth,
+    Bridge {
+        /// Forwards all alike: no spanning tree, no VLANs, no snooping.
+        plain: bool,
+    },
+    Vxlan {
+        vni: Option<Vni>,
+        port: u16,
+        local: Option<IpAddr>,
+    },
+}
+
+/// What a port of a bridge does with frames.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PortFlags {
+    pub learning: bool,
+    pub unicast_flood: bool,
+    pub multicast_flood: bool,
+    pub broadcast_flood: bool,
+    pub neigh_suppress: bool,
+    pub isolated: bool,
+}
+
+impl PortFlags {
+    /// The tunnel: never learns, never floods, and the bridge answers ARP for what is behind it.
+    pub(super) const TUNNEL: Self = Self {
+        learning: false,
+        unicast_flood: false,
+        multicast_flood: false,
+        broadcast_flood: false,
+        neigh_suppress: true,
+        isolated: false,
+    };
+
+    /// A container: its only MAC is known, so it learns nothing and gets no unknown unicast; ARP among the containers
+    /// of one host is broadcast as usual.
+    pub(super) const CONTAINER: Self = Self {
+        learning: false,
+        unicast_flood: false,
+        multicast_flood: true,
+        broadcast_flood: true,
+        neigh_suppress: false,
+        isolated: false,
+    };
+}
+
+/// All links in a namespace.
+pub(super) async fn all(route: &Handle) -> Result<Vec<Link>, Error> {
+    route.link().get().execute().map_ok(Link::from).try_collect().await
+}
+
+/// The link of that name, if it is there.
+pub(super) async fn named(route: &Handle, name: &str) -> Result<Option<Link>, Error> {
+    // To its end: a stream dropped early leaves its answer to whoever asks next.
+    let mut answers = route.link().get().match_name(name.to_owned()).execute();
+    let mut found = None;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(message) => found = Some(Link::from(message)),
+            Err(error) if error.meaning() == Cause::Gone => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a link; one that is gone is removed.
+pub(super) async fn delete(route: &Handle, index: u32) -> Result<(), Error> {
+    route.link().del(index).execute().await.unless(Cause::Gone)
+}
+
+/// Removes the link of that name, if it is there.
+pub(super) async fn delete_named(route: &Handle, name: &str) -> Result<(), Error> {
+    match named(route, name).await? {
+        Some(link) => delete(route, link.index).await,
+        None => Ok(()),
+    }
+}
+
+/// Sets a link up.
+pub(super) async fn set_up(route: &Handle, index: u32) -> Result<(), Error> {
+    route.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await
+}
+
+/// Makes a link a port of a bridge that treats frames like this.
+pub(super) async fn enslave(route: &Handle, link: u32, bridge: u32, flags: PortFlags) -> Result<(), Error> {
+    route.link().change(LinkUnspec::new_with_index(link).controller(bridge).build()).execute().await?;
+    let port = rtnetlink::LinkBridgePort::new(link)
+        .learning(flags.learning)
+        .flood(flags.unicast_flood)
+        .mcast_flood(flags.multicast_flood)
+        .bcast_flood(flags.broadcast_flood)
+        .neigh_suppress(flags.neigh_suppress)
+        .isolated(flags.isolated);
+    route.link().set_port(port.build()).execute().await
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link =
+            Self { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Self::default() };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => {
+                    link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().and_then(Mac::new);
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(index) => link.master = Some(index),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Link(index) => link.peer = Some(index),
+                LinkAttribute::LinkInfo(infos) => link.read(infos),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Link {
+    fn read(&mut self, infos: Vec<LinkInfo>) {
+        for info in infos {
+            match info {
+                LinkInfo::Kind(InfoKind::Veth) => self.kind = Kind::Veth,
+                LinkInfo::Data(InfoData::Bridge(infos)) => self.kind = bridge(&infos),
+                LinkInfo::Data(InfoData::Vxlan(infos)) => self.kind = vxlan(&infos),
+                LinkInfo::PortData(InfoPortData::BridgePort(infos)) => self.port = port(&infos),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn bridge(infos: &[InfoBridge]) -> Kind {
+    let fancy = |info: &InfoBridge| match info {
+        InfoBridge::StpState(state) => *state != BridgeStpState::Disabled,
+        InfoBridge::VlanFiltering(on) | InfoBridge::MulticastSnooping(on) => *on,
+        _ => false,
+    };
+    Kind::Bridge { plain: !infos.iter().any(fancy) }
+}
+
+fn vxlan(infos: &[InfoVxlan]) -> Kind {
+    let (mut vni, mut udp, mut own) = (None, 0, None);
+    for info in infos {
+        match info {
+            InfoVxlan::Id(number) => vni = Vni::new(*number),
+            InfoVxlan::Port(number) => udp = *number,
+            InfoVxlan::Local(address) => own = Some(IpAddr::V4(*address)),
+            InfoVxlan::Local6(address) => own = Some(IpAddr::V6(*address)),
+            _ => {}
+        }
+    }
+    Kind::Vxlan { vni, port: udp, local: own }
+}
+
+fn port(infos: &[InfoBridgePort]) -> PortFlags {
+    let mut flags = PortFlags::default();
+    for info in infos {
+        match info {
+            InfoBridgePort::Learning(on) => flags.learning = *on,
+            InfoBridgePort::UnicastFlood(on) => flags.unicast_flood = *on,
+            InfoBridgePort::MulticastFlood(on) => flags.multicast_flood = *on,
+            InfoBridgePort::BroadcastFlood(on) => flags.broadcast_flood = *on,
+            InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = *on,
+            InfoBridgePort::Isolated(on) => flags.isolated = *on,
+            _ => {}
+        }
+    }
+    flags
+}

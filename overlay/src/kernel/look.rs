@@ -1,0 +1,121 @@
+//! Looking: what is ours in the kernel, as [`Observed`] tells it.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use rtnetlink::Handle;
+
+use super::error::OrDoing;
+use super::fdb::{self, Row, RowKind};
+use super::inside::Inside;
+use super::link::{self, Kind, Link, PortFlags};
+use super::segment::{BRIDGE, TRANSIT_PREFIX, TUNNEL, UPLINK};
+use super::{addr, neigh, port};
+use crate::addr::{IfName, Mac};
+use crate::desired::{Bridge, Prefixed, Remote, Uplink};
+use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
+use crate::report::StepError;
+
+const PORT_PREFIX: &str = "ovp";
+
+/// Is IPv4 forwarding on in the host's namespace?
+pub(super) fn forwarding(host: &Inside) -> Result<bool, StepError> {
+    let doing = || format!("read {}", super::FORWARDING);
+    let text: io::Result<String> = host.netns.run(|| std::fs::read_to_string(super::FORWARDING)).or_doing(doing)?;
+    Ok(text.or_doing(doing)?.trim() != "0")
+}
+
+/// What is in a segment, and the host's end of its uplink.
+pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {
+    let path = inside.netns.path().to_owned();
+    let doing = || format!("look into {}", path.display());
+    let firewall = inside.rules.marks().await.or_doing(doing)?;
+    let route = &inside.route;
+    let links = link::all(route).await.or_doing(doing)?;
+    let named = |name: &str| links.iter().find(|link| link.name == name);
+    let addresses = addr::all(route).await.or_doing(doing)?;
+    let rows = fdb::all(route).await.or_doing(doing)?;
+    let bridge = named(BRIDGE).filter(|link| matches!(link.kind, Kind::Bridge { .. }));
+    let neighbours = match bridge {
+        Some(bridge) => neigh::permanent(route, bridge.index).await.or_doing(doing)?,
+        None => BTreeMap::new(),
+    };
+    inside.answered.set(neighbours.keys().copied());
+    let tunnel = named(TUNNEL).zip(bridge).and_then(|(link, bridge)| Some((link, own_remote(link)?, bridge.index)));
+    let (remotes, half_remotes) = tunnel.map(|(link, own, _)| fdb::remotes(&rows, link.index, own)).unwrap_or_default();
+    let master = bridge.map(|bridge| bridge.index);
+    Ok(ObservedSegment {
+        firewall,
+        bridge: bridge.and_then(|link| observed_bridge(link, &addresses)),
+        tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, &rows)),
+        uplink: match named(UPLINK) {
+            Some(link) => observed_uplink(host, route, uplink, link, &addresses).await.or_doing(doing)?,
+            None => None,
+        },
+        ports: links.iter().filter_map(|link| observed_port(link, master, &rows)).collect(),
+        remotes,
+        half_remotes,
+        neighbours,
+    })
+}
+
+fn observed_bridge(link: &Link, addresses: &BTreeMap<u32, Vec<Prefixed>>) -> Option<ObservedBridge> {
+    let bridge =
+        Bridge { mac: link.mac?, mtu: link.mtu, addresses: addresses.get(&link.index).cloned().unwrap_or_default() };
+    Some(ObservedBridge { bridge, running: link.up && link.kind == (Kind::Bridge { plain: true }) })
+}
+
+fn observed_tunnel(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<ObservedTunnel> {
+    let Kind::Vxlan { vni: Some(vni), port, local: Some(local) } = link.kind else { return None };
+    let floods = rows.iter().any(|row| row.link == link.index && row.floods());
+    let connected = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::TUNNEL && !floods;
+    Some(ObservedTunnel { vni, port, local, mtu: link.mtu, connected })
+}
+
+/// Where a row of the tunnel leads that says neither port nor VNI: to those of the device itself.
+fn own_remote(link: &Link) -> Option<Remote> {
+    match link.kind {
+        Kind::Vxlan { vni: Some(vni), port, local: Some(vtep) } => Some(Remote { vtep, port, vni }),
+        _ => None,
+    }
+}
+
+fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfName, ObservedPort)> {
+    if link.kind != Kind::Veth || !link.name.starts_with(PORT_PREFIX) {
+        return None;
+    }
+    let behind: Vec<&Row> = rows.iter().filter(|row| row.link == link.index && row.is_behind_port()).collect();
+    let only = match behind.as_slice() {
+        [row] if matches!(row.kind, RowKind::Bridge { fixed: true, .. }) => Mac::new(row.mac),
+        _ => None,
+    };
+    let in_place = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::CONTAINER;
+    let port =
+        ObservedPort { endpoint: link.alias.as_deref().and_then(port::marked), connected: only.filter(|_| in_place) };
+    Some((link.name.parse().ok()?, port))
+}
+
+/// The uplink if it is whole: a pair, both ends up and with their addresses, and the default route over it.
+async fn observed_uplink(
+    host: &Inside,
+    route: &Handle,
+    host_ifname: &IfName,
+    inner: &Link,
+    addresses: &BTreeMap<u32, Vec<Prefixed>>,
+) -> Result<Option<Uplink>, rtnetlink::Error> {
+    // By its name: a dump of all the host's links may miss one while others come and go.
+    let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
+    let outer_addresses = addr::of(&host.route, outer.index).await?;
+    let gateways = addr::default_gateways(route).await?;
+    let transit = |list: &[Prefixed]| match list {
+        [only] if only.len == TRANSIT_PREFIX => Some(only.address),
+        _ => None,
+    };
+    let a_pair = outer.kind == Kind::Veth && inner.peer == Some(outer.index) && outer.up && inner.up;
+    let ends = transit(&outer_addresses).zip(addresses.get(&inner.index).and_then(|list| transit(list)));
+    Ok(ends.filter(|(host, _)| a_pair && gateways == [*host]).map(|(host, segment)| Uplink {
+        host_ifname: host_ifname.clone(),
+        host,
+        segment,
+    }))
+}

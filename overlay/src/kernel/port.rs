@@ -1,0 +1,89 @@
+//! The veth pair of an endpoint: one end in its segment, the other in its container.
+
+use rtnetlink::{Handle, LinkUnspec};
+
+use super::error::OrDoing;
+use super::inside::Inside;
+use super::link::{self, PortFlags};
+use super::netns::{self, Netns};
+use super::segment::{BRIDGE, index_of, veth};
+use super::{addr, fdb};
+use crate::addr::IfName;
+use crate::desired::Port;
+use crate::id::EndpointId;
+use crate::report::{Cause, StepError};
+
+/// What the alias of the segment's end says in front of the endpoint's id, once the container's end is whole.
+const MARK: &str = "overlay endpoint ";
+
+/// The endpoint that an alias names.
+pub(super) fn marked(alias: &str) -> Option<EndpointId> {
+    alias.strip_prefix(MARK)?.parse().ok()
+}
+
+/// Makes an endpoint's pair and sets up the container's end. All or nothing: after a failure nothing of it is left, and
+/// what was in the container before is not touched.
+pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) -> Result<(), StepError> {
+    let Port { host_ifname, ifname, netns, .. } = port;
+    let doing = || format!("make {ifname} in {} for endpoint {}", netns.path.display(), endpoint.short());
+    let container = Netns::of(netns).or_doing(doing)?;
+    let inner = netns::connect(&container).or_doing(doing)?;
+    match link::named(&segment.route, host_ifname.as_str()).await.or_doing(doing)? {
+        Some(there) if there.alias.as_deref().and_then(marked) == Some(endpoint) => return Ok(()),
+        // Half-made by an attempt that was killed.
+        Some(there) => link::delete(&segment.route, there.index).await.or_doing(doing)?,
+        None => {}
+    }
+    if link::named(&inner, ifname.as_str()).await.or_doing(doing)?.is_some() {
+        let doing = format!("{}: an interface of this name", doing());
+        return Err(StepError { doing, cause: Cause::AlreadyExists, source: None });
+    }
+    let peer = LinkUnspec::new_with_name(ifname.as_str())
+        .address(port.mac.as_bytes().to_vec())
+        .mtu(port.mtu)
+        .setns_by_fd(container.raw_fd());
+    let message = veth(host_ifname, peer).mtu(port.mtu).build();
+    segment.route.link().add(message).execute().await.or_doing(doing)?;
+    let made = match set_up_container(&inner, port).await {
+        Ok(()) => mark(&segment.route, endpoint, host_ifname).await,
+        failed => failed,
+    };
+    if made.is_err() {
+        // The first failure is the one to tell.
+        let _ = delete(&segment.route, host_ifname).await;
+    }
+    made
+}
+
+async fn set_up_container(inner: &Handle, port: &Port) -> Result<(), StepError> {
+    let doing = || format!("set up {} in {}", port.ifname, port.netns.path.display());
+    let index = index_of(inner, port.ifname.as_str()).await?;
+    for address in &port.addresses {
+        addr::add(inner, index, *address).await.or_doing(doing)?;
+    }
+    link::set_up(inner, index).await.or_doing(doing)?;
+    addr::add_default_route(inner, port.gateway).await.or_doing(doing)
+}
+
+async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {
+    let index = index_of(route, ifname.as_str()).await?;
+    let message = LinkUnspec::new_with_index(index).alias(format!("{MARK}{endpoint}")).build();
+    route.link().change(message).execute().await.or_doing(|| format!("mark {ifname}"))
+}
+
+/// Makes the pair's end a port of the bridge that only the container's MAC is behind, and sets it up.
+pub(super) async fn connect(route: &Handle, port: &Port) -> Result<(), StepError> {
+    let doing = || format!("connect {} to the bridge {BRIDGE}", port.host_ifname);
+    let bridge = index_of(route, BRIDGE).await?;
+    let index = index_of(route, port.host_ifname.as_str()).await?;
+    let message = LinkUnspec::new_with_index(index).mtu(port.mtu).build();
+    route.link().change(message).execute().await.or_doing(doing)?;
+    link::enslave(route, index, bridge, PortFlags::CONTAINER).await.or_doing(doing)?;
+    fdb::set_container(route, index, port.mac).await.or_doing(doing)?;
+    link::set_up(route, index).await.or_doing(doing)
+}
+
+/// Removes a pair; one that is gone is removed.
+pub(super) async fn delete(route: &Handle, ifname: &IfName) -> Result<(), StepError> {
+    link::delete_named(route, ifname.as_str()).await.or_doing(|| format!("remove {ifname}"))
+}

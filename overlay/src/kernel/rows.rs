@@ -1,0 +1,72 @@
+//! Writing forwarding entries and neighbours by the thousand.
+
+use futures::{StreamExt, stream};
+use rtnetlink::Handle;
+
+use super::error::OrDoing;
+use super::segment::{BRIDGE, TUNNEL};
+use super::{fdb, link, neigh};
+use crate::plan::{SegmentStep, Step};
+use crate::report::{Cause, StepError};
+
+/// Requests under way at once: enough to keep the kernel busy, few enough for the socket's buffer.
+const AT_ONCE: usize = 128;
+
+/// The devices that the rows of a segment are on, if they are there.
+struct Devices {
+    bridge: Option<u32>,
+    tunnel: Option<u32>,
+}
+
+/// Writes rows of one segment, many at once. The results are in the order of the steps.
+pub(super) async fn write(route: &Handle, steps: &[Step]) -> Vec<Result<(), StepError>> {
+    match find(route).await {
+        Ok(devices) => {
+            let rows: Vec<_> = steps.iter().map(|step| write_one(route, &devices, step)).collect();
+            stream::iter(rows).buffered(AT_ONCE).collect().await
+        }
+        Err(StepError { doing, cause, .. }) => {
+            steps.iter().map(|_| Err(StepError { doing: doing.clone(), cause, source: None })).collect()
+        }
+    }
+}
+
+async fn find(route: &Handle) -> Result<Devices, StepError> {
+    let doing = || format!("look for {BRIDGE} and {TUNNEL}");
+    let bridge = link::named(route, BRIDGE).await.or_doing(doing)?;
+    let tunnel = link::named(route, TUNNEL).await.or_doing(doing)?;
+    Ok(Devices { bridge: bridge.map(|link| link.index), tunnel: tunnel.map(|link| link.index) })
+}
+
+async fn write_one(route: &Handle, devices: &Devices, step: &Step) -> Result<(), StepError> {
+    let Step::Segment(_, step) = step else { return Ok(()) };
+    match step {
+        SegmentStep::PutRemote(mac, remote) => {
+            let doing = || format!("point {mac} at the VTEP {}", remote.vtep);
+            let tunnel = devices.tunnel.ok_or_else(|| gone(doing()))?;
+            fdb::put_remote(route, tunnel, *mac, *remote).await.or_doing(doing)
+        }
+        // Rows go with their device.
+        SegmentStep::DeleteRemote(mac) => match devices.tunnel {
+            Some(tunnel) => fdb::delete_remote(route, tunnel, *mac).await.or_doing(|| format!("withdraw {mac}")),
+            None => Ok(()),
+        },
+        SegmentStep::PutNeighbour(address, mac) => {
+            let doing = || format!("answer ARP for {address}");
+            let bridge = devices.bridge.ok_or_else(|| gone(doing()))?;
+            neigh::put(route, bridge, *address, *mac).await.or_doing(doing)
+        }
+        SegmentStep::DeleteNeighbour(address) => match devices.bridge {
+            Some(bridge) => {
+                let doing = || format!("answer ARP for {address} no more");
+                neigh::delete(route, bridge, *address).await.or_doing(doing)
+            }
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn gone(doing: String) -> StepError {
+    StepError { doing, cause: Cause::Gone, source: None }
+}

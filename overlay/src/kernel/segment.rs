@@ -1,0 +1,210 @@
+//! The devices of a segment: its bridge, its tunnel and its uplink.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+
+use tokio::task::spawn_blocking;
+
+use super::error::{Meaning, OrDoing, Unless};
+use super::inside::Inside;
+use super::link::{self, Kind, Link, PortFlags};
+use super::netns::{self, Netns};
+use super::{addr, fdb};
+use crate::addr::IfName;
+use crate::desired::{Bridge, Prefixed, Tunnel, Uplink};
+use crate::report::{Cause, StepError};
+
+/// The bridge's name in every segment.
+pub(super) const BRIDGE: &str = "br0";
+/// The tunnel's name in every segment.
+pub(super) const TUNNEL: &str = "vx0";
+/// The name of the segment's end of its uplink.
+pub(super) const UPLINK: &str = "up0";
+
+/// Prefix length of a transit link (RFC 3021).
+pub(super) const TRANSIT_PREFIX: u8 = 31;
+
+/// What a segment's namespace is set to. Without IPv6 no neighbour discovery and no MLD leaves the bridge itself; the
+/// last three exist where the module br_netfilter is loaded and would send bridged frames through the filters.
+const SETTINGS: [(&str, &str); 6] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+    ("bridge/bridge-nf-call-arptables", "0"),
+];
+
+/// Makes a segment's namespace. It stands at its path only when it is whole.
+pub(super) async fn create(path: &Path) -> Result<Netns, StepError> {
+    let doing = || format!("make the namespace {}", path.display());
+    let owned = path.to_owned();
+    // Not on a thread of the runtime: the kernel may let it wait until others that end have ended.
+    let made = spawn_blocking(move || netns::create(&owned, settle)).await;
+    let netns = made.map_err(io::Error::other).or_doing(doing)?.or_doing(doing)?;
+    let route = netns::connect(&netns).or_doing(doing)?;
+    if let Some(loopback) = link::named(&route, "lo").await.or_doing(doing)? {
+        link::set_up(&route, loopback.index).await.or_doing(doing)?;
+    }
+    netns::keep(&netns).or_doing(doing)?;
+    Ok(netns)
+}
+
+fn settle() -> io::Result<()> {
+    SETTINGS.iter().try_for_each(|(name, value)| set_if_there(name, value))
+}
+
+/// Writes a setting of the calling thread's namespace; a kernel without it needs none.
+fn set_if_there(name: &str, value: &str) -> io::Result<()> {
+    match fs::write(Path::new("/proc/sys/net").join(name), value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes all links in a segment, and with them their ends in the containers and in the host's namespace. One by one:
+/// a namespace that ends does it some time later, and its VNI is taken until then.
+pub(super) async fn clear(inside: &Inside) -> Result<(), StepError> {
+    let doing = || format!("clear the namespace {}", inside.netns.path().display());
+    for link in link::all(&inside.route).await.or_doing(doing)? {
+        if link.kind != Kind::Other {
+            link::delete(&inside.route, link.index).await.or_doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
+/// A device that has to be there.
+pub(super) async fn get(route: &Handle, name: &str) -> Result<Link, StepError> {
+    let found = link::named(route, name).await.or_doing(|| format!("look for {name}"))?;
+    found.ok_or_else(|| StepError { doing: format!("look for {name}"), cause: Cause::Gone, source: None })
+}
+
+/// The index of a device that has to be there.
+pub(super) async fn index_of(route: &Handle, name: &str) -> Result<u32, StepError> {
+    get(route, name).await.map(|link| link.index)
+}
+
+/// Makes the bridge.
+pub(super) async fn create_bridge(route: &Handle, bridge: &Bridge) -> Result<(), StepError> {
+    let message = LinkBridge::new(BRIDGE)
+        .address(bridge.mac.as_bytes().to_vec())
+        .stp_state(BridgeStpState::Disabled)
+        .forward_delay(0)
+        .mcast_snooping(false);
+    let made = route.link().add(message.build()).execute().await;
+    made.unless(Cause::AlreadyExists).or_doing(|| format!("make the bridge {BRIDGE}"))?;
+    update_bridge(route, bridge).await
+}
+
+/// Gives the bridge its attributes and addresses, and sets it up. Only what differs is written: even the same MAC
+/// written again makes the kernel forget all neighbours (`neigh_changeaddr` in Linux).
+pub(super) async fn update_bridge(route: &Handle, bridge: &Bridge) -> Result<(), StepError> {
+    let doing = || format!("set up the bridge {BRIDGE}");
+    let there = get(route, BRIDGE).await?;
+    let mut message = LinkMessageBuilder::<LinkBridge>::new(BRIDGE).index(there.index).mtu(bridge.mtu).up();
+    if there.mac != Some(bridge.mac) {
+        message = message.address(bridge.mac.as_bytes().to_vec());
+    }
+    if there.kind != (Kind::Bridge { plain: true }) {
+        // Not otherwise: a kernel without VLAN filtering refuses even to turn it off.
+        message = message.stp_state(BridgeStpState::Disabled).mcast_snooping(false).vlan_filtering(false);
+    }
+    route.link().change(message.build()).execute().await.or_doing(doing)?;
+    addr::set(route, there.index, &bridge.addresses).await.or_doing(doing)
+}
+
+/// Makes the tunnel: asked for in the host's namespace, so that its socket is there, and placed in the segment at once.
+pub(super) async fn create_tunnel<'a>(
+    host: &'a Inside,
+    segment: &'a Inside,
+    others: impl Iterator<Item = &'a Inside>,
+    tunnel: &Tunnel,
+) -> Result<(), StepError> {
+    let Tunnel { vni, port, local, .. } = *tunnel;
+    let doing = || format!("make the tunnel {TUNNEL} with VNI {vni} on UDP port {port}");
+    let message = LinkVxlan::new(TUNNEL, vni.get()).port(port).learning(false).setns_by_fd(segment.netns.raw_fd());
+    let message = match local {
+        IpAddr::V4(ip) => message.local(ip),
+        IpAddr::V6(ip) => message.local6(ip),
+    };
+    let there = link::named(&segment.route, TUNNEL).await.or_doing(doing)?;
+    if there.is_some_and(|link| link.kind == (Kind::Vxlan { vni: Some(vni), port, local: Some(local) })) {
+        return Ok(());
+    }
+    match host.route.link().add(message.build()).execute().await {
+        Err(error) if error.meaning() == Cause::AlreadyExists => {
+            let segments = [segment].into_iter().chain(others);
+            let spaces = segments.map(|inside| (inside.netns.path().display().to_string(), inside));
+            let spaces: Vec<_> = [("the host's namespace".to_owned(), host)].into_iter().chain(spaces).collect();
+            let who = holder(&spaces, tunnel).await.unwrap_or_else(|| "another program's device".to_owned());
+            Err(error.of(format!("{}: {who} has them", doing())))
+        }
+        other => other.or_doing(doing),
+    }
+}
+
+/// Who has the tunnel's VNI and port; as far as the namespaces that we may look at tell.
+async fn holder(spaces: &[(String, &Inside)], tunnel: &Tunnel) -> Option<String> {
+    for (place, inside) in spaces {
+        for link in link::all(&inside.route).await.ok()? {
+            if matches!(link.kind, Kind::Vxlan { vni, port, .. } if (vni, port) == (Some(tunnel.vni), tunnel.port)) {
+                return Some(format!("the device {} in {place}", link.name));
+            }
+        }
+    }
+    None
+}
+
+/// Makes the tunnel a port of the bridge that neither learns nor floods, and sets it up: in this order, so that not even
+/// the first frame is flooded.
+pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepError> {
+    let doing = || format!("connect the tunnel {TUNNEL} to the bridge {BRIDGE}");
+    let bridge = index_of(route, BRIDGE).await?;
+    let tunnel = get(route, TUNNEL).await?;
+    let message = LinkUnspec::new_with_index(tunnel.index).mtu(mtu).build();
+    route.link().change(message).execute().await.or_doing(doing)?;
+    link::enslave(route, tunnel.index, bridge, PortFlags::TUNNEL).await.or_doing(doing)?;
+    fdb::delete_flooding(route, tunnel.index).await.or_doing(doing)?;
+    // Only now the kernel binds the UDP socket.
+    link::set_up(route, tunnel.index).await.map_err(|error| match tunnel.kind {
+        Kind::Vxlan { port, .. } if error.meaning() == Cause::AlreadyExists => {
+            error.of(format!("set up the tunnel: another program uses UDP port {port}"))
+        }
+        _ => error.of(doing()),
+    })
+}
+
+/// Makes the uplink; what is left of an older one goes first.
+pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Uplink) -> Result<(), StepError> {
+    let Uplink { host_ifname, .. } = uplink;
+    let doing = || format!("make the uplink {host_ifname}");
+    link::delete_named(&host.route, host_ifname.as_str()).await.or_doing(doing)?;
+    link::delete_named(&segment.route, UPLINK).await.or_doing(doing)?;
+    let peer = LinkUnspec::new_with_name(UPLINK).setns_by_fd(segment.netns.raw_fd());
+    let message = veth(host_ifname, peer);
+    host.route.link().add(message.build()).execute().await.or_doing(doing)?;
+    // The host needs no IPv6 on a link that carries none.
+    let quiet = format!("ipv6/conf/{host_ifname}/disable_ipv6");
+    host.netns.run(|| set_if_there(&quiet, "1")).or_doing(doing)?.or_doing(doing)?;
+    for (route, name, address) in
+        [(&host.route, host_ifname.as_str(), uplink.host), (&segment.route, UPLINK, uplink.segment)]
+    {
+        let index = index_of(route, name).await?;
+        addr::add(route, index, Prefixed { address, len: TRANSIT_PREFIX }).await.or_doing(doing)?;
+        link::set_up(route, index).await.or_doing(doing)?;
+    }
+    addr::add_default_route(&segment.route, uplink.host).await.or_doing(doing)
+}
+
+/// A veth pair: this end, and the other one where `peer` says.
+pub(super) fn veth(name: &IfName, peer: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkVeth> {
+    LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(name.as_str())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+}

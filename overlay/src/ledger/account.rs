@@ -1,0 +1,163 @@
+//! What is known of one network: the highest leases, and what this host does with its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{Change, Millis, REST, Rest};
+use crate::id::{EndpointId, HostId};
+use crate::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::network::{BlockId, Network};
+use crate::record::{Run, Statement};
+
+/// How much of its space a holder gives away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Half: what a creator gives to its first peer.
+    Half,
+    /// A quarter: what a newcomer gets.
+    Quarter,
+}
+
+impl Share {
+    pub(super) fn of(self, blocks: usize) -> usize {
+        match self {
+            Self::Half => blocks / 2,
+            Self::Quarter => blocks.div_ceil(4),
+        }
+    }
+}
+
+/// What one host knows of one network's leases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The network.
+    pub network: Network,
+    /// The highest known lease of each block.
+    pub blocks: BTreeMap<BlockId, BlockLease>,
+    /// The highest known lease of each address that ever was delegated.
+    pub addresses: BTreeMap<IpAddr, AddressLease>,
+    /// Which endpoints of this host have which addresses.
+    pub bound: BTreeMap<IpAddr, EndpointId>,
+    /// Released addresses, and for whom they are kept.
+    pub resting: BTreeMap<IpAddr, Rest>,
+    /// Leases written for others that they have not confirmed.
+    pub outbox: BTreeSet<Statement>,
+}
+
+impl Account {
+    pub(super) fn new(network: Network) -> Self {
+        Self {
+            network,
+            blocks: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            outbox: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Open(_) | Change::Close(_) => {}
+            Change::Block(_, block, lease) => drop(self.blocks.insert(*block, *lease)),
+            Change::Address(_, address, lease) => drop(self.addresses.insert(*address, *lease)),
+            Change::Bind(_, address, endpoint) => {
+                self.resting.remove(address);
+                self.bound.insert(*address, *endpoint);
+            }
+            Change::Unbind(_, address, rest) => {
+                self.bound.remove(address);
+                self.resting.insert(*address, rest.clone());
+            }
+            Change::Rested(_, address) => drop(self.resting.remove(address)),
+            Change::Post(_, statement) => drop(self.outbox.insert(*statement)),
+            Change::Unpost(_, statement) => drop(self.outbox.remove(statement)),
+        }
+    }
+
+    /// The highest known lease of the block that an address is in.
+    pub fn block_lease(&self, address: IpAddr) -> Option<BlockLease> {
+        self.blocks.get(&self.network.block_of(address)?).copied()
+    }
+
+    /// Is the address where its block is? A lease of an older epoch than the block's no longer counts.
+    pub(super) fn at_home(&self, address: IpAddr, epoch: u64) -> bool {
+        self.addresses.get(&address).is_none_or(|l| l.version.epoch < epoch || l.holder == Holder::Home)
+    }
+
+    /// The version of the lease under which `me` may use an address; `None` if it may not.
+    pub fn may_use(&self, me: HostId, address: IpAddr) -> Option<Version> {
+        if let Some(lease) = self.addresses.get(&address).filter(|l| l.holder == Holder::Host(me)) {
+            return Some(lease.version);
+        }
+        let block = self.block_lease(address).filter(|l| l.holder == me && self.at_home(address, l.epoch))?;
+        let count =
+            self.addresses.get(&address).filter(|l| l.version.epoch == block.epoch).map_or(0, |l| l.version.count);
+        Some(Version { epoch: block.epoch, count })
+    }
+
+    /// The blocks that a host holds, in order.
+    pub fn held_by(&self, host: HostId) -> impl DoubleEndedIterator<Item = (BlockId, u64)> + '_ {
+        self.blocks.iter().filter(move |(_, l)| l.holder == host).map(|(block, l)| (*block, l.epoch))
+    }
+
+    /// How many blocks each host holds.
+    pub fn holders(&self) -> BTreeMap<HostId, usize> {
+        let mut holders = BTreeMap::new();
+        for lease in self.blocks.values() {
+            *holders.entry(lease.holder).or_insert(0) += 1;
+        }
+        holders
+    }
+
+    /// The blocks that a host holds, as runs of neighbours of one epoch.
+    pub fn runs(&self, host: HostId) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (block, epoch) in self.held_by(host) {
+            match runs.last_mut() {
+                Some(run)
+                    if run.epoch == epoch
+                        && run.start.range == block.range
+                        && u32::from(run.start.index) + u32::from(run.len) == u32::from(block.index) =>
+                {
+                    run.len += 1;
+                }
+                _ => runs.push(Run { start: block, len: 1, epoch }),
+            }
+        }
+        runs
+    }
+
+    /// The addresses that a host has borrowed.
+    pub fn borrowed(&self, host: HostId) -> BTreeMap<IpAddr, Version> {
+        let borrowed = self.addresses.iter().filter(|(_, l)| l.holder == Holder::Host(host));
+        borrowed.map(|(address, l)| (*address, l.version)).collect()
+    }
+
+    /// Has nothing in the block been given to anybody, here or elsewhere, and does nothing rest in it?
+    pub(super) fn is_wholly_free(&self, block: BlockId, epoch: u64, now: Millis) -> bool {
+        let Some(subnet) = self.network.block_subnet(block) else { return false };
+        let ends = subnet.network()..=subnet.last();
+        self.bound.range(ends.clone()).next().is_none()
+            && self.addresses.range(ends.clone()).all(|(a, _)| self.at_home(*a, epoch))
+            && self.resting.range(ends).all(|(_, rest)| rest.is_over(now))
+    }
+
+    pub(super) fn resting_in(&self, block: BlockId) -> impl Iterator<Item = IpAddr> + '_ {
+        let subnet = self.network.block_subnet(block);
+        subnet.into_iter().flat_map(|s| self.resting.range(s.network()..=s.last()).map(|(address, _)| *address))
+    }
+
+    /// The addresses of a held block that an endpoint could have right away.
+    pub fn free_in(&self, block: BlockId, epoch: u64) -> impl Iterator<Item = IpAddr> + '_ {
+        let free = move |a: &IpAddr| !self.bound.contains_key(a) && self.at_home(*a, epoch);
+        self.network.assignable_in(block).filter(free)
+    }
+}
+
+impl Rest {
+    /// May another endpoint have the address now, without asking for it by number?
+    pub fn is_over(&self, now: Millis) -> bool {
+        now.saturating_sub(self.since) >= REST
+    }
+}

@@ -1,0 +1,143 @@
+//! Addresses for endpoints of this host.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Account, Ask, Change, Denial, Millis, Outcome, Rest, Step};
+use crate::id::{EndpointId, HostId, NetworkId};
+use crate::lease::{AddressLease, Holder, Version};
+use crate::network::Name;
+use crate::record::Statement;
+
+/// An endpoint of this host wants an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The network.
+    pub network: NetworkId,
+    /// The endpoint. Asking again for the same one gives the same answer.
+    pub endpoint: EndpointId,
+    /// Its name: what it had under that name before it gets again.
+    pub name: Name,
+    /// The address that it must have; `None` for any.
+    pub address: Option<IpAddr>,
+    /// The hosts that can be asked now.
+    pub reachable: BTreeSet<HostId>,
+    /// What was asked before for this request, whatever came of it: nothing is asked twice, so the request comes to an end.
+    pub asked: BTreeSet<Ask>,
+}
+
+impl Account {
+    pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> Step {
+        let had = self.bound.iter().find(|(_, e)| **e == request.endpoint).map(|(address, _)| *address);
+        if let Some((address, lease)) = had.and_then(|a| Some((a, self.may_use(me, a)?))) {
+            return Step { changes: Vec::new(), outcome: Outcome::Granted { address, lease } };
+        }
+        if let Some(address) = request.address.filter(|a| !self.network.assignable(*a)) {
+            return Step::denied(Denial::NotAssignable(address));
+        }
+        if let Some((address, endpoint)) = request.address.and_then(|a| Some((a, *self.bound.get(&a)?))) {
+            return Step::denied(Denial::Bound { address, endpoint });
+        }
+        match request.address {
+            Some(address) => self.allocate_static(me, request, address),
+            None => self.allocate_any(me, request, now),
+        }
+    }
+
+    /// Whoever comes to a network takes a part of the space along, so that no host holds so much of it that its death
+    /// hurts the others. One host is asked, once: where there are no whole blocks to be had, single addresses gathered
+    /// from everybody would only hurt them.
+    fn ask_as_newcomer(&self, me: HostId, request: &Request) -> Option<Step> {
+        let newcomer = request.asked.is_empty() && self.held_by(me).next().is_none();
+        newcomer.then(|| self.ask_for_space(me, request)).flatten()
+    }
+
+    /// Asks the reachable host that holds most and was not asked yet.
+    fn ask_for_space(&self, me: HostId, request: &Request) -> Option<Step> {
+        let holders = self.holders().into_iter().filter(|(of, _)| {
+            *of != me && request.reachable.contains(of) && !request.asked.contains(&Ask::Space { of: *of })
+        });
+        let richest = holders.max_by_key(|(host, blocks)| (*blocks, std::cmp::Reverse(*host)));
+        richest.map(|(of, _)| Step::ask(Ask::Space { of }))
+    }
+
+    fn allocate_static(&self, me: HostId, request: &Request, address: IpAddr) -> Step {
+        if let Some(lease) = self.may_use(me, address) {
+            return self.bind(request, address, lease);
+        }
+        if let Some(step) = self.ask_as_newcomer(me, request) {
+            return step;
+        }
+        let ask = |of| Ask::Address { of, address };
+        match self.block_lease(address) {
+            Some(block) if block.holder == me => match self.addresses.get(&address).map(|l| l.holder) {
+                Some(Holder::Host(to)) => Step::denied(Denial::Delegated { address, to }),
+                Some(Holder::Home) | None => unreachable!("an address at home in a block of ours may be used"),
+            },
+            Some(block) if request.reachable.contains(&block.holder) && !request.asked.contains(&ask(block.holder)) => {
+                Step::ask(ask(block.holder))
+            }
+            Some(block) => Step::denied(Denial::Unreachable { address, holder: block.holder }),
+            None => Step::denied(Denial::Full { holders: self.holders() }),
+        }
+    }
+
+    /// What the name had before; else the lowest address that nobody had lately; else, of those that have rested, the one
+    /// that has rested longest; else one that is borrowed and idle.
+    fn allocate_any(&self, me: HostId, request: &Request, now: Millis) -> Step {
+        let of_name = self.resting.iter().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
+        let kept = of_name.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?))).max();
+        if let Some((_, address, lease)) = kept {
+            return self.bind(request, address, lease);
+        }
+        if let Some(step) = self.ask_as_newcomer(me, request) {
+            return step;
+        }
+        let free = || self.held_by(me).flat_map(|(block, epoch)| self.free_in(block, epoch));
+        let fresh = || free().find(|a| !self.resting.contains_key(a));
+        let rested = || {
+            let over = |a: &IpAddr| self.resting.get(a).filter(|r| r.is_over(now)).map(|r| (r.since, *a));
+            free().filter_map(|a| over(&a)).min().map(|(_, a)| a)
+        };
+        let here = fresh().or_else(rested).and_then(|a| Some((a, self.may_use(me, a)?)));
+        if let Some((address, lease)) = here.or_else(|| self.spare(me, request, now)) {
+            return self.bind(request, address, lease);
+        }
+        self.ask_for_space(me, request).unwrap_or_else(|| Step::denied(Denial::Full { holders: self.holders() }))
+    }
+
+    /// A borrowed address that is bound to nobody and kept for nobody. One that has just come may be for another request,
+    /// which asked for it by number, unless this one has asked as well.
+    fn spare(&self, me: HostId, request: &Request, now: Millis) -> Option<(IpAddr, Version)> {
+        let kept = |r: &Rest| !r.is_over(now) && (r.name.is_some() || request.asked.is_empty());
+        let idle = |a: &IpAddr| !self.bound.contains_key(a) && !self.resting.get(a).is_some_and(kept);
+        self.borrowed(me).into_iter().find(|(a, _)| idle(a))
+    }
+
+    fn bind(&self, request: &Request, address: IpAddr, lease: Version) -> Step {
+        Step {
+            changes: vec![Change::Bind(self.network.id, address, request.endpoint)],
+            outcome: Outcome::Granted { address, lease },
+        }
+    }
+
+    pub(super) fn release(&self, endpoint: EndpointId, name: &Name, now: Millis) -> Vec<Change> {
+        let bound = self.bound.iter().filter(|(_, e)| **e == endpoint);
+        bound.map(|(a, _)| Change::Unbind(self.network.id, *a, Rest { name: Some(name.clone()), since: now })).collect()
+    }
+
+    /// A borrowed address that has rested goes home, also one that came too late for the endpoint it was borrowed for.
+    pub(super) fn tick(&self, me: HostId, now: Millis) -> Vec<Change> {
+        let idle = |a: &IpAddr| !self.bound.contains_key(a) && self.resting.get(a).is_some_and(|r| r.is_over(now));
+        let go_home = |(address, version): (IpAddr, Version)| {
+            let version = Version { count: version.count + 1, ..version };
+            let id = self.network.id;
+            [
+                Change::Rested(id, address),
+                Change::Address(id, address, AddressLease { version, holder: Holder::Home }),
+                Change::Post(id, Statement::Return { address, version }),
+            ]
+        };
+        self.borrowed(me).into_iter().filter(|(a, _)| idle(a)).flat_map(go_home).collect()
+    }
+}

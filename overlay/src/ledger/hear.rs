@@ -1,0 +1,128 @@
+//! What other hosts say. A lease is believed from its writer to the host that it names, or from its holder; what is
+//! said of third parties is hearsay and counts for nothing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Account, Change, Denial, Millis, Rest, Step};
+use crate::id::HostId;
+use crate::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::network::BlockId;
+use crate::record::{Run, Statement};
+
+impl Account {
+    /// A holder says what it holds.
+    pub(super) fn hear_holding(
+        &self,
+        me: HostId,
+        from: HostId,
+        runs: &[Run],
+        borrowed: &BTreeMap<IpAddr, Version>,
+    ) -> Vec<Change> {
+        if from == me {
+            return Vec::new();
+        }
+        let mut held: BTreeMap<BlockId, u64> = BTreeMap::new();
+        for (block, epoch) in runs.iter().flat_map(Run::blocks).filter(|(b, _)| self.network.block_subnet(*b).is_some())
+        {
+            let highest = held.entry(block).or_default();
+            *highest = epoch.max(*highest);
+        }
+        let newer = held.iter().filter(|(block, epoch)| **epoch > self.epoch(**block));
+        let mut changes: Vec<Change> = newer
+            .map(|(block, epoch)| Change::Block(self.network.id, *block, BlockLease { epoch: *epoch, holder: from }))
+            .collect();
+        let confirmed = |s: &&Statement| match s {
+            // Whoever holds it under this epoch or a later one: the host that it went to may have passed it on.
+            Statement::Transfer { block, epoch, .. } => held.get(block).is_some_and(|e| e >= epoch),
+            Statement::Delegate { address, version, to } => {
+                *to == from && borrowed.get(address).is_some_and(|v| v >= version)
+            }
+            // A block moves on only when all of it is at home, so the return arrived.
+            Statement::Return { address, version } => {
+                self.network.block_of(*address).and_then(|b| held.get(&b)).is_some_and(|e| *e > version.epoch)
+            }
+        };
+        changes.extend(self.outbox.iter().filter(confirmed).map(|s| Change::Unpost(self.network.id, *s)));
+        changes
+    }
+
+    /// A writer says what it wrote.
+    pub(super) fn hear_statement(&self, me: HostId, from: HostId, statement: &Statement, now: Millis) -> Step {
+        if from != me && !self.has(statement) {
+            return match *statement {
+                Statement::Transfer { block, epoch, to } if to == me => self.take_block(me, block, epoch),
+                Statement::Delegate { address, version, to } if to == me => self.borrow(me, address, version, now),
+                Statement::Return { address, version } => self.take_back(me, from, address, version),
+                Statement::Transfer { .. } | Statement::Delegate { .. } => self.not_for_me(statement),
+            };
+        }
+        Step::done([])
+    }
+
+    /// Is this lease, or a later one, known here?
+    fn has(&self, statement: &Statement) -> bool {
+        match statement {
+            Statement::Transfer { block, epoch, .. } => self.epoch(*block) >= *epoch,
+            Statement::Delegate { address, version, .. } | Statement::Return { address, version } => {
+                self.addresses.get(address).is_some_and(|l| l.version >= *version)
+                    || self.block_lease(*address).is_some_and(|l| l.epoch > version.epoch)
+            }
+        }
+    }
+
+    fn take_block(&self, me: HostId, block: BlockId, epoch: u64) -> Step {
+        if self.network.block_subnet(block).is_none() {
+            return Step::denied(Denial::NotHolder { holder: None });
+        }
+        Step::done([Change::Block(self.network.id, block, BlockLease { epoch, holder: me })])
+    }
+
+    /// The endpoint that needs the address takes it soon; if none does, it goes home like a released one.
+    fn borrow(&self, me: HostId, address: IpAddr, version: Version, now: Millis) -> Step {
+        if !self.network.assignable(address) {
+            return Step::denied(Denial::NotAssignable(address));
+        }
+        let lease = AddressLease { version, holder: Holder::Host(me) };
+        let idle = Rest { name: None, since: now };
+        Step::done([Change::Address(self.network.id, address, lease), Change::Unbind(self.network.id, address, idle)])
+    }
+
+    /// Only the borrower writes what follows on its lease, and only the holder of the block is told by it.
+    fn take_back(&self, me: HostId, from: HostId, address: IpAddr, version: Version) -> Step {
+        let id = self.network.id;
+        let lent = self
+            .addresses
+            .get(&address)
+            .is_some_and(|l| l.holder == Holder::Host(from) && l.version.epoch == version.epoch);
+        if !lent || self.block_lease(address).is_none_or(|l| l.holder != me) {
+            return self.not_for_me(&Statement::Return { address, version });
+        }
+        // The delegation that is answered by this has surely arrived.
+        let answered = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
+        let unpost = self.outbox.iter().filter(answered).map(|s| Change::Unpost(id, *s));
+        let lease = AddressLease { version, holder: Holder::Home };
+        Step::done(std::iter::once(Change::Address(id, address, lease)).chain(unpost))
+    }
+
+    fn not_for_me(&self, statement: &Statement) -> Step {
+        let lease = match statement {
+            Statement::Transfer { block, .. } => self.blocks.get(block).copied(),
+            Statement::Delegate { address, .. } | Statement::Return { address, .. } => self.block_lease(*address),
+        };
+        Step::denied(Denial::NotHolder { holder: lease.map(|l| l.holder) })
+    }
+
+    fn epoch(&self, block: BlockId) -> u64 {
+        self.blocks.get(&block).map_or(0, |l| l.epoch)
+    }
+}
+
+impl Run {
+    /// Its blocks, each with the epoch.
+    pub fn blocks(&self) -> impl Iterator<Item = (BlockId, u64)> + use<> {
+        let Self { start, len, epoch } = *self;
+        let end = start.index.saturating_add(len);
+        (start.index..end).map(move |index| (BlockId { index, ..start }, epoch))
+    }
+}

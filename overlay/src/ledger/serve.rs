@@ -1,0 +1,86 @@
+//! What other hosts ask of this one. A lease is written here before it is told, and told until it has arrived.
+
+use std::net::IpAddr;
+
+use super::{Account, Change, Denial, Millis, Outcome, Share, Step};
+use crate::id::HostId;
+use crate::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::record::Statement;
+
+impl Account {
+    /// Gives wholly free blocks away, the last ones first so that runs stay long; where there is none, one address.
+    pub(super) fn give_space(&self, me: HostId, to: HostId, share: Share, now: Millis) -> Step {
+        if to == me {
+            return Step { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
+        }
+        let waiting: Vec<Statement> = self.outbox.iter().filter(|s| s.gives_block_to(to)).copied().collect();
+        if !waiting.is_empty() {
+            // The answer to an earlier request was lost: the same again.
+            return Step { changes: Vec::new(), outcome: Outcome::Given(waiting) };
+        }
+        let free: Vec<_> =
+            self.held_by(me).rev().filter(|(block, epoch)| self.is_wholly_free(*block, *epoch, now)).collect();
+        if free.is_empty() {
+            return self.give_any_address(me, to, now);
+        }
+        let (mut changes, mut given) = (Vec::new(), Vec::new());
+        for (block, epoch) in free.iter().take(share.of(free.len())) {
+            let epoch = epoch + 1;
+            let statement = Statement::Transfer { block: *block, epoch, to };
+            changes.push(Change::Block(self.network.id, *block, BlockLease { epoch, holder: to }));
+            changes.push(Change::Post(self.network.id, statement));
+            changes.extend(self.resting_in(*block).map(|address| Change::Rested(self.network.id, address)));
+            given.push(statement);
+        }
+        Step { changes, outcome: Outcome::Given(given) }
+    }
+
+    fn give_any_address(&self, me: HostId, to: HostId, now: Millis) -> Step {
+        let free = self.held_by(me).flat_map(|(block, epoch)| self.free_in(block, epoch));
+        let mut rested = free.filter(|a| self.resting.get(a).is_none_or(|r| r.is_over(now)));
+        match rested.next() {
+            Some(address) => self.give_address(me, to, address),
+            None => Step::denied(Denial::Full { holders: self.holders() }),
+        }
+    }
+
+    /// Delegates one address out of a block of this host.
+    pub(super) fn give_address(&self, me: HostId, to: HostId, address: IpAddr) -> Step {
+        if !self.network.assignable(address) {
+            return Step::denied(Denial::NotAssignable(address));
+        }
+        if to == me {
+            return Step { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
+        }
+        let block = match self.block_lease(address) {
+            Some(block) if block.holder == me => block,
+            other => return Step::denied(Denial::NotHolder { holder: other.map(|l| l.holder) }),
+        };
+        let known = self.addresses.get(&address).filter(|l| l.version.epoch == block.epoch);
+        if let Some(AddressLease { version, holder: Holder::Host(borrower) }) = known {
+            return if *borrower == to {
+                let again = Statement::Delegate { address, version: *version, to };
+                Step { changes: Vec::new(), outcome: Outcome::Given(vec![again]) }
+            } else {
+                Step::denied(Denial::Delegated { address, to: *borrower })
+            };
+        }
+        if let Some(endpoint) = self.bound.get(&address) {
+            return Step::denied(Denial::Bound { address, endpoint: *endpoint });
+        }
+        let version = Version { epoch: block.epoch, count: known.map_or(0, |l| l.version.count) + 1 };
+        let statement = Statement::Delegate { address, version, to };
+        let id = self.network.id;
+        let changes = vec![
+            Change::Address(id, address, AddressLease { version, holder: Holder::Host(to) }),
+            Change::Post(id, statement),
+        ];
+        Step { changes, outcome: Outcome::Given(vec![statement]) }
+    }
+}
+
+impl Statement {
+    fn gives_block_to(&self, host: HostId) -> bool {
+        matches!(self, Self::Transfer { to, .. } if *to == host)
+    }
+}

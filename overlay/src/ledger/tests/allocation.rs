@@ -1,0 +1,205 @@
+//! What an endpoint gets.
+
+use super::world::{Luck, World, id_of};
+use super::*;
+
+fn request(world: &World, number: u8, text: &str, address: Option<&str>) -> Request {
+    Request {
+        network: world.network.id,
+        endpoint: endpoint(number),
+        name: name(text),
+        address: address.map(ip),
+        reachable: BTreeSet::new(),
+        asked: BTreeSet::new(),
+    }
+}
+
+fn granted(outcome: Option<Outcome>) -> IpAddr {
+    match outcome {
+        Some(Outcome::Granted { address, .. }) => address,
+        other => unreachable!("granted, not {other:?}"),
+    }
+}
+
+/// Allocates without asking anybody.
+fn get(world: &mut World, number: u8, text: &str, address: Option<&str>) -> Option<Outcome> {
+    let request = request(world, number, text, address);
+    world.allocate(0, &request, Luck::Good)
+}
+
+#[test]
+fn a_holder_that_is_cut_off_gives_its_own_addresses_lowest_first() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    assert_eq!(granted(get(&mut world, 1, "a", None)), ip("10.0.0.2"));
+    assert_eq!(granted(get(&mut world, 2, "b", None)), ip("10.0.0.3"));
+    assert_eq!(granted(get(&mut world, 3, "c", Some("10.0.0.9"))), ip("10.0.0.9"));
+}
+
+#[test]
+fn asking_again_for_the_same_endpoint_gives_the_same_answer_and_writes_nothing() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    let first = get(&mut world, 1, "a", None);
+    let before = world.ledger(0).clone();
+    assert_eq!(get(&mut world, 1, "a", None), first);
+    assert_eq!(world.ledger(0), &before);
+}
+
+#[test]
+fn an_answer_that_was_lost_is_given_again() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    let lost = request(&world, 1, "a", None);
+    assert_eq!(world.allocate(0, &lost, Luck::NothingSent), None);
+    assert_eq!(granted(world.allocate(0, &lost, Luck::Good)), ip("10.0.0.2"));
+}
+
+#[test]
+fn what_was_not_written_was_not_given() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    let lost = request(&world, 1, "a", None);
+    assert_eq!(world.allocate(0, &lost, Luck::NothingWritten), None);
+    assert_eq!(granted(get(&mut world, 2, "b", None)), ip("10.0.0.2"));
+}
+
+#[test]
+fn no_endpoint_gets_the_network_address_the_broadcast_or_the_gateway() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    for address in ["10.0.0.0", "10.0.0.1", "10.0.0.15", "10.0.0.16", "fd00::1"] {
+        let outcome = get(&mut world, 1, "a", Some(address));
+        assert_eq!(outcome, Some(Outcome::Denied(Denial::NotAssignable(ip(address)))));
+    }
+}
+
+#[test]
+fn an_address_in_use_is_refused_and_says_by_whom() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    get(&mut world, 1, "a", Some("10.0.0.5"));
+    let denial = Denial::Bound { address: ip("10.0.0.5"), endpoint: endpoint(1) };
+    assert_eq!(get(&mut world, 2, "b", Some("10.0.0.5")), Some(Outcome::Denied(denial)));
+}
+
+#[test]
+fn a_name_gets_back_what_it_had() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    get(&mut world, 1, "a", None);
+    get(&mut world, 2, "b", None);
+    world.release(0, endpoint(1), &name("a"), Luck::Good);
+    world.release(0, endpoint(2), &name("b"), Luck::Good);
+    world.wait(REST / 2);
+    assert_eq!(granted(get(&mut world, 3, "b", None)), ip("10.0.0.3"), "within the rest");
+    world.wait(10 * REST);
+    assert_eq!(granted(get(&mut world, 4, "a", None)), ip("10.0.0.2"), "and long after it");
+}
+
+#[test]
+fn a_released_address_rests_before_another_name_gets_it() {
+    let mut world = World::new(1, "10.0.0.0/29");
+    for number in 2..=6 {
+        get(&mut world, number, &format!("n{number}"), None);
+    }
+    world.release(0, endpoint(4), &name("n4"), Luck::Good);
+    world.wait(REST - 1);
+    let denied = get(&mut world, 9, "new", None);
+    assert_eq!(denied, Some(Outcome::Denied(Denial::Full { holders: [(id_of(0), 2)].into() })));
+    world.wait(1);
+    assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.4"));
+}
+
+#[test]
+fn a_resting_address_is_given_to_whoever_asks_for_it_by_number() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    get(&mut world, 1, "a", None);
+    world.release(0, endpoint(1), &name("a"), Luck::Good);
+    assert_eq!(granted(get(&mut world, 2, "b", Some("10.0.0.2"))), ip("10.0.0.2"));
+}
+
+#[test]
+fn a_reboot_starts_the_rest_again_and_a_restart_remembers_that() {
+    let mut world = World::new(1, "10.0.0.0/29");
+    for number in 2..=6 {
+        get(&mut world, number, &format!("n{number}"), None);
+    }
+    world.release(0, endpoint(4), &name("n4"), Luck::Good);
+    world.wait(REST / 2);
+    world.reboot(0);
+    world.restart(0);
+    world.wait(REST - 1);
+    assert!(matches!(get(&mut world, 9, "new", None), Some(Outcome::Denied(Denial::Full { .. }))));
+    world.wait(1);
+    assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.4"));
+}
+
+#[test]
+fn releasing_twice_does_not_start_the_rest_again() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    get(&mut world, 1, "a", None);
+    world.release(0, endpoint(1), &name("a"), Luck::Good);
+    let before = world.ledger(0).clone();
+    world.wait(1);
+    world.release(0, endpoint(1), &name("a"), Luck::Good);
+    assert_eq!(world.ledger(0), &before);
+}
+
+#[test]
+fn exhaustion_says_who_holds_how_many_blocks() {
+    let mut world = World::new(2, "10.0.0.0/28");
+    world.attach(1, endpoint(1), "one", None);
+    world.talk();
+    for number in 2..=15 {
+        get(&mut world, number, &format!("n{number}"), None);
+    }
+    let denial = Denial::Full { holders: [(id_of(0), 3), (id_of(1), 1)].into() };
+    assert_eq!(get(&mut world, 99, "last", None), Some(Outcome::Denied(denial)));
+}
+
+#[test]
+fn a_network_that_nobody_told_of_is_not_known() {
+    let ledger = Ledger::new(host(0));
+    let release = Input::Release { network: network(9, "10.0.0.0/28").id, endpoint: endpoint(1), name: name("a") };
+    assert_eq!(ledger.step(&release, 0).outcome, Outcome::Denied(Denial::UnknownNetwork));
+}
+
+#[test]
+fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
+    let (one, two) = (network(1, "10.0.0.0/28"), network(2, "10.0.0.0/28"));
+    let mut ledger = Ledger::new(host(0));
+    let run = |ledger: &mut Ledger, input: Input| {
+        let step = ledger.step(&input, 0);
+        ledger.apply(&step.changes);
+        step.outcome
+    };
+    let give = |network: &Network| Input::GiveAddress { network: network.id, to: host(1), address: ip("10.0.0.6") };
+    let allocate = |network: &Network, n: u8| {
+        Input::Allocate(Request {
+            network: network.id,
+            endpoint: endpoint(n),
+            name: name("a"),
+            address: None,
+            reachable: BTreeSet::new(),
+            asked: BTreeSet::new(),
+        })
+    };
+    run(&mut ledger, Input::Create(two.clone()));
+    run(&mut ledger, allocate(&two, 1));
+    run(&mut ledger, give(&two));
+    let only_two = ledger.clone();
+    run(&mut ledger, Input::Create(one.clone()));
+    run(&mut ledger, allocate(&one, 2));
+    run(&mut ledger, give(&one));
+    run(&mut ledger, Input::Release { network: one.id, endpoint: endpoint(2), name: name("a") });
+    assert_ne!(ledger, only_two);
+    run(&mut ledger, Input::Close(one.id));
+    assert_eq!(ledger, only_two);
+    assert_eq!(run(&mut ledger, allocate(&one, 3)), Outcome::Denied(Denial::UnknownNetwork));
+    assert_eq!(ledger.step(&Input::Close(one.id), 0).changes, []);
+}
+
+#[test]
+fn learning_of_a_network_or_creating_it_twice_changes_nothing() {
+    let mut world = World::new(2, "10.0.0.0/28");
+    let before = (world.ledger(0).clone(), world.ledger(1).clone());
+    for member in [0, 1] {
+        world.step(member, &Input::Learn(world.network.clone()), Luck::Good);
+        world.step(member, &Input::Create(world.network.clone()), Luck::Good);
+    }
+    assert_eq!((world.ledger(0), world.ledger(1)), (&before.0, &before.1));
+}

@@ -1,0 +1,68 @@
+use super::*;
+use proptest::prelude::*;
+
+fn network(subnet: &str) -> Network {
+    Network {
+        id: NetworkId::from_bytes([7; 16]),
+        name: "net".parse().expect("a label"),
+        ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
+        created: 1,
+        creator: HostId::from_bytes([1; 16]),
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_assignable_address_is_in_exactly_one_block(len in 22_u8..=30, base: u32) {
+        let base = std::net::Ipv4Addr::from(base & 0x00ff_ffff | 0x0a00_0000);
+        let subnet = Subnet::of(base.into(), len).expect("a length of IPv4");
+        let net = network(&subnet.to_string());
+        let listed: Vec<IpAddr> = net.blocks().flat_map(|b| net.assignable_in(b).collect::<Vec<_>>()).collect();
+        prop_assert_eq!(listed.len(), (1 << subnet.host_bits()) - 3);
+        prop_assert!(listed.is_sorted() && listed.iter().all(|a| net.assignable(*a)));
+        for block in net.blocks() {
+            prop_assert!(net.assignable_in(block).all(|a| net.block_of(a) == Some(block)));
+        }
+    }
+
+    #[test]
+    fn there_are_never_more_blocks_than_a_host_can_speak_of(len in 9_u8..=30) {
+        let net = network(&format!("10.0.0.0/{len}").parse::<ipnetwork::IpNetwork>()
+            .map(|n| format!("{}/{len}", n.network())).expect("a network"));
+        let range = net.ranges[0];
+        prop_assert!(u32::from(range.blocks()) <= Range::MAX_BLOCKS);
+        prop_assert_eq!(u128::from(range.blocks()) * range.block_size(), 1 << range.subnet.host_bits());
+    }
+}
+
+#[test]
+fn a_slash_16_has_1024_blocks_of_64() {
+    let range = network("172.38.0.0/16").ranges[0];
+    assert_eq!((range.blocks(), range.block_size()), (1024, 64));
+}
+
+#[test]
+fn what_no_network_may_have_is_refused() {
+    let error = |subnet: &str, gateway: Option<&str>| {
+        let gateway = gateway.map(|g| g.parse().expect("an address"));
+        Range::new(subnet.parse().expect("a subnet"), gateway).expect_err(subnet).to_string()
+    };
+    for subnet in ["10.0.0.0/8", "0.0.0.0/0", "10.0.0.0/31", "10.0.0.1/32"] {
+        assert!(error(subnet, None).contains("wrong size"), "{subnet}");
+    }
+    assert!(error("127.0.0.0/16", None).contains("loopback"));
+    assert!(error("169.254.0.0/17", None).contains("link-local"));
+    assert!(error("fd00::/64", None).contains("IPv6"));
+    for gateway in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "fd00::1"] {
+        assert!(error("10.0.0.0/24", Some(gateway)).contains("gateway"), "{gateway}");
+    }
+}
+
+#[test]
+fn names_are_dns_labels_in_lower_case() {
+    assert_eq!("Redis_1".parse::<Name>().map(|n| n.to_string()), Ok("redis_1".to_owned()));
+    assert!("x".repeat(63).parse::<Name>().is_ok());
+    for text in ["", "-a", "a-", "a.b", "a b", "é", "_x", &"x".repeat(64)] {
+        assert!(text.parse::<Name>().is_err(), "{text:?}");
+    }
+}

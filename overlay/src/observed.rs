@@ -1,0 +1,75 @@
+//! Kernel state as it is. Only what is ours, and only what a plan needs to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::addr::{IfName, Mac};
+use crate::desired::{Bridge, Remote, Uplink};
+use crate::firewall::Marks;
+use crate::id::{EndpointId, NetworkId, Vni};
+
+/// All that is ours in the kernel of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// Is IPv4 forwarding on in the host's namespace?
+    pub forwarding: bool,
+    /// The marks of our table in the host's namespace; `None` if there is no such table.
+    pub firewall: Option<Marks>,
+    /// The segments, each a namespace of ours.
+    pub segments: BTreeMap<NetworkId, ObservedSegment>,
+}
+
+/// What is in the namespace of one network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ObservedSegment {
+    /// The marks of our table; `None` if there is no such table.
+    pub firewall: Option<Marks>,
+    /// The bridge, if it is there.
+    pub bridge: Option<ObservedBridge>,
+    /// The VXLAN device, if it is there.
+    pub tunnel: Option<ObservedTunnel>,
+    /// The link to the host's namespace, if both ends are there as they should be.
+    pub uplink: Option<Uplink>,
+    /// The host ends of the containers' veth pairs.
+    pub ports: BTreeMap<IfName, ObservedPort>,
+    /// The tunnel's forwarding entries: only those whose both rows, the bridge's and the tunnel's, are there.
+    pub remotes: BTreeMap<Mac, Remote>,
+    /// MACs that have not exactly one lasting row of each.
+    pub half_remotes: BTreeSet<Mac>,
+    /// Permanent neighbours on the bridge: what it answers ARP from.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// A bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedBridge {
+    /// Its attributes and addresses.
+    pub bridge: Bridge,
+    /// Up, and forwarding all alike: no spanning tree, no VLANs, no snooping.
+    pub running: bool,
+}
+
+/// A VXLAN device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObservedTunnel {
+    /// The identifier that it receives.
+    pub vni: Vni,
+    /// Its UDP port.
+    pub port: u16,
+    /// Its own end's address.
+    pub local: IpAddr,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Up, a port of the bridge, not learning, not flooding (neither as a port nor by rows for all), and with ARP
+    /// suppression.
+    pub connected: bool,
+}
+
+/// The host end of a container's veth pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedPort {
+    /// The endpoint, if its container's end was once completely set up; `None` after a failure half-way.
+    pub endpoint: Option<EndpointId>,
+    /// Up, a port of the bridge, not learning, no unknown frames flooded to it, and with this MAC as its only entry.
+    pub connected: Option<Mac>,
+}

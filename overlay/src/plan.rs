@@ -1,0 +1,225 @@
+//! The plan: ordered steps from the kernel as it is to the kernel as it should be.
+//!
+//! Segment by segment. Making goes: rules first, so that nothing ever runs unfiltered; then devices; then forwarding
+//! entries; then the neighbours that point at them. Taking away goes the other way round. Everything is safe to do
+//! again, and whatever a step could not do, the next look at the kernel finds missing.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::addr::{IfName, Mac};
+use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
+use crate::firewall::Table;
+use crate::id::{EndpointId, NetworkId};
+use crate::observed::{Observed, ObservedSegment};
+
+/// How much of the cluster this host knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// It has just started: what it has not heard of may well be there. Nothing of other hosts is taken away.
+    Partial,
+    /// It has caught up with the others.
+    Whole,
+}
+
+/// One change of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// In the host's namespace.
+    Host(HostStep),
+    /// In, or of, a network's namespace.
+    Segment(NetworkId, SegmentStep),
+}
+
+/// A change in the host's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostStep {
+    /// Turn IPv4 forwarding on: containers reach the world through the host.
+    EnableForwarding,
+    /// Replace our table.
+    ReplaceFirewall(Table),
+}
+
+/// A change of one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SegmentStep {
+    /// Make the namespace: loopback up, forwarding on, no IPv6 of its own.
+    Create,
+    /// Replace our table.
+    ReplaceFirewall(Table),
+    /// Make the bridge.
+    CreateBridge(Bridge),
+    /// Give the bridge these attributes and exactly these addresses.
+    UpdateBridge(Bridge),
+    /// Make the VXLAN device: its socket in the host's namespace, itself in the segment.
+    CreateTunnel(Tunnel),
+    /// Make the tunnel a port of the bridge that neither learns nor floods, with this MTU in bytes, and up.
+    ConnectTunnel {
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// Remove the VXLAN device.
+    DeleteTunnel,
+    /// Make the uplink with its addresses and the default route; what is left of an older one goes first.
+    CreateUplink(Uplink),
+    /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
+    CreatePort(EndpointId, Port),
+    /// Make the port one of the bridge's, with the container's MAC as its only entry, and up.
+    ConnectPort(Port),
+    /// Remove a veth pair.
+    DeletePort(IfName),
+    /// Make a MAC reachable through the tunnel, wherever it was before.
+    PutRemote(Mac, Remote),
+    /// Withdraw a MAC.
+    DeleteRemote(Mac),
+    /// Answer ARP for an address.
+    PutNeighbour(IpAddr, Mac),
+    /// Answer no more.
+    DeleteNeighbour(IpAddr),
+    /// Remove the namespace and all in it.
+    Delete,
+}
+
+/// The steps from `observed` to `desired`. Empty if there is nothing to do.
+pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
+        steps.push(Step::Host(HostStep::ReplaceFirewall(desired.firewall.clone())));
+    }
+    if !observed.forwarding {
+        steps.push(Step::Host(HostStep::EnableForwarding));
+    }
+    for id in observed.segments.keys().filter(|id| !desired.segments.contains_key(id)) {
+        steps.push(Step::Segment(*id, SegmentStep::Delete));
+    }
+    for (id, want) in &desired.segments {
+        let segment = plan_segment(observed.segments.get(id), want, knowledge);
+        steps.extend(segment.into_iter().map(|step| Step::Segment(*id, step)));
+    }
+    steps
+}
+
+fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowledge) -> Vec<SegmentStep> {
+    let nothing = ObservedSegment::default();
+    let mut steps = Vec::new();
+    if have.is_none() {
+        steps.push(SegmentStep::Create);
+    }
+    let have = have.unwrap_or(&nothing);
+    if have.firewall.as_ref() != Some(&want.firewall.marks()) {
+        steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
+    }
+    withdraw_rows(have, want, knowledge, &mut steps);
+    withdraw_ports(have, want, &mut steps);
+    make_devices(have, want, &mut steps);
+    make_ports(have, want, &mut steps);
+    put_rows(have, want, &mut steps);
+    steps
+}
+
+/// Neighbours before the entries they rely on.
+fn withdraw_rows(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
+    // What is now here can't be elsewhere, however little is known of the others.
+    let here_ip = |ip: &IpAddr| want.ports.values().any(|p| p.addresses.iter().any(|a| a.address == *ip));
+    let here_mac = |mac: &Mac| want.ports.values().any(|p| p.mac == *mac);
+    let whole = knowledge == Knowledge::Whole;
+    let neighbours = have.neighbours.keys().filter(|ip| !want.neighbours.contains_key(ip));
+    steps.extend(neighbours.filter(|ip| whole || here_ip(ip)).map(|ip| SegmentStep::DeleteNeighbour(*ip)));
+    let remotes = have.remotes.keys().chain(&have.half_remotes).filter(|mac| !want.remotes.contains_key(mac));
+    steps.extend(remotes.filter(|mac| whole || here_mac(mac)).map(|mac| SegmentStep::DeleteRemote(*mac)));
+}
+
+/// Ports that nobody wants, and those that a failure left half-made.
+fn withdraw_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    let wanted =
+        |ifname: &IfName, endpoint| want.ports.iter().any(|(id, p)| Some(*id) == endpoint && p.host_ifname == *ifname);
+    let stale = have.ports.iter().filter(|(ifname, port)| !wanted(ifname, port.endpoint));
+    steps.extend(stale.map(|(ifname, _)| SegmentStep::DeletePort(ifname.clone())));
+}
+
+fn make_devices(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    match &have.bridge {
+        None => steps.push(SegmentStep::CreateBridge(want.bridge.clone())),
+        Some(have) if !have.running || have.bridge != want.bridge => {
+            steps.push(SegmentStep::UpdateBridge(want.bridge.clone()));
+        }
+        Some(_) => {}
+    }
+    let connect = SegmentStep::ConnectTunnel { mtu: want.tunnel.mtu };
+    match &have.tunnel {
+        Some(t) if (t.vni, t.port, t.local) == (want.tunnel.vni, want.tunnel.port, want.tunnel.local) => {
+            if !t.connected || t.mtu != want.tunnel.mtu || have.bridge.is_none() {
+                steps.push(connect);
+            }
+        }
+        other => {
+            if other.is_some() {
+                steps.push(SegmentStep::DeleteTunnel);
+            }
+            steps.extend([SegmentStep::CreateTunnel(want.tunnel), connect]);
+        }
+    }
+    if have.uplink.as_ref() != Some(&want.uplink) {
+        steps.push(SegmentStep::CreateUplink(want.uplink.clone()));
+    }
+}
+
+fn make_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    for (id, port) in &want.ports {
+        let seen = have.ports.get(&port.host_ifname).filter(|p| p.endpoint == Some(*id));
+        if seen.is_none() {
+            steps.push(SegmentStep::CreatePort(*id, port.clone()));
+        }
+        if have.bridge.is_none() || seen.is_none_or(|p| p.connected != Some(port.mac)) {
+            steps.push(SegmentStep::ConnectPort(port.clone()));
+        }
+    }
+}
+
+/// Entries before the neighbours that rely on them. A tunnel or a bridge that is made anew has lost them all.
+fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    let anew = have.bridge.is_none() || steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
+    let remotes = want.remotes.iter().filter(|(mac, remote)| anew || have.remotes.get(mac) != Some(remote));
+    steps.extend(remotes.map(|(mac, remote)| SegmentStep::PutRemote(*mac, *remote)));
+    let neighbours =
+        want.neighbours.iter().filter(|(ip, mac)| have.bridge.is_none() || have.neighbours.get(ip) != Some(mac));
+    steps.extend(neighbours.map(|(ip, mac)| SegmentStep::PutNeighbour(*ip, *mac)));
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(HostStep::EnableForwarding) => f.write_str("turn on IPv4 forwarding"),
+            Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
+            Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
+        }
+    }
+}
+
+impl fmt::Display for SegmentStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create => f.write_str("make the namespace"),
+            Self::ReplaceFirewall(_) => f.write_str("set the rules"),
+            Self::CreateBridge(_) => f.write_str("make the bridge"),
+            Self::UpdateBridge(_) => f.write_str("set up the bridge"),
+            Self::CreateTunnel(tunnel) => {
+                write!(f, "make the tunnel with VNI {} on UDP port {}", tunnel.vni, tunnel.port)
+            }
+            Self::ConnectTunnel { .. } => f.write_str("connect the tunnel"),
+            Self::DeleteTunnel => f.write_str("remove the tunnel"),
+            Self::CreateUplink(uplink) => write!(f, "make the uplink {}", uplink.host_ifname),
+            Self::CreatePort(_, port) => write!(f, "make {} in {}", port.ifname, port.netns.path.display()),
+            Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),
+            Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
+            Self::PutRemote(mac, remote) => write!(f, "point {mac} at {}", remote.vtep),
+            Self::DeleteRemote(mac) => write!(f, "withdraw {mac}"),
+            Self::PutNeighbour(address, _) => write!(f, "answer ARP for {address}"),
+            Self::DeleteNeighbour(address) => write!(f, "answer ARP for {address} no more"),
+            Self::Delete => f.write_str("remove the namespace"),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

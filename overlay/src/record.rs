@@ -1,0 +1,96 @@
+//! Records: what hosts say of themselves. Each is written by one host only, so records never conflict; what they mean
+//! together is for [`crate::cluster::derive`] to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::endpoint::Endpoint;
+use crate::host::{HostInfo, Liveness};
+use crate::id::{EndpointId, HostId, NetworkId, Vni};
+use crate::lease::Version;
+use crate::network::{BlockId, Network};
+
+/// All that one host says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// Itself; `None` until that part has arrived.
+    pub host: Option<HostInfo>,
+    /// The networks that it keeps alive, and under which VNI it receives their packets, if it does.
+    pub networks: BTreeMap<NetworkId, Membership>,
+    /// The networks that it knows to be deleted.
+    pub tombstones: BTreeSet<NetworkId>,
+    /// The blocks that it holds.
+    pub blocks: BTreeMap<NetworkId, Vec<Run>>,
+    /// The addresses that it has borrowed out of the blocks of others.
+    pub borrowed: BTreeMap<NetworkId, BTreeMap<IpAddr, Version>>,
+    /// The leases that it wrote for others and that they have not yet confirmed.
+    pub outbox: BTreeMap<NetworkId, BTreeSet<Statement>>,
+    /// Its endpoints.
+    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+}
+
+/// A host's part in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The definition.
+    pub network: Network,
+    /// The identifier that it receives the network's packets under; `None` while it has no endpoint there.
+    pub vni: Option<Vni>,
+}
+
+/// Neighbouring blocks that a host holds under one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// The first block.
+    pub start: BlockId,
+    /// How many, from 1.
+    pub len: u16,
+    /// The epoch of their leases.
+    pub epoch: u64,
+}
+
+/// A lease that its writer tells the world of until it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Statement {
+    /// A block went to another host.
+    Transfer {
+        /// The block.
+        block: BlockId,
+        /// Its new epoch.
+        epoch: u64,
+        /// Its new holder.
+        to: HostId,
+    },
+    /// An address was delegated.
+    Delegate {
+        /// The address.
+        address: IpAddr,
+        /// The version of its lease.
+        version: Version,
+        /// The borrower.
+        to: HostId,
+    },
+    /// A borrowed address goes home.
+    Return {
+        /// The address.
+        address: IpAddr,
+        /// The version of its lease.
+        version: Version,
+    },
+}
+
+/// One life of a host's agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Higher than that of every life before.
+    pub generation: u64,
+    /// Has all arrived that it said when it started?
+    pub complete: bool,
+    /// Is it there?
+    pub liveness: Liveness,
+    /// What it says.
+    pub record: Record,
+}
+
+/// What all hosts say, newest life of each first.
+pub type Records = BTreeMap<HostId, Vec<Incarnation>>;

@@ -1,0 +1,191 @@
+//! What became of a plan, and the round that makes it so: look, plan, apply, report.
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::desired::Desired;
+use crate::id::NetworkId;
+use crate::observed::Observed;
+use crate::plan::{HostStep, Knowledge, SegmentStep, Step, plan};
+
+/// A kernel: the real one, or the one in memory. It executes and decides nothing.
+pub trait Kernel {
+    /// All that is ours, as it is now.
+    fn observe(&mut self) -> impl Future<Output = Result<Observed, StepError>> + Send;
+
+    /// Executes steps that do not depend on each other, in any order or at once; the results are in their order.
+    /// A step that finds its work done succeeds.
+    fn apply(&mut self, steps: &[Step]) -> impl Future<Output = Vec<Result<(), StepError>>> + Send;
+}
+
+/// Why the kernel refused: errno turned into meaning where it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Cause {
+    /// Something of that name or number is there already (EEXIST, EADDRINUSE).
+    #[error("it exists already")]
+    AlreadyExists,
+    /// What it is about is not there (ENOENT, ENODEV, ESRCH).
+    #[error("it is gone")]
+    Gone,
+    /// Somebody else is at it; try again (EBUSY, EAGAIN, EINTR).
+    #[error("it is busy")]
+    Busy,
+    /// A capability is missing (EPERM, EACCES).
+    #[error("the kernel denied it: CAP_NET_ADMIN and CAP_SYS_ADMIN are needed")]
+    Denied,
+    /// This kernel can't do it (EOPNOTSUPP, EPROTONOSUPPORT).
+    #[error("this kernel does not support it")]
+    Unsupported,
+    /// Memory, or the disk, or a table is full (ENOMEM, ENOSPC, ENOBUFS).
+    #[error("no space left")]
+    NoSpace,
+    /// Anything else: our mistake (EINVAL and others).
+    #[error("the kernel refused it")]
+    Refused,
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {cause}")]
+pub struct StepError {
+    /// What was tried, and on which object.
+    pub doing: String,
+    /// What the refusal means.
+    pub cause: Cause,
+    /// What the kernel, or the program that talks to it, said.
+    #[source]
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// What became of one round.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The steps that were done.
+    pub done: Vec<Step>,
+    /// The steps that failed, with the reason.
+    pub failed: Vec<(Step, StepError)>,
+    /// The steps that were not tried because something that they stand on had failed.
+    pub skipped: Vec<Step>,
+}
+
+impl Report {
+    /// Is the kernel now as it should be?
+    pub fn settled(&self) -> bool {
+        self.failed.is_empty() && self.skipped.is_empty()
+    }
+
+    /// What failed in a network.
+    pub fn failures_of(&self, network: NetworkId) -> impl Iterator<Item = &(Step, StepError)> {
+        self.failed.iter().filter(move |(step, _)| step.network() == Some(network))
+    }
+}
+
+/// One round. A failed step is reported, and the other segments go on.
+///
+/// # Errors
+/// Only when the kernel can't even be looked at.
+pub async fn round(
+    kernel: &mut impl Kernel,
+    desired: &Desired,
+    knowledge: Knowledge,
+) -> Result<(Observed, Report), StepError> {
+    let observed = kernel.observe().await?;
+    let mut report = Report::default();
+    for batch in batches(plan(&observed, desired, knowledge)) {
+        let broken: Vec<&Step> =
+            report.failed.iter().map(|(step, _)| step).filter(|step| step.carries_others()).collect();
+        let (skipped, batch): (Vec<Step>, Vec<Step>) =
+            batch.into_iter().partition(|step| broken.iter().any(|failed| step.stands_on(failed)));
+        report.skipped.extend(skipped);
+        let results = kernel.apply(&batch).await;
+        for (step, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(()) => report.done.push(step),
+                Err(error) => report.failed.push((step, error)),
+            }
+        }
+    }
+    Ok((observed, report))
+}
+
+/// Cuts a plan where a step may stand on the one before it: runs of entries go together, all else alone.
+fn batches(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut batches: Vec<Vec<Step>> = Vec::new();
+    for step in steps {
+        match batches.last_mut() {
+            Some(batch) if step.is_row() && batch.last().is_some_and(|last| last.same_kind_of_row(&step)) => {
+                batch.push(step);
+            }
+            _ => batches.push(vec![step]),
+        }
+    }
+    batches
+}
+
+impl Step {
+    /// The network that the step is about; `None` for the host's own.
+    pub fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::Host(_) => None,
+            Self::Segment(id, _) => Some(*id),
+        }
+    }
+
+    /// Does any other step stand on it?
+    fn carries_others(&self) -> bool {
+        self.is_foundation() || matches!(self, Self::Segment(_, SegmentStep::CreatePort(..)))
+    }
+
+    /// Would it be in vain, or do harm, after that one has failed?
+    fn stands_on(&self, failed: &Self) -> bool {
+        match (self, failed) {
+            (Self::Segment(a, _), Self::Segment(b, _)) if a != b => false,
+            (Self::Segment(_, SegmentStep::ConnectPort(port)), Self::Segment(_, SegmentStep::CreatePort(_, made))) => {
+                port.host_ifname == made.host_ifname
+            }
+            (Self::Segment(..), failed) => failed.is_foundation(),
+            (Self::Host(_), _) => false,
+        }
+    }
+
+    /// Does the rest of the segment stand on it?
+    fn is_foundation(&self) -> bool {
+        match self {
+            Self::Host(HostStep::EnableForwarding | HostStep::ReplaceFirewall(_)) => false,
+            Self::Segment(_, step) => matches!(
+                step,
+                SegmentStep::Create
+                    | SegmentStep::ReplaceFirewall(_)
+                    | SegmentStep::CreateBridge(_)
+                    | SegmentStep::CreateTunnel(_)
+                    | SegmentStep::ConnectTunnel { .. }
+            ),
+        }
+    }
+
+    /// Is it a forwarding entry or a neighbour? Of those there may be thousands, and none stands on another.
+    pub(crate) fn is_row(&self) -> bool {
+        matches!(
+            self,
+            Self::Segment(
+                _,
+                SegmentStep::PutRemote(..)
+                    | SegmentStep::DeleteRemote(_)
+                    | SegmentStep::PutNeighbour(..)
+                    | SegmentStep::DeleteNeighbour(_)
+            )
+        )
+    }
+
+    fn same_kind_of_row(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Segment(a, x), Self::Segment(b, y)) => {
+                a == b && std::mem::discriminant(x) == std::mem::discriminant(y)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

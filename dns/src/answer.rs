@@ -1,0 +1,161 @@
+//! What an endpoint is told: a pure function of the zone, the asker and the question.
+//!
+//! - `name`, `alias`, and each with `.network` behind it, for the networks that the asker is in. Case does not matter.
+//! - PTR for the addresses of endpoints. A gateway has no name, so nobody takes it for an endpoint.
+//! - What would be ours if it existed is answered here and now. A single label never leaves the host, whether it
+//!   exists or not; nor does a name in the asker's networks, nor the reverse name of an address in their subnets.
+//! - All else is forwarded.
+//!
+//! "No" carries no SOA record, so that resolvers don't remember it (RFC 2308, section 5): the endpoint may be attached
+//! a millisecond later.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::Query;
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{DNSClass, Name as DnsName, RData, Record, RecordType};
+use overlay::network::Name;
+
+use crate::reverse::{Node, Reverse};
+use crate::zone::{Asker, Names, Zone};
+
+/// How long a resolver may remember an answer of ours, in seconds: about as long as a host can be gone unnoticed.
+pub const TTL: u32 = 5;
+
+/// What is said to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// These records, at least one.
+    Records(Vec<Record>),
+    /// The name exists, with no record of the type asked for (RFC 2308, section 2.2).
+    NoData,
+    /// The name does not exist: NXDOMAIN.
+    NameError,
+    /// Not ours to say: the host's nameservers know.
+    Forward,
+    /// Not to be answered: another class than IN, a zone transfer, or a network that is not there (any more).
+    Refuse,
+}
+
+/// Answers a question. The order of several addresses is drawn from `seed`, so that they share the load.
+pub fn answer(zone: &Zone, asker: &Asker, question: &Query, seed: u64) -> Answer {
+    let networks: Vec<&Names> = zone.networks_of(asker).collect();
+    let transfer = matches!(question.query_type, RecordType::AXFR | RecordType::IXFR);
+    if networks.is_empty() || transfer || question.query_class != DNSClass::IN {
+        return Answer::Refuse;
+    }
+    match find(&networks, &question.name) {
+        Found::Addresses(mut addresses) => {
+            shuffle(&mut addresses, seed);
+            records(question, of_type(&addresses, question.query_type))
+        }
+        Found::Pointer(target) => {
+            let asked = matches!(question.query_type, RecordType::PTR | RecordType::ANY);
+            records(question, asked.then_some(RData::PTR(PTR(target))).into_iter().collect())
+        }
+        Found::Empty => Answer::NoData,
+        Found::Nothing => Answer::NameError,
+        Found::Elsewhere => Answer::Forward,
+    }
+}
+
+/// What there is under a name, whatever type of record is asked for.
+enum Found {
+    /// An endpoint, or several with one alias.
+    Addresses(Vec<IpAddr>),
+    /// The name of the endpoint with that address.
+    Pointer(DnsName),
+    /// No records, but names below it: an empty non-terminal (RFC 8020).
+    Empty,
+    /// Nothing, and nobody else is to be asked.
+    Nothing,
+    /// A name that is not ours.
+    Elsewhere,
+}
+
+fn find(networks: &[&Names], name: &DnsName) -> Found {
+    if let Some(reverse) = Reverse::parse(name) {
+        return find_reverse(networks, &reverse);
+    }
+    let labels: Vec<&[u8]> = name.iter().collect();
+    match labels.as_slice() {
+        [] => Found::Elsewhere,
+        [label] => match networks.iter().find_map(|names| addresses(names, label)) {
+            Some(addresses) => Found::Addresses(addresses),
+            None if network_named(networks, label).is_some() => Found::Empty,
+            None => Found::Nothing,
+        },
+        [inner @ .., last] => match (network_named(networks, last), inner) {
+            (None, _) => Found::Elsewhere,
+            (Some(names), [label]) => addresses(names, label).map_or(Found::Nothing, Found::Addresses),
+            (Some(_), _) => Found::Nothing,
+        },
+    }
+}
+
+fn find_reverse(networks: &[&Names], reverse: &Reverse) -> Found {
+    let holds = |names: &Names| names.subnets().iter().any(|subnet| reverse.is_within(subnet));
+    let ours: Vec<&Names> = networks.iter().copied().filter(|names| holds(names)).collect();
+    if ours.is_empty() {
+        // A link-local address is this link's own, and nobody beyond it knows whose.
+        return if reverse.is_link_local() { Found::Nothing } else { Found::Elsewhere };
+    }
+    match reverse.node() {
+        Node::Address(address) => ours.iter().find_map(|names| pointer(names, address)).unwrap_or(Found::Nothing),
+        Node::Above => Found::Empty,
+        Node::Astray => Found::Nothing,
+    }
+}
+
+fn pointer(names: &Names, address: IpAddr) -> Option<Found> {
+    let labels = [names.owner(address)?.as_str().as_bytes(), names.shown().as_bytes()];
+    Some(Found::Pointer(DnsName::from_labels(labels).expect("two labels of at most 72 bytes make a name")))
+}
+
+/// The network that a last label means. What people see comes first: a doubled name belongs to one network only.
+fn network_named<'a>(networks: &[&'a Names], label: &[u8]) -> Option<&'a Names> {
+    let shown = networks.iter().find(|names| names.is_shown_as(label));
+    shown.or_else(|| networks.iter().find(|names| names.is_named(label))).copied()
+}
+
+fn addresses(names: &Names, label: &[u8]) -> Option<Vec<IpAddr>> {
+    let name: Name = std::str::from_utf8(label).ok()?.parse().ok()?;
+    Some(names.addresses(&name)?.iter().copied().collect())
+}
+
+fn of_type(addresses: &[IpAddr], kind: RecordType) -> Vec<RData> {
+    let v4 = || addresses.iter().filter(|a| a.is_ipv4()).map(|a| RData::from(*a)).collect::<Vec<_>>();
+    let v6 = || addresses.iter().filter(|a| a.is_ipv6()).map(|a| RData::from(*a)).collect::<Vec<_>>();
+    match kind {
+        RecordType::A => v4(),
+        RecordType::AAAA => v6(),
+        // One of the types that there are is enough (RFC 8482, section 4.1).
+        RecordType::ANY => Some(v4()).filter(|records| !records.is_empty()).unwrap_or_else(v6),
+        _ => Vec::new(),
+    }
+}
+
+fn records(question: &Query, data: Vec<RData>) -> Answer {
+    if data.is_empty() {
+        return Answer::NoData;
+    }
+    // The owner name is as the asker wrote it, in its own mix of case.
+    let record = |data| Record::from_rdata(question.name.clone(), TTL, data);
+    Answer::Records(data.into_iter().map(record).collect())
+}
+
+/// Fisher and Yates, with SplitMix64 as the dice: load is spread, nothing is kept secret.
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed;
+    for last in (1..items.len()).rev() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut drawn = state;
+        drawn = (drawn ^ (drawn >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        drawn = (drawn ^ (drawn >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        drawn ^= drawn >> 31;
+        items.swap(last, (drawn % (last as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests;

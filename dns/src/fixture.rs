@@ -1,0 +1,294 @@
+//! What the tests of this crate share: small clusters, a `resolv.conf` of their own, and nameservers on loopback.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::{Name as DnsName, RData, Record, RecordType};
+use overlay::addr::Mac;
+use overlay::cluster::{Cluster, Located, NetworkView};
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::host::Liveness;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::lease::Version;
+use overlay::network::{Network, Range};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::task::JoinSet;
+
+use crate::tcp;
+use crate::zone::Asker;
+
+/// An endpoint as the tests write it.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    pub name: String,
+    pub aliases: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    pub liveness: Liveness,
+    pub created: u64,
+}
+
+/// A live endpoint without aliases.
+pub(crate) fn endpoint(name: &str, address: &str) -> Given {
+    let addresses = vec![parsed(address)];
+    Given { name: name.to_owned(), aliases: Vec::new(), addresses, liveness: Liveness::Live, created: 1 }
+}
+
+impl Given {
+    pub fn alias(mut self, alias: &str) -> Self {
+        self.aliases.push(alias.to_owned());
+        self
+    }
+
+    pub fn also(mut self, address: &str) -> Self {
+        self.addresses.push(parsed(address));
+        self
+    }
+
+    pub fn on_a_host_that_is(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
+    pub fn created(mut self, created: u64) -> Self {
+        self.created = created;
+        self
+    }
+}
+
+pub(crate) fn parsed<T: FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+    text.parse().expect("the test writes it well")
+}
+
+pub(crate) fn network_id(number: u8) -> NetworkId {
+    NetworkId::from_bytes([number; 16])
+}
+
+/// A network with that number and name, and the subnets 172.38.0.0/16 and fd00:38::/64.
+pub(crate) fn network(number: u8, name: &str, endpoints: &[Given]) -> NetworkView {
+    let id = network_id(number);
+    let ranges = vec![
+        Range { subnet: parsed("172.38.0.0/16"), gateway: parsed("172.38.0.1") },
+        Range { subnet: parsed("fd00:38::/64"), gateway: parsed("fd00:38::1") },
+    ];
+    let network = Network { id, name: parsed(name), ranges, created: number.into(), creator: host() };
+    let located = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given));
+    let endpoints = located.map(|l| (l.endpoint.id, l)).collect();
+    NetworkView { network, shadowed: false, vnis: BTreeMap::new(), endpoints }
+}
+
+fn host() -> HostId {
+    HostId::from_bytes([7; 16])
+}
+
+fn located(network: NetworkId, number: usize, given: &Given) -> Located {
+    let assigned = |address| Assigned { address, lease: Version::default() };
+    let endpoint = Endpoint {
+        id: EndpointId::from_bytes((number as u128).to_be_bytes()),
+        network,
+        name: parsed(&given.name),
+        aliases: given.aliases.iter().map(|alias| parsed(alias)).collect(),
+        addresses: given.addresses.iter().copied().map(assigned).collect(),
+        mac: Mac::of_address(given.addresses[0]),
+        created: given.created,
+    };
+    Located { endpoint, host: host(), liveness: given.liveness }
+}
+
+pub(crate) fn cluster(networks: impl IntoIterator<Item = NetworkView>) -> Cluster {
+    let networks = networks.into_iter().map(|view| (view.network.id, view)).collect();
+    Cluster { networks, ..Cluster::default() }
+}
+
+pub(crate) fn asker(network: u8) -> Asker {
+    Asker { network: network_id(network), address: parsed("172.38.0.11") }
+}
+
+pub(crate) fn question(name: &str, kind: RecordType) -> Query {
+    let labels = name.split('.').filter(|label| !label.is_empty()).map(str::as_bytes);
+    Query::query(DnsName::from_labels(labels).expect("the test writes it well"), kind)
+}
+
+/// The addresses in records, sorted.
+pub(crate) fn addresses(records: &[Record]) -> BTreeSet<IpAddr> {
+    records.iter().filter_map(|record| record.data.ip_addr()).collect()
+}
+
+/// Waits until it holds, at most five seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while !holds().await {
+        assert!(std::time::Instant::now() < deadline, "not within 5 s: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A `resolv.conf` in a directory of its own, gone when dropped.
+#[derive(Debug)]
+pub(crate) struct ResolvConf {
+    directory: PathBuf,
+}
+
+impl ResolvConf {
+    pub fn new(text: &str) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("overlay-dns-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("the directory for temporary files can be written");
+        let file = Self { directory };
+        file.write(text);
+        file
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("resolv.conf")
+    }
+
+    pub fn write(&self, text: &str) {
+        std::fs::write(self.path(), text).expect("the file is ours");
+    }
+
+    /// Replaces the file by a link to another one.
+    pub fn link_to(&self, text: &str) {
+        let (target, link) = (self.directory.join("target"), self.directory.join("link"));
+        std::fs::write(&target, text).expect("the file is ours");
+        std::os::unix::fs::symlink(Path::new("target"), &link).expect("the link is ours");
+        std::fs::rename(link, self.path()).expect("the link is ours");
+    }
+
+    pub fn remove(&self) {
+        std::fs::remove_file(self.path()).expect("the file is there");
+    }
+}
+
+impl Drop for ResolvConf {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.directory));
+    }
+}
+
+/// How a nameserver behaves. Those that answer give their own address for every name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Good,
+    /// Gives a truncated answer by UDP, one of this many records by TCP.
+    Truncating(usize),
+    Silent,
+    Failing,
+    /// Sends rubbish and answers to other questions before the right one.
+    Noisy,
+}
+
+/// A nameserver on loopback, gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Nameserver {
+    pub address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl Nameserver {
+    /// Nameservers on 127.0.0.1 and up, all on one port: `resolv.conf` can't say a port.
+    pub async fn start(manners: &[Manner]) -> Vec<Self> {
+        for _ in 0..100 {
+            let first = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has ports");
+            let port = first.local_addr().expect("it is bound").port();
+            drop(first);
+            if let Ok(servers) = Self::start_on(port, manners).await {
+                return servers;
+            }
+        }
+        unreachable!("a port that is free for UDP is free for TCP at least once in a hundred times")
+    }
+
+    async fn start_on(port: u16, manners: &[Manner]) -> std::io::Result<Vec<Self>> {
+        let mut servers = Vec::new();
+        for (last, manner) in (1_u8..).zip(manners) {
+            let address = SocketAddr::from(([127, 0, 0, last], port));
+            let (udp, listener) = (UdpSocket::bind(address).await?, TcpListener::bind(address).await?);
+            let asked = Arc::new(AtomicUsize::new(0));
+            let mut tasks = JoinSet::new();
+            tasks.spawn(serve_udp(udp, *manner, Arc::clone(&asked)));
+            tasks.spawn(serve_tcp(listener, *manner));
+            servers.push(Self { address, asked, _tasks: tasks });
+        }
+        Ok(servers)
+    }
+
+    /// How often it was asked by UDP.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve_udp(socket: UdpSocket, manner: Manner, asked: Arc<AtomicUsize>) {
+    let own = socket.local_addr().expect("it is bound").ip();
+    let mut buffer = [0; 4096];
+    while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+        let query = Message::from_vec(&buffer[..length]).expect("we ask well");
+        asked.fetch_add(1, Ordering::SeqCst);
+        for reply in replies(&query, own, manner) {
+            socket.send_to(&reply, client).await.expect("loopback takes it");
+        }
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, manner: Manner) {
+    let own = listener.local_addr().expect("it is bound").ip();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        while let Ok(Some(message)) = tcp::read(&mut stream).await {
+            let query = Message::from_vec(&message).expect("we ask well");
+            let count = if let Manner::Truncating(count) = manner { count } else { 1 };
+            drop(tcp::write(&mut stream, &bytes(&reply(&query, own, count))).await);
+        }
+    }
+}
+
+fn replies(query: &Message, own: IpAddr, manner: Manner) -> Vec<Vec<u8>> {
+    let good = reply(query, own, 1);
+    match manner {
+        Manner::Good => vec![bytes(&good)],
+        Manner::Silent => Vec::new(),
+        Manner::Truncating(_) => vec![bytes(&good.truncate())],
+        Manner::Failing => {
+            let mut failing = reply(query, own, 0);
+            failing.metadata.response_code = ResponseCode::ServFail;
+            vec![bytes(&failing)]
+        }
+        Manner::Noisy => {
+            let poison = [10, 6, 6, 6].into();
+            let mut other_id = reply(query, poison, 1);
+            other_id.metadata.id ^= 1;
+            let mut other_name = reply(query, poison, 1);
+            other_name.queries[0].name = other_name.queries[0].name.prepend_label("evil").expect("it is short");
+            let mut other_case = reply(query, poison, 1);
+            other_case.queries[0].name = DnsName::from_ascii(query.queries[0].name.to_string().to_ascii_uppercase())
+                .expect("it was a name before");
+            let mut a_query = reply(query, poison, 1);
+            a_query.metadata.message_type = query.message_type;
+            let noise = [other_id, other_name, other_case, a_query];
+            std::iter::once(b"rubbish".to_vec()).chain(noise.iter().map(bytes)).chain([bytes(&good)]).collect()
+        }
+    }
+}
+
+fn reply(query: &Message, own: IpAddr, count: usize) -> Message {
+    let mut reply = Message::response(query.id, query.op_code);
+    reply.metadata.recursion_desired = query.recursion_desired;
+    reply.metadata.recursion_available = true;
+    reply.add_queries(query.queries.iter().cloned());
+    reply.edns.clone_from(&query.edns);
+    let name = &query.queries[0].name;
+    reply.add_answers((0..count).map(|_| Record::from_rdata(name.clone(), 300, RData::from(own))));
+    reply
+}
+
+fn bytes(message: &Message) -> Vec<u8> {
+    message.to_vec().expect("it is a message")
+}

@@ -1,0 +1,73 @@
+//! How often one client may ask: a token bucket for each.
+//!
+//! Pure: time is an argument.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// The buckets of all clients.
+#[derive(Debug)]
+pub(crate) struct Buckets<K> {
+    rate: f64,
+    burst: f64,
+    capacity: usize,
+    buckets: HashMap<K, Bucket>,
+    // Who finds no place of its own shares this one.
+    others: Bucket,
+    swept: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+/// Clients that are known one by one; source addresses can be forged, memory can't.
+const CAPACITY: usize = 8192;
+/// A sweep looks at every bucket, so it is not made for every question.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl<K: Hash + Eq> Buckets<K> {
+    /// Full buckets of `burst` questions that fill at `rate` questions a second.
+    pub fn new(rate: u32, burst: u32, now: Instant) -> Self {
+        let (rate, burst) = (f64::from(rate), f64::from(burst));
+        let others = Bucket { tokens: burst, at: now };
+        Self { rate, burst, capacity: CAPACITY, buckets: HashMap::new(), others, swept: now }
+    }
+
+    /// May this client ask now?
+    pub fn admit(&mut self, client: K, now: Instant) -> bool {
+        let (rate, burst) = (self.rate, self.burst);
+        if self.buckets.len() >= self.capacity && now.saturating_duration_since(self.swept) >= SWEEP {
+            // A full bucket says no more than none.
+            self.buckets.retain(|_, bucket| bucket.filled(rate, burst, now) < burst);
+            self.swept = now;
+        }
+        let room = self.buckets.len() < self.capacity;
+        let bucket = match self.buckets.get_mut(&client) {
+            Some(bucket) => bucket,
+            None if room => self.buckets.entry(client).or_insert(Bucket { tokens: burst, at: now }),
+            None => &mut self.others,
+        };
+        bucket.take(rate, burst, now)
+    }
+}
+
+impl Bucket {
+    fn filled(&self, rate: f64, burst: f64, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        (self.tokens + passed * rate).min(burst)
+    }
+
+    fn take(&mut self, rate: f64, burst: f64, now: Instant) -> bool {
+        let tokens = self.filled(rate, burst, now);
+        let admitted = tokens >= 1.0;
+        *self = Self { tokens: if admitted { tokens - 1.0 } else { tokens }, at: self.at.max(now) };
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests;

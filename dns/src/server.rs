@@ -1,0 +1,312 @@
+//! The DNS servers of the networks: hickory-server around [`answer`] and [`Forwarder`], with limits and counters.
+//!
+//! Owns what goes over a socket: which messages are served, how large answers are, how many at once. It decides
+//! nothing about names, makes no sockets, and logs nothing about single questions; hickory-server does so at INFO, so
+//! a daemon's log filter sets `hickory_server=warn`.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo, Server};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use overlay::id::NetworkId;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::answer::{Answer, answer};
+use crate::counts::Counters;
+pub use crate::counts::Counts;
+use crate::forward::Forwarder;
+use crate::limit::Buckets;
+use crate::tcp::{self, Places, Responder};
+use crate::zone::{Asker, Zone};
+
+/// The largest UDP message that is sent or asked for, in bytes: it crosses every link whole, inside a tunnel too
+/// (DNS flag day 2020).
+pub const MAX_PAYLOAD: u16 = 1232;
+
+/// How much the servers take on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Questions a second from one client, in the long run.
+    pub rate: u32,
+    /// Questions from one client at once.
+    pub burst: u32,
+    /// Questions being forwarded, in all: each has a socket.
+    pub forwards: usize,
+    /// The same for each listener, so that one network leaves some to the others.
+    pub forwards_each: usize,
+    /// TCP connections, in all.
+    pub connections: usize,
+    /// The same for each listener.
+    pub connections_each: usize,
+}
+
+impl Default for Limits {
+    /// Few enough file descriptors for a daemon with the usual limit of 1,024.
+    fn default() -> Self {
+        Self { rate: 1_000, burst: 2_000, forwards: 256, forwards_each: 128, connections: 128, connections_each: 64 }
+    }
+}
+
+/// Answers the questions of all networks on this host.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    zone: watch::Receiver<Arc<Zone>>,
+    forwarder: Forwarder,
+    limits: Limits,
+    clients: Mutex<Buckets<(NetworkId, IpAddr)>>,
+    forwards: Semaphore,
+    connections: Arc<Semaphore>,
+    counters: Counters,
+    // The seeds of the dice: a keyed hash of the number of the question.
+    dice: RandomState,
+    thrown: AtomicU64,
+}
+
+impl Resolver {
+    /// A resolver that says what the newest zone says.
+    pub fn new(zone: watch::Receiver<Arc<Zone>>, forwarder: Forwarder, limits: Limits) -> Self {
+        let shared = Shared {
+            zone,
+            forwarder,
+            limits,
+            clients: Mutex::new(Buckets::new(limits.rate, limits.burst, Instant::now())),
+            forwards: Semaphore::new(limits.forwards),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            counters: Counters::default(),
+            dice: RandomState::new(),
+            thrown: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves a network on two sockets that were made inside it. Each is to be bound to *one* address, so that an
+    /// answer comes from where the question went; a network with a gateway and the service address takes two calls.
+    ///
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When the runtime can't take a socket.
+    pub fn listen(
+        &self,
+        network: NetworkId,
+        udp: std::net::UdpSocket,
+        tcp: std::net::TcpListener,
+    ) -> io::Result<Listener> {
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
+        let limits = &self.shared.limits;
+        let forwards = Arc::new(Semaphore::new(limits.forwards_each));
+        let handler = Handler { shared: Arc::clone(&self.shared), network, forwards };
+        let own = Arc::new(Semaphore::new(limits.connections_each));
+        let places = Places { all: Arc::clone(&self.shared.connections), own };
+        let mut server = Server::new(handler.clone());
+        server.register_socket(udp);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            if let Err(error) = server.block_until_done().await {
+                tracing::warn!(%network, %error, "DNS server stopped");
+            }
+        });
+        tasks.spawn(tcp::serve(tcp, places, handler));
+        Ok(Listener { tasks })
+    }
+
+    /// What all servers together did so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.read()
+    }
+}
+
+/// A network being served; no longer when dropped.
+#[derive(Debug)]
+pub struct Listener {
+    tasks: JoinSet<()>,
+}
+
+impl Listener {
+    /// Has one of its two servers stopped by itself? Does not wait.
+    pub fn has_stopped(&mut self) -> bool {
+        self.tasks.try_join_next().is_some()
+    }
+
+    /// Waits until one of its two servers has stopped by itself, which takes a broken socket.
+    pub async fn stopped(&mut self) {
+        self.tasks.join_next().await;
+    }
+}
+
+/// One listener's side of the resolver.
+#[derive(Debug, Clone)]
+struct Handler {
+    shared: Arc<Shared>,
+    network: NetworkId,
+    forwards: Arc<Semaphore>,
+}
+
+impl Handler {
+    /// The whole reply to a request, however large.
+    async fn reply(&self, request: &Request) -> Message {
+        let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
+        reply.metadata = Metadata::response_from_request(&request.metadata);
+        reply.metadata.recursion_available = true;
+        reply.add_queries(request.queries.queries().iter().map(|query| query.original().clone()));
+        reply.edns = request.edns.as_ref().map(|asked| edns(asked.max_payload(), asked.flags().dnssec_ok));
+        match (self.admitted(request), question(request)) {
+            (false, _) => self.limit(&mut reply),
+            (true, Err(code)) => self.refuse(&mut reply, code),
+            (true, Ok(question)) => self.resolve(question, request, &mut reply).await,
+        }
+        reply
+    }
+
+    async fn resolve(&self, question: &Query, request: &Request, reply: &mut Message) {
+        let asker = Asker { network: self.network, address: request.src().ip().to_canonical() };
+        let zone = Arc::clone(&self.shared.zone.borrow());
+        let seed = self.shared.dice.hash_one(self.shared.thrown.fetch_add(1, Ordering::Relaxed));
+        let code = match answer(&zone, &asker, question, seed) {
+            Answer::Records(records) => {
+                reply.answers = records;
+                ResponseCode::NoError
+            }
+            Answer::NoData => ResponseCode::NoError,
+            Answer::NameError => ResponseCode::NXDomain,
+            Answer::Forward => return self.forward(&upstream_query(question, request), reply).await,
+            Answer::Refuse => return self.refuse(reply, ResponseCode::Refused),
+        };
+        reply.metadata.authoritative = true;
+        reply.metadata.response_code = code;
+        self.shared.counters.answered.add();
+    }
+
+    async fn forward(&self, query: &Message, reply: &mut Message) {
+        let (Ok(_own), Ok(_all)) = (self.forwards.try_acquire(), self.shared.forwards.try_acquire()) else {
+            return self.limit(reply);
+        };
+        match self.shared.forwarder.ask(query).await {
+            Ok(answer) => {
+                reply.metadata.response_code = answer.response_code;
+                reply.metadata.authoritative = answer.authoritative;
+                reply.metadata.authentic_data = answer.authentic_data;
+                reply.metadata.recursion_available = answer.recursion_available;
+                reply.answers = answer.answers;
+                reply.authorities = answer.authorities;
+                reply.additionals = answer.additionals;
+                self.shared.counters.forwarded.add();
+            }
+            Err(error) => {
+                tracing::debug!(network = %self.network, %error, "question not forwarded");
+                reply.metadata.response_code = ResponseCode::ServFail;
+                self.shared.counters.failed.add();
+            }
+        }
+    }
+
+    fn admitted(&self, request: &Request) -> bool {
+        let client = (self.network, request.src().ip());
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.admit(client, Instant::now())
+    }
+
+    fn refuse(&self, reply: &mut Message, code: ResponseCode) {
+        reply.metadata.response_code = code;
+        self.shared.counters.refused.add();
+    }
+
+    fn limit(&self, reply: &mut Message) {
+        reply.metadata.response_code = ResponseCode::Refused;
+        self.shared.counters.limited.add();
+    }
+}
+
+/// The one question of a request, or what is wrong with it.
+fn question(request: &Request) -> Result<&Query, ResponseCode> {
+    if request.version() > 0 {
+        return Err(ResponseCode::BADVERS);
+    }
+    if request.metadata.op_code != OpCode::Query {
+        return Err(ResponseCode::NotImp);
+    }
+    match request.queries.queries() {
+        [query] => Ok(query.original()),
+        _ => Err(ResponseCode::FormErr),
+    }
+}
+
+/// The question as it is put to a nameserver: with what the client wants to know, not with what it says of itself.
+fn upstream_query(question: &Query, request: &Request) -> Message {
+    let mut query = Message::query();
+    query.metadata.recursion_desired = request.metadata.recursion_desired;
+    query.metadata.checking_disabled = request.metadata.checking_disabled;
+    query.metadata.authentic_data = request.metadata.authentic_data;
+    query.edns = request.edns.as_ref().map(|asked| edns(MAX_PAYLOAD, asked.flags().dnssec_ok));
+    query.add_query(question.clone());
+    query
+}
+
+fn edns(payload: u16, dnssec_ok: bool) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(payload.min(MAX_PAYLOAD)).set_dnssec_ok(dnssec_ok);
+    edns
+}
+
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response: R) -> ResponseInfo {
+        let reply = self.reply(request).await;
+        let metadata = reply.metadata;
+        let message = MessageResponseBuilder::new(&request.queries, reply.edns.as_ref()).build(
+            metadata,
+            &reply.answers,
+            &reply.authorities,
+            std::iter::empty(),
+            &reply.additionals,
+        );
+        // A reply that can't be sent is a lost packet: the client asks again.
+        let sent = response.send_response(message).await;
+        sent.unwrap_or_else(|_| Header { metadata, counts: HeaderCounts::default() }.into())
+    }
+}
+
+impl Responder for Handler {
+    async fn respond(&self, message: Vec<u8>, client: SocketAddr) -> Option<Vec<u8>> {
+        let header = Header::read(&mut BinDecoder::new(&message)).ok()?;
+        // An answer to nothing we asked: no reply, or two servers could keep each other busy.
+        if header.metadata.message_type == MessageType::Response {
+            return None;
+        }
+        let reply = match Request::from_bytes(message, client, Protocol::Tcp) {
+            Ok(request) => self.reply(&request).await,
+            Err(_) => {
+                let mut reply = Message::response(header.metadata.id, header.metadata.op_code);
+                self.refuse(&mut reply, ResponseCode::FormErr);
+                reply
+            }
+        };
+        reply.to_vec().ok()
+    }
+
+    fn turned_away(&self) {
+        self.shared.counters.limited.add();
+    }
+}
+
+#[cfg(test)]
+mod tests;

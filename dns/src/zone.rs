@@ -1,0 +1,131 @@
+//! The zone: every name that is to be resolved now, a pure function of the cluster.
+//!
+//! Owns the meaning of names; knows nothing of packets, sockets or time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlay::addr::Subnet;
+use overlay::cluster::{Cluster, Located, NetworkView};
+use overlay::endpoint::Endpoint;
+use overlay::host::Liveness;
+use overlay::id::NetworkId;
+use overlay::network::Name;
+
+/// The names of all networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Zone {
+    networks: BTreeMap<NetworkId, Names>,
+}
+
+/// Who asks: the network whose listener was asked, and the source address of the question.
+///
+/// Networks may share a subnet, so an address alone says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Asker {
+    /// The network of the listener.
+    pub network: NetworkId,
+    /// The source address. It need not be an endpoint's: whatever can reach the listener is inside the segment.
+    pub address: IpAddr,
+}
+
+/// The names of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    shown: String,
+    name: Name,
+    subnets: Vec<Subnet>,
+    addresses: BTreeMap<Name, BTreeSet<IpAddr>>,
+    owners: BTreeMap<IpAddr, Name>,
+}
+
+impl Zone {
+    /// The names of all endpoints on hosts that are live. A host that is only suspected has its names withdrawn: to
+    /// resolve to a neighbour is better than to resolve to nobody.
+    pub fn build(cluster: &Cluster) -> Self {
+        Self { networks: cluster.networks.iter().map(|(id, view)| (*id, Names::of(view))).collect() }
+    }
+
+    /// The networks whose names the asker may know, the one it asked in first.
+    ///
+    /// That is the network of the listener alone: which other networks the asker's container is in is not yet known
+    /// to the cluster. [`crate::answer::answer`] takes as many as there are.
+    pub fn networks_of(&self, asker: &Asker) -> impl Iterator<Item = &Names> {
+        self.networks.get(&asker.network).into_iter()
+    }
+}
+
+impl Names {
+    fn of(view: &NetworkView) -> Self {
+        let mut addresses: BTreeMap<Name, BTreeSet<IpAddr>> = BTreeMap::new();
+        let mut owners = BTreeMap::new();
+        for endpoint in view.endpoints.values().filter(|l| is_live(l)).map(|l| &l.endpoint) {
+            for alias in &endpoint.aliases {
+                addresses.entry(alias.clone()).or_default().extend(addresses_of(endpoint));
+            }
+            owners.extend(addresses_of(endpoint).map(|address| (address, endpoint.name.clone())));
+        }
+        // A name beats an alias, or one endpoint could take over another's name by calling itself the same.
+        for (name, located) in bearers(view).into_iter().filter(|(_, l)| is_live(l)) {
+            addresses.insert(name.clone(), addresses_of(&located.endpoint).collect());
+        }
+        let subnets = view.network.ranges.iter().map(|range| range.subnet).collect();
+        Self { shown: view.shown_name(), name: view.network.name.clone(), subnets, addresses, owners }
+    }
+
+    /// What people see as the network's name: one label, the last of the names in it.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Is this label what people see as the network's name?
+    pub fn is_shown_as(&self, label: &[u8]) -> bool {
+        self.shown.as_bytes().eq_ignore_ascii_case(label)
+    }
+
+    /// Is this label the name that the network was created under, which may mean another network as well?
+    pub fn is_named(&self, label: &[u8]) -> bool {
+        self.name.as_str().as_bytes().eq_ignore_ascii_case(label)
+    }
+
+    /// The addresses of the endpoint with this name, or of all those with this alias; never empty.
+    pub fn addresses(&self, name: &Name) -> Option<&BTreeSet<IpAddr>> {
+        self.addresses.get(name)
+    }
+
+    /// The name of the endpoint with this address.
+    pub fn owner(&self, address: IpAddr) -> Option<&Name> {
+        self.owners.get(&address)
+    }
+
+    /// The network's subnets.
+    pub fn subnets(&self) -> &[Subnet] {
+        &self.subnets
+    }
+}
+
+/// Each name and the endpoint that it means, live or not.
+fn bearers(view: &NetworkView) -> BTreeMap<&Name, &Located> {
+    let mut bearers: BTreeMap<&Name, &Located> = BTreeMap::new();
+    let mut doubled = BTreeSet::new();
+    for located in view.endpoints.values() {
+        let name = &located.endpoint.name;
+        if bearers.insert(name, located).is_some() {
+            doubled.insert(name);
+        }
+    }
+    // `named` says who wins, but looks at every endpoint: it is asked only where there is a doubt.
+    bearers.extend(doubled.into_iter().filter_map(|name| Some((name, view.named(name)?))));
+    bearers
+}
+
+fn is_live(located: &Located) -> bool {
+    located.liveness == Liveness::Live
+}
+
+fn addresses_of(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> + '_ {
+    endpoint.addresses.iter().map(|assigned| assigned.address)
+}
+
+#[cfg(test)]
+mod tests;

@@ -131,11 +131,10 @@ pub struct Place {
 /// serves all. Link-local (RFC 3927), so it never leaves a segment.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 
-/// The addresses of the transit links, a /31 each.
+/// The addresses of the transit links, a /31 each for [`Seat::TRANSIT_LINKS`] of them.
 const TRANSIT: Ipv4Addr = Ipv4Addr::new(169, 254, 128, 0);
 const TRANSIT_LEN: u8 = 17;
-/// How many transit links there are.
-pub const TRANSIT_LINKS: u16 = 1 << (32 - TRANSIT_LEN - 1);
+const _: () = assert!(1 << (31 - TRANSIT_LEN) == Seat::TRANSIT_LINKS);
 
 /// What VXLAN adds to a packet in bytes (RFC 7348): outer IP, UDP 8, VXLAN 8, inner Ethernet 14.
 const fn overhead(underlay: IpAddr) -> u32 {

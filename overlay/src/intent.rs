@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::addr::IfName;
-use crate::desired::TRANSIT_LINKS;
 use crate::endpoint::Endpoint;
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::network::{Name, Network};
@@ -52,6 +51,11 @@ pub struct Intents {
     pub tombstones: BTreeSet<NetworkId>,
 }
 
+impl Seat {
+    /// How many transit links a host can have: the /31s of a /17.
+    pub const TRANSIT_LINKS: u16 = 1 << 14;
+}
+
 impl Intents {
     /// This host's endpoints in a network.
     pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = &Attachment> {
@@ -80,7 +84,7 @@ impl Intents {
         while vnis.contains(&vni) {
             vni = vni.next();
         }
-        let transit = (0..TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
+        let transit = (0..Seat::TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
         Seat { vni, transit }
     }
 }

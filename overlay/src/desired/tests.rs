@@ -291,7 +291,7 @@ fn a_port_has_its_addresses_with_the_length_of_the_subnet_and_the_gateway_as_its
 #[test]
 fn transit_links_stay_in_their_range() {
     let range = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("an IPv4 range");
-    for transit in [0, 1, TRANSIT_LINKS - 1] {
+    for transit in [0, 1, Seat::TRANSIT_LINKS - 1] {
         let link = uplink(network(0).id, Seat { vni: Vni::proposal(network(0).id), transit });
         assert!(range.contains(link.host) && range.contains(link.segment), "{link:?}");
     }

@@ -84,7 +84,8 @@ impl Intents {
         while vnis.contains(&vni) {
             vni = vni.next();
         }
-        let transit = (0..Seat::TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
+        let transit =
+            (0..Seat::TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
         Seat { vni, transit }
     }
 }

@@ -143,7 +143,8 @@ pub(super) async fn create_tunnel<'a>(
             let spaces = segments.map(|inside| (inside.netns.path().display().to_string(), inside));
             let spaces: Vec<_> = [("the host's namespace".to_owned(), host)].into_iter().chain(spaces).collect();
             let who = holder(&spaces, tunnel).await.unwrap_or_else(|| "another program's device".to_owned());
-            Err(error.of(format!("{}: {who} has them", doing())))
+            Err(error
+                .of(format!("{}, but {who} has them (remove it, or give all hosts another --vxlan-port)", doing())))
         }
         other => other.or_doing(doing),
     }
@@ -174,7 +175,7 @@ pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepE
     // Only now the kernel binds the UDP socket.
     link::set_up(route, tunnel.index).await.map_err(|error| match tunnel.kind {
         Kind::Vxlan { port, .. } if error.meaning() == Cause::AlreadyExists => {
-            error.of(format!("set up the tunnel: another program uses UDP port {port}"))
+            error.of(format!("set up the tunnel, but another program uses UDP port {port} (end it, or give all hosts another --vxlan-port)"))
         }
         _ => error.of(doing()),
     })

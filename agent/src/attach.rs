@@ -1,0 +1,427 @@
+//! Endpoints come and go: everything is checked first; then the address is durable; then the kernel; then the answer.
+//! If the kernel refuses, all is as it was.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay::addr::{IfName, Mac, Subnet};
+use overlay::cluster::{Cluster, Located, NetworkView};
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::host::Liveness;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::intent::{Attachment, Intents, NetnsRef};
+use overlay::kernel::netns;
+use overlay::lease::Version;
+use overlay::ledger::{Ask, Denial, Input, Outcome, Request};
+use overlay::network::{Name, Network};
+use tokio::sync::watch;
+
+use crate::local::{self, AdmitError};
+use crate::peer::{CallError, Peers};
+use crate::reconcile;
+use crate::view::Seen;
+
+mod error;
+
+pub use error::AttachError;
+
+/// How long an attach waits for the other hosts to find the way to the new endpoint.
+const FOUND_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the kernel may take for one endpoint.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the view may take to show what is on disk.
+const VIEW_PATIENCE: Duration = Duration::from_secs(1);
+/// How many further names an endpoint may have: all that is said of it has to fit into one value of gossip.
+const MAX_ALIASES: usize = 64;
+
+/// What is wanted, parsed.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The network, as people call it.
+    pub network: String,
+    /// Where the container is.
+    pub netns: std::path::PathBuf,
+    /// What it is to be called.
+    pub name: Name,
+    /// Further names.
+    pub aliases: BTreeSet<Name>,
+    /// The address that it must have.
+    pub address: Option<IpAddr>,
+    /// The MAC that it must have.
+    pub mac: Option<Mac>,
+    /// The interface in the container.
+    pub ifname: IfName,
+}
+
+/// Attaches endpoints and lets them go.
+#[derive(Debug, Clone)]
+pub struct Attacher {
+    /// The owner of ledger and intents.
+    pub local: local::Handle,
+    /// The cluster.
+    pub seen: watch::Receiver<Seen>,
+    /// The other hosts.
+    pub peers: Peers,
+    /// The kernel.
+    pub reconciler: reconcile::Handle,
+    /// This host.
+    pub me: HostId,
+}
+
+impl Attacher {
+    /// Attaches an endpoint. When this returns its packets flow and the cluster shows it.
+    ///
+    /// It goes on to its end also when nobody waits for it any more: an endpoint is never left half attached.
+    ///
+    /// # Errors
+    /// With the reason; then all is as it was.
+    pub async fn connect(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
+        let (attacher, wanted) = (self.clone(), wanted.clone());
+        crate::to_its_end(async move { attacher.attach(&wanted).await }).await
+    }
+
+    async fn attach(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
+        let netns = netns::identify(&wanted.netns)?;
+        self.forget_the_lost(&wanted.network, &wanted.name).await?;
+        let cluster = Arc::clone(&self.seen.borrow().cluster);
+        let view = find(&cluster, &wanted.network)?;
+        check(&cluster, view, wanted)?;
+        check_container(view, wanted, &netns).await?;
+
+        let (network, id) = (view.network.id, EndpointId::from_bytes(crate::random()));
+        let granted = self.allocate(&cluster, view, wanted, id).await?;
+        let attached = self.put_in_place(&cluster, view, wanted, netns, (id, granted)).await;
+        match &attached {
+            Ok(_) => {
+                tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), address = %granted.0, "attached");
+                self.until(|seen| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id))).await;
+                self.be_found(network, id).await;
+            }
+            Err(_) => {
+                let name = wanted.name.clone();
+                if let Err(error) = self.local.call(move |local| local.abandon(network, id, name)).await {
+                    tracing::error!(%error, endpoint = %wanted.name, "an endpoint that failed can't be let go");
+                }
+            }
+        }
+        attached
+    }
+
+    /// Waits until the other hosts of the network find the way to an endpoint. Before that the answer to its first packet
+    /// would be lost, and it would ask again only after a second. Who does not answer in time hears of it by gossip.
+    async fn be_found(&self, network: NetworkId, endpoint: EndpointId) {
+        let cluster = Arc::clone(&self.seen.borrow().cluster);
+        let members = cluster.networks.get(&network).into_iter().flat_map(|view| view.vnis.keys());
+        let live = |id: &&HostId| cluster.hosts.get(id).is_some_and(|h| h.liveness == Liveness::Live);
+        let ask = |id: &HostId| {
+            let (peers, id) = (self.peers.clone(), *id);
+            async move {
+                if let Err(error) = peers.await_endpoint(id, network, endpoint).await {
+                    tracing::debug!(host = %id.short(), %error, "does not find the new endpoint yet");
+                }
+            }
+        };
+        let all = futures::future::join_all(members.filter(|id| **id != self.me).filter(live).map(ask));
+        let _ = tokio::time::timeout(FOUND_PATIENCE, all).await;
+    }
+
+    /// What has an address gets all else.
+    async fn put_in_place(
+        &self,
+        cluster: &Cluster,
+        view: &NetworkView,
+        wanted: &Wanted,
+        netns: NetnsRef,
+        (id, (address, lease)): (EndpointId, (IpAddr, Version)),
+    ) -> Result<Attachment, AttachError> {
+        let network = view.network.id;
+        let mac = wanted.mac.unwrap_or_else(|| Mac::of_address(address));
+        check_mac(cluster, view, mac)?;
+        let endpoint = Endpoint {
+            id,
+            network,
+            name: wanted.name.clone(),
+            aliases: wanted.aliases.clone(),
+            addresses: vec![Assigned { address, lease }],
+            mac,
+            created: cluster.now + 1,
+        };
+        let attachment = Attachment { endpoint, netns, ifname: wanted.ifname.clone() };
+        let intent = attachment.clone();
+        let page = self.local.call(move |local| local.attach(intent)).await;
+        let page =
+            page.map_err(|refusal| not_admitted(&host_name(cluster, self.me), view, &attachment.endpoint, refusal))?;
+        self.settle(page, network, id).await.map_err(|why| AttachError::Kernel {
+            name: wanted.name.clone(),
+            network: view.shown_name(),
+            why,
+        })?;
+        Ok(attachment)
+    }
+
+    /// Lets an endpoint of this host go. When this returns nothing of it is left.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn disconnect(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
+        let cluster = Arc::clone(&self.seen.borrow().cluster);
+        let kept = self.local.kept.borrow().clone();
+        let (network, shown) = match cluster.find(network) {
+            Some(view) => (view.network.id, view.shown_name()),
+            None => deleted(&kept.intents, network).ok_or_else(|| AttachError::UnknownNetwork(network.to_owned()))?,
+        };
+        let elsewhere = || cluster.networks.get(&network)?.named(name).map(|l| host_name(&cluster, l.host));
+        let unknown =
+            || AttachError::UnknownEndpoint { name: name.to_string(), network: shown.clone(), elsewhere: elsewhere() };
+        let attachment = kept.intents.find(network, name).cloned().ok_or_else(unknown)?;
+        let id = attachment.endpoint.id;
+        let page = self.local.call(move |local| local.detach(&[id])).await?;
+        // What the kernel refuses to remove now stays in `status` and is tried again.
+        let _ = self.settle(page, network, id).await;
+        self.until(|seen| seen.cluster.networks.values().all(|v| !v.endpoints.contains_key(&id))).await;
+        tracing::info!(endpoint = %name, network = %shown, "disconnected");
+        Ok(attachment)
+    }
+
+    /// Waits until the view shows what is already so. It follows this host's own record at once; should it not, then
+    /// whatever comes next says what it sees.
+    async fn until(&self, shows: impl FnMut(&Seen) -> bool) {
+        let mut seen = self.seen.clone();
+        let _ = tokio::time::timeout(VIEW_PATIENCE, seen.wait_for(shows)).await;
+    }
+
+    /// A container that was stopped and started again under its name may be here before its end was noticed.
+    async fn forget_the_lost(&self, network: &str, name: &Name) -> Result<(), AttachError> {
+        let cluster = Arc::clone(&self.seen.borrow().cluster);
+        let kept = self.local.kept.borrow().clone();
+        let Some(view) = cluster.find(network) else { return Ok(()) };
+        if let Some(old) = kept.intents.find(view.network.id, name).filter(|a| !netns::is_alive(&a.netns)) {
+            let id = old.endpoint.id;
+            self.local.call(move |local| local.detach(&[id])).await?;
+            self.until(|seen| seen.cluster.networks.values().all(|v| !v.endpoints.contains_key(&id))).await;
+        }
+        Ok(())
+    }
+
+    /// Asks the ledger, and for the ledger the others, until there is an answer.
+    async fn allocate(
+        &self,
+        cluster: &Cluster,
+        view: &NetworkView,
+        wanted: &Wanted,
+        endpoint: EndpointId,
+    ) -> Result<(IpAddr, Version), AttachError> {
+        let network = view.network.id;
+        let definition = Input::Learn(view.network.clone());
+        self.local.call(move |local| local.step(&definition)).await?;
+        let live = |h: &overlay::cluster::Host| h.liveness == Liveness::Live;
+        let reachable: BTreeSet<HostId> = cluster.hosts.iter().filter(|(_, h)| live(h)).map(|(id, _)| *id).collect();
+        let (name, address) = (wanted.name.clone(), wanted.address);
+        let mut request = Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() };
+        loop {
+            let input = Input::Allocate(request.clone());
+            match self.local.call(move |local| local.step(&input)).await? {
+                Outcome::Granted { address, lease } => return Ok((address, lease)),
+                Outcome::Denied(denial) => return Err(denied(cluster, view, wanted, denial)),
+                // Nothing is asked twice, so this ends.
+                Outcome::Ask(ask) => {
+                    request.asked.insert(ask);
+                    self.ask(network, ask).await?.map_err(|denial| denied(cluster, view, wanted, denial))?;
+                }
+                Outcome::Done | Outcome::Given(_) => unreachable!("an allocation is granted, denied or asked for"),
+            }
+        }
+    }
+
+    /// Asks another host. That it has no space to give is no reason to give up; that it refuses the address is.
+    async fn ask(&self, network: NetworkId, ask: Ask) -> Result<Result<(), Denial>, AttachError> {
+        let (of, address) = match ask {
+            Ask::Space { of } => (of, None),
+            Ask::Address { of, address } => (of, Some(address)),
+        };
+        match (self.peers.ask(network, ask).await, address) {
+            (Ok(statements), _) => Ok(Ok(self.hear(network, of, statements).await?)),
+            (Err(error), None) => {
+                tracing::info!(host = %of.short(), %error, "no space from this host");
+                Ok(Ok(()))
+            }
+            (Err(CallError::Denied(denial)), address) => Ok(Err(denial.about(address))),
+            (Err(error), Some(address)) => {
+                tracing::warn!(host = %of.short(), %error, "the holder of an address did not answer");
+                Ok(Err(Denial::Unreachable { address, holder: of }))
+            }
+        }
+    }
+
+    async fn hear(
+        &self,
+        network: NetworkId,
+        from: HostId,
+        statements: Vec<overlay::record::Statement>,
+    ) -> Result<(), AttachError> {
+        let stated = |statement| Input::Stated { network, from, statement };
+        let inputs: Vec<Input> = statements.into_iter().map(stated).collect();
+        Ok(self.local.call(move |local| local.step_all(&inputs)).await?)
+    }
+
+    /// Waits until the kernel is as the intents of this page want it, as far as this endpoint is concerned.
+    async fn settle(&self, page: u64, network: NetworkId, endpoint: EndpointId) -> Result<(), String> {
+        let mut settled = self.reconciler.settled.clone();
+        let done = tokio::time::timeout(PATIENCE, settled.wait_for(|s| s.page >= page)).await;
+        let Ok(Ok(settled)) = done else { return Err("the kernel took too long".to_owned()) };
+        let ours = |f: &&reconcile::Failure| match (f.network, f.endpoint) {
+            (_, Some(id)) => id == endpoint,
+            (Some(id), None) => id == network,
+            (None, None) => true,
+        };
+        settled.failures.iter().find(ours).map_or(Ok(()), |f| Err(f.message.clone()))
+    }
+}
+
+fn find<'a>(cluster: &'a Cluster, network: &str) -> Result<&'a NetworkView, AttachError> {
+    cluster.find(network).ok_or_else(|| AttachError::UnknownNetwork(network.to_owned()))
+}
+
+fn host_name(cluster: &Cluster, host: HostId) -> String {
+    cluster.hosts.get(&host).map_or_else(|| host.short(), |h| h.info.name.to_string())
+}
+
+/// What the cluster says against it.
+fn check(cluster: &Cluster, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
+    if wanted.aliases.len() > MAX_ALIASES {
+        return Err(AttachError::TooManyAliases { name: wanted.name.clone(), given: wanted.aliases.len() });
+    }
+    if let Some(other) = view.named(&wanted.name).filter(|l| l.liveness != Liveness::Dead) {
+        let (network, host) = (view.shown_name(), host_name(cluster, other.host));
+        return Err(AttachError::NameInUse { name: wanted.name.clone(), network, host });
+    }
+    if let Some(address) = wanted.address {
+        if !view.network.assignable(address) {
+            return Err(not_assignable(view, address));
+        }
+        if let Some(other) = view.at(address) {
+            return Err(in_use(cluster, view, address, other));
+        }
+    }
+    wanted.mac.map_or(Ok(()), |mac| check_mac(cluster, view, mac))
+}
+
+/// Somebody may have been given, by hand, the MAC that goes with the address of another.
+fn check_mac(cluster: &Cluster, view: &NetworkView, mac: Mac) -> Result<(), AttachError> {
+    match view.endpoints.values().find(|l| l.endpoint.mac == mac) {
+        None => Ok(()),
+        Some(other) => Err(AttachError::MacInUse {
+            mac,
+            network: view.shown_name(),
+            name: other.endpoint.name.clone(),
+            host: host_name(cluster, other.host),
+        }),
+    }
+}
+
+/// A refusal at the last moment in the words of the one who asked.
+fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, refusal: AdmitError) -> AttachError {
+    let (network, host) = (view.shown_name(), host.to_owned());
+    match refusal {
+        AdmitError::NoNetwork => AttachError::UnknownNetwork(network),
+        AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
+        AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
+        AdmitError::Store(error) => AttachError::Store(error),
+    }
+}
+
+/// A network that is deleted but has endpoints here: no view shows it, and yet they can be let go.
+fn deleted(intents: &Intents, network: &str) -> Option<(NetworkId, String)> {
+    let meant = |n: &&Network| n.name.as_str().eq_ignore_ascii_case(network) || n.id.to_string() == network;
+    let left = intents.networks.values().filter(|n| intents.tombstones.contains(&n.id));
+    left.into_iter().find(meant).map(|n| (n.id, n.name.to_string()))
+}
+
+/// What the container says against it.
+async fn check_container(view: &NetworkView, wanted: &Wanted, netns: &NetnsRef) -> Result<(), AttachError> {
+    let interfaces = netns::interfaces(netns).await?;
+    if interfaces.contains_key(&wanted.ifname) {
+        return Err(AttachError::InterfaceExists { ifname: wanted.ifname.clone(), netns: wanted.netns.clone() });
+    }
+    for (ifname, prefixed) in &interfaces {
+        for (address, range) in prefixed.iter().flat_map(|p| view.network.ranges.iter().map(move |r| (p, r))) {
+            let theirs = Subnet::of(address.address, address.len);
+            if theirs.is_some_and(|theirs| theirs.overlaps(&range.subnet)) {
+                return Err(AttachError::Overlaps {
+                    subnet: range.subnet,
+                    network: view.shown_name(),
+                    address: address.address,
+                    ifname: ifname.clone(),
+                    netns: Path::to_owned(&wanted.netns),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn in_use(cluster: &Cluster, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
+    AttachError::AddressInUse {
+        address,
+        network: view.shown_name(),
+        name: other.endpoint.name.to_string(),
+        host: host_name(cluster, other.host),
+    }
+}
+
+fn not_assignable(view: &NetworkView, address: IpAddr) -> AttachError {
+    let list = |item: fn(&overlay::network::Range) -> String| {
+        view.network.ranges.iter().map(item).collect::<Vec<_>>().join(", ")
+    };
+    AttachError::NotAssignable {
+        address,
+        network: view.shown_name(),
+        subnets: list(|r| r.subnet.to_string()),
+        gateways: list(|r| r.gateway.to_string()),
+    }
+}
+
+/// A denial in the words of the one who asked.
+fn denied(cluster: &Cluster, view: &NetworkView, wanted: &Wanted, denial: Denial) -> AttachError {
+    let network = view.shown_name();
+    match denial {
+        Denial::UnknownNetwork => AttachError::UnknownNetwork(wanted.network.clone()),
+        Denial::NotAssignable(address) => not_assignable(view, address),
+        Denial::Bound { address, endpoint } => match view.endpoints.get(&endpoint) {
+            Some(other) => in_use(cluster, view, address, other),
+            None => AttachError::AddressInUse { address, network, name: endpoint.short(), host: "?".to_owned() },
+        },
+        Denial::Delegated { address, to } => match view.at(address) {
+            Some(other) => in_use(cluster, view, address, other),
+            None => AttachError::AddressDelegated { address, network, host: host_name(cluster, to) },
+        },
+        Denial::Unreachable { address, holder } => {
+            AttachError::HolderAway { address, network, host: host_name(cluster, holder) }
+        }
+        Denial::NotHolder { holder } => match (wanted.address, holder) {
+            (Some(address), Some(holder)) => {
+                AttachError::BlockMoved { address, network, host: host_name(cluster, holder) }
+            }
+            _ => full(cluster, network, &[].into()),
+        },
+        Denial::Full { holders } => full(cluster, network, &holders),
+    }
+}
+
+fn full(cluster: &Cluster, network: String, holders: &std::collections::BTreeMap<HostId, usize>) -> AttachError {
+    let state = |host: &HostId| match cluster.hosts.get(host).map(|h| h.liveness) {
+        Some(Liveness::Live) => "",
+        Some(Liveness::Suspect | Liveness::Dead) | None => ", which does not answer",
+    };
+    let rows =
+        holders.iter().map(|(h, n)| format!("{n} blocks are held by host `{}`{}", host_name(cluster, *h), state(h)));
+    let rows: Vec<String> = rows.collect();
+    let holders = if rows.is_empty() { "no holder of its blocks is known yet".to_owned() } else { rows.join(", ") };
+    AttachError::Full { network, holders }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! What a person is told when an endpoint can't be had: the object, the cause and what to try next.
+
+use std::net::IpAddr;
+
+use overlay::addr::{IfName, Mac, Subnet};
+use overlay::kernel::netns::NetnsError;
+use overlay::network::Name;
+
+use super::MAX_ALIASES;
+use crate::store::StoreError;
+
+/// Why an endpoint can't be attached or let go.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No such network.
+    #[error("there is no network `{0}`: see `overlayctl network ls`, or make it with `overlayctl network create`")]
+    UnknownNetwork(String),
+    /// No such endpoint here.
+    #[error("there is no endpoint `{name}` in network `{network}`{}", elsewhere.as_ref().map_or_else(
+        || ": see `overlayctl endpoint ls`".to_owned(),
+        |host| format!(" on this host: it is on host `{host}`, disconnect it there"),
+    ))]
+    UnknownEndpoint {
+        /// The name.
+        name: String,
+        /// The network.
+        network: String,
+        /// The host that it is on.
+        elsewhere: Option<String>,
+    },
+    /// The name means another endpoint.
+    #[error(
+        "the name `{name}` is in use in network `{network}` by an endpoint on host `{host}`: choose another name, or disconnect that one"
+    )]
+    NameInUse {
+        /// The name.
+        name: Name,
+        /// The network.
+        network: String,
+        /// The host of the other.
+        host: String,
+    },
+    /// The address is another endpoint's.
+    #[error(
+        "address {address} is in use in network `{network}` by endpoint `{name}` on host `{host}`: choose another address, or disconnect that one"
+    )]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The other endpoint.
+        name: String,
+        /// Its host.
+        host: String,
+    },
+    /// The address is lent to another host.
+    #[error(
+        "address {address} of network `{network}` is delegated to host `{host}`, which keeps it for a minute after its last use: choose another address, or wait"
+    )]
+    AddressDelegated {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The borrower.
+        host: String,
+    },
+    /// The MAC is another endpoint's.
+    #[error("MAC {mac} is in use in network `{network}` by endpoint `{name}` on host `{host}`: choose another MAC")]
+    MacInUse {
+        /// The MAC.
+        mac: Mac,
+        /// The network.
+        network: String,
+        /// The other endpoint.
+        name: Name,
+        /// Its host.
+        host: String,
+    },
+    /// More than can be told to the others.
+    #[error("endpoint `{name}` has {given} aliases: {MAX_ALIASES} is the most")]
+    TooManyAliases {
+        /// The endpoint.
+        name: Name,
+        /// How many.
+        given: usize,
+    },
+    /// The address is outside, or the gateway's.
+    #[error(
+        "address {address} can't be used in network `{network}`: choose one of {subnets} other than the gateway {gateways}"
+    )]
+    NotAssignable {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// Its subnets.
+        subnets: String,
+        /// Their gateways.
+        gateways: String,
+    },
+    /// The holder does not answer.
+    #[error(
+        "address {address} of network `{network}` is in a block held by host `{host}`, which does not answer: start that host, or choose an address that this host holds (`overlayctl lease ls {network}`)"
+    )]
+    HolderAway {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The holder.
+        host: String,
+    },
+    /// The holder that was asked is it no more.
+    #[error(
+        "address {address} of network `{network}` is in a block that has just moved to host `{host}`: try again in a moment"
+    )]
+    BlockMoved {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The new holder.
+        host: String,
+    },
+    /// No address is left.
+    #[error(
+        "network `{network}` has no free address that can be reached from here: {holders}; disconnect an endpoint, or start the hosts that do not answer"
+    )]
+    Full {
+        /// The network.
+        network: String,
+        /// Who holds how many.
+        holders: String,
+    },
+    /// Not a namespace that can be used.
+    #[error("{0}")]
+    Netns(#[from] NetnsError),
+    /// The interface is there already.
+    #[error("interface `{ifname}` exists already in the namespace at {}: choose another one with --ifname", netns.display())]
+    InterfaceExists {
+        /// The interface.
+        ifname: IfName,
+        /// The namespace.
+        netns: std::path::PathBuf,
+    },
+    /// The namespace is in an overlapping subnet already.
+    #[error("subnet {subnet} of network `{network}` overlaps {address} on interface `{ifname}` in the namespace at {}: it would not know where to send", netns.display())]
+    Overlaps {
+        /// The network's subnet.
+        subnet: Subnet,
+        /// The network.
+        network: String,
+        /// What it overlaps with.
+        address: IpAddr,
+        /// Where that is.
+        ifname: IfName,
+        /// The namespace.
+        netns: std::path::PathBuf,
+    },
+    /// The kernel refused.
+    #[error("endpoint `{name}` could not be attached to network `{network}`, nothing was changed: {why}")]
+    Kernel {
+        /// The endpoint.
+        name: Name,
+        /// The network.
+        network: String,
+        /// What was refused.
+        why: String,
+    },
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,59 @@
+//! The way to the daemon: its socket, and one clear sentence if there is nobody.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use overlay_proto::v1::control_client::ControlClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::output::Failure;
+
+/// The daemon of a run directory.
+#[derive(Debug)]
+pub struct Client {
+    run_dir: PathBuf,
+}
+
+impl Client {
+    /// The daemon of this run directory.
+    pub fn new(run_dir: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned() }
+    }
+
+    /// The run directory.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Connects.
+    pub async fn connect(&self) -> Result<ControlClient<Channel>, Failure> {
+        let path = self.run_dir.join("overlayd.sock");
+        // Tried by hand first: the reason gets lost in the layers of the channel.
+        UnixStream::connect(&path).map_err(|error| explain(&path, &error))?;
+        let unreachable =
+            |e: tonic::transport::Error| Failure::failed(format!("can't talk to {}: {e}", path.display()));
+        let endpoint = Endpoint::from_shared(format!("unix:{}", path.display())).map_err(unreachable)?;
+        Ok(ControlClient::new(endpoint.connect().await.map_err(unreachable)?))
+    }
+}
+
+fn explain(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    Failure::failed(match error.kind() {
+        ErrorKind::NotFound => {
+            format!(
+                "no overlayd runs on {path}: there is no such socket; start overlayd, or name its run directory with --run-dir"
+            )
+        }
+        ErrorKind::ConnectionRefused => {
+            format!(
+                "no overlayd runs on {path}: nobody answers on the socket; start overlayd, or name its run directory with --run-dir"
+            )
+        }
+        ErrorKind::PermissionDenied => {
+            format!("may not use the socket {path}: run overlayctl as root, or as a member of the socket's group")
+        }
+        _ => format!("can't use the socket {path}: {error}"),
+    })
+}

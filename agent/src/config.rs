@@ -1,0 +1,233 @@
+//! How the daemon is told what to do: flags, then the environment, then the file, then what goes without saying.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use overlay::network::Name;
+use serde::Deserialize;
+
+use crate::gossip::ClusterKey;
+
+/// What can be said, each by flag, environment variable or line of the configuration file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// What this host is called; one DNS label [default: the first label of the host's name]
+    #[arg(long, env = "OVERLAYD_NAME")]
+    pub name: Option<String>,
+    /// This host's address on the underlay: the others reach its tunnels and its agent there
+    #[arg(long, env = "OVERLAYD_ADDRESS", value_name = "IP")]
+    pub address: Option<String>,
+    /// Port for gossip (UDP) and for the other agents (TCP) [default: 7946]
+    #[arg(long, env = "OVERLAYD_PORT")]
+    pub port: Option<u16>,
+    /// UDP port of the tunnels, the same on all hosts [default: 4789]
+    #[arg(long, env = "OVERLAYD_VXLAN_PORT", value_name = "PORT")]
+    pub vxlan_port: Option<u16>,
+    /// A host of the cluster to begin with; may be given several times, and may be this host itself
+    #[arg(long, env = "OVERLAYD_JOIN", value_name = "IP:PORT", value_delimiter = ',')]
+    #[serde(default)]
+    pub join: Vec<String>,
+    /// The cluster's secret, as `overlayctl cluster keygen` makes it
+    #[arg(long, env = "OVERLAYD_CLUSTER_KEY_FILE", value_name = "FILE")]
+    pub cluster_key_file: Option<PathBuf>,
+    /// What must survive a reboot [default: /var/lib/overlayd]
+    #[arg(long, env = "OVERLAYD_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// What lives as long as the host is up: the control socket and the networks' namespaces [default: /run/overlayd]
+    #[arg(long, env = "OVERLAYD_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Names the nameservers for questions that are not about containers [default: /etc/resolv.conf]
+    #[arg(long, env = "OVERLAYD_RESOLV_CONF", value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+    /// Between two rounds of gossip, 200 to 500 milliseconds; the same on all hosts [default: 250]
+    #[arg(long, env = "OVERLAYD_GOSSIP_INTERVAL_MS", value_name = "MS")]
+    pub gossip_interval_ms: Option<u64>,
+}
+
+/// Everything the daemon needs, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// What this host is called.
+    pub name: Name,
+    /// Its address on the underlay.
+    pub address: IpAddr,
+    /// For gossip and the other agents.
+    pub port: u16,
+    /// For the tunnels.
+    pub vxlan_port: u16,
+    /// Hosts to begin with.
+    pub join: Vec<SocketAddr>,
+    /// The cluster's secret.
+    pub key: ClusterKey,
+    /// What survives a reboot.
+    pub state_dir: PathBuf,
+    /// What does not.
+    pub run_dir: PathBuf,
+    /// Names the host's nameservers.
+    pub resolv_conf: PathBuf,
+    /// Between two rounds of gossip.
+    pub gossip_interval: std::time::Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("configuration file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file says nothing sensible.
+    #[error("configuration file {}: {what}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// Something is not said.
+    #[error("--{flag} is missing: {hint}")]
+    Missing {
+        /// The flag.
+        flag: &'static str,
+        /// What to give.
+        hint: &'static str,
+    },
+    /// Something can't be what is said.
+    #[error("--{flag} `{value}`: {why}")]
+    Wrong {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The key can't be had.
+    #[error("cluster key file {}: {why}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Read if it is there and no other is named.
+const FILE: &str = "/etc/overlayd/config.toml";
+
+impl Options {
+    /// What is left unsaid here is taken from the file.
+    ///
+    /// # Errors
+    /// When the file can't be read, or says what is not understood.
+    pub fn or_file(self, named: Option<&Path>) -> Result<Self, ConfigError> {
+        let path = named.unwrap_or(Path::new(FILE)).to_owned();
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => String::new(),
+            Err(source) => return Err(ConfigError::File { path, source }),
+            Ok(text) => text,
+        };
+        let file: Self = toml::from_str(&text).map_err(|error| {
+            let line =
+                error.span().map_or(1, |s| text.as_bytes().iter().take(s.start).filter(|b| **b == b'\n').count() + 1);
+            ConfigError::Syntax { path, what: format!("line {line}: {}", error.message().replace('\n', " ")) }
+        })?;
+        Ok(Self {
+            name: self.name.or(file.name),
+            address: self.address.or(file.address),
+            port: self.port.or(file.port),
+            vxlan_port: self.vxlan_port.or(file.vxlan_port),
+            join: if self.join.is_empty() { file.join } else { self.join },
+            cluster_key_file: self.cluster_key_file.or(file.cluster_key_file),
+            state_dir: self.state_dir.or(file.state_dir),
+            run_dir: self.run_dir.or(file.run_dir),
+            resolv_conf: self.resolv_conf.or(file.resolv_conf),
+            gossip_interval_ms: self.gossip_interval_ms.or(file.gossip_interval_ms),
+        })
+    }
+
+    /// Checks all of it.
+    ///
+    /// # Errors
+    /// With the first thing that is missing or wrong.
+    pub fn check(self) -> Result<Config, ConfigError> {
+        let name = self.name.map_or_else(host_name, Ok)?;
+        let address = self.address.ok_or(ConfigError::Missing {
+            flag: "address",
+            hint: "give this host's address on the network that connects the hosts",
+        })?;
+        let key_file = self.cluster_key_file.ok_or(ConfigError::Missing {
+            flag: "cluster-key-file",
+            hint: "make one with `overlayctl cluster keygen` and copy it to all hosts",
+        })?;
+        let address: IpAddr = parsed("address", &address, "not an IP address")?;
+        if !address.is_ipv4() || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+            let why = "the tunnels need an IPv4 address that other hosts can reach".to_owned();
+            return Err(ConfigError::Wrong { flag: "address", value: address.to_string(), why });
+        }
+        let interval = self.gossip_interval_ms.unwrap_or(250);
+        if !(200..=500).contains(&interval) {
+            let why = "200 to 500 milliseconds".to_owned();
+            return Err(ConfigError::Wrong { flag: "gossip-interval-ms", value: interval.to_string(), why });
+        }
+        Ok(Config {
+            name: name.parse().map_err(|e: overlay::network::NameError| ConfigError::Wrong {
+                flag: "name",
+                value: name.clone(),
+                why: e.to_string(),
+            })?,
+            address,
+            port: port("port", self.port.unwrap_or(7946))?,
+            vxlan_port: port("vxlan-port", self.vxlan_port.unwrap_or(4789))?,
+            // A variable that is set to nothing is no host.
+            join: self
+                .join
+                .iter()
+                .filter(|j| !j.is_empty())
+                .map(|j| parsed("join", j, "expected IP:PORT like 192.0.2.1:7946"))
+                .collect::<Result<_, _>>()?,
+            key: read_key(&key_file)?,
+            state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/overlayd".into()),
+            run_dir: self.run_dir.unwrap_or_else(|| "/run/overlayd".into()),
+            resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
+            gossip_interval: std::time::Duration::from_millis(interval),
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(flag: &'static str, value: &str, why: &str) -> Result<T, ConfigError> {
+    value.parse().map_err(|_| ConfigError::Wrong { flag, value: value.to_owned(), why: why.to_owned() })
+}
+
+fn port(flag: &'static str, port: u16) -> Result<u16, ConfigError> {
+    if port == 0 {
+        return Err(ConfigError::Wrong { flag, value: "0".to_owned(), why: "a port is 1 to 65535".to_owned() });
+    }
+    Ok(port)
+}
+
+fn host_name() -> Result<String, ConfigError> {
+    let missing = ConfigError::Missing { flag: "name", hint: "give this host a name: one DNS label" };
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|_| missing)?;
+    Ok(name.trim().split('.').next().unwrap_or_default().to_owned())
+}
+
+fn read_key(path: &Path) -> Result<ClusterKey, ConfigError> {
+    let key = |why: String| ConfigError::Key { path: path.to_owned(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            key("there is no such file: make one with `overlayctl cluster keygen` and copy it to all hosts".to_owned())
+        }
+        _ => key(error.to_string()),
+    })?;
+    ClusterKey::parse(&text).map_err(|error| key(format!("{error}; make one with `overlayctl cluster keygen`")))
+}
+
+#[cfg(test)]
+mod tests;

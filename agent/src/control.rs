@@ -1,0 +1,237 @@
+//! What overlayctl and the runtimes' plugins ask of the daemon, over a Unix socket. It writes intents and reads what is
+//! seen; it never touches the kernel.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use overlay::cluster::Cluster;
+use overlay::host::Liveness;
+use overlay::network::Name;
+use overlay_dns::server::Resolver;
+use overlay_proto::v1 as wire;
+use overlay_proto::v1::control_server::Control;
+use tokio::sync::watch;
+use tonic::{Code, Request, Response, Status};
+
+use crate::attach::{AttachError, Attacher, Wanted};
+use crate::gossip;
+use crate::network::{NetworkError, Networks};
+use crate::view::Seen;
+
+mod show;
+
+use show::Shown;
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Where the segments' namespaces are.
+    pub netns_dir: std::path::PathBuf,
+    /// Where gossip is.
+    pub gossip: std::net::SocketAddr,
+}
+
+/// The service.
+pub struct Service {
+    /// Endpoints.
+    pub attacher: Attacher,
+    /// Networks.
+    pub networks: Networks,
+    /// DNS.
+    pub resolver: Resolver,
+    /// The cluster.
+    pub seen: watch::Receiver<Seen>,
+    /// Gossip.
+    pub gossip: gossip::Handle,
+    /// This daemon.
+    pub about: About,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Service {
+    fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.seen.borrow().cluster)
+    }
+
+    fn shown<'a>(&self, cluster: &'a Cluster) -> Shown<'a> {
+        let intents = Arc::clone(&self.attacher.local.kept.borrow().intents);
+        Shown { cluster, intents, me: self.attacher.me }
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, Status>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e: T::Err| Status::invalid_argument(e.to_string()))
+}
+
+fn parse_some<T: std::str::FromStr>(what: &str, text: &str) -> Result<Option<T>, Status>
+where
+    T::Err: std::fmt::Display,
+{
+    let wrong = |e| Status::invalid_argument(format!("{what} `{text}`: {e}"));
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
+}
+
+impl From<AttachError> for Status {
+    fn from(error: AttachError) -> Self {
+        use AttachError as E;
+        let code = match &error {
+            E::UnknownNetwork(_) | E::UnknownEndpoint { .. } => Code::NotFound,
+            E::NameInUse { .. } | E::AddressInUse { .. } | E::MacInUse { .. } | E::InterfaceExists { .. } => {
+                Code::AlreadyExists
+            }
+            E::NotAssignable { .. } | E::Netns(_) | E::Overlaps { .. } | E::TooManyAliases { .. } => {
+                Code::InvalidArgument
+            }
+            E::AddressDelegated { .. } | E::HolderAway { .. } | E::BlockMoved { .. } | E::Kernel { .. } => {
+                Code::FailedPrecondition
+            }
+            E::Full { .. } => Code::ResourceExhausted,
+            E::Store(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<NetworkError> for Status {
+    fn from(error: NetworkError) -> Self {
+        use NetworkError as E;
+        let code = match &error {
+            E::Unknown(_) => Code::NotFound,
+            E::NameInUse { .. } => Code::AlreadyExists,
+            E::Name(_) | E::Subnet(_) | E::Range(_) | E::Gateway(_) | E::Subnets(_) | E::Underlay { .. } => {
+                Code::InvalidArgument
+            }
+            E::InUse { .. } | E::NotJoined => Code::FailedPrecondition,
+            E::Store(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn status(&self, _: Request<wire::StatusRequest>) -> Answer<wire::StatusReply> {
+        let cluster = self.cluster();
+        let shown = self.shown(&cluster);
+        let settled = Arc::clone(&self.attacher.reconciler.settled.borrow());
+        let me = cluster.hosts.get(&self.attacher.me).ok_or_else(|| Status::unavailable("the daemon is starting"))?;
+        Ok(Response::new(wire::StatusReply {
+            host_id: self.attacher.me.to_string(),
+            host: me.info.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            vtep: me.info.vtep.to_string(),
+            vxlan_port: me.info.vxlan_port.into(),
+            gossip: self.about.gossip.to_string(),
+            underlay_mtu: me.info.underlay_mtu,
+            synced: self.seen.borrow().synced,
+            hosts_live: show::count(cluster.hosts.values().filter(|h| h.liveness == Liveness::Live)),
+            hosts: show::count(cluster.hosts.values()),
+            networks: show::count(cluster.networks.values()),
+            endpoints: show::count(shown.intents.attachments.values()),
+            settled: settled.failures.is_empty(),
+            failures: settled.failures.iter().map(|f| f.message.clone()).collect(),
+            dropped: self.gossip.counters().all().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
+            queries: show::queries(self.resolver.counts()),
+        }))
+    }
+
+    async fn list_hosts(&self, _: Request<wire::ListHostsRequest>) -> Answer<wire::ListHostsReply> {
+        let cluster = self.cluster();
+        Ok(Response::new(wire::ListHostsReply { hosts: self.shown(&cluster).hosts() }))
+    }
+
+    async fn create_network(&self, request: Request<wire::CreateNetworkRequest>) -> Answer<wire::NetworkInfo> {
+        let wire::CreateNetworkRequest { name, subnets, gateway } = request.into_inner();
+        let id = self.networks.create(&name, &subnets, &gateway).await?;
+        let cluster = self.cluster();
+        let view = cluster.networks.get(&id).ok_or_else(|| Status::internal("the network is not seen yet"))?;
+        Ok(Response::new(self.shown(&cluster).network(view)))
+    }
+
+    async fn list_networks(&self, _: Request<wire::ListNetworksRequest>) -> Answer<wire::ListNetworksReply> {
+        let cluster = self.cluster();
+        let shown = self.shown(&cluster);
+        let mut networks: Vec<_> = cluster.networks.values().map(|view| shown.network(view)).collect();
+        networks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(wire::ListNetworksReply { networks }))
+    }
+
+    async fn inspect_network(&self, request: Request<wire::NetworkRef>) -> Answer<wire::InspectNetworkReply> {
+        let cluster = self.cluster();
+        let view = show::find(&cluster, &request.get_ref().network)?;
+        let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
+        let segment = observed.segments.get(&view.network.id);
+        let netns = self.about.netns_dir.join(view.network.id.to_string());
+        let shown = self.shown(&cluster);
+        Ok(Response::new(wire::InspectNetworkReply {
+            network: Some(shown.network(view)),
+            members: shown.members(view),
+            endpoints: shown.endpoints(view),
+            netns: segment.map_or_else(String::new, |_| netns.display().to_string()),
+            mtu: segment.and_then(|s| s.tunnel).map_or(0, |t| t.mtu),
+        }))
+    }
+
+    async fn remove_network(&self, request: Request<wire::NetworkRef>) -> Answer<wire::NetworkInfo> {
+        let cluster = self.cluster();
+        let view = show::find(&cluster, &request.get_ref().network)?;
+        self.networks.remove(view.network.id).await?;
+        Ok(Response::new(self.shown(&cluster).network(view)))
+    }
+
+    async fn connect_endpoint(&self, request: Request<wire::ConnectRequest>) -> Answer<wire::EndpointInfo> {
+        let request = request.into_inner();
+        let wanted = Wanted {
+            network: request.network,
+            netns: request.netns.into(),
+            name: parse(&request.name)?,
+            aliases: request.aliases.iter().map(|alias| parse::<Name>(alias)).collect::<Result<BTreeSet<_>, _>>()?,
+            address: parse_some("address", &request.ip)?,
+            mac: parse_some("MAC", &request.mac)?,
+            ifname: parse(if request.ifname.is_empty() { "eth0" } else { &request.ifname })?,
+        };
+        let attachment = self.attacher.connect(&wanted).await?;
+        let cluster = self.cluster();
+        Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
+    }
+
+    async fn disconnect_endpoint(&self, request: Request<wire::DisconnectRequest>) -> Answer<wire::EndpointInfo> {
+        let wire::DisconnectRequest { network, name } = request.into_inner();
+        let cluster = self.cluster();
+        let attachment = self.attacher.disconnect(&network, &parse(&name)?).await?;
+        Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
+    }
+
+    async fn list_endpoints(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListEndpointsReply> {
+        let cluster = self.cluster();
+        let shown = self.shown(&cluster);
+        let network = &request.get_ref().network;
+        let endpoints = if network.is_empty() {
+            cluster.networks.values().flat_map(|view| shown.endpoints(view)).collect()
+        } else {
+            shown.endpoints(show::find(&cluster, network)?)
+        };
+        Ok(Response::new(wire::ListEndpointsReply { endpoints }))
+    }
+
+    async fn list_leases(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListLeasesReply> {
+        let cluster = self.cluster();
+        let view = show::find(&cluster, &request.get_ref().network)?;
+        let id = view.network.id;
+        let account = self.attacher.local.call(move |l| l.ledger().accounts().get(&id).cloned()).await;
+        let leases = account.map(|account| self.shown(&cluster).leases(&account)).unwrap_or_default();
+        Ok(Response::new(wire::ListLeasesReply { leases }))
+    }
+
+    async fn list_fdb(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListFdbReply> {
+        let cluster = self.cluster();
+        let view = show::find(&cluster, &request.get_ref().network)?;
+        let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
+        let rows = self.shown(&cluster).fdb(view, observed.segments.get(&view.network.id));
+        Ok(Response::new(wire::ListFdbReply { rows }))
+    }
+}

@@ -1,0 +1,266 @@
+//! What people and scripts are shown of the cluster. Pure: values in, messages out.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use overlay::cluster::{Cluster, Located, NetworkView};
+use overlay::desired::{SERVICE_ADDRESS, port_ifname};
+use overlay::host::Liveness;
+use overlay::id::HostId;
+use overlay::intent::{Attachment, Intents};
+use overlay::lease::Holder;
+use overlay::ledger::Account;
+use overlay::network::{BlockId, Network};
+use overlay::observed::ObservedSegment;
+use overlay_dns::server::Counts;
+use overlay_proto::v1 as wire;
+use tonic::Status;
+
+/// What is shown, and from where it is seen.
+pub(super) struct Shown<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) intents: Arc<Intents>,
+    pub(super) me: HostId,
+}
+
+pub(super) fn find<'a>(cluster: &'a Cluster, network: &str) -> Result<&'a NetworkView, Status> {
+    let unknown = || Status::not_found(format!("there is no network `{network}`: see `overlayctl network ls`"));
+    cluster.find(network).ok_or_else(unknown)
+}
+
+pub(super) fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn queries(counts: Counts) -> BTreeMap<String, u64> {
+    let Counts { answered, forwarded, refused, limited, failed } = counts;
+    let named = [
+        ("answered", answered),
+        ("forwarded", forwarded),
+        ("refused", refused),
+        ("limited", limited),
+        ("failed", failed),
+    ];
+    named.map(|(name, n)| (name.to_owned(), n)).into()
+}
+
+/// What people call a state.
+fn state(liveness: Liveness) -> &'static str {
+    match liveness {
+        Liveness::Live => "alive",
+        Liveness::Suspect => "suspect",
+        Liveness::Dead => "gone",
+    }
+}
+
+impl Shown<'_> {
+    fn host_name(&self, id: HostId) -> String {
+        self.cluster.hosts.get(&id).map_or_else(|| id.short(), |h| h.info.name.to_string())
+    }
+
+    fn host_state(&self, id: HostId) -> String {
+        self.cluster.hosts.get(&id).map_or("unknown", |h| state(h.liveness)).to_owned()
+    }
+
+    pub(super) fn hosts(&self) -> Vec<wire::HostRow> {
+        let row = |(id, host): (&HostId, &overlay::cluster::Host)| wire::HostRow {
+            id: id.to_string(),
+            name: host.info.name.to_string(),
+            state: state(host.liveness).to_owned(),
+            vtep: host.info.vtep.to_string(),
+            vxlan_port: host.info.vxlan_port.into(),
+            peer: host.info.peer.to_string(),
+            endpoints: count(host.record.endpoints.values()),
+            is_self: *id == self.me,
+        };
+        let mut rows: Vec<_> = self.cluster.hosts.iter().map(row).collect();
+        rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        rows
+    }
+
+    pub(super) fn network(&self, view: &NetworkView) -> wire::NetworkInfo {
+        let network = &view.network;
+        wire::NetworkInfo {
+            id: network.id.to_string(),
+            name: view.shown_name(),
+            subnets: network.ranges.iter().map(|r| r.subnet.to_string()).collect(),
+            gateways: network.ranges.iter().map(|r| r.gateway.to_string()).collect(),
+            endpoints: count(view.endpoints.values()),
+            hosts: count(view.vnis.values()),
+            vni: view.vnis.get(&self.me).map_or(0, |vni| vni.get()),
+            conflict: view.shadowed,
+            creator: self.host_name(network.creator),
+        }
+    }
+
+    pub(super) fn members(&self, view: &NetworkView) -> Vec<wire::MemberRow> {
+        let row = |(id, vni): (&HostId, &overlay::id::Vni)| wire::MemberRow {
+            host: self.host_name(*id),
+            state: self.host_state(*id),
+            vtep: self.cluster.hosts.get(id).map_or_else(String::new, |h| h.info.vtep.to_string()),
+            vni: vni.get(),
+        };
+        let mut rows: Vec<_> = view.vnis.iter().map(row).collect();
+        rows.sort_by(|a, b| a.host.cmp(&b.host));
+        rows
+    }
+
+    pub(super) fn endpoints(&self, view: &NetworkView) -> Vec<wire::EndpointInfo> {
+        let mut rows: Vec<_> = view.endpoints.values().map(|located| self.endpoint(view, located)).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        rows
+    }
+
+    fn endpoint(&self, view: &NetworkView, located: &Located) -> wire::EndpointInfo {
+        let endpoint = &located.endpoint;
+        let mut info = wire::EndpointInfo {
+            id: endpoint.id.to_string(),
+            network: view.shown_name(),
+            name: endpoint.name.to_string(),
+            aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
+            addresses: located.addresses().map(|a| prefixed(&view.network, a)).collect(),
+            mac: endpoint.mac.to_string(),
+            host: self.host_name(located.host),
+            state: state(located.liveness).to_owned(),
+            gateway: gateway(&view.network, located.addresses().next()),
+            dns: SERVICE_ADDRESS.to_string(),
+            ..wire::EndpointInfo::default()
+        };
+        if let Some(attachment) = self.intents.attachments.get(&endpoint.id).filter(|_| located.host == self.me) {
+            info.ifname = attachment.ifname.to_string();
+            info.host_ifname = port_ifname(endpoint.id).to_string();
+            info.netns = attachment.netns.path.display().to_string();
+        }
+        info
+    }
+
+    /// An endpoint of this host, whether the view has it yet or not.
+    pub(super) fn attachment(&self, attachment: &Attachment) -> wire::EndpointInfo {
+        let endpoint = &attachment.endpoint;
+        let address = endpoint.addresses.first().map(|a| a.address);
+        let view = self.cluster.networks.get(&endpoint.network);
+        wire::EndpointInfo {
+            id: endpoint.id.to_string(),
+            network: view.map_or_else(|| endpoint.network.short(), NetworkView::shown_name),
+            name: endpoint.name.to_string(),
+            aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
+            addresses: view
+                .into_iter()
+                .flat_map(|v| endpoint.addresses.iter().map(|a| prefixed(&v.network, a.address)))
+                .collect(),
+            mac: endpoint.mac.to_string(),
+            host: self.host_name(self.me),
+            state: state(Liveness::Live).to_owned(),
+            ifname: attachment.ifname.to_string(),
+            host_ifname: port_ifname(endpoint.id).to_string(),
+            gateway: view.map_or_else(String::new, |v| gateway(&v.network, address)),
+            netns: attachment.netns.path.display().to_string(),
+            dns: SERVICE_ADDRESS.to_string(),
+        }
+    }
+
+    /// Blocks of one holder and epoch that stand together are one row, and each delegated address is one.
+    pub(super) fn leases(&self, account: &Account) -> Vec<wire::LeaseRow> {
+        let mut rows: Vec<(IpAddr, wire::LeaseRow)> = Vec::new();
+        for holder in account.holders().into_keys() {
+            for run in account.runs(holder) {
+                let last = BlockId { index: run.start.index + (run.len - 1), ..run.start };
+                let ends = account.network.block_subnet(run.start).zip(account.network.block_subnet(last));
+                let Some((first, last)) = ends else { continue };
+                let free = || run.blocks().map(|(block, epoch)| account.free_in(block, epoch).count()).sum::<usize>();
+                rows.push((
+                    first.network(),
+                    wire::LeaseRow {
+                        first: first.network().to_string(),
+                        last: last.last().to_string(),
+                        kind: "block".to_owned(),
+                        holder: self.host_name(holder),
+                        holder_state: self.host_state(holder),
+                        epoch: run.epoch,
+                        count: 0,
+                        blocks: run.len.into(),
+                        free: if holder == self.me { i64::try_from(free()).unwrap_or(i64::MAX) } else { -1 },
+                    },
+                ));
+            }
+        }
+        rows.extend(account.addresses.iter().filter_map(|(address, lease)| self.delegated(*address, lease)));
+        rows.sort_by_key(|(first, row)| (*first, row.kind == "address"));
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
+    fn delegated(&self, address: IpAddr, lease: &overlay::lease::AddressLease) -> Option<(IpAddr, wire::LeaseRow)> {
+        let Holder::Host(holder) = lease.holder else { return None };
+        let row = wire::LeaseRow {
+            first: address.to_string(),
+            last: address.to_string(),
+            kind: "address".to_owned(),
+            holder: self.host_name(holder),
+            holder_state: self.host_state(holder),
+            epoch: lease.version.epoch,
+            count: lease.version.count,
+            blocks: 0,
+            free: -1,
+        };
+        Some((address, row))
+    }
+
+    pub(super) fn fdb(&self, view: &NetworkView, segment: Option<&ObservedSegment>) -> Vec<wire::FdbRow> {
+        let mut rows: Vec<wire::FdbRow> = view.endpoints.values().map(|l| self.fdb_row(view, l, segment)).collect();
+        let wanted: BTreeMap<_, _> = view.endpoints.values().map(|l| (l.endpoint.mac, l.host)).collect();
+        let stale = segment.into_iter().flat_map(|s| &s.remotes).filter(|(mac, _)| !wanted.contains_key(mac));
+        rows.extend(stale.map(|(mac, remote)| wire::FdbRow {
+            mac: mac.to_string(),
+            vtep: remote.vtep.to_string(),
+            vni: remote.vni.get(),
+            kernel: "stale".to_owned(),
+            ..wire::FdbRow::default()
+        }));
+        rows.sort_by(|a, b| (&a.addresses, &a.mac).cmp(&(&b.addresses, &b.mac)));
+        rows
+    }
+
+    fn fdb_row(&self, view: &NetworkView, located: &Located, segment: Option<&ObservedSegment>) -> wire::FdbRow {
+        let endpoint = &located.endpoint;
+        let host = self.cluster.hosts.get(&located.host);
+        let here = located.host == self.me;
+        let kernel = match segment {
+            None => "no segment here",
+            Some(s) if here => match s.ports.get(&port_ifname(endpoint.id)) {
+                Some(port) if port.connected == Some(endpoint.mac) => "yes",
+                Some(_) | None => "no port",
+            },
+            Some(s) => {
+                let fdb = s.remotes.get(&endpoint.mac).is_some_and(|r| host.is_some_and(|h| r.vtep == h.info.vtep));
+                let neighbours = located.addresses().all(|a| s.neighbours.get(&a) == Some(&endpoint.mac));
+                match (fdb, neighbours) {
+                    (true, true) => "yes",
+                    (true, false) => "no neighbour",
+                    (false, _) => "no fdb",
+                }
+            }
+        };
+        wire::FdbRow {
+            mac: endpoint.mac.to_string(),
+            addresses: located.addresses().map(|a| a.to_string()).collect(),
+            name: endpoint.name.to_string(),
+            host: self.host_name(located.host),
+            vtep: host.filter(|_| !here).map_or_else(String::new, |h| h.info.vtep.to_string()),
+            vni: view.vnis.get(&located.host).map_or(0, |vni| vni.get()),
+            kernel: kernel.to_owned(),
+        }
+    }
+}
+
+fn prefixed(network: &Network, address: IpAddr) -> String {
+    match network.range_of(address) {
+        Some((_, range)) => format!("{address}/{}", range.subnet.prefix_len()),
+        None => address.to_string(),
+    }
+}
+
+fn gateway(network: &Network, address: Option<IpAddr>) -> String {
+    let range = address.and_then(|a| network.range_of(a));
+    range.map_or_else(String::new, |(_, range)| range.gateway.to_string())
+}

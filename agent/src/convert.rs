@@ -1,0 +1,360 @@
+//! The only translator between the wire and the core's types. What comes from outside is parsed once, here, into types
+//! that can't be wrong; what can't be parsed is a [`WireError`] that names the field.
+
+use std::net::IpAddr;
+
+use overlay::addr::{Mac, Subnet};
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::host::HostInfo;
+use overlay::id::{EndpointId, HostId, IdError, NetworkId, Vni};
+use overlay::intent::{Attachment, NetnsRef, Seat};
+use overlay::lease::{AddressLease, BlockLease, Holder, Version};
+use overlay::ledger::{Denial, Rest};
+use overlay::network::{BlockId, Name, Network, Range};
+use overlay::record::{Membership, Run, Statement};
+use overlay_proto::v1 as wire;
+
+mod keys;
+
+pub use keys::{decode_record, encode_record};
+
+/// A message that says nothing sensible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A part is missing.
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    /// A part can't be what it should be.
+    #[error("`{field}` is wrong: {why}")]
+    Wrong {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// How many subnets a network may have: their numbers have to fit into a byte, and its definition into one value.
+const MAX_RANGES: usize = 16;
+
+fn wrong(field: &'static str) -> impl Fn(&dyn std::fmt::Display) -> WireError {
+    move |why| WireError::Wrong { field, why: why.to_string() }
+}
+
+fn parse<T: std::str::FromStr>(field: &'static str, text: &str) -> Result<T, WireError>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e| wrong(field)(&e))
+}
+
+fn id<T>(field: &'static str, bytes: &[u8]) -> Result<T, WireError>
+where
+    T: for<'a> TryFrom<&'a [u8], Error = IdError>,
+{
+    T::try_from(bytes).map_err(|e| wrong(field)(&e))
+}
+
+fn narrow<T: TryFrom<u32>>(field: &'static str, number: u32) -> Result<T, WireError> {
+    T::try_from(number).map_err(|_| wrong(field)(&format!("{number} is out of range")))
+}
+
+/// A value that is on the wire as `W`.
+pub trait Wire<W>: Sized {
+    /// Onto the wire.
+    fn to_wire(&self) -> W;
+    /// From the wire.
+    ///
+    /// # Errors
+    /// When a part is missing or wrong.
+    fn from_wire(wire: &W) -> Result<Self, WireError>;
+}
+
+fn required<T: Wire<W>, W>(field: &'static str, wire: Option<&W>) -> Result<T, WireError> {
+    T::from_wire(wire.ok_or(WireError::Missing(field))?)
+}
+
+impl Wire<wire::HostInfo> for HostInfo {
+    fn to_wire(&self) -> wire::HostInfo {
+        wire::HostInfo {
+            name: self.name.to_string(),
+            vtep: self.vtep.to_string(),
+            vxlan_port: self.vxlan_port.into(),
+            peer: self.peer.to_string(),
+            underlay_mtu: self.underlay_mtu,
+            page: self.page,
+        }
+    }
+
+    fn from_wire(wire: &wire::HostInfo) -> Result<Self, WireError> {
+        Ok(Self {
+            name: parse("name", &wire.name)?,
+            vtep: parse("vtep", &wire.vtep)?,
+            vxlan_port: narrow("vxlan_port", wire.vxlan_port)?,
+            peer: parse("peer", &wire.peer)?,
+            underlay_mtu: wire.underlay_mtu,
+            page: wire.page,
+        })
+    }
+}
+
+impl Wire<wire::Range> for Range {
+    fn to_wire(&self) -> wire::Range {
+        wire::Range { subnet: self.subnet.to_string(), gateway: self.gateway.to_string() }
+    }
+
+    fn from_wire(wire: &wire::Range) -> Result<Self, WireError> {
+        let subnet: Subnet = parse("subnet", &wire.subnet)?;
+        let gateway: IpAddr = parse("gateway", &wire.gateway)?;
+        Self::new(subnet, Some(gateway)).map_err(|e| wrong("range")(&e))
+    }
+}
+
+impl Wire<wire::Network> for Network {
+    fn to_wire(&self) -> wire::Network {
+        wire::Network {
+            id: self.id.as_bytes().to_vec(),
+            name: self.name.to_string(),
+            ranges: self.ranges.iter().map(Wire::to_wire).collect(),
+            created: self.created,
+            creator: self.creator.as_bytes().to_vec(),
+        }
+    }
+
+    fn from_wire(wire: &wire::Network) -> Result<Self, WireError> {
+        match wire.ranges.len() {
+            0 => return Err(WireError::Missing("ranges")),
+            1..=MAX_RANGES => {}
+            more => return Err(wrong("ranges")(&format!("{more} are more than {MAX_RANGES}"))),
+        }
+        Ok(Self {
+            id: id("id", &wire.id)?,
+            name: parse("name", &wire.name)?,
+            ranges: wire.ranges.iter().map(Range::from_wire).collect::<Result<_, _>>()?,
+            created: wire.created,
+            creator: id("creator", &wire.creator)?,
+        })
+    }
+}
+
+impl Wire<wire::Membership> for Membership {
+    fn to_wire(&self) -> wire::Membership {
+        wire::Membership { network: Some(self.network.to_wire()), vni: self.vni.map_or(0, Vni::get) }
+    }
+
+    fn from_wire(wire: &wire::Membership) -> Result<Self, WireError> {
+        Ok(Self { network: required("network", wire.network.as_ref())?, vni: Vni::new(wire.vni) })
+    }
+}
+
+impl Wire<wire::Version> for Version {
+    fn to_wire(&self) -> wire::Version {
+        wire::Version { epoch: self.epoch, count: self.count }
+    }
+
+    fn from_wire(wire: &wire::Version) -> Result<Self, WireError> {
+        Ok(Self { epoch: wire.epoch, count: wire.count })
+    }
+}
+
+impl Wire<wire::Block> for BlockId {
+    fn to_wire(&self) -> wire::Block {
+        wire::Block { range: self.range.into(), index: self.index.into() }
+    }
+
+    fn from_wire(wire: &wire::Block) -> Result<Self, WireError> {
+        Ok(Self { range: narrow("range", wire.range)?, index: narrow("index", wire.index)? })
+    }
+}
+
+impl Wire<wire::holding::Run> for Run {
+    fn to_wire(&self) -> wire::holding::Run {
+        wire::holding::Run { start: Some(self.start.to_wire()), len: self.len.into(), epoch: self.epoch }
+    }
+
+    fn from_wire(wire: &wire::holding::Run) -> Result<Self, WireError> {
+        Ok(Self { start: required("start", wire.start.as_ref())?, len: narrow("len", wire.len)?, epoch: wire.epoch })
+    }
+}
+
+impl Wire<wire::Statement> for Statement {
+    fn to_wire(&self) -> wire::Statement {
+        use wire::statement::{Delegate, Kind, Return, Transfer};
+        let kind = match self {
+            Self::Transfer { block, epoch, to } => {
+                Kind::Transfer(Transfer { block: Some(block.to_wire()), epoch: *epoch, to: to.as_bytes().to_vec() })
+            }
+            Self::Delegate { address, version, to } => Kind::Delegate(Delegate {
+                address: address.to_string(),
+                version: Some(version.to_wire()),
+                to: to.as_bytes().to_vec(),
+            }),
+            Self::Return { address, version } => {
+                Kind::Return(Return { address: address.to_string(), version: Some(version.to_wire()) })
+            }
+        };
+        wire::Statement { kind: Some(kind) }
+    }
+
+    fn from_wire(wire: &wire::Statement) -> Result<Self, WireError> {
+        use wire::statement::Kind;
+        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("kind"))? {
+            Kind::Transfer(t) => {
+                Self::Transfer { block: required("block", t.block.as_ref())?, epoch: t.epoch, to: id("to", &t.to)? }
+            }
+            Kind::Delegate(d) => Self::Delegate {
+                address: parse("address", &d.address)?,
+                version: required("version", d.version.as_ref())?,
+                to: id("to", &d.to)?,
+            },
+            Kind::Return(r) => Self::Return {
+                address: parse("address", &r.address)?,
+                version: required("version", r.version.as_ref())?,
+            },
+        })
+    }
+}
+
+impl Wire<wire::Endpoint> for Endpoint {
+    fn to_wire(&self) -> wire::Endpoint {
+        let assigned = |a: &Assigned| wire::Assigned { address: a.address.to_string(), lease: Some(a.lease.to_wire()) };
+        wire::Endpoint {
+            id: self.id.as_bytes().to_vec(),
+            network: self.network.as_bytes().to_vec(),
+            name: self.name.to_string(),
+            aliases: self.aliases.iter().map(ToString::to_string).collect(),
+            addresses: self.addresses.iter().map(assigned).collect(),
+            mac: self.mac.as_bytes().to_vec(),
+            created: self.created,
+        }
+    }
+
+    fn from_wire(wire: &wire::Endpoint) -> Result<Self, WireError> {
+        let assigned = |a: &wire::Assigned| -> Result<Assigned, WireError> {
+            Ok(Assigned { address: parse("address", &a.address)?, lease: required("lease", a.lease.as_ref())? })
+        };
+        if wire.addresses.is_empty() {
+            return Err(WireError::Missing("addresses"));
+        }
+        let mac: [u8; 6] = wire.mac.as_slice().try_into().map_err(|_| wrong("mac")(&"not six bytes"))?;
+        Ok(Self {
+            id: id("id", &wire.id)?,
+            network: id("network", &wire.network)?,
+            name: parse("name", &wire.name)?,
+            aliases: wire.aliases.iter().map(|a| parse("alias", a)).collect::<Result<_, _>>()?,
+            addresses: wire.addresses.iter().map(assigned).collect::<Result<_, _>>()?,
+            mac: Mac::new(mac).ok_or_else(|| wrong("mac")(&"not unicast"))?,
+            created: wire.created,
+        })
+    }
+}
+
+impl Wire<wire::Attachment> for Attachment {
+    fn to_wire(&self) -> wire::Attachment {
+        wire::Attachment {
+            endpoint: Some(self.endpoint.to_wire()),
+            netns_path: self.netns.path.to_string_lossy().into_owned(),
+            netns_cookie: self.netns.cookie,
+            ifname: self.ifname.to_string(),
+        }
+    }
+
+    fn from_wire(wire: &wire::Attachment) -> Result<Self, WireError> {
+        Ok(Self {
+            endpoint: required("endpoint", wire.endpoint.as_ref())?,
+            netns: NetnsRef { path: wire.netns_path.clone().into(), cookie: wire.netns_cookie },
+            ifname: parse("ifname", &wire.ifname)?,
+        })
+    }
+}
+
+impl Wire<wire::Seat> for Seat {
+    fn to_wire(&self) -> wire::Seat {
+        wire::Seat { vni: self.vni.get(), transit: self.transit.into() }
+    }
+
+    fn from_wire(wire: &wire::Seat) -> Result<Self, WireError> {
+        let vni = Vni::new(wire.vni).ok_or_else(|| wrong("vni")(&wire.vni))?;
+        Ok(Self { vni, transit: narrow("transit", wire.transit)? })
+    }
+}
+
+impl Wire<wire::Lease> for BlockLease {
+    fn to_wire(&self) -> wire::Lease {
+        let version = Version { epoch: self.epoch, count: 0 };
+        wire::Lease { version: Some(version.to_wire()), holder: self.holder.as_bytes().to_vec() }
+    }
+
+    fn from_wire(wire: &wire::Lease) -> Result<Self, WireError> {
+        let version: Version = required("version", wire.version.as_ref())?;
+        Ok(Self { epoch: version.epoch, holder: id("holder", &wire.holder)? })
+    }
+}
+
+impl Wire<wire::Lease> for AddressLease {
+    fn to_wire(&self) -> wire::Lease {
+        let holder = match self.holder {
+            Holder::Home => Vec::new(),
+            Holder::Host(host) => host.as_bytes().to_vec(),
+        };
+        wire::Lease { version: Some(self.version.to_wire()), holder }
+    }
+
+    fn from_wire(wire: &wire::Lease) -> Result<Self, WireError> {
+        let holder = if wire.holder.is_empty() { Holder::Home } else { Holder::Host(id("holder", &wire.holder)?) };
+        Ok(Self { version: required("version", wire.version.as_ref())?, holder })
+    }
+}
+
+impl Wire<wire::Rest> for Rest {
+    fn to_wire(&self) -> wire::Rest {
+        wire::Rest { name: self.name.as_ref().map_or_else(String::new, Name::to_string), since: self.since }
+    }
+
+    fn from_wire(wire: &wire::Rest) -> Result<Self, WireError> {
+        let name = if wire.name.is_empty() { None } else { Some(parse("name", &wire.name)?) };
+        Ok(Self { name, since: wire.since })
+    }
+}
+
+impl Wire<wire::Denial> for Denial {
+    fn to_wire(&self) -> wire::Denial {
+        use wire::denial::Kind;
+        let kind = match self {
+            Self::UnknownNetwork => Kind::UnknownNetwork(true),
+            Self::NotAssignable(_) => Kind::NotAssignable(true),
+            Self::Bound { endpoint, .. } => Kind::Bound(endpoint.as_bytes().to_vec()),
+            Self::Delegated { to, .. } => Kind::Delegated(to.as_bytes().to_vec()),
+            Self::NotHolder { holder } => Kind::NotHolder(holder.map_or_else(Vec::new, |h| h.as_bytes().to_vec())),
+            Self::Unreachable { holder, .. } => Kind::NotHolder(holder.as_bytes().to_vec()),
+            Self::Full { .. } => Kind::Full(true),
+        };
+        wire::Denial { kind: Some(kind) }
+    }
+
+    fn from_wire(wire: &wire::Denial) -> Result<Self, WireError> {
+        use wire::denial::Kind;
+        // The asker knows which address it asked for; on the wire there is none.
+        let address = IpAddr::from([0, 0, 0, 0]);
+        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("kind"))? {
+            Kind::UnknownNetwork(_) => Self::UnknownNetwork,
+            Kind::NotAssignable(_) => Self::NotAssignable(address),
+            Kind::Bound(endpoint) => Self::Bound { address, endpoint: id::<EndpointId>("bound", endpoint)? },
+            Kind::Delegated(to) => Self::Delegated { address, to: id::<HostId>("delegated", to)? },
+            Kind::NotHolder(holder) if holder.is_empty() => Self::NotHolder { holder: None },
+            Kind::NotHolder(holder) => Self::NotHolder { holder: Some(id("not_holder", holder)?) },
+            Kind::Full(_) => Self::Full { holders: [].into() },
+        })
+    }
+}
+
+/// The network that a request of a peer is about.
+///
+/// # Errors
+/// When it is no id.
+pub fn network_id(bytes: &[u8]) -> Result<NetworkId, WireError> {
+    id("network", bytes)
+}
+
+#[cfg(test)]
+mod tests;

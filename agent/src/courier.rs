@@ -1,0 +1,81 @@
+//! The courier: brings the leases that were written for other hosts to them, again and again until they have arrived,
+//! and lets the ledger know that time passes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use overlay::host::Liveness;
+use overlay::id::{HostId, NetworkId};
+use overlay::ledger::{Input, Ledger};
+use overlay::record::Statement;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::local;
+use crate::peer::{CallError, Peers};
+use crate::view::Seen;
+
+/// Between two rounds if nothing happens.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Starts the courier. It ends only with what it listens to.
+pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut record = local.record.clone();
+        loop {
+            if let Err(error) = local.call(|local| local.step(&Input::Tick)).await {
+                tracing::error!(%error, "addresses that have rested can't be given back");
+            }
+            record.borrow_and_update();
+            let mail = local.call(|local| sorted(local.ledger())).await;
+            let live =
+                |host: &HostId| seen.borrow().cluster.hosts.get(host).is_some_and(|h| h.liveness == Liveness::Live);
+            let mail = mail.into_iter().filter(|(to, _)| live(to));
+            join_all(mail.map(|(to, posted)| deliver(&local, &peers, to, posted))).await;
+            let changed = tokio::time::timeout(PERIOD, record.changed()).await;
+            if matches!(changed, Ok(Err(_))) {
+                return;
+            }
+        }
+    })
+}
+
+/// What is posted, by the host that it is for.
+fn sorted(ledger: &Ledger) -> BTreeMap<HostId, Vec<(NetworkId, Statement)>> {
+    let mut mail: BTreeMap<HostId, Vec<_>> = BTreeMap::new();
+    for (network, account) in ledger.accounts() {
+        for statement in &account.outbox {
+            let to = match statement {
+                Statement::Transfer { to, .. } | Statement::Delegate { to, .. } => Some(*to),
+                Statement::Return { address, .. } => account.block_lease(*address).map(|lease| lease.holder),
+            };
+            if let Some(to) = to {
+                mail.entry(to).or_default().push((*network, *statement));
+            }
+        }
+    }
+    mail
+}
+
+/// Over one connection. Of one that does not answer no more is asked in this round; what it refuses is told again, since
+/// it may still have to hear of the network.
+async fn deliver(local: &local::Handle, peers: &Peers, to: HostId, posted: Vec<(NetworkId, Statement)>) {
+    let later = |error: CallError| tracing::debug!(host = %to.short(), %error, "a lease could not be delivered yet");
+    let mut line = match peers.line(to).await {
+        Ok(line) => line,
+        Err(error) => return later(error),
+    };
+    for (network, statement) in posted {
+        match line.deliver(network, &statement).await {
+            Ok(()) => {
+                let taken = Input::Taken { network, statement };
+                if let Err(error) = local.call(move |local| local.step(&taken)).await {
+                    tracing::error!(%error, "a delivered lease stays posted");
+                }
+            }
+            Err(error) if error.is_answer() => later(error),
+            Err(error) => return later(error),
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Gossip: what each host says of itself, known to all hosts.
+//!
+//! Moves maps of keys and values between hosts and tells who is alive. Knows nothing of networks, leases or endpoints, and touches
+//! nothing but one UDP socket and loopback.
+//!
+//! - **Anti-entropy** is [chitchat](https://docs.rs/chitchat) (Scuttlebutt): whatever is lost, late or repeated, all hosts end up with the
+//!   same. Only the owner writes a host's keys.
+//! - **Eager push** on the same socket makes it fast: a change is told to every live peer at once, and arrives within milliseconds.
+//!   What a push brings is joined with chitchat's state per key by the higher version; a lost push costs only time.
+//! - **Sealing**: every datagram is encrypted and authenticated under the [`ClusterKey`]. Who does not have the key learns nothing,
+//!   changes nothing and crashes nothing. Who has it is trusted to speak for itself: a shared key cannot tell members apart.
+//! - **Incarnations**: each start of a host is a new one, and the old one's entries stay in the view until the new one is
+//!   [complete](Incarnation::complete). So a restart takes nothing away, not even for a moment.
+//!
+//! Replays: a recorded datagram is not opened twice by one process. A process that has just started can be played an old recording,
+//! which tells it things that were once true, until it hears the newer ones.
+
+mod codec;
+mod counters;
+mod fragment;
+mod guard;
+mod join;
+mod key;
+mod liveness;
+mod member;
+mod publish;
+mod push;
+mod replay;
+mod roster;
+mod seal;
+mod snapshot;
+mod sync;
+mod task;
+mod throttle;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket as AsyncUdpSocket;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use counters::{Counters, Reason};
+pub use key::{ClusterKey, KEY_BYTES, KeyError};
+pub use liveness::{Liveness, LivenessConfig};
+pub use publish::{MAX_KEY, MAX_VALUE, Publication};
+pub use snapshot::SnapshotError;
+
+use codec::Codec;
+use member::{Identity, Member};
+use seal::{Opener, Sealer};
+use task::{Command, Ends, Task};
+use transport::{Link, Receiver};
+
+/// How to take part.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our host id, as text.
+    pub node: String,
+    /// Where to listen, UDP.
+    pub listen: SocketAddr,
+    /// Where others reach us. Port 0 stands for the port that is listened on.
+    pub advertise: SocketAddr,
+    /// Peers to begin with. Our own address among them is ignored, so all hosts can have the same list.
+    pub seeds: Vec<SocketAddr>,
+    /// Between two rounds of gossip; 200 to 500 ms are sensible, and 250 ms make a crashed host [`Liveness::Dead`] within 3 s.
+    pub interval: Duration,
+    /// The secret of the cluster.
+    pub key: ClusterKey,
+    /// How long doubt lasts.
+    pub liveness: LivenessConfig,
+}
+
+/// Numbers the incarnations of this host.
+pub trait Generations {
+    /// A generation higher than any before, also in earlier lives of the host: the maximum of the time in ms and of one more than
+    /// the last one stored, stored durably before it is returned. A number that was used before would be ignored by all peers.
+    fn next(&mut self) -> u64;
+}
+
+/// What all hosts say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Whether what is *not* said means anything: until then nothing may be removed because nobody mentions it.
+    ///
+    /// True at once for a host without seeds. Else once all hosts that are not [`Liveness::Dead`] are complete, at least one of them
+    /// heard by ourselves, for two intervals (10 s after the first complete one, if some other never completes), or when a
+    /// [snapshot](Handle::feed) was taken in. Then true for good.
+    pub synced: bool,
+    /// All hosts that are known, ourselves among them.
+    pub hosts: Hosts,
+}
+
+/// By host id, the incarnations from the newest down to the newest complete one; at least one.
+pub type Hosts = BTreeMap<String, Vec<Incarnation>>;
+
+/// Keys and values of one incarnation. Unchanged values are shared from view to view.
+pub type Texts = BTreeMap<String, Arc<str>>;
+
+/// One run of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Higher is newer.
+    pub generation: u64,
+    /// Where it is reached for gossip.
+    pub gossip_addr: SocketAddr,
+    /// Whether all is here that it had said when it was first heard of: nothing of it is still to come because it is large.
+    pub complete: bool,
+    /// Whether it is alive. An old incarnation of a restarted host is dead soon, which says nothing of the host.
+    pub liveness: Liveness,
+    /// What it says.
+    pub entries: Arc<Texts>,
+}
+
+/// Why gossip did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    /// The address is in use, or not ours.
+    #[error("cannot listen for gossip on {addr}/udp: is another overlayd running, or the address not on this host?")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// 127.0.0.1 cannot be bound. chitchat's codec needs it.
+    #[error("cannot use 127.0.0.1: is the loopback interface `lo` of this network namespace up?")]
+    Loopback(#[source] io::Error),
+    /// The system gave no random bytes.
+    #[error("cannot seal gossip: the system gave no random bytes")]
+    NoRandomness,
+    /// No thread for gossip to run on.
+    #[error("cannot start the gossip thread")]
+    Thread(#[source] io::Error),
+    /// chitchat did not start.
+    #[error("cannot start chitchat")]
+    Chitchat(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Running gossip. Dropping it ends it, and tells no one: to others that is a crash.
+#[derive(Debug)]
+pub struct Gossip {
+    /// What all hosts say, ourselves included. Its sender is gone when gossip has ended.
+    pub view: watch::Receiver<Arc<View>>,
+    /// What we say. Send the whole of it whenever it has changed; it goes out at once, later changes at most every 25 ms.
+    pub publish: watch::Sender<Publication>,
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Asks things of running gossip. Cheap to clone; does not keep gossip running.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    counters: Arc<Counters>,
+    addr: SocketAddr,
+}
+
+/// Starts gossip, which says `initial` from its first word on.
+///
+/// # Errors
+///
+/// Why it did not start; nothing is left behind then.
+pub async fn spawn(
+    config: Config,
+    generations: impl Generations + Send + 'static,
+    initial: Publication,
+) -> Result<Gossip, GossipError> {
+    let listen = config.listen;
+    let socket = transport::bind(listen).map_err(|source| GossipError::Bind { addr: listen, source })?;
+    let listen = socket.local_addr().map_err(|source| GossipError::Bind { addr: listen, source })?;
+    let mut advertise = config.advertise;
+    if advertise.port() == 0 {
+        advertise.set_port(listen.port());
+    }
+
+    let counters = Arc::new(Counters::default());
+    let (publish, publication) = watch::channel(initial);
+    let (commands, asked) = mpsc::unbounded_channel();
+    let (view_sender, view) = watch::channel(Arc::default());
+    let (stop, stopped) = oneshot::channel();
+    let (ready_sender, ready) = oneshot::channel();
+    let (ended_sender, ended) = oneshot::channel();
+
+    let start = Start { config, listen, advertise, socket, counters: Arc::clone(&counters) };
+    let channels = Channels { publication, commands: asked, view: view_sender, stop: stopped };
+    let life = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(live(start, Box::new(generations), channels, ready_sender)),
+            Err(source) => drop(ready_sender.send(Err(GossipError::Thread(source)))),
+        }
+        drop(ended_sender); // The runtime is gone, and the socket with it.
+    };
+    std::thread::Builder::new().name("gossip".to_owned()).spawn(life).map_err(GossipError::Thread)?;
+
+    match ready.await {
+        Ok(Ok(())) => Ok(Gossip { view, publish, handle: Handle { commands, counters, addr: advertise }, stop, ended }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(GossipError::Thread(io::Error::other("the thread ended"))),
+    }
+}
+
+struct Start {
+    config: Config,
+    listen: SocketAddr,
+    advertise: SocketAddr,
+    socket: UdpSocket,
+    counters: Arc<Counters>,
+}
+
+struct Channels {
+    publication: watch::Receiver<Publication>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    view: watch::Sender<Arc<View>>,
+    stop: oneshot::Receiver<()>,
+}
+
+async fn live(
+    start: Start,
+    generations: Box<dyn Generations + Send>,
+    channels: Channels,
+    ready: oneshot::Sender<Result<(), GossipError>>,
+) {
+    let Channels { publication, commands, view, stop } = channels;
+    let said = publication.borrow().clone();
+    match assemble(start, generations, said).await {
+        Ok((receiver, pushes, mut task)) => {
+            task.look(&view).await; // The first view that anybody sees has ourselves in it.
+            // Who asked for it may have given up; then the stop channel is closed as well.
+            let _ = ready.send(Ok(()));
+            let receiving = tokio::spawn(receiver.run());
+            task.run(Ends { publication, commands, pushes, view, stop }).await;
+            receiving.abort();
+        }
+        Err(error) => drop(ready.send(Err(error))),
+    }
+}
+
+async fn assemble(
+    start: Start,
+    mut generations: Box<dyn Generations + Send>,
+    said: Publication,
+) -> Result<(Receiver, mpsc::Receiver<push::Push>, Task), GossipError> {
+    let Start { config, listen, advertise, socket, counters } = start;
+    let sealer = Sealer::new(&config.key).ok_or(GossipError::NoRandomness)?;
+    let opener = Opener::new(config.key, sealer.session());
+    let codec = Codec::open().await.map_err(GossipError::Loopback)?;
+    let socket = AsyncUdpSocket::from_std(socket).map_err(GossipError::Thread)?;
+    let link = Arc::new(Link::new(socket, sealer, Arc::clone(&counters)));
+    let (receiver, pushes) = Receiver::new(Arc::clone(&link), opener, codec);
+
+    let seeds = config.seeds.into_iter().filter(|seed| *seed != advertise).collect();
+    let identity = Identity { node: config.node.into(), listen, advertise, seeds, interval: config.interval };
+    let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
+        .await
+        .map_err(GossipError::Chitchat)?;
+    let task = Task::new(identity, generations, (link, counters), member, (said, config.liveness));
+    Ok((receiver, pushes, task))
+}
+
+impl Gossip {
+    /// A handle to ask things of it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends gossip and waits until its socket is closed.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        let _ = self.ended.await; // The sender is dropped, never used.
+    }
+}
+
+impl Handle {
+    /// Where others reach us for gossip.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What was dropped, and why.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Makes `peer` known, and is known to it from then on; tries again each interval as long as no one alive is there.
+    pub fn join(&self, peer: SocketAddr) {
+        // It fails only when gossip has ended, and then the view says so.
+        let _ = self.commands.send(Command::Join(peer));
+    }
+
+    /// All that is known, for a host that has to catch up: opaque parts, one for each incarnation.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Stopped`].
+    pub async fn snapshot(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Snapshot(answer)).map_err(|_| SnapshotError::Stopped)?;
+        answered.await.map_err(|_| SnapshotError::Stopped)
+    }
+
+    /// Takes in a peer's snapshot, the whole of it; of each host the newer state stays. Makes the view [synced](View::synced).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; nothing was taken then.
+    pub async fn feed(&self, snapshot: Vec<Vec<u8>>) -> Result<(), SnapshotError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Feed(snapshot, answer)).map_err(|_| SnapshotError::Stopped)?;
+        answered.await.map_err(|_| SnapshotError::Stopped)?
+    }
+
+    #[cfg(test)]
+    fn crash(&self) {
+        self.commands.send(Command::Crash).expect("gossip runs");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! Who is known, and what each says: chitchat's states joined with pushes, judged for liveness, laid out for consumers.
+//!
+//! Owns what is remembered from look to look. Pure: states, pushes and time come in; hosts and events go out.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::{ChitchatId, NodeState, Version};
+
+use super::join::{Ahead, Entries, Fit, Stamped, join};
+use super::liveness::{Liveness, LivenessConfig, Sighting, judge};
+use super::publish::MARKER;
+use super::push::Push;
+use super::sync::Census;
+use super::{Hosts, Incarnation, Texts};
+
+/// Something that an operator would notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A host is known that was not.
+    Appeared { node: Arc<str>, addr: SocketAddr },
+    /// A host is held dead.
+    Gone { node: Arc<str> },
+    /// A host that was held dead is heard.
+    Back { node: Arc<str> },
+    /// Someone alive uses our host id in a later incarnation.
+    Rival { addr: SocketAddr },
+}
+
+/// What a look has shown.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Whether [`Roster::hosts`] differs from before.
+    pub changed: bool,
+    pub events: Vec<Event>,
+    pub census: Census,
+}
+
+/// All that is known of all incarnations.
+pub(super) struct Roster {
+    own: ChitchatId,
+    config: LivenessConfig,
+    /// In the order of host, generation.
+    tracks: BTreeMap<ChitchatId, Track>,
+    /// Whether each host is held dead.
+    gone: BTreeMap<Arc<str>, bool>,
+    rival_told: bool,
+    dirty: bool,
+}
+
+struct Track {
+    sighting: Sighting,
+    liveness: Liveness,
+    /// (last gc version, max version) of what was loaded.
+    loaded: (Version, Version),
+    base: Entries,
+    ahead: Ahead,
+    complete: bool,
+    shown: Arc<Texts>,
+}
+
+impl Roster {
+    /// An empty roster of the host that `own` is an incarnation of.
+    pub fn new(own: ChitchatId, config: LivenessConfig) -> Self {
+        let (tracks, gone) = (BTreeMap::new(), BTreeMap::new());
+        Self { own, config, tracks, gone, rival_told: false, dirty: true }
+    }
+
+    /// We go on as another incarnation, with a failure detector that has not heard anybody yet.
+    pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
+        self.own = own;
+        self.tracks.values_mut().for_each(|track| track.sighting = Sighting::Unproven { since: now });
+    }
+
+    /// Takes a push. `None` if its incarnation is not known yet: chitchat has to tell of it first.
+    pub fn receive(&mut self, push: &Push) -> Option<Fit> {
+        let track = self.tracks.get_mut(&push.id)?;
+        let fit = track.ahead.receive(push, track.loaded.1);
+        track.show();
+        self.dirty = true;
+        Some(fit)
+    }
+
+    /// Looks at chitchat's `states`; `heard` are those that its failure detector has alive.
+    pub fn look(
+        &mut self,
+        states: &BTreeMap<ChitchatId, NodeState>,
+        heard: &HashSet<&ChitchatId>,
+        now: Duration,
+    ) -> Look {
+        let before = self.tracks.len();
+        self.tracks.retain(|id, _| states.contains_key(id));
+        self.dirty |= self.tracks.len() != before;
+
+        for (id, state) in states {
+            let track = self.tracks.entry(id.clone()).or_insert_with(|| {
+                self.dirty = true;
+                Track::new(now)
+            });
+            self.dirty |= track.load(state);
+            track.sighting = track.sighting.observe(heard.contains(id), state.heartbeat().into(), now);
+            let liveness = judge(track.sighting, now, &self.config);
+            self.dirty |= track.liveness != liveness;
+            track.liveness = liveness;
+        }
+        Look { changed: std::mem::take(&mut self.dirty), events: self.events(), census: self.census() }
+    }
+
+    /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
+    pub fn hosts(&self) -> Hosts {
+        let mut hosts = Hosts::new();
+        for (id, track) in self.tracks.iter().rev() {
+            let incarnations = hosts.entry(id.node_id.to_string()).or_default();
+            if !incarnations.iter().any(|newer: &Incarnation| newer.complete) {
+                incarnations.push(track.incarnation(id));
+            }
+        }
+        hosts
+    }
+
+    /// The addresses of all other hosts that are not held dead.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        let alive = self.newest().filter(|(_, track)| track.liveness != Liveness::Dead);
+        alive.map(|(id, _)| id.gossip_advertise_addr).collect()
+    }
+
+    /// How many incarnations are known.
+    pub fn len(&self) -> usize {
+        self.tracks.len()
+    }
+
+    /// The newest incarnation of each other host.
+    fn newest(&self) -> impl Iterator<Item = (&ChitchatId, &Track)> {
+        let mut later: Option<&Arc<str>> = None;
+        let newest = self.tracks.iter().rev().filter(move |(id, _)| later.replace(&id.node_id) != Some(&id.node_id));
+        newest.filter(|(id, _)| id.node_id != self.own.node_id)
+    }
+
+    fn census(&self) -> Census {
+        let mut census = Census::default();
+        for (_, track) in self.newest() {
+            census.complete += usize::from(track.complete && track.is_heard());
+            census.lacking += usize::from(!track.complete && track.liveness != Liveness::Dead);
+        }
+        census
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut gone = BTreeMap::new();
+        for (id, track) in self.newest() {
+            let node = Arc::clone(&id.node_id);
+            let dead = track.liveness == Liveness::Dead;
+            match (self.gone.get(&node), dead) {
+                (None, false) => events.push(Event::Appeared { node: node.clone(), addr: id.gossip_advertise_addr }),
+                (Some(false), true) => events.push(Event::Gone { node: node.clone() }),
+                (Some(true), false) => events.push(Event::Back { node: node.clone() }),
+                (None | Some(true), true) | (Some(false), false) => {}
+            }
+            gone.insert(node, dead);
+        }
+        self.gone = gone;
+        events.extend(self.rival());
+        events
+    }
+
+    fn rival(&mut self) -> Option<Event> {
+        let later = self.tracks.range(&self.own..).skip_while(|(id, _)| **id == self.own);
+        let mut same_host = later.take_while(|(id, _)| id.node_id == self.own.node_id);
+        let (id, _) = same_host.find(|(_, track)| track.is_heard())?;
+        let addr = id.gossip_advertise_addr;
+        (!std::mem::replace(&mut self.rival_told, true)).then_some(Event::Rival { addr })
+    }
+}
+
+impl Track {
+    fn new(now: Duration) -> Self {
+        Self {
+            sighting: Sighting::Unproven { since: now },
+            liveness: Liveness::Live,
+            loaded: (0, 0),
+            base: Entries::new(),
+            ahead: Ahead::default(),
+            complete: false,
+            shown: Arc::default(),
+        }
+    }
+
+    fn is_heard(&self) -> bool {
+        matches!(self.sighting, Sighting::Heard { .. })
+    }
+
+    /// Takes over chitchat's state, if it has changed; says whether it has.
+    fn load(&mut self, state: &NodeState) -> bool {
+        let version = state.monotonic_property();
+        if version == self.loaded {
+            return false;
+        }
+        if version.1 < self.loaded.1 {
+            // chitchat has dropped the state to fetch it again, since tombstones that it never saw are gone.
+            self.ahead = Ahead::default();
+        }
+        self.loaded = version;
+        self.ahead.prune(version.1);
+        let old = std::mem::take(&mut self.base);
+        let entries = state.key_values_including_deleted().map(|(key, now)| {
+            let stamped = match old.get(key).filter(|before| before.version == now.version) {
+                Some(before) => before.clone(),
+                None => {
+                    let value = (!now.is_deleted()).then(|| now.value.as_str().into());
+                    Stamped { version: now.version, value }
+                }
+            };
+            (key.to_owned(), stamped)
+        });
+        self.base = entries.collect();
+        self.show();
+        true
+    }
+
+    fn show(&mut self) {
+        let complete = self.base.get(MARKER).is_some_and(|marker| marker.value.is_some());
+        if self.complete && !complete {
+            // Being fetched again: what was complete stays until that is.
+            return;
+        }
+        self.complete = complete;
+        let entries = join(self.base.clone(), self.ahead.entries());
+        let visible = entries.into_iter().filter(|(key, _)| key != MARKER);
+        self.shown = Arc::new(visible.filter_map(|(key, stamped)| Some((key, stamped.value?))).collect());
+    }
+
+    fn incarnation(&self, id: &ChitchatId) -> Incarnation {
+        Incarnation {
+            generation: id.generation_id,
+            gossip_addr: id.gossip_advertise_addr,
+            complete: self.complete,
+            liveness: self.liveness,
+            entries: Arc::clone(&self.shown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

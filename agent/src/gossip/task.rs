@@ -1,0 +1,295 @@
+//! The gossip task: moves what is published into chitchat and to the peers, and what comes from both into the view.
+//!
+//! It runs on an OS thread of its own with a runtime of its own, next to the socket and chitchat: nothing that the rest of the daemon
+//! does can keep this host from being heard, or from hearing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use super::counters::{Counters, Reason};
+use super::join::Fit;
+use super::liveness::{Attention, LivenessConfig};
+use super::member::{Identity, Member};
+use super::publish::{Publication, Written};
+use super::push::Push;
+use super::roster::{Event, Roster};
+use super::snapshot::{Chunk, SnapshotError};
+use super::sync::Sync;
+use super::throttle::Throttle;
+use super::transport::{Kind, Link};
+use super::{Generations, View};
+
+/// Between two batches of changes of ours.
+const PUBLISH_SPACING: Duration = Duration::from_millis(25);
+/// Between two looks at what others say.
+const LOOK_SPACING: Duration = Duration::from_millis(25);
+/// Between two looks when nothing happens: this is how exactly silence is timed.
+const LOOK_IDLE: Duration = Duration::from_millis(50);
+/// Pushes that are taken in one go.
+const PUSHES_AT_ONCE: usize = 256;
+/// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// A run of chitchat that was longer is no sign that the next will be short.
+const GOOD_RUN: Duration = Duration::from_secs(60);
+
+/// What a handle asks for.
+pub(super) enum Command {
+    Join(SocketAddr),
+    Snapshot(oneshot::Sender<Vec<Vec<u8>>>),
+    Feed(Vec<Vec<u8>>, oneshot::Sender<Result<(), SnapshotError>>),
+    #[cfg(test)]
+    Crash,
+}
+
+/// The task's ends of its channels.
+pub(super) struct Ends {
+    pub publication: watch::Receiver<Publication>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub pushes: mpsc::Receiver<Push>,
+    pub view: watch::Sender<Arc<View>>,
+    pub stop: oneshot::Receiver<()>,
+}
+
+pub(super) struct Task {
+    identity: Identity,
+    generations: Box<dyn Generations + Send>,
+    link: Arc<Link>,
+    counters: Arc<Counters>,
+    member: Member,
+    roster: Roster,
+    attention: Attention,
+    sync: Sync,
+    said: Publication,
+    refused: BTreeSet<String>,
+    joins: BTreeSet<SocketAddr>,
+    /// Peers who have what we miss.
+    ask: BTreeSet<SocketAddr>,
+    pause: Duration,
+}
+
+enum Wake {
+    Published,
+    PublisherGone,
+    Command(Command),
+    Pushes,
+    Changed,
+    Died,
+    JoinAgain,
+    Due,
+    Stop,
+}
+
+impl Task {
+    /// A task for `member`, which says `said`.
+    pub fn new(
+        identity: Identity,
+        generations: Box<dyn Generations + Send>,
+        (link, counters): (Arc<Link>, Arc<Counters>),
+        member: Member,
+        (said, liveness): (Publication, LivenessConfig),
+    ) -> Self {
+        let sync = match identity.seeds.is_empty() {
+            true => Sync::Synced,
+            false => Sync::Alone,
+        };
+        Self {
+            roster: Roster::new(member.id().clone(), liveness),
+            attention: Attention::new(std::time::Instant::now(), LOOK_IDLE * 2),
+            identity,
+            generations,
+            link,
+            counters,
+            member,
+            sync,
+            said,
+            refused: BTreeSet::new(),
+            joins: BTreeSet::new(),
+            ask: BTreeSet::new(),
+            pause: RESTART_PAUSE.0,
+        }
+    }
+
+    /// Runs until `ends.stop` resolves or all handles are gone.
+    pub async fn run(mut self, mut ends: Ends) {
+        let mut publish = Throttle::new(PUBLISH_SPACING);
+        let mut look = Throttle::new(LOOK_SPACING);
+        let mut join_again = interval(self.identity.interval);
+        join_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut publisher_lives = true;
+        let mut started = Instant::now();
+        let mut looked = started;
+        let mut died = Box::pin(self.member.died());
+        let mut pushes = Vec::with_capacity(PUSHES_AT_ONCE);
+        publish.request(started);
+        look.request(started);
+
+        loop {
+            let idle = looked + LOOK_IDLE;
+            let due = [publish.due(), look.due()].into_iter().flatten().fold(idle, Instant::min);
+            let wake = tokio::select! {
+                _ = &mut ends.stop => Wake::Stop,
+                () = &mut died => Wake::Died,
+                command = ends.commands.recv() => command.map_or(Wake::Stop, Wake::Command),
+                changed = ends.publication.changed(), if publisher_lives => match changed {
+                    Ok(()) => Wake::Published,
+                    Err(_) => Wake::PublisherGone,
+                },
+                _ = ends.pushes.recv_many(&mut pushes, PUSHES_AT_ONCE) => Wake::Pushes,
+                () = self.member.changed() => Wake::Changed,
+                _ = join_again.tick() => Wake::JoinAgain,
+                () = sleep_until(due) => Wake::Due,
+            };
+            let now = Instant::now();
+            match wake {
+                Wake::Stop => return,
+                Wake::Published => publish.request(now),
+                Wake::PublisherGone => publisher_lives = false,
+                Wake::Command(command) => self.obey(command, &mut look, now).await,
+                Wake::Pushes => {
+                    pushes.drain(..).for_each(|push| self.receive(&push));
+                    look.request(now);
+                }
+                Wake::Changed => look.request(now),
+                Wake::JoinAgain => self.greet_joins(),
+                Wake::Due => {}
+                Wake::Died => {
+                    self.restart(now - started).await;
+                    started = Instant::now();
+                    died = Box::pin(self.member.died());
+                    publish.request(started);
+                    look.request(started);
+                }
+            }
+            let now = Instant::now();
+            if publish.take(now) {
+                self.said = ends.publication.borrow_and_update().clone();
+                self.publish().await;
+                look.request(now);
+            }
+            // An idle look is none of the throttle's: the next change would have to wait for it.
+            if look.take(now) || now >= looked + LOOK_IDLE {
+                looked = now;
+                self.look(&ends.view).await;
+            }
+        }
+    }
+
+    async fn obey(&mut self, command: Command, look: &mut Throttle, now: Instant) {
+        match command {
+            Command::Join(peer) => {
+                self.joins.insert(peer);
+                self.member.greet(peer);
+            }
+            Command::Snapshot(answer) => {
+                // Who asked may have given up.
+                let _ = answer.send(self.member.snapshot().await);
+            }
+            Command::Feed(chunks, answer) => {
+                let chunks: Result<Vec<_>, _> = chunks.iter().map(|chunk| Chunk::decode(chunk)).collect();
+                let fed = match chunks {
+                    Ok(chunks) => {
+                        self.member.feed(chunks).await;
+                        self.sync = Sync::Synced;
+                        look.request(now);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
+                let _ = answer.send(fed);
+            }
+            #[cfg(test)]
+            Command::Crash => self.member.crash(),
+        }
+    }
+
+    fn receive(&mut self, push: &Push) {
+        match self.roster.receive(push) {
+            Some(Fit::Contiguous) => {}
+            Some(Fit::Gap) | None => {
+                self.ask.insert(push.id.gossip_advertise_addr);
+            }
+        }
+    }
+
+    fn greet_joins(&self) {
+        let peers: BTreeSet<_> = self.roster.peers().into_iter().collect();
+        self.joins.difference(&peers).for_each(|peer| self.member.greet(*peer));
+    }
+
+    async fn publish(&mut self) {
+        let Written { after, upto, changes, refused } = self.member.write(&self.said).await;
+        for key in refused.difference(&self.refused) {
+            error!(key, "cannot publish: the key or its value is too large");
+            self.counters.count(Reason::Oversize);
+        }
+        self.refused = refused;
+        if changes.is_empty() {
+            return;
+        }
+        let push = Push { id: self.member.id().clone(), after, upto, whole: true, changes };
+        let peers = self.roster.peers();
+        for message in push.messages() {
+            self.link.send(&peers, Kind::Push, &message).await;
+        }
+    }
+
+    /// Looks at what all say, and shows it if it has changed.
+    pub async fn look(&mut self, view: &watch::Sender<Arc<View>>) {
+        std::mem::take(&mut self.ask).into_iter().for_each(|peer| self.member.greet(peer));
+
+        let now = self.attention.advance(std::time::Instant::now());
+        let roster = &mut self.roster;
+        let look = self.member.look(|states, heard| roster.look(states, heard, now)).await;
+        self.link.note_known(self.roster.len());
+        look.events.iter().for_each(log);
+
+        let settle = self.identity.interval * 2;
+        self.sync = self.sync.step(look.census, now, settle);
+        let synced = self.sync == Sync::Synced;
+        if look.changed || synced != view.borrow().synced {
+            view.send_replace(Arc::new(View { synced, hosts: self.roster.hosts() }));
+        }
+    }
+
+    /// Goes on as a new incarnation that says the same and knows what the last one knew.
+    async fn restart(&mut self, lasted: Duration) {
+        if lasted > GOOD_RUN {
+            self.pause = RESTART_PAUSE.0;
+        }
+        let known = self.member.snapshot().await;
+        loop {
+            warn!(pause = ?self.pause, "gossip has ended: restarting it as a new incarnation");
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(RESTART_PAUSE.1);
+            let carried = known.iter().filter_map(|chunk| Chunk::decode(chunk).ok()).collect();
+            let generation = self.generations.next();
+            let link = Arc::clone(&self.link);
+            match Member::start(&self.identity, generation, link, &self.said, carried).await {
+                Ok(member) => {
+                    let now = self.attention.advance(std::time::Instant::now());
+                    self.roster.start_over(member.id().clone(), now);
+                    self.member = member;
+                    return;
+                }
+                Err(error) => warn!(error, "gossip does not start"),
+            }
+        }
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Appeared { node, addr } => info!(host = %node, %addr, "host appeared"),
+        Event::Gone { node } => info!(host = %node, "host gone"),
+        Event::Back { node } => info!(host = %node, "host back"),
+        Event::Rival { addr } => {
+            warn!(%addr, "another process uses this host's id: was its state copied to a second machine?");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The shell of the overlay network: what the daemon does with the world outside the pure core.
+//!
+//! ```text
+//!  gossip ─► view ──────────┐                         ┌─► names (DNS)
+//!                           ├─► reconcile (kernel) ───┤
+//!  control ─► attach ─► local┘                        └─► status
+//!                │         └─► gossip, peer, courier
+//!                └─► peer (other hosts)
+//! ```
+//!
+//! [`run`] is the only place where these meet; each is given the channels it needs and nothing else.
+
+pub mod attach;
+pub mod config;
+pub mod control;
+pub mod convert;
+pub mod courier;
+pub mod gossip;
+pub mod identity;
+pub mod local;
+pub mod names;
+pub mod network;
+pub mod peer;
+pub mod reconcile;
+pub mod run;
+pub mod store;
+pub mod view;
+
+/// Runs work that must not be left half done, though its caller may go away: tonic drops a call whose client is gone.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Random bytes for an id.
+fn random() -> [u8; 16] {
+    let random = ring::rand::generate(&ring::rand::SystemRandom::new());
+    random.expect("the system's random numbers are there").expose()
+}

@@ -1,0 +1,348 @@
+//! What belongs to this host: its ledger and its intents. One thread owns them and the file that they are kept in; all
+//! others call in. Whatever it answers, announces or wants of the kernel is durable before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use overlay::host::HostInfo;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::intent::{Attachment, Intents};
+use overlay::ledger::{Change, Input, Ledger, Millis, Outcome};
+use overlay::network::{Name, Network};
+use overlay::record::{Membership, Record};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::store::{Loaded, Store, StoreError, Write};
+
+/// Milliseconds since boot, sleep included.
+pub fn now() -> Millis {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    let time = nix::time::clock_gettime(clock).expect("Linux has had this clock since 2.6.39");
+    let (seconds, nanos) = (time.tv_sec().unsigned_abs(), time.tv_nsec().unsigned_abs());
+    seconds * 1000 + nanos / 1_000_000
+}
+
+/// Intents, and the commit that they are as of.
+#[derive(Debug, Clone, Default)]
+pub struct Kept {
+    /// Number of the commit.
+    pub page: u64,
+    /// The intents.
+    pub intents: Arc<Intents>,
+}
+
+/// Why an endpoint was not taken in after all: what was free when it was looked at may no longer be.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmitError {
+    /// The network was deleted meanwhile, and its addresses with it.
+    #[error("the network is gone")]
+    NoNetwork,
+    /// Another endpoint of this host in the network got the name first.
+    #[error("the name is in use")]
+    NameInUse,
+    /// Another endpoint of this host in the network has the MAC.
+    #[error("the MAC is in use by `{}`", .0)]
+    MacInUse(Name),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Call = Box<dyn FnOnce(&mut Local) + Send>;
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    calls: mpsc::UnboundedSender<Call>,
+    /// What this host was asked for.
+    pub kept: watch::Receiver<Kept>,
+    /// What this host says of itself.
+    pub record: watch::Receiver<Arc<Record>>,
+}
+
+impl Handle {
+    /// Runs `work` on the owner's thread and gives its result.
+    pub async fn call<T: Send + 'static>(&self, work: impl FnOnce(&mut Local) -> T + Send + 'static) -> T {
+        let (answer, result) = oneshot::channel();
+        // An answer that nobody waits for any more is no error: what was done is done.
+        let call: Call = Box::new(move |local| drop(answer.send(work(local))));
+        self.calls.send(call).expect("the owner lives as long as a handle");
+        result.await.expect("the owner answers every call")
+    }
+
+    /// The same for a thread that may wait.
+    pub fn call_and_block<T: Send + 'static>(&self, work: impl FnOnce(&mut Local) -> T + Send + 'static) -> T {
+        let (answer, result) = std::sync::mpsc::channel();
+        let call: Call = Box::new(move |local| drop(answer.send(work(local))));
+        self.calls.send(call).expect("the owner lives as long as a handle");
+        result.recv().expect("the owner answers every call")
+    }
+}
+
+/// The owner of ledger and intents.
+#[derive(Debug)]
+pub struct Local {
+    store: Store,
+    ledger: Ledger,
+    intents: Arc<Intents>,
+    info: HostInfo,
+    kept: watch::Sender<Kept>,
+    record: watch::Sender<Arc<Record>>,
+}
+
+/// Starts the owner's thread. It ends with the last handle.
+///
+/// # Errors
+/// When what is on disk can't be put in order.
+pub fn spawn(store: Store, loaded: Loaded, info: HostInfo) -> Result<Handle, StoreError> {
+    let intents = Intents {
+        networks: networks(&loaded.ledger),
+        seats: loaded.seats,
+        attachments: loaded.attachments,
+        tombstones: loaded.tombstones,
+    };
+    let (kept_tx, kept) = watch::channel(Kept::default());
+    let (record_tx, record) = watch::channel(Arc::default());
+    let mut local =
+        Local { store, ledger: loaded.ledger, intents: Arc::new(intents), info, kept: kept_tx, record: record_tx };
+    local.release_orphans()?;
+    local.publish(loaded.page);
+    let (calls, mut inbox) = mpsc::unbounded_channel::<Call>();
+    let run = move || {
+        while let Some(call) = inbox.blocking_recv() {
+            call(&mut local);
+        }
+    };
+    let thread = std::thread::Builder::new().name("local".to_owned());
+    thread.spawn(run).expect("a thread can be started when the daemon starts");
+    Ok(Handle { calls, kept, record })
+}
+
+fn networks(ledger: &Ledger) -> BTreeMap<NetworkId, Network> {
+    ledger.accounts().iter().map(|(id, account)| (*id, account.network.clone())).collect()
+}
+
+impl Local {
+    /// The ledger, to look at.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The intents, to look at.
+    pub fn intents(&self) -> &Intents {
+        &self.intents
+    }
+
+    /// Gives an input to the ledger. What it decides is durable when this returns.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then nothing has happened.
+    pub fn step(&mut self, input: &Input) -> Result<Outcome, StoreError> {
+        if self.is_too_late(input) {
+            return Ok(Outcome::Done);
+        }
+        let step = self.ledger.step(input, now());
+        self.commit(&step.changes, Vec::new())?;
+        Ok(step.outcome)
+    }
+
+    /// Gives many inputs to the ledger, of which nobody waits for the outcomes, in one commit.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then nothing has happened.
+    pub fn step_all(&mut self, inputs: &[Input]) -> Result<(), StoreError> {
+        // Each input sees what those before it changed; the ledger itself changes only when all of it is on disk.
+        let mut draft = self.ledger.clone();
+        let mut changes = Vec::new();
+        for input in inputs.iter().filter(|input| !self.is_too_late(input)) {
+            let step = draft.step(input, now());
+            draft.apply(&step.changes);
+            changes.extend(step.changes);
+        }
+        self.commit(&changes, Vec::new()).map(drop)
+    }
+
+    /// Takes an endpoint in, with its host's seat in the network. Here its name, its MAC and its addresses are looked at
+    /// for the last time: of those who saw them free at the same moment, one gets in.
+    ///
+    /// # Errors
+    /// When it can't be taken in, or not be made durable; then nothing has happened.
+    pub fn attach(&mut self, attachment: Attachment) -> Result<u64, AdmitError> {
+        self.admit(&attachment)?;
+        let before = Arc::clone(&self.intents);
+        let (id, network) = (attachment.endpoint.id, attachment.endpoint.network);
+        let seat = self.intents.seat(network);
+        let intents = Arc::make_mut(&mut self.intents);
+        intents.attachments.insert(id, attachment.clone());
+        intents.seats.insert(network, seat);
+        let written = self.commit(&[], vec![Write::Attach(attachment), Write::Seat(network, Some(seat))]);
+        if written.is_err() {
+            self.intents = before;
+        }
+        Ok(written?)
+    }
+
+    /// Lets endpoints go: their addresses rest, for them if they come back under their names.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then they are still there.
+    pub fn detach(&mut self, endpoints: &[EndpointId]) -> Result<u64, StoreError> {
+        let before = Arc::clone(&self.intents);
+        let intents = Arc::make_mut(&mut self.intents);
+        let (mut changes, mut writes) = (Vec::new(), Vec::new());
+        for id in endpoints {
+            let Some(Attachment { endpoint, .. }) = intents.attachments.remove(id) else { continue };
+            let release = Input::Release { network: endpoint.network, endpoint: *id, name: endpoint.name };
+            changes.extend(self.ledger.step(&release, now()).changes);
+            writes.push(Write::Detach(*id));
+            if intents.attached(endpoint.network).next().is_none() {
+                intents.seats.remove(&endpoint.network);
+                writes.push(Write::Seat(endpoint.network, None));
+            }
+            if intents.tombstones.contains(&endpoint.network) && !intents.seats.contains_key(&endpoint.network) {
+                changes.push(Change::Close(endpoint.network));
+            }
+        }
+        let written = self.commit(&changes, writes);
+        if written.is_err() {
+            self.intents = before;
+        }
+        written
+    }
+
+    /// Lets go of whatever an endpoint has, be it attached or only given an address.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then it is still there, until the daemon starts again at the latest if it is only
+    /// an address.
+    pub fn abandon(&mut self, network: NetworkId, endpoint: EndpointId, name: Name) -> Result<u64, StoreError> {
+        if self.intents.attachments.contains_key(&endpoint) {
+            return self.detach(&[endpoint]);
+        }
+        self.step(&Input::Release { network, endpoint, name })?;
+        Ok(self.kept.borrow().page)
+    }
+
+    /// Networks are deleted for good. Endpoints that are still in one here stay until they are let go.
+    ///
+    /// # Errors
+    /// When it can't be made durable.
+    pub fn bury(&mut self, networks: &BTreeSet<NetworkId>) -> Result<(), StoreError> {
+        let before = Arc::clone(&self.intents);
+        let new: Vec<NetworkId> = networks.difference(&self.intents.tombstones).copied().collect();
+        let unused = new.iter().filter(|id| self.intents.attached(**id).next().is_none());
+        let changes: Vec<Change> = unused.flat_map(|id| self.ledger.step(&Input::Close(*id), now()).changes).collect();
+        Arc::make_mut(&mut self.intents).tombstones.extend(&new);
+        let written = self.commit(&changes, new.into_iter().map(Write::Tombstone).collect());
+        if written.is_err() {
+            self.intents = before;
+        }
+        written.map(drop)
+    }
+
+    /// Remembers where the gossip of others was heard, to find them after a restart.
+    ///
+    /// # Errors
+    /// When it can't be made durable.
+    pub fn remember_peers(&mut self, peers: &BTreeMap<HostId, SocketAddr>) -> Result<(), StoreError> {
+        self.commit(&[], peers.iter().map(|(id, address)| Write::Peer(*id, *address)).collect()).map(drop)
+    }
+
+    /// A gossip generation that this host never had.
+    ///
+    /// # Errors
+    /// When it can't be made durable.
+    pub fn next_generation(&mut self, now_ms: u64) -> Result<u64, StoreError> {
+        self.store.next_generation(now_ms)
+    }
+
+    /// The ledger must not learn of a network that is deleted, and who read the view a moment ago does not know that yet.
+    fn is_too_late(&self, input: &Input) -> bool {
+        matches!(input, Input::Learn(network) if self.intents.tombstones.contains(&network.id))
+    }
+
+    fn admit(&self, attachment: &Attachment) -> Result<(), AdmitError> {
+        let endpoint = &attachment.endpoint;
+        let account = self.ledger.accounts().get(&endpoint.network);
+        let bound = |a: IpAddr| account.is_some_and(|account| account.bound.get(&a) == Some(&endpoint.id));
+        let deleted = self.intents.tombstones.contains(&endpoint.network);
+        if deleted || !endpoint.addresses.iter().all(|a| bound(a.address)) {
+            return Err(AdmitError::NoNetwork);
+        }
+        for other in self.intents.attached(endpoint.network).map(|a| &a.endpoint).filter(|e| e.id != endpoint.id) {
+            if other.name == endpoint.name {
+                return Err(AdmitError::NameInUse);
+            }
+            if other.mac == endpoint.mac {
+                return Err(AdmitError::MacInUse(other.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A crash between granting an address and writing the endpoint leaves an address with nobody.
+    fn release_orphans(&mut self) -> Result<(), StoreError> {
+        let accounts = self.ledger.accounts().iter();
+        let bound = accounts.flat_map(|(id, a)| a.bound.values().map(|endpoint| (*id, *endpoint)));
+        let orphans: Vec<_> = bound.filter(|(_, e)| !self.intents.attachments.contains_key(e)).collect();
+        for (network, endpoint) in orphans {
+            let name = "orphan".parse().expect("a label");
+            self.step(&Input::Release { network, endpoint, name })?;
+        }
+        Ok(())
+    }
+
+    /// Disk first, then memory, then the world.
+    fn commit(&mut self, changes: &[Change], mut writes: Vec<Write>) -> Result<u64, StoreError> {
+        if changes.is_empty() && writes.is_empty() {
+            return Ok(self.kept.borrow().page);
+        }
+        writes.extend(changes.iter().cloned().map(Write::Ledger));
+        let page = self.store.commit(&writes)?;
+        self.ledger.apply(changes);
+        let networks_changed = changes.iter().any(|c| matches!(c, Change::Open(_) | Change::Close(_)));
+        if networks_changed {
+            Arc::make_mut(&mut self.intents).networks = networks(&self.ledger);
+        }
+        self.publish(page);
+        Ok(page)
+    }
+
+    fn publish(&mut self, page: u64) {
+        self.info.page = page;
+        self.kept.send_replace(Kept { page, intents: Arc::clone(&self.intents) });
+        self.record.send_replace(Arc::new(self.say()));
+    }
+
+    /// What this host says of itself. It keeps a network's definition alive if it created the network, holds some of it,
+    /// or has endpoints in it.
+    fn say(&self) -> Record {
+        let mut record = Record {
+            host: Some(self.info.clone()),
+            tombstones: self.intents.tombstones.clone(),
+            endpoints: self.intents.attachments.iter().map(|(id, a)| (*id, a.endpoint.clone())).collect(),
+            ..Record::default()
+        };
+        for (id, runs, borrowed, outbox) in self.ledger.holding() {
+            let network = &self.ledger.accounts()[&id].network;
+            let vni = self.intents.seats.get(&id).map(|seat| seat.vni);
+            if network.creator == self.ledger.me() || !runs.is_empty() || vni.is_some() {
+                record.networks.insert(id, Membership { network: network.clone(), vni });
+            }
+            if !runs.is_empty() {
+                record.blocks.insert(id, runs);
+            }
+            if !borrowed.is_empty() {
+                record.borrowed.insert(id, borrowed);
+            }
+            if !outbox.is_empty() {
+                record.outbox.insert(id, outbox.clone());
+            }
+        }
+        record
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! DNS: keeps the zone as the cluster is, and a listener on every address of every segment that stands.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use overlay::id::NetworkId;
+use overlay::kernel::netns;
+use overlay_dns::forward::{Config, Forwarder};
+use overlay_dns::server::{Limits, Listener, Resolver};
+use overlay_dns::zone::Zone;
+use tokio::sync::watch;
+
+use crate::reconcile::Settled;
+use crate::view::Seen;
+
+/// Where DNS listens (RFC 1035, section 4.2).
+const PORT: u16 = 53;
+
+/// Starts DNS for all segments of this host.
+pub fn spawn(
+    run_dir: &Path,
+    resolv_conf: PathBuf,
+    seen: watch::Receiver<Seen>,
+    settled: watch::Receiver<Arc<Settled>>,
+) -> Resolver {
+    let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster)));
+    let resolver = Resolver::new(zone, Forwarder::new(Config { resolv_conf, ..Config::default() }), Limits::default());
+    tokio::spawn(follow_cluster(seen, zone_tx));
+    let keeper = Keeper { netns_dir: run_dir.join("netns"), resolver: resolver.clone(), listeners: BTreeMap::new() };
+    tokio::spawn(keeper.run(settled));
+    resolver
+}
+
+async fn follow_cluster(mut seen: watch::Receiver<Seen>, zone: watch::Sender<Arc<Zone>>) {
+    while seen.changed().await.is_ok() {
+        let built = Zone::build(&seen.borrow_and_update().cluster);
+        zone.send_replace(Arc::new(built));
+    }
+}
+
+/// A segment's namespace and an address in it. A namespace that was made anew has another cookie.
+type Place = (NetworkId, u64, IpAddr);
+
+struct Keeper {
+    netns_dir: PathBuf,
+    resolver: Resolver,
+    listeners: BTreeMap<Place, Listener>,
+}
+
+impl Keeper {
+    async fn run(mut self, mut settled: watch::Receiver<Arc<Settled>>) {
+        loop {
+            let segments = settled.borrow_and_update().segments.clone();
+            self.keep(&segments);
+            if settled.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Starts what is missing and stops what is too much.
+    fn keep(&mut self, segments: &BTreeMap<NetworkId, Vec<IpAddr>>) {
+        let mut wanted: BTreeMap<Place, PathBuf> = BTreeMap::new();
+        for (id, addresses) in segments {
+            let path = self.netns_dir.join(id.to_string());
+            let Ok(netns) = netns::identify(&path) else { continue };
+            wanted.extend(addresses.iter().map(|address| ((*id, netns.cookie, *address), path.clone())));
+        }
+        self.listeners.retain(|place, listener| wanted.contains_key(place) && !listener.has_stopped());
+        for (place, path) in wanted {
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.listeners.entry(place) {
+                match listen(&self.resolver, place, &path) {
+                    Ok(listener) => drop(entry.insert(listener)),
+                    // The next round of the reconciler tries again.
+                    Err(error) => tracing::warn!(network = %place.0.short(), address = %place.2, error, "no DNS"),
+                }
+            }
+        }
+    }
+}
+
+fn listen(
+    resolver: &Resolver,
+    (network, _, address): Place,
+    netns: &Path,
+) -> Result<Listener, Box<dyn std::error::Error>> {
+    let address = SocketAddr::new(address, PORT);
+    let udp = netns::udp_socket_in(netns, address)?;
+    let tcp = netns::tcp_listener_in(netns, address)?;
+    Ok(resolver.listen(network, udp, tcp)?)
+}

@@ -1,0 +1,190 @@
+//! Asking other hosts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::ledger::{Ask, Denial};
+use overlay::record::Statement;
+use overlay_proto::v1 as wire;
+use overlay_proto::v1::peer_client::PeerClient;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::tls;
+use crate::convert::{Wire, WireError};
+use crate::identity::Identity;
+use crate::view::Seen;
+
+/// How long a peer may take for an answer, connecting included.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why a peer did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// It is not known here.
+    #[error("host {} is not known here", .0.short())]
+    Unknown(HostId),
+    /// It does not answer.
+    #[error("host {} at {address} does not answer", host.short())]
+    Silent {
+        /// The host.
+        host: HostId,
+        /// Where it should be.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answered with an error.
+    #[error("host {} refused: {}", host.short(), status.message())]
+    Refused {
+        /// The host.
+        host: HostId,
+        /// What it said.
+        status: Box<tonic::Status>,
+    },
+    /// It answered nonsense.
+    #[error("host {} answered nonsense: {source}", host.short())]
+    Nonsense {
+        /// The host.
+        host: HostId,
+        /// What is wrong with it.
+        #[source]
+        source: WireError,
+    },
+    /// It has or gives nothing, with the reason.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+}
+
+/// The way to the other hosts.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    identity: Arc<Identity>,
+    seen: watch::Receiver<Seen>,
+}
+
+impl Peers {
+    /// The way to the hosts of this cluster.
+    pub fn new(identity: Arc<Identity>, seen: watch::Receiver<Seen>) -> Self {
+        Self { identity, seen }
+    }
+
+    /// Asks for space or for an address. The statements are the writer's own: they go into the ledger as heard from it.
+    ///
+    /// # Errors
+    /// When it does not answer, or gives nothing.
+    pub async fn ask(&self, network: NetworkId, ask: Ask) -> Result<Vec<Statement>, CallError> {
+        let network = network.as_bytes().to_vec();
+        let (host, reply) = match ask {
+            Ask::Space { of } => {
+                let request = wire::GiveSpaceRequest { network };
+                (of, self.client(of).await?.give_space(request).await)
+            }
+            Ask::Address { of, address } => {
+                let request = wire::GiveAddressRequest { network, address: address.to_string() };
+                (of, self.client(of).await?.give_address(request).await)
+            }
+        };
+        let reply = reply.map_err(|status| refused(host, status))?.into_inner();
+        let nonsense = |source| CallError::Nonsense { host, source };
+        if let Some(denial) = reply.denial {
+            return Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?));
+        }
+        reply.statements.iter().map(Statement::from_wire).collect::<Result<_, _>>().map_err(nonsense)
+    }
+
+    /// A connection to a host, for more than one call.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn line(&self, to: HostId) -> Result<Line, CallError> {
+        Ok(Line { to, client: self.client(to).await? })
+    }
+
+    /// Waits until packets from another host find the way to a new endpoint of this one.
+    ///
+    /// # Errors
+    /// When it does not answer, or not in time.
+    pub async fn await_endpoint(&self, of: HostId, network: NetworkId, endpoint: EndpointId) -> Result<(), CallError> {
+        let (network, endpoint) = (network.as_bytes().to_vec(), endpoint.as_bytes().to_vec());
+        let request = wire::AwaitEndpointRequest { network, endpoint };
+        self.client(of).await?.await_endpoint(request).await.map_err(|status| refused(of, status))?;
+        Ok(())
+    }
+
+    /// All that a host knows of the cluster, as gossip packs it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn snapshot(&self, of: HostId) -> Result<Vec<Vec<u8>>, CallError> {
+        let reply = self.client(of).await?.snapshot(wire::SnapshotRequest {}).await;
+        Ok(reply.map_err(|status| refused(of, status))?.into_inner().parts)
+    }
+
+    async fn client(&self, host: HostId) -> Result<PeerClient<Channel>, CallError> {
+        let address = self.seen.borrow().cluster.hosts.get(&host).map(|h| h.info.peer);
+        let address = address.ok_or(CallError::Unknown(host))?;
+        let connector = tls::connector(&self.identity, host);
+        let connect = tower::service_fn(move |_: Uri| {
+            let connector = connector.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                // The name is not looked at: the key is.
+                let name = ServerName::IpAddress(address.ip().into());
+                connector.connect(name, stream).await.map(TokioIo::new)
+            }
+        });
+        let endpoint = Endpoint::from_static("http://peer").connect_timeout(PATIENCE).timeout(PATIENCE);
+        let channel = endpoint.connect_with_connector(connect).await;
+        let channel = channel.map_err(|e| CallError::Silent { host, address, source: Box::new(e) })?;
+        Ok(PeerClient::new(channel).max_decoding_message_size(SNAPSHOT_BYTES))
+    }
+}
+
+/// A connection to another host.
+#[derive(Debug)]
+pub struct Line {
+    to: HostId,
+    client: PeerClient<Channel>,
+}
+
+impl Line {
+    /// Brings a lease to the host that it is for; it is durable there when this returns.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not take it.
+    pub async fn deliver(&mut self, network: NetworkId, statement: &Statement) -> Result<(), CallError> {
+        let request =
+            wire::DeliverRequest { network: network.as_bytes().to_vec(), statement: Some(statement.to_wire()) };
+        self.client.deliver(request).await.map_err(|status| refused(self.to, status))?;
+        Ok(())
+    }
+}
+
+impl CallError {
+    /// Did the host answer, if only to say no?
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => {
+                use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
+                !matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable | Unknown)
+            }
+            Self::Denied(_) | Self::Nonsense { .. } => true,
+            Self::Unknown(_) | Self::Silent { .. } => false,
+        }
+    }
+}
+
+/// What a snapshot of a large cluster takes.
+const SNAPSHOT_BYTES: usize = 64 << 20;
+
+fn refused(host: HostId, status: tonic::Status) -> CallError {
+    CallError::Refused { host, status: Box::new(status) }
+}

@@ -1,0 +1,308 @@
+//! Agents of one process on 127.0.0.1, with real keys, TLS and disks. What they see of each other is made by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay::cluster::{Cluster, derive};
+use overlay::host::{HostInfo, Liveness};
+use overlay::id::{EndpointId, NetworkId};
+use overlay::lease::Version;
+use overlay::ledger::{Ask, Denial, Ledger};
+use overlay::network::{Network, Range};
+use overlay::record::{Incarnation, Records};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tonic::Code;
+
+use super::*;
+use crate::gossip::{ClusterKey, Generations, Gossip, LivenessConfig};
+use crate::store::tests::Scratch;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Agent {
+    scratch: Scratch,
+    id: HostId,
+    local: local::Handle,
+    peers: Peers,
+    address: SocketAddr,
+    sees: watch::Sender<Seen>,
+    _gossip: Gossip,
+    _stop: oneshot::Sender<()>,
+}
+
+struct One;
+
+impl Generations for One {
+    fn next(&mut self) -> u64 {
+        1
+    }
+}
+
+impl Agent {
+    async fn start(name: &str) -> Self {
+        let scratch = Scratch::new();
+        let (store, loaded) = scratch.open().expect("a new state");
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let identity = Arc::new(loaded.identity.clone());
+        let info = HostInfo {
+            name: name.parse().expect("a label"),
+            vtep: address.ip(),
+            vxlan_port: 4789,
+            peer: address,
+            underlay_mtu: 1500,
+            page: loaded.page,
+        };
+        let local = local::spawn(store, loaded, info).expect("nothing to put in order");
+        let gossip = gossip(identity.id()).await;
+        let (sees, seen) = watch::channel(Seen::default());
+        let service = Service::new(
+            local.clone(),
+            seen.clone(),
+            tokio::sync::watch::channel(Default::default()).1,
+            gossip.handle(),
+        );
+        let (stop, stopped) = oneshot::channel::<()>();
+        let peers = Peers::new(Arc::clone(&identity), seen);
+        let id = identity.id();
+        tokio::spawn(async move { service.serve(&identity, listener, async { drop(stopped.await) }).await });
+        Self { scratch, id, local, peers, address, sees, _gossip: gossip, _stop: stop }
+    }
+
+    fn sees(&self, others: &[&Self]) {
+        let records: Records = others
+            .iter()
+            .map(|other| {
+                let record = other.local.record.borrow().as_ref().clone();
+                (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
+            })
+            .collect();
+        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records)), synced: true });
+    }
+
+    /// Another agent is, in the eyes of this one, where a third one is.
+    fn sees_at(&self, other: &Self, address: SocketAddr) {
+        let mut cluster = Cluster::clone(&self.sees.borrow().cluster);
+        cluster.hosts.get_mut(&other.id).expect("it is seen").info.peer = address;
+        self.sees.send_replace(Seen { cluster: Arc::new(cluster), synced: true });
+    }
+
+    async fn step(&self, input: Input) -> Outcome {
+        self.local.call(move |local| local.step(&input)).await.expect("the disk takes it")
+    }
+
+    async fn ledger(&self) -> Ledger {
+        self.local.call(|local| local.ledger().clone()).await
+    }
+}
+
+async fn gossip(id: HostId) -> Gossip {
+    let config = gossip::Config {
+        node: id.to_string(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        advertise: ([127, 0, 0, 1], 0).into(),
+        seeds: Vec::new(),
+        interval: Duration::from_millis(250),
+        key: ClusterKey::generate().expect("randomness"),
+        liveness: LivenessConfig::default(),
+    };
+    gossip::spawn(config, One, BTreeMap::new()).await.expect("gossip starts")
+}
+
+/// Two who know each other; the first one has made a network that both know.
+async fn two() -> (Agent, Agent, Network) {
+    let (lender, borrower) = (Agent::start("lender").await, Agent::start("borrower").await);
+    let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
+    let network = Network {
+        id: NetworkId::from_bytes([1; 16]),
+        name: "net".parse().expect("a label"),
+        ranges: vec![range],
+        created: 1,
+        creator: lender.id,
+    };
+    lender.step(Input::Create(network.clone())).await;
+    borrower.step(Input::Learn(network.clone())).await;
+    for agent in [&lender, &borrower] {
+        agent.sees(&[&lender, &borrower]);
+    }
+    (lender, borrower, network)
+}
+
+fn code(error: &CallError) -> Option<Code> {
+    match error {
+        CallError::Refused { status, .. } => Some(status.code()),
+        _ => None,
+    }
+}
+
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 38, 0, 11));
+
+#[tokio::test]
+async fn space_is_given_by_the_one_who_holds_it() {
+    let (lender, borrower, network) = two().await;
+    let statements = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given");
+    let blocks = usize::from(network.ranges[0].blocks());
+    assert_eq!(statements.len(), blocks / 4);
+    assert_eq!(lender.ledger().await.accounts()[&network.id].held_by(lender.id).count(), blocks - blocks / 4);
+    // A lost answer costs nothing: the same again.
+    let again = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given again");
+    let as_set = |statements: Vec<Statement>| statements.into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(as_set(again), as_set(statements));
+}
+
+#[tokio::test]
+async fn an_address_is_given_once_and_denied_with_the_reason() {
+    let (lender, borrower, network) = two().await;
+    let ask = |address| Ask::Address { of: lender.id, address };
+    let statements = borrower.peers.ask(network.id, ask(ADDRESS)).await.expect("it is free");
+    assert!(matches!(statements[..], [Statement::Delegate { address: ADDRESS, to, .. }] if to == borrower.id));
+
+    let taken = IpAddr::from([172, 38, 0, 12]);
+    let endpoint = EndpointId::from_bytes([5; 16]);
+    let request = overlay::ledger::Request {
+        network: network.id,
+        endpoint,
+        name: "web".parse().expect("a label"),
+        address: Some(taken),
+        reachable: BTreeSet::new(),
+        asked: BTreeSet::new(),
+    };
+    assert!(matches!(lender.step(Input::Allocate(request)).await, Outcome::Granted { .. }));
+    let denied = borrower.peers.ask(network.id, ask(taken)).await.expect_err("an endpoint has it");
+    assert!(matches!(denied, CallError::Denied(Denial::Bound { endpoint: e, .. }) if e == endpoint), "{denied}");
+    let outside = borrower.peers.ask(network.id, ask([10, 0, 0, 1].into())).await.expect_err("it is outside");
+    assert!(matches!(outside, CallError::Denied(Denial::NotAssignable(_))), "{outside}");
+    let unknown = NetworkId::from_bytes([9; 16]);
+    let denied = borrower.peers.ask(unknown, ask(ADDRESS)).await.expect_err("nobody knows it");
+    assert!(matches!(denied, CallError::Denied(Denial::UnknownNetwork)), "{denied}");
+    // The borrower holds no block of it.
+    let reverse = Ask::Address { of: borrower.id, address: ADDRESS };
+    let denied = lender.peers.ask(network.id, reverse).await.expect_err("it holds nothing");
+    assert!(matches!(denied, CallError::Denied(Denial::NotHolder { .. })), "{denied}");
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_on_the_disk_of_the_other_when_it_answers() {
+    let (lender, borrower, network) = two().await;
+    let outcome = lender.step(Input::GiveAddress { network: network.id, to: borrower.id, address: ADDRESS }).await;
+    let Outcome::Given(statements) = outcome else { unreachable!("it is free") };
+    let mut line = lender.peers.line(borrower.id).await.expect("it answers");
+    line.deliver(network.id, &statements[0]).await.expect("it takes it");
+    line.deliver(network.id, &statements[0]).await.expect("also twice");
+
+    // Killed right after the answer: what a copy of its disk says now is what it knows when it starts again.
+    let copy = Scratch::new();
+    std::fs::copy(borrower.scratch.0.join("state.redb"), copy.0.join("state.redb")).expect("it is there");
+    let (_, loaded) = copy.open().expect("it is whole");
+    assert!(loaded.ledger.accounts()[&network.id].borrowed(borrower.id).contains_key(&ADDRESS));
+}
+
+#[tokio::test]
+async fn a_lease_is_not_taken_from_one_who_could_not_write_it() {
+    let (lender, borrower, network) = two().await;
+    // A return of what was never lent.
+    let forged = Statement::Return { address: ADDRESS, version: Version { epoch: 1, count: 2 } };
+    let mut line = borrower.peers.line(lender.id).await.expect("it answers");
+    let before = lender.ledger().await;
+    let error = line.deliver(network.id, &forged).await.expect_err("it was not lent");
+    assert_eq!(code(&error), Some(Code::FailedPrecondition), "{error}");
+    assert!(error.is_answer(), "others can still be delivered");
+    assert_eq!(lender.ledger().await, before);
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_whatever_it_asks() {
+    let (lender, _, network) = two().await;
+    let stranger = Agent::start("stranger").await;
+    // It knows where everybody is, but nobody has heard of it.
+    stranger.sees(&[&lender, &stranger]);
+    let before = lender.ledger().await;
+    let statement = Statement::Return { address: ADDRESS, version: Default::default() };
+    let mut line = stranger.peers.line(lender.id).await.expect("TLS takes any key");
+    let refused = [
+        stranger.peers.ask(network.id, Ask::Space { of: lender.id }).await.map(drop),
+        stranger.peers.ask(network.id, Ask::Address { of: lender.id, address: ADDRESS }).await.map(drop),
+        line.deliver(network.id, &statement).await,
+        stranger.peers.snapshot(lender.id).await.map(drop),
+    ];
+    for result in refused {
+        let error = result.expect_err("it is a stranger");
+        assert_eq!(code(&error), Some(Code::PermissionDenied), "{error}");
+    }
+    assert_eq!(lender.ledger().await, before);
+    // Gossip may bring it a moment later.
+    lender.sees(&[&lender, &stranger]);
+    stranger.peers.snapshot(lender.id).await.expect("now it is a member");
+}
+
+#[tokio::test]
+async fn a_host_with_another_key_than_expected_is_told_nothing() {
+    let (lender, borrower, network) = two().await;
+    let impostor = Agent::start("impostor").await;
+    impostor.sees(&[&lender, &borrower]);
+    borrower.sees_at(&lender, impostor.address);
+    let error = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect_err("it is another one");
+    assert!(matches!(error, CallError::Silent { host, .. } if host == lender.id), "{error}");
+    assert!(!error.is_answer());
+}
+
+#[tokio::test]
+async fn without_a_key_of_ones_own_nothing_works() {
+    let (lender, ..) = two().await;
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(tls::tests::anybody())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(lender.address).await.expect("it listens");
+    let name = rustls::pki_types::ServerName::IpAddress(lender.address.ip().into());
+    let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .expect("TLS 1.3: the client is done first");
+    // The server's refusal comes with the first read.
+    let mut said = [0; 64];
+    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut said);
+    let read = tokio::time::timeout(PATIENCE, read).await.expect("it is told");
+    let error = read.expect_err("no certificate").to_string();
+    assert!(error.contains("CertificateRequired"), "{error}");
+}
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_keeps_nobody_out() {
+    let (lender, borrower, network) = two().await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * tls::HANDSHAKES {
+        silent.push(TcpStream::connect(lender.address).await.expect("it listens"));
+    }
+    let asked = async {
+        loop {
+            match borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await {
+                Ok(statements) => return statements,
+                Err(error) => assert!(matches!(error, CallError::Silent { .. }), "{error}"),
+            }
+        }
+    };
+    let statements = tokio::time::timeout(PATIENCE, asked).await.expect("the silent ones are thrown out");
+    assert!(!statements.is_empty());
+}
+
+#[tokio::test]
+async fn one_who_is_not_there_is_silent_in_bounded_time() {
+    let (lender, borrower, network) = two().await;
+    // Takes connections and never answers.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    borrower.sees_at(&lender, listener.local_addr().expect("it is bound"));
+    let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id });
+    let error = tokio::time::timeout(PATIENCE, asked).await.expect("it gives up").expect_err("nobody answers");
+    assert!(matches!(error, CallError::Silent { .. }), "{error}");
+    let nobody = HostId::from_bytes([7; 16]);
+    let error = borrower.peers.ask(network.id, Ask::Space { of: nobody }).await.expect_err("nobody knows it");
+    assert!(matches!(error, CallError::Unknown(host) if host == nobody), "{error}");
+}

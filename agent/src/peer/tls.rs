@@ -1,0 +1,206 @@
+//! TLS between agents: both sides show a self-signed certificate, and only its key counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::Stream;
+use overlay::id::HostId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::identity::{Identity, host_id};
+
+/// How many handshakes may be under way: more wait in the listener's queue.
+pub(super) const HANDSHAKES: usize = 64;
+/// How long one may take: who connects and says nothing must not keep others out.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
+/// After the system refused a connection, mostly for want of file descriptors: trying again at once would not free any.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The public key of a certificate as a `SubjectPublicKeyInfo` in DER.
+pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
+    Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info().to_vec())
+}
+
+/// The connections of those who hold the key of the certificate that they show. Whether they are members is for each
+/// call to say: the gossip may bring them a moment later.
+pub(super) fn accept(
+    listener: TcpListener,
+    identity: &Identity,
+) -> impl Stream<Item = Result<TlsStream<TcpStream>, std::io::Error>> + use<> {
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity)));
+    let connections = futures::stream::unfold(listener, |listener| async {
+        let accepted = listener.accept().await;
+        if accepted.is_err() {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some((accepted, listener))
+    });
+    connections
+        .map(move |accepted| {
+            let acceptor = acceptor.clone();
+            async move {
+                let (stream, _) = accepted?;
+                stream.set_nodelay(true)?;
+                tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await?
+            }
+        })
+        .buffer_unordered(HANDSHAKES)
+        // A failed handshake ends that connection, not the server.
+        .filter(|result| std::future::ready(result.is_ok()))
+}
+
+/// What connects to the host `peer` and to nobody else.
+pub(super) fn connector(identity: &Identity, peer: HostId) -> TlsConnector {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Pinned { peer: Some(peer), provider }));
+    let (certificate, key) = certificate(identity);
+    let mut config =
+        config.with_client_auth_cert(vec![certificate], key.into()).expect("our own key and certificate fit");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+fn server_config(identity: &Identity) -> ServerConfig {
+    let provider = provider();
+    let (certificate, key) = certificate(identity);
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("the provider has TLS 1.3")
+        .with_client_cert_verifier(Arc::new(Pinned { peer: None, provider }))
+        .with_single_cert(vec![certificate], key.into())
+        .expect("our own key and certificate fit");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificate(identity: &Identity) -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
+    let names = vec![identity.id().to_string()];
+    let params = rcgen::CertificateParams::new(names).expect("an id is a DNS name");
+    let certificate = params.self_signed(identity.key()).expect("an ed25519 key signs");
+    (certificate.der().clone(), PrivatePkcs8KeyDer::from(identity.to_der()))
+}
+
+/// Accepts the host with this id, or any if there is none; the handshake's signature proves that it has the key.
+#[derive(Debug)]
+struct Pinned {
+    peer: Option<HostId>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Pinned {
+    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let id = host_id(&public_key_info(certificate)?);
+        if self.peer.is_none_or(|peer| peer == id) {
+            Ok(())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+impl ClientCertVerifier for Pinned {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(end_entity).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Self::no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verify(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

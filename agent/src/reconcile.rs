@@ -1,0 +1,266 @@
+//! The reconciler: makes the kernel what cluster and intents call for. It looks at the kernel whenever something may
+//! have changed, here, elsewhere or in the kernel itself, and every half minute in any case; and it remembers nothing of
+//! what it did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay::cluster::Cluster;
+use overlay::desired::{Desired, Place, desire};
+use overlay::id::{EndpointId, NetworkId};
+use overlay::kernel::{RealKernel, netns};
+use overlay::observed::Observed;
+use overlay::plan::{Knowledge, SegmentStep, Step};
+use overlay::report::{Cause, Kernel, Report, StepError, round};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::local::{self, Kept};
+use crate::view::Seen;
+
+/// A look is due after this long in any case.
+const AUDIT: Duration = Duration::from_secs(30);
+/// Between two rounds: a burst of changes is one.
+const PAUSE: Duration = Duration::from_millis(10);
+/// After a failure: doubled each time up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// After a failure the kernel's own news wait this long at most: a step that fails half-way makes some, and would
+/// otherwise be tried again at once, for ever.
+const DEAF: Duration = Duration::from_millis(500);
+
+/// How the last round ended.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// The commit of the intents that the round was for.
+    pub page: u64,
+    /// What is not as it should be.
+    pub failures: Vec<Failure>,
+    /// The segments that stand, and the addresses that they answer DNS on.
+    pub segments: BTreeMap<NetworkId, Vec<IpAddr>>,
+    /// The cluster that the round was for.
+    pub cluster: Arc<Cluster>,
+}
+
+impl Settled {
+    /// Do packets of the network find the way from here to the endpoint? Where there is no segment there are none.
+    pub fn reaches(&self, network: NetworkId, endpoint: EndpointId) -> bool {
+        let known = || self.cluster.networks.get(&network).is_some_and(|v| v.endpoints.contains_key(&endpoint));
+        !self.segments.contains_key(&network) || known()
+    }
+}
+
+/// One thing that could not be done.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The network; `None` if it is about the host itself.
+    pub network: Option<NetworkId>,
+    /// The endpoint, if it is only about one.
+    pub endpoint: Option<EndpointId>,
+    /// What was tried, and why it could not be done.
+    pub message: String,
+    /// The kind of reason.
+    pub cause: Cause,
+}
+
+/// The way to the reconciler.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// How the last round ended.
+    pub settled: watch::Receiver<Arc<Settled>>,
+    looks: mpsc::Sender<oneshot::Sender<Result<Observed, StepError>>>,
+}
+
+impl Handle {
+    /// The kernel as it is now.
+    ///
+    /// # Errors
+    /// When it can't be looked at.
+    pub async fn look(&self) -> Result<Observed, StepError> {
+        let stopping = || StepError {
+            doing: "look at the kernel while overlayd stops".to_owned(),
+            cause: Cause::Busy,
+            source: None,
+        };
+        let (answer, observed) = oneshot::channel();
+        self.looks.send(answer).await.map_err(|_| stopping())?;
+        observed.await.map_err(|_| stopping())?
+    }
+}
+
+/// Starts the reconciler.
+pub fn spawn(kernel: RealKernel, place: Place, local: local::Handle, seen: watch::Receiver<Seen>) -> Handle {
+    let changes = kernel.changes();
+    start((kernel, changes), place, local, seen)
+}
+
+/// The same for any kernel and the news of it.
+fn start<K: Kernel + Send + Sync + 'static>(
+    (kernel, changes): (K, watch::Receiver<u64>),
+    place: Place,
+    local: local::Handle,
+    seen: watch::Receiver<Seen>,
+) -> Handle {
+    let (settled_tx, settled) = watch::channel(Arc::default());
+    let (looks, looks_rx) = mpsc::channel(1);
+    let reconciler = Reconciler { kernel, place, local, seen, changes, looks: looks_rx, settled: settled_tx };
+    tokio::spawn(reconciler.run());
+    Handle { settled, looks }
+}
+
+struct Reconciler<K> {
+    kernel: K,
+    place: Place,
+    local: local::Handle,
+    seen: watch::Receiver<Seen>,
+    changes: watch::Receiver<u64>,
+    looks: mpsc::Receiver<oneshot::Sender<Result<Observed, StepError>>>,
+    settled: watch::Sender<Arc<Settled>>,
+}
+
+impl<K: Kernel> Reconciler<K> {
+    async fn run(mut self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            let settled = self.round().await;
+            let (due, deaf) = if settled.failures.is_empty() { (AUDIT, PAUSE) } else { (retry, retry.min(DEAF)) };
+            retry = if settled.failures.is_empty() { FIRST_RETRY } else { (retry * 2).min(LONGEST_RETRY) };
+            self.settled.send_replace(Arc::new(settled));
+            let now = Instant::now();
+            tokio::time::sleep(PAUSE).await;
+            if !self.wait(now + due, now + deaf).await {
+                return;
+            }
+        }
+    }
+
+    /// Until there is reason for another round, of which the kernel gives none while it is `deaf`; false if there will
+    /// be no more.
+    async fn wait(&mut self, due: Instant, deaf: Instant) -> bool {
+        let Self { kernel, local, seen, changes, looks, .. } = self;
+        let news = async {
+            tokio::time::sleep_until(deaf).await;
+            changes.changed().await
+        };
+        tokio::pin!(news);
+        let mut over = false;
+        loop {
+            tokio::select! {
+                changed = local.kept.changed() => return changed.is_ok(),
+                changed = seen.changed() => return changed.is_ok(),
+                told = &mut news, if !over => match told {
+                    Ok(()) => return true,
+                    Err(_) => over = true,
+                },
+                () = tokio::time::sleep_until(due) => return true,
+                Some(answer) = looks.recv() => drop(answer.send(kernel.observe().await)),
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Settled {
+        // Noted before looking: what changes from here on is reason for another round.
+        self.changes.borrow_and_update();
+        let Kept { page, intents } = self.local.kept.borrow_and_update().clone();
+        let seen = self.seen.borrow_and_update().clone();
+        let knowledge = if seen.synced { Knowledge::Whole } else { Knowledge::Partial };
+        let cluster = seen.cluster;
+        let desired = desire(&cluster, &intents, &self.place);
+        match round(&mut self.kernel, &desired, knowledge).await {
+            Ok((_, report)) => {
+                let released = self.let_go_of_the_lost(&report).await;
+                let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
+                let settled = Settled { page, segments, failures, cluster };
+                self.log(&settled.failures, &released);
+                settled
+            }
+            Err(error) => {
+                // What stood a moment ago stands as far as anybody can tell.
+                let segments = self.settled.borrow().segments.clone();
+                let settled = Settled { page, failures: vec![failure(None, None, &error)], segments, cluster };
+                self.log(&settled.failures, &BTreeSet::new());
+                settled
+            }
+        }
+    }
+
+    /// An endpoint whose namespace is gone is released: nobody else would tell.
+    async fn let_go_of_the_lost(&self, report: &Report) -> BTreeSet<EndpointId> {
+        let lost: BTreeSet<EndpointId> = report
+            .failed
+            .iter()
+            .filter_map(|(step, error)| match step {
+                Step::Segment(_, SegmentStep::CreatePort(id, port))
+                    if error.cause == Cause::Gone && !netns::is_alive(&port.netns) =>
+                {
+                    Some(*id)
+                }
+                _ => None,
+            })
+            .collect();
+        if lost.is_empty() {
+            return lost;
+        }
+        let ids: Vec<EndpointId> = lost.iter().copied().collect();
+        match self.local.call(move |local| local.detach(&ids)).await {
+            Ok(_) => {
+                tracing::info!(endpoints = ?lost, "released: their namespaces are gone");
+                lost
+            }
+            Err(error) => {
+                tracing::error!(%error, "endpoints whose namespaces are gone can't be released");
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// Logs what is new. That a container has ended is no failure.
+    fn log(&self, failures: &[Failure], released: &BTreeSet<EndpointId>) {
+        let known: BTreeSet<String> = self.settled.borrow().failures.iter().map(|f| f.message.clone()).collect();
+        let ended = |f: &Failure| f.endpoint.is_some_and(|id| released.contains(&id));
+        for failure in failures.iter().filter(|f| !known.contains(&f.message) && !ended(f)) {
+            tracing::warn!(network = ?failure.network, cause = %failure.cause, "{}", failure.message);
+        }
+    }
+}
+
+/// The segments whose bridges are there, and so the addresses that DNS is asked on. Whatever else is missing, names go on.
+fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAddr>> {
+    let undone = report.skipped.iter().chain(report.failed.iter().map(|(step, _)| step));
+    let carries = |step: &&Step| {
+        use SegmentStep::{Create, CreateBridge, UpdateBridge};
+        matches!(step, Step::Segment(_, Create | CreateBridge(_) | UpdateBridge(_)))
+    };
+    let fallen: BTreeSet<NetworkId> = undone.filter(carries).filter_map(Step::network).collect();
+    let standing = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));
+    standing.map(|(id, segment)| (*id, segment.bridge.addresses.iter().map(|a| a.address).collect())).collect()
+}
+
+fn failures(desired: &Desired, report: &Report) -> Vec<Failure> {
+    let of = |(step, error): &(Step, StepError)| {
+        let network = step.network();
+        let endpoint = network.and_then(|id| endpoint_of(step, desired.segments.get(&id)?));
+        failure(network, endpoint, error)
+    };
+    report.failed.iter().map(of).collect()
+}
+
+fn endpoint_of(step: &Step, segment: &overlay::desired::Segment) -> Option<EndpointId> {
+    match step {
+        Step::Segment(_, SegmentStep::CreatePort(id, _)) => Some(*id),
+        Step::Segment(_, SegmentStep::ConnectPort(port)) => {
+            segment.ports.iter().find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id)
+        }
+        _ => None,
+    }
+}
+
+fn failure(network: Option<NetworkId>, endpoint: Option<EndpointId>, error: &StepError) -> Failure {
+    let said = error.source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
+    Failure { network, endpoint, message: format!("{error}{said}"), cause: error.cause }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,247 @@
+//! A host with a real disk and a kernel in memory; what the others say is made by hand. The attacher's tests stand on it too.
+
+use std::sync::Mutex;
+
+use overlay::addr::Mac;
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::fake::FakeKernel;
+use overlay::host::HostInfo;
+use overlay::id::HostId;
+use overlay::intent::{Attachment, NetnsRef};
+use overlay::ledger::{Input, Outcome, Request};
+use overlay::network::{Name, Network, Range};
+
+use super::*;
+use crate::gossip;
+use crate::identity::Identity;
+use crate::store::tests::Scratch;
+use crate::view;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A kernel that several can get at.
+#[derive(Clone, Default)]
+pub(crate) struct Shared {
+    kernel: Arc<Mutex<FakeKernel>>,
+    /// How often it was looked at.
+    looks: Arc<Mutex<u32>>,
+    /// Can it not be looked at?
+    blind: Arc<Mutex<bool>>,
+}
+
+impl Shared {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut FakeKernel) -> T) -> T {
+        work(&mut self.kernel.lock().expect("no test panicked with it"))
+    }
+
+    fn looks(&self) -> u32 {
+        *self.looks.lock().expect("no test panicked with it")
+    }
+
+    fn blind(&self, blind: bool) {
+        *self.blind.lock().expect("no test panicked with it") = blind;
+    }
+}
+
+impl Kernel for Shared {
+    async fn observe(&mut self) -> Result<Observed, StepError> {
+        *self.looks.lock().expect("no test panicked with it") += 1;
+        if *self.blind.lock().expect("no test panicked with it") {
+            return Err(StepError { doing: "look".to_owned(), cause: Cause::Busy, source: None });
+        }
+        Ok(self.with(|kernel| kernel.state().clone()))
+    }
+
+    async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
+        // Nothing in memory ever waits.
+        let mut own = self.with(std::mem::take);
+        let results = own.apply(steps).await;
+        self.with(|kernel| *kernel = own);
+        results
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) local: local::Handle,
+    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) kernel: Shared,
+    pub(crate) reconciler: Handle,
+    news: watch::Sender<u64>,
+    _gossip: watch::Sender<Arc<gossip::View>>,
+    _scratch: Scratch,
+}
+
+impl Host {
+    pub(crate) fn start() -> Self {
+        let scratch = Scratch::new();
+        let (store, loaded) = scratch.open().expect("a new state");
+        let identity = Arc::new(loaded.identity.clone());
+        let me = identity.id();
+        let info = HostInfo {
+            name: label("alpha"),
+            vtep: [192, 0, 2, 1].into(),
+            vxlan_port: 4789,
+            peer: ([192, 0, 2, 1], 7946).into(),
+            underlay_mtu: 1500,
+            page: loaded.page,
+        };
+        let local = local::spawn(store, loaded, info).expect("nothing to put in order");
+        let view = gossip::View { synced: true, ..gossip::View::default() };
+        let (gossip, heard) = watch::channel(Arc::new(view));
+        let seen = view::spawn(me, heard, local.clone());
+        let kernel = Shared::default();
+        let (news, changes) = watch::channel(0);
+        let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+        let reconciler = start((kernel.clone(), changes), place, local.clone(), seen.clone());
+        Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _scratch: scratch }
+    }
+
+    pub(crate) async fn create(&self) -> Network {
+        let network = network(self.identity.id());
+        let input = Input::Create(network.clone());
+        self.local.call(move |local| local.step(&input)).await.expect("the disk takes it");
+        let id = network.id;
+        let mut seen = self.seen.clone();
+        let shown = seen.wait_for(|seen| seen.cluster.networks.contains_key(&id));
+        let _ = tokio::time::timeout(PATIENCE, shown).await.expect("the view follows");
+        network
+    }
+
+    /// An endpoint in a container; gives the page of its intent.
+    async fn attach(&self, network: &Network, number: u8, netns: NetnsRef) -> (Attachment, u64) {
+        let (id, name) = (EndpointId::from_bytes([number; 16]), label(&format!("web{number}")));
+        let request = Request {
+            network: network.id,
+            endpoint: id,
+            name: name.clone(),
+            address: None,
+            reachable: BTreeSet::new(),
+            asked: BTreeSet::new(),
+        };
+        let input = Input::Allocate(request);
+        let granted = self.local.call(move |local| local.step(&input)).await.expect("the disk takes it");
+        let Outcome::Granted { address, lease } = granted else { unreachable!("there is space") };
+        let endpoint = Endpoint {
+            id,
+            network: network.id,
+            name,
+            aliases: BTreeSet::new(),
+            addresses: vec![Assigned { address, lease }],
+            mac: Mac::of_address(address),
+            created: 2,
+        };
+        let attachment = Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name") };
+        let intent = attachment.clone();
+        let page = self.local.call(move |local| local.attach(intent)).await.expect("nothing speaks against it");
+        (attachment, page)
+    }
+
+    /// Waits until the reconciler's state is as wanted.
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Settled) -> bool) -> Arc<Settled> {
+        let mut settled = self.reconciler.settled.clone();
+        let waited = tokio::time::timeout(PATIENCE, settled.wait_for(|s| wanted(s))).await;
+        waited.expect(what).expect("the reconciler runs").clone()
+    }
+}
+
+pub(crate) fn label(text: &str) -> Name {
+    text.parse().expect("a label")
+}
+
+pub(crate) fn network(creator: HostId) -> Network {
+    let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
+    let id = NetworkId::from_bytes([1; 16]);
+    Network { id, name: label("net"), ranges: vec![range], created: 1, creator }
+}
+
+/// A container that this machine has not, but the kernel in memory may have.
+fn container(number: u8) -> NetnsRef {
+    NetnsRef { path: format!("/nowhere/{number}").into(), cookie: number.into() }
+}
+
+#[tokio::test]
+async fn a_settled_page_has_the_endpoints_of_that_page_in_the_kernel() {
+    let host = Host::start();
+    let network = host.create().await;
+    for number in 1..10 {
+        let netns = container(number);
+        host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+        let (attachment, page) = host.attach(&network, number, netns.clone()).await;
+        // Commits of the ledger alone come in between.
+        let give = Input::GiveAddress {
+            network: network.id,
+            to: HostId::from_bytes([9; 16]),
+            address: [172, 38, 9, number].into(),
+        };
+        host.local.call(move |local| local.step(&give)).await.expect("the disk takes it");
+        let settled = host.until("the page", |s| s.page >= page).await;
+        assert!(settled.failures.is_empty(), "{:?}", settled.failures);
+        assert!(host.kernel.with(|kernel| kernel.interfaces(&netns).contains(&attachment.ifname)), "{number}");
+        assert!(settled.segments.contains_key(&network.id));
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_namespace_is_gone_is_released() {
+    let host = Host::start();
+    let network = host.create().await;
+    let netns = container(1);
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (attachment, page) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+
+    host.kernel.with(|kernel| kernel.close_container(&netns));
+    host.news.send_modify(|n| *n += 1);
+    let mut kept = host.local.kept.clone();
+    let gone = kept.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
+    let page = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").page;
+    let settled = host.until("the page", |s| s.page >= page).await;
+    assert!(settled.failures.is_empty() && settled.segments.is_empty(), "its segment goes with it: {settled:?}");
+    assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));
+}
+
+#[tokio::test]
+async fn a_kernel_that_can_not_be_looked_at_for_a_moment_stops_no_dns() {
+    let host = Host::start();
+    let network = host.create().await;
+    let netns = container(1);
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (_, page) = host.attach(&network, 1, netns).await;
+    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.kernel.blind(true);
+    host.news.send_modify(|n| *n += 1);
+    let settled = host.until("the failure", |s| !s.failures.is_empty()).await;
+    assert!(settled.segments.contains_key(&network.id));
+    host.kernel.blind(false);
+    host.until("it sees again", |s| s.failures.is_empty()).await;
+}
+
+/// A step that fails half-way makes news of its own.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_makes_news_is_not_tried_again_at_once() {
+    let host = Host::start();
+    let network = host.create().await;
+    let netns = container(1);
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let news = host.news.clone();
+    host.kernel.with(|kernel| {
+        kernel.refuse(move |step| {
+            let fails = matches!(step, Step::Segment(_, SegmentStep::CreatePort(..)));
+            fails.then(|| {
+                news.send_modify(|n| *n += 1);
+                Cause::AlreadyExists
+            })
+        });
+    });
+    host.attach(&network, 1, netns).await;
+    host.until("the failure", |s| !s.failures.is_empty()).await;
+    let before = host.kernel.looks();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let looks = host.kernel.looks() - before;
+    assert!((3..=40).contains(&looks), "{looks} looks in ten seconds");
+    // And it is repaired by itself when it can be.
+    host.kernel.with(FakeKernel::refuse_nothing);
+    host.until("it is made", |s| s.failures.is_empty()).await;
+}

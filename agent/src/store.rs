@@ -1,0 +1,376 @@
+//! What this host keeps on disk: its identity, its ledger and its intents, in one redb file that is always whole.
+//!
+//! A commit is durable when it returns, or nothing of it has happened. The file belongs to one machine: copied to
+//! another one it is put aside, because two hosts must never hold the same leases. A damaged one is refused and left as
+//! it is: repaired, it would be an older ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::intent::{Attachment, Seat};
+use overlay::ledger::{Change, Ledger, Millis};
+use overlay::network::{BlockId, Network};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+
+use crate::convert::{Wire, WireError};
+use crate::identity::Identity;
+
+mod code;
+mod reserve;
+mod sound;
+
+use reserve::Reserve;
+
+type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const META: Table = Table::new("meta");
+const NETWORKS: Table = Table::new("networks");
+const BLOCKS: Table = Table::new("blocks");
+const ADDRESSES: Table = Table::new("addresses");
+const BOUND: Table = Table::new("bound");
+const RESTING: Table = Table::new("resting");
+const OUTBOX: Table = Table::new("outbox");
+const SEATS: Table = Table::new("seats");
+const ATTACHMENTS: Table = Table::new("attachments");
+const TOMBSTONES: Table = Table::new("tombstones");
+const PEERS: Table = Table::new("peers");
+
+/// All tables whose keys start with a network's id and that go with its account.
+const OF_ACCOUNT: [Table; 6] = [NETWORKS, BLOCKS, ADDRESSES, BOUND, RESTING, OUTBOX];
+const OTHERS: [Table; 5] = [META, SEATS, ATTACHMENTS, TOMBSTONES, PEERS];
+
+/// Why the state can't be had or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory can't be made, or the file can't be opened.
+    #[error("state directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the file.
+    #[error("state file {} is in use: is another overlayd running with the same --state-dir?", .0.display())]
+    InUse(PathBuf),
+    /// The file is damaged.
+    #[error(
+        "state file {} is corrupt ({what}): move it away and start again; this host then joins under a new identity, \
+         and what it held stays locked until the old one is forgotten",
+        path.display()
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Nothing was written.
+    #[error("state file {}: nothing was written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+}
+
+/// One durable change.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Of the ledger.
+    Ledger(Change),
+    /// This host has a seat in a network, or no more.
+    Seat(NetworkId, Option<Seat>),
+    /// An endpoint of this host.
+    Attach(Attachment),
+    /// It is gone.
+    Detach(EndpointId),
+    /// A network is deleted for good.
+    Tombstone(NetworkId),
+    /// Where the gossip of another host was last heard.
+    Peer(HostId, SocketAddr),
+}
+
+/// What was on disk.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Who this host is.
+    pub identity: Identity,
+    /// Its leases.
+    pub ledger: Ledger,
+    /// Its seats.
+    pub seats: BTreeMap<NetworkId, Seat>,
+    /// Its endpoints.
+    pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// Deleted networks.
+    pub tombstones: BTreeSet<NetworkId>,
+    /// Where to find the others.
+    pub peers: BTreeMap<HostId, SocketAddr>,
+    /// How many commits there were.
+    pub page: u64,
+    /// Set if the file was another machine's and was put aside here.
+    pub put_aside: Option<PathBuf>,
+}
+
+/// What tells one machine and one boot from another.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// `/etc/machine-id`, empty where there is none.
+    pub id: String,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot: String,
+    /// Milliseconds since boot.
+    pub now: Millis,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Store {
+    /// `None` after the disk failed: redb does not go on after that, so the file is opened again.
+    db: Option<Database>,
+    path: PathBuf,
+    page: u64,
+    reserve: Reserve,
+}
+
+impl Write {
+    /// Does it let go of something, so that it must be possible on a full disk?
+    fn gives_back(&self) -> bool {
+        match self {
+            Self::Detach(_) | Self::Seat(_, None) | Self::Tombstone(_) => true,
+            Self::Ledger(change) => {
+                matches!(change, Change::Close(_) | Change::Unbind(..) | Change::Rested(..) | Change::Unpost(..))
+            }
+            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(..) => false,
+        }
+    }
+}
+
+impl Store {
+    /// Opens the state of a host, or makes it with a new identity. The directory and the file are for their owner only:
+    /// the host's key is in there.
+    ///
+    /// # Errors
+    /// When the directory can't be used, or the file is another process's or damaged. Nothing is changed then.
+    pub fn open(dir: &Path, machine: &Machine) -> Result<(Self, Loaded), StoreError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
+        let path = dir.join("state.redb");
+        let (mut store, mut put_aside) = (Self::open_file(&path)?, None);
+        if store.meta("machine")?.is_some_and(|id| id != machine.id.as_bytes()) {
+            drop(store);
+            let aside = dir.join(format!("state.redb.other-machine-{}", machine.now));
+            let renamed = std::fs::rename(&path, &aside);
+            renamed.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
+            store = Self::open_file(&path)?;
+            put_aside = Some(aside);
+        }
+        let identity = store.identity(machine)?;
+        let mut loaded = store.load(identity)?;
+        loaded.put_aside = put_aside;
+        if store.meta("boot")?.as_deref() != Some(machine.boot.as_bytes()) {
+            let changes = loaded.ledger.rebooted(machine.now);
+            store.transact(|txn| {
+                changes.iter().try_for_each(|change| code::write(txn, &Write::Ledger(change.clone())))?;
+                put(txn, META, b"boot", machine.boot.as_bytes())
+            })?;
+            loaded.ledger.apply(&changes);
+        }
+        store.page = loaded.page;
+        store.reserve.refill();
+        Ok((store, loaded))
+    }
+
+    fn open_file(path: &Path) -> Result<Self, StoreError> {
+        let mut store =
+            Self { db: Some(open_db(path)?), path: path.to_owned(), page: 0, reserve: Reserve::beside(path) };
+        store.transact(|txn| {
+            let mut tables = OF_ACCOUNT.iter().chain(&OTHERS);
+            tables.try_for_each(|table| txn.open_table(*table).map(drop).map_err(redb::Error::from))
+        })?;
+        Ok(store)
+    }
+
+    /// Makes all of `writes` durable, or nothing. What only gives something back is written also when the disk is full.
+    ///
+    /// # Errors
+    /// When the disk is full or broken; then nothing was written.
+    pub fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
+        let page = match self.try_commit(writes) {
+            Err(_) if self.reserve.is_there() && writes.iter().all(Write::gives_back) => {
+                self.reserve.spend();
+                self.try_commit(writes)
+            }
+            tried => tried,
+        }?;
+        self.reserve.refill();
+        Ok(page)
+    }
+
+    fn try_commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
+        if self.db.is_none() && self.number("page")?.unwrap_or(0) != self.page {
+            return Err(self.corrupt(&"it has a commit that seemed to have failed"));
+        }
+        let page = self.page + 1;
+        let committed = self.transact(|txn| {
+            writes.iter().try_for_each(|write| code::write(txn, write))?;
+            put(txn, META, b"page", &page.to_be_bytes())
+        });
+        if let Err(error) = committed {
+            // The disk may have failed after the last byte: what counts is what is there.
+            if !matches!(self.number("page"), Ok(Some(there)) if there == page) {
+                return Err(error);
+            }
+        }
+        self.page = page;
+        Ok(page)
+    }
+
+    /// A gossip generation that this host never had: the time in milliseconds, or one more than the last.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn next_generation(&mut self, now_ms: u64) -> Result<u64, StoreError> {
+        let next = self.number("generation")?.map_or(now_ms, |last| now_ms.max(last + 1));
+        self.put_meta(&[("generation", &next.to_be_bytes())])?;
+        Ok(next)
+    }
+
+    fn identity(&mut self, machine: &Machine) -> Result<Identity, StoreError> {
+        if let Some(key) = self.meta("key")? {
+            return Identity::from_der(&key).map_err(|e| self.corrupt(&e));
+        }
+        let identity = Identity::generate();
+        self.put_meta(&[("key", &identity.to_der()), ("machine", machine.id.as_bytes())])?;
+        Ok(identity)
+    }
+
+    fn load(&mut self, identity: Identity) -> Result<Loaded, StoreError> {
+        let mut ledger = Ledger::new(identity.id());
+        for table in OF_ACCOUNT {
+            let changes = self.rows(table, |key, value| code::change(table, key, value))?;
+            ledger.apply(&changes);
+        }
+        Ok(Loaded {
+            ledger,
+            seats: self.rows(SEATS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
+            attachments: self.rows(ATTACHMENTS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
+            tombstones: self.rows(TOMBSTONES, |k, _| code::id(k))?.into_iter().collect(),
+            peers: self.rows(PEERS, |k, v| Ok((code::id(k)?, code::text(v)?)))?.into_iter().collect(),
+            page: self.number("page")?.unwrap_or(0),
+            put_aside: None,
+            identity,
+        })
+    }
+
+    fn rows<T>(
+        &mut self,
+        table: Table,
+        read: impl Fn(&[u8], &[u8]) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let table = self.read(|txn| txn.open_table(table).map_err(redb::Error::from))?;
+        let rows = table.iter().map_err(|e| self.corrupt(&e))?;
+        rows.map(|row| {
+            let (key, value) = row.map_err(|e| self.corrupt(&e))?;
+            read(key.value(), value.value()).map_err(|e| self.corrupt(&e))
+        })
+        .collect()
+    }
+
+    fn meta(&mut self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let table = self.read(|txn| txn.open_table(META).map_err(redb::Error::from))?;
+        let value = table.get(key.as_bytes()).map_err(|e| self.corrupt(&e))?;
+        Ok(value.map(|v| v.value().to_vec()))
+    }
+
+    fn number(&mut self, key: &str) -> Result<Option<u64>, StoreError> {
+        let Some(bytes) = self.meta(key)? else { return Ok(None) };
+        let bytes = bytes.try_into().map_err(|_| self.corrupt(&format!("`{key}` is not a number")))?;
+        Ok(Some(u64::from_be_bytes(bytes)))
+    }
+
+    fn put_meta(&mut self, entries: &[(&str, &[u8])]) -> Result<(), StoreError> {
+        self.transact(|txn| entries.iter().try_for_each(|(key, value)| put(txn, META, key.as_bytes(), value)))
+    }
+
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let attempt = |db: &Database| read(&db.begin_read()?);
+        attempt(self.db()?).map_err(|e| self.corrupt(&e))
+    }
+
+    fn transact(&mut self, write: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
+        let attempt = |db: &Database| {
+            let txn = db.begin_write()?;
+            write(&txn)?;
+            Ok(txn.commit()?)
+        };
+        attempt(self.db()?).map_err(|source| match source {
+            redb::Error::Corrupted(what) => self.corrupt(&what),
+            source => {
+                self.db = None;
+                StoreError::Write { path: self.path.clone(), source: Box::new(source) }
+            }
+        })
+    }
+
+    fn db(&mut self) -> Result<&Database, StoreError> {
+        let db = match self.db.take() {
+            Some(db) => db,
+            None => open_db(&self.path)?,
+        };
+        Ok(self.db.insert(db))
+    }
+
+    fn corrupt(&self, what: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Corrupt { path: self.path.clone(), what: what.to_string() }
+    }
+}
+
+/// Opens the file, or makes it, so that it is still there after a power failure.
+fn open_db(path: &Path) -> Result<Database, StoreError> {
+    let directory = |source| StoreError::Directory { path: path.to_owned(), source };
+    let corrupt = |what: String| StoreError::Corrupt { path: path.to_owned(), what };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(directory)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => return Err(directory(source)),
+    }
+    if file.metadata().map_err(directory)?.len() > 0 {
+        sound::check(&file).map_err(|error| match error {
+            sound::Unsound::Unreadable(source) => directory(source),
+            sound::Unsound::Damaged(what) => corrupt(what),
+        })?;
+    }
+    let db = Database::builder().create_file(file).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        DatabaseError::Storage(StorageError::Io(source)) => directory(source),
+        other => corrupt(other.to_string()),
+    })?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all()).map_err(directory)?;
+    Ok(db)
+}
+
+fn put(txn: &WriteTransaction, table: Table, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {
+    txn.open_table(table)?.insert(key, value)?;
+    Ok(())
+}
+
+fn delete(txn: &WriteTransaction, table: Table, key: &[u8]) -> Result<(), redb::Error> {
+    txn.open_table(table)?.remove(key)?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,392 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use overlay::addr::Mac;
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::id::Vni;
+use overlay::intent::NetnsRef;
+use overlay::ledger::{Input, Outcome, Request, Share};
+use overlay::network::Range;
+
+use super::*;
+
+/// A directory that goes with its test, also when that fails.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("overlay-store-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary directory can be made");
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("state.redb")
+    }
+
+    pub(crate) fn open(&self) -> Result<(Store, Loaded), StoreError> {
+        Store::open(&self.0, &machine("a", "boot 1", 1000))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What can't be removed is in the directory for such things.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Lets a store lose its disk.
+pub(crate) fn take_disk_away(store: &mut Store) {
+    store.db = None;
+    store.path = store.path.with_extension("away").join("state.redb");
+}
+
+/// Gives it back.
+pub(crate) fn bring_disk_back(store: &mut Store, scratch: &Scratch) {
+    store.path = scratch.file();
+}
+
+fn machine(id: &str, boot: &str, now: Millis) -> Machine {
+    Machine { id: id.to_owned(), boot: boot.to_owned(), now }
+}
+
+fn network(number: u8, creator: HostId) -> Network {
+    let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
+    let name = format!("net{number}").parse().expect("a label");
+    Network { id: NetworkId::from_bytes([number; 16]), name, ranges: vec![range], created: 1, creator }
+}
+
+fn attachment(number: u8, network: NetworkId) -> Attachment {
+    let address = IpAddr::from([172, 38, 1, number]);
+    let endpoint = Endpoint {
+        id: EndpointId::from_bytes([number; 16]),
+        network,
+        name: format!("web{number}").parse().expect("a label"),
+        aliases: BTreeSet::new(),
+        addresses: vec![Assigned { address, lease: Default::default() }],
+        mac: Mac::of_address(address),
+        created: 2,
+    };
+    let netns = NetnsRef { path: format!("/run/netns/{number}").into(), cookie: number.into() };
+    Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name") }
+}
+
+fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {
+    let (endpoint, name) = (EndpointId::from_bytes([number; 16]), format!("web{number}").parse().expect("a label"));
+    Input::Allocate(Request { network, endpoint, name, address, reachable: [].into(), asked: [].into() })
+}
+
+/// What a host lives through in a while: the ledger has something in every table then.
+fn live(store: &mut Store, ledger: &mut Ledger) {
+    let (me, other) = (ledger.me(), HostId::from_bytes([9; 16]));
+    let (own, old) = (network(1, me), network(2, me));
+    let address = |last| Some(IpAddr::from([172, 38, 1, last]));
+    let inputs = [
+        Input::Create(own.clone()),
+        Input::Create(old.clone()),
+        allocate(own.id, 1, address(1)),
+        allocate(own.id, 2, address(2)),
+        Input::Release {
+            network: own.id,
+            endpoint: EndpointId::from_bytes([2; 16]),
+            name: "web2".parse().expect("a label"),
+        },
+        Input::GiveAddress { network: own.id, to: other, address: IpAddr::from([172, 38, 1, 3]) },
+        Input::GiveSpace { network: own.id, to: other, share: Share::Quarter },
+        allocate(old.id, 1, address(1)),
+        Input::GiveSpace { network: old.id, to: other, share: Share::Half },
+    ];
+    for input in inputs {
+        let step = ledger.step(&input, 1000);
+        assert!(!matches!(step.outcome, Outcome::Denied(_)), "{input:?}: {:?}", step.outcome);
+        let writes: Vec<Write> = step.changes.iter().cloned().map(Write::Ledger).collect();
+        store.commit(&writes).expect("the disk takes it");
+        ledger.apply(&step.changes);
+    }
+    let account = &ledger.accounts()[&own.id];
+    let full = !account.bound.is_empty() && !account.resting.is_empty() && !account.addresses.is_empty();
+    assert!(full && !account.outbox.is_empty(), "every table has rows");
+}
+
+#[test]
+fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    let mut ledger = loaded.ledger;
+    live(&mut store, &mut ledger);
+    let id = NetworkId::from_bytes([1; 16]);
+    let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
+    let (kept, gone) = (attachment(1, id), attachment(2, id));
+    let (peer, address) = (HostId::from_bytes([9; 16]), SocketAddr::from(([192, 0, 2, 1], 7946)));
+    store.commit(&[
+        Write::Seat(id, Some(seat)),
+        Write::Seat(NetworkId::from_bytes([2; 16]), Some(seat)),
+        Write::Attach(kept.clone()),
+        Write::Attach(gone.clone()),
+        Write::Tombstone(NetworkId::from_bytes([3; 16])),
+        Write::Peer(peer, address),
+    ])?;
+    let last = [Write::Detach(gone.endpoint.id), Write::Seat(NetworkId::from_bytes([2; 16]), None)];
+    let page = store.commit(&last)?;
+    drop(store);
+
+    let (_, again) = scratch.open()?;
+    assert_eq!(again.ledger, ledger);
+    assert_eq!(again.identity.id(), loaded.identity.id());
+    assert_eq!(again.seats, [(id, seat)].into());
+    assert_eq!(again.attachments, [(kept.endpoint.id, kept)].into());
+    assert_eq!(again.tombstones, [NetworkId::from_bytes([3; 16])].into());
+    assert_eq!(again.peers, [(peer, address)].into());
+    assert_eq!(again.page, page);
+    assert_eq!(again.put_aside, None);
+    Ok(())
+}
+
+#[test]
+fn the_page_grows_by_one_with_each_commit_and_goes_on_after_opening_again() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    assert_eq!(loaded.page, 0);
+    assert_eq!((store.commit(&[])?, store.commit(&[])?), (1, 2));
+    drop(store);
+    let (mut store, loaded) = scratch.open()?;
+    assert_eq!((loaded.page, store.commit(&[])?), (2, 3));
+    Ok(())
+}
+
+#[test]
+fn no_generation_comes_twice_also_when_the_clock_goes_back() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, _) = scratch.open()?;
+    assert_eq!((store.next_generation(5000)?, store.next_generation(5000)?), (5000, 5001));
+    drop(store);
+    let (mut store, _) = scratch.open()?;
+    assert_eq!((store.next_generation(10)?, store.next_generation(9000)?), (5002, 9000));
+    Ok(())
+}
+
+#[test]
+fn closing_a_network_removes_its_rows_and_nobody_elses() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    let mut ledger = loaded.ledger;
+    live(&mut store, &mut ledger);
+    let closed = NetworkId::from_bytes([1; 16]);
+    store.commit(&[Write::Ledger(Change::Close(closed))])?;
+    ledger.apply(&[Change::Close(closed)]);
+    for table in OF_ACCOUNT {
+        let left = store.rows(table, |key, _| Ok(key.starts_with(closed.as_bytes())))?;
+        assert!(!left.contains(&true), "{table}");
+    }
+    assert!(!ledger.accounts().is_empty());
+    drop(store);
+    assert_eq!(scratch.open()?.1.ledger, ledger);
+    Ok(())
+}
+
+#[test]
+fn two_daemons_do_not_share_a_directory() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let first = scratch.open()?;
+    let second = scratch.open().map(drop);
+    assert!(matches!(&second, Err(StoreError::InUse(path)) if *path == scratch.file()), "{second:?}");
+    drop(first);
+    scratch.open().map(drop)
+}
+
+#[test]
+fn the_key_of_the_host_is_for_the_owner_only() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("made");
+    let _open = Store::open(&dir, &machine("a", "boot 1", 1000))?;
+    let mode = |path: &Path| fs::metadata(path).map(|m| m.permissions().mode() & 0o777).ok();
+    assert_eq!((mode(&dir), mode(&dir.join("state.redb"))), (Some(0o700), Some(0o600)));
+    Ok(())
+}
+
+#[test]
+fn the_state_of_another_machine_is_put_aside_whole() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    let mut ledger = loaded.ledger;
+    live(&mut store, &mut ledger);
+    drop(store);
+
+    let (store, other) = Store::open(&scratch.0, &machine("b", "boot 7", 500))?;
+    assert_ne!(other.identity.id(), loaded.identity.id());
+    assert!(other.ledger.accounts().is_empty() && other.page == 0);
+    let aside = other.put_aside.expect("it says where");
+    drop(store);
+    fs::rename(aside, scratch.file()).expect("it is there");
+    assert_eq!(scratch.open()?.1.ledger, ledger);
+    Ok(())
+}
+
+#[test]
+fn after_a_reboot_rests_start_again_by_the_new_clock() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    let mut ledger = loaded.ledger;
+    live(&mut store, &mut ledger);
+    drop(store);
+    let since = |loaded: &Loaded| {
+        let resting = loaded.ledger.accounts().values().flat_map(|a| a.resting.values().map(|rest| rest.since));
+        resting.collect::<Vec<_>>()
+    };
+    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 1", 9000))?.1), [1000], "no reboot");
+    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 2", 7))?.1), [7]);
+    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 2", 50))?.1), [7], "it is kept");
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_can_not_be_used_is_named() {
+    let scratch = Scratch::new();
+    let file = scratch.0.join("file");
+    fs::write(&file, "").expect("a file");
+    let error =
+        Store::open(&file.join("dir"), &machine("a", "boot 1", 1)).map(drop).expect_err("a file is no directory");
+    assert!(matches!(error, StoreError::Directory { .. }), "{error}");
+    assert!(error.to_string().starts_with(&format!("state directory {}", file.display())), "{error}");
+}
+
+/// The bytes of a file that has lived.
+fn lived(scratch: &Scratch) -> Vec<u8> {
+    let (mut store, loaded) = scratch.open().expect("a new one");
+    live(&mut store, &mut { loaded.ledger });
+    drop(store);
+    fs::read(scratch.file()).expect("it is there")
+}
+
+/// Refused, and the file is as it was.
+fn assert_refused(scratch: &Scratch, bytes: &[u8], what: &str) {
+    fs::write(scratch.file(), bytes).expect("it can be written");
+    assert_corrupt(scratch, what);
+    assert!(fs::read(scratch.file()).expect("it is there") == bytes, "{what}: the file was changed");
+}
+
+/// Refused with one line that names the file and says what to do.
+fn assert_corrupt(scratch: &Scratch, what: &str) {
+    let error = scratch.open().map(drop).expect_err(what);
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{what}: {error}");
+    let line = error.to_string();
+    let whole = line.contains(&scratch.file().display().to_string()) && line.contains("move it away");
+    assert!(whole && !line.contains('\n'), "{what}: {line}");
+}
+
+#[test]
+fn what_is_no_state_file_is_refused_and_left_as_it_is() {
+    let scratch = Scratch::new();
+    assert_refused(&scratch, b"not a database at all", "a text");
+    assert_refused(&scratch, &[0; 4096], "zeros");
+    assert_refused(&scratch, &[0xff; 100_000], "ones");
+}
+
+#[test]
+fn a_truncated_file_is_refused_and_left_as_it_is() {
+    let scratch = Scratch::new();
+    let whole = lived(&scratch);
+    for len in [1, 64, 511, 4096, whole.len() / 2, whole.len() - 4096, whole.len() - 1] {
+        assert_refused(&scratch, &whole[..len], &format!("the first {len} of {} bytes", whole.len()));
+    }
+}
+
+/// Wherever a bit flips: what is opened is what was written, or it is refused.
+#[test]
+fn a_flipped_bit_is_noticed_or_without_meaning() {
+    let scratch = Scratch::new();
+    let whole = lived(&scratch);
+    let (_, before) = scratch.open().expect("a whole file");
+    let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
+    let mut refused = 0;
+    // A third of the header, and a sample of all else that is not empty.
+    for at in (0..320).step_by(3).chain(used.iter().copied().step_by(used.len() / 60)) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(scratch.file(), &bytes).expect("it can be written");
+        match scratch.open() {
+            Ok((_, after)) => {
+                assert_eq!(after.ledger, before.ledger, "byte {at}");
+                assert_eq!((after.identity.id(), after.page), (before.identity.id(), before.page), "byte {at}");
+            }
+            Err(StoreError::Corrupt { .. }) => refused += 1,
+            Err(other) => unreachable!("byte {at}: {other}"),
+        }
+    }
+    assert!(refused > 30, "most of it has meaning: {refused}");
+}
+
+#[test]
+fn a_row_that_says_nothing_sensible_is_refused() {
+    for (table, key) in [(BLOCKS, &[1_u8; 19][..]), (NETWORKS, &[1; 3]), (PEERS, &[1; 16]), (META, b"page")] {
+        let scratch = Scratch::new();
+        let (mut store, _) = scratch.open().expect("a new one");
+        store.transact(|txn| put(txn, table, key, b"\xff\xff\xff")).expect("it takes any row");
+        drop(store);
+        assert_corrupt(&scratch, &table.to_string());
+    }
+}
+
+/// A disk of its own for the thread that calls, of so many bytes; `false` if this process may not mount.
+fn mount_disk(at: &Path, bytes: usize) -> bool {
+    let private = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(format!("size={bytes}").as_str()))
+    };
+    private().is_ok()
+}
+
+#[test]
+fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
+    // On a thread of its own: a mount namespace is the thread's.
+    let scratch = Scratch::new();
+    let test = || {
+        if !mount_disk(&scratch.0, 8 << 20) {
+            eprintln!("not tried: this user may not mount");
+            return;
+        }
+        let (mut store, _) = scratch.open().expect("there is space for a new one");
+        let id = NetworkId::from_bytes([1; 16]);
+        let many = |round: u64| {
+            (0..200).map(move |n| {
+                let mut attachment = attachment(1, id);
+                attachment.endpoint.id = EndpointId::from_bytes((u128::from(round) << 64 | n).to_be_bytes());
+                Write::Attach(attachment)
+            })
+        };
+        let mut written = 0;
+        let error = loop {
+            match store.commit(&many(written).collect::<Vec<_>>()) {
+                Ok(_) => written += 1,
+                Err(error) => break error,
+            }
+            assert!(written < 10_000, "the disk is never full");
+        };
+        assert!(error.to_string().contains("nothing was written"), "{error}");
+        let page = store.page;
+        assert_eq!(page, written, "what failed does not count");
+        assert!(page > 1, "there was space for some");
+
+        let detach: Vec<Write> = many(0)
+            .filter_map(|w| match w {
+                Write::Attach(a) => Some(Write::Detach(a.endpoint.id)),
+                _ => None,
+            })
+            .collect();
+        for (n, one) in (1..).zip(detach.chunks(4)) {
+            assert_eq!(store.commit(one).map_err(|e| e.to_string()), Ok(page + n), "a release is written");
+        }
+        drop(store);
+        let (_, loaded) = scratch.open().expect("the file is whole");
+        assert_eq!(loaded.page, page + 50);
+        assert_eq!(loaded.attachments.len() as u64, 200 * (written - 1));
+    };
+    std::thread::scope(|scope| scope.spawn(test).join()).expect("the test's thread");
+}

@@ -108,8 +108,8 @@ fn find_reverse(networks: &[&Names], reverse: &Reverse) -> Found {
 }
 
 fn pointer(names: &Names, address: IpAddr) -> Option<Found> {
-    let labels = [names.owner(address)?.as_str().as_bytes(), names.shown().as_bytes()];
-    Some(Found::Pointer(DnsName::from_labels(labels).expect("two labels of at most 72 bytes make a name")))
+    let labels = [names.owner(address)?.as_str().as_bytes(), names.label().as_bytes()];
+    Some(Found::Pointer(DnsName::from_labels(labels).expect("two labels of at most 63 bytes make a name")))
 }
 
 /// The network that a last label means. What people see comes first: a doubled name belongs to one network only.

@@ -12,6 +12,9 @@ use overlay::host::Liveness;
 use overlay::id::NetworkId;
 use overlay::network::Name;
 
+/// Bytes in the longest label (RFC 1035, section 2.3.4).
+const LONGEST_LABEL: usize = 63;
+
 /// The names of all networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone {
@@ -73,9 +76,10 @@ impl Names {
         Self { shown: view.shown_name(), name: view.network.name.clone(), subnets, addresses, owners }
     }
 
-    /// What people see as the network's name: one label, the last of the names in it.
-    pub fn shown(&self) -> &str {
-        &self.shown
+    /// The last label of the names in the network: what people see as its name. A doubled name with a mark of its own
+    /// may be too long for a label; then it is the plain one, which those in the network can resolve as well.
+    pub fn label(&self) -> &str {
+        if self.shown.len() <= LONGEST_LABEL { &self.shown } else { self.name.as_str() }
     }
 
     /// Is this label what people see as the network's name?

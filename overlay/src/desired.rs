@@ -262,12 +262,19 @@ pub fn port_ifname(endpoint: EndpointId) -> IfName {
 fn host_table(vxlan_port: u16) -> Table {
     let ours = || "ovu*".to_owned();
     let transit = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("the transit range is IPv4");
-    let untracked = || vec![Rule::new([Match::UdpTo(vxlan_port)], Verdict::NoTrack)];
+    // VXLAN trusts whoever sends to its socket (RFC 7348, section 7): a container must reach no host's, here or elsewhere,
+    // or it could put frames into any network. Before all else, since what is let through here is let through for good.
+    let forged = Rule::new([Match::In(ours()), Match::UdpTo(vxlan_port)], Verdict::Drop);
+    // Tracking tunnel packets costs time and drops some under load.
+    let untracked = Rule::new([Match::UdpTo(vxlan_port)], Verdict::NoTrack);
     Table {
         chains: vec![
-            // Tracking tunnel packets costs time and drops some under load.
-            Chain { name: "prerouting", hook: "type filter hook prerouting priority raw", rules: untracked() },
-            Chain { name: "output", hook: "type filter hook output priority raw", rules: untracked() },
+            Chain {
+                name: "prerouting",
+                hook: "type filter hook prerouting priority raw",
+                rules: vec![forged, untracked.clone()],
+            },
+            Chain { name: "output", hook: "type filter hook output priority raw", rules: vec![untracked] },
             Chain {
                 name: "forward",
                 hook: "type filter hook forward priority filter",

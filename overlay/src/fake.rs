@@ -65,6 +65,8 @@ pub enum Harm {
     DeletePort(NetworkId, IfName),
     /// Takes a port off the bridge.
     DetachPort(NetworkId, IfName),
+    /// Gives a port's end in the segment an MTU of 1280 bytes.
+    NarrowPort(NetworkId, IfName),
     /// Takes the mark off a port: as if its making had been killed just before its end.
     Unmark(NetworkId, IfName),
     /// Deletes both rows of a MAC.
@@ -162,6 +164,7 @@ impl FakeKernel {
             | Harm::DeleteUplink(network)
             | Harm::DeleteDefaultRoute(network)
             | Harm::DetachPort(network, _)
+            | Harm::NarrowPort(network, _)
             | Harm::Unmark(network, _)
             | Harm::DeleteRemote(network, _)
             | Harm::DeleteBridgeRow(network, _)
@@ -188,6 +191,7 @@ impl FakeKernel {
             Step::Segment(id, SegmentStep::CreateTunnel(tunnel)) => self.create_tunnel(*id, *tunnel)?,
             Step::Segment(id, SegmentStep::ConnectTunnel { mtu }) => self.connect_tunnel(*id, *mtu)?,
             Step::Segment(id, SegmentStep::CreatePort(endpoint, port)) => self.create_port(*id, *endpoint, port)?,
+            Step::Segment(id, SegmentStep::UpdatePort(port)) => self.update_port(*id, port)?,
             Step::Segment(id, SegmentStep::DeletePort(ifname)) => {
                 self.segment(*id)?;
                 self.delete_port(*id, ifname);
@@ -249,8 +253,18 @@ impl FakeKernel {
         self.delete_port(id, &port.host_ifname);
         let container = self.containers.get_mut(&port.netns).ok_or(Cause::Gone)?;
         container.insert(port.ifname.clone(), ours);
-        let made = ObservedPort { endpoint: Some(endpoint), connected: None };
+        let made = ObservedPort { endpoint: Some(endpoint), mtu: port.mtu, connected: None };
         self.segment(id)?.ports.insert(port.host_ifname.clone(), made);
+        Ok(())
+    }
+
+    fn update_port(&mut self, id: NetworkId, port: &Port) -> Result<(), Cause> {
+        let ours = Owner::Port(id, port.host_ifname.clone());
+        let container = self.containers.get(&port.netns).ok_or(Cause::Gone)?;
+        if !container.values().any(|owner| *owner == ours) {
+            return Err(Cause::Gone);
+        }
+        self.segment(id)?.ports.get_mut(&port.host_ifname).ok_or(Cause::Gone)?.mtu = port.mtu;
         Ok(())
     }
 
@@ -309,6 +323,7 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
         | SegmentStep::CreateTunnel(_)
         | SegmentStep::ConnectTunnel { .. }
         | SegmentStep::CreatePort(..)
+        | SegmentStep::UpdatePort(_)
         | SegmentStep::DeletePort(_) => {}
     }
     Ok(())
@@ -363,6 +378,9 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
         Harm::DeleteUplink(_) | Harm::DeleteDefaultRoute(_) => segment.uplink = None,
         Harm::DetachPort(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.connected = None);
+        }
+        Harm::NarrowPort(_, ifname) => {
+            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.mtu = 1280);
         }
         Harm::Unmark(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.endpoint = None);

@@ -17,6 +17,7 @@ mod look;
 mod neigh;
 pub mod netns;
 mod nft;
+mod patience;
 mod port;
 pub mod preflight;
 mod rows;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use self::error::OrDoing;
 use self::inside::Inside;
 use self::netns::NetnsError;
+use self::patience::within;
 use self::watch::Changes;
 use crate::desired::uplink_ifname;
 use crate::id::NetworkId;
@@ -55,6 +57,8 @@ pub struct RealKernel {
     segments: BTreeMap<NetworkId, Inside>,
     /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
     lost: Vec<Inside>,
+    /// A socket may have broken, or hold the answer to a question that was given up: the next look opens others.
+    stale: bool,
     changes: Changes,
 }
 
@@ -73,7 +77,7 @@ impl RealKernel {
             netns::remove(&path).or_doing(doing)?;
         }
         let host = Inside::host(&changes).or_doing(|| "look into the host's network namespace")?;
-        Ok(Self { netns_dir, host, segments: BTreeMap::new(), lost: Vec::new(), changes })
+        Ok(Self { netns_dir, host, segments: BTreeMap::new(), lost: Vec::new(), stale: false, changes })
     }
 
     /// Counts up whenever something of ours may have changed; also by our own doing.
@@ -84,6 +88,14 @@ impl RealKernel {
     /// Where a network's namespace is, if this host has one.
     pub fn netns_path(&self, network: NetworkId) -> PathBuf {
         self.netns_dir.join(network.to_string())
+    }
+
+    /// Opens other sockets in all the namespaces. The host's is the one that it always was: it is kept open.
+    fn renew(&mut self) -> Result<(), StepError> {
+        self.host.renew_host(&self.changes).or_doing(|| "look into the host's network namespace")?;
+        self.segments.clear();
+        self.stale = false;
+        Ok(())
     }
 
     /// Opens what is new, and closes what is gone.
@@ -110,11 +122,16 @@ impl RealKernel {
     }
 
     async fn look(&mut self) -> Result<Observed, StepError> {
+        if self.stale {
+            self.renew()?;
+        }
         self.refresh()?;
-        let firewall = self.host.rules.marks().await.or_doing(|| "look at the rules of the host")?;
+        let doing = || "look at the rules of the host";
+        let firewall = within(doing, async { self.host.rules.marks().await.or_doing(doing) }).await?;
         let mut observed = Observed { forwarding: look::forwarding(&self.host)?, firewall, ..Observed::default() };
         for (id, inside) in &mut self.segments {
-            let segment = look::segment(&self.host, inside, &uplink_ifname(*id)).await?;
+            let doing = || format!("look into the segment {}", id.short());
+            let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
             observed.segments.insert(*id, segment);
         }
         Ok(observed)
@@ -175,6 +192,7 @@ impl RealKernel {
                 .or_doing(|| format!("remove the tunnel {}", segment::TUNNEL)),
             SegmentStep::CreateUplink(uplink) => segment::create_uplink(&self.host, inside, uplink).await,
             SegmentStep::CreatePort(endpoint, port) => port::create(inside, *endpoint, port).await,
+            SegmentStep::UpdatePort(port) => port::update(route, port).await,
             SegmentStep::ConnectPort(port) => port::connect(route, port).await,
             SegmentStep::DeletePort(ifname) => port::delete(route, ifname).await,
             // Rows are written by `rows`, and the namespace itself is not a thing in it.
@@ -197,16 +215,14 @@ impl RealKernel {
 impl Kernel for RealKernel {
     async fn observe(&mut self) -> Result<Observed, StepError> {
         let seen = self.look().await;
-        if seen.is_err() {
-            // Perhaps a socket broke: the next look opens others.
-            self.segments.clear();
-        }
+        self.stale |= seen.is_err();
         seen
     }
 
     async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
         for inside in std::mem::take(&mut self.lost) {
-            if segment::clear(&inside).await.is_err() {
+            let doing = || format!("clear the namespace {}", inside.netns.path().display());
+            if within(doing, segment::clear(&inside)).await.is_err() {
                 self.lost.push(inside);
             }
         }
@@ -219,11 +235,12 @@ impl Kernel for RealKernel {
                 },
                 _ => {
                     for step in run {
-                        results.push(self.execute(step).await);
+                        results.push(within(|| step.to_string(), self.execute(step)).await);
                     }
                 }
             }
         }
+        self.stale |= results.iter().any(|result| matches!(result, Err(error) if error.cause == Cause::Busy));
         results
     }
 }

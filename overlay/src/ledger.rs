@@ -325,6 +325,15 @@ impl Ledger {
         rests.map(|(id, address, rest)| Change::Unbind(id, address, Rest { since: now, ..rest.clone() })).collect()
     }
 
+    /// Endpoints of this host that are not in use came to nothing before anybody heard of them: their addresses rest, for
+    /// no name. To be made durable, and applied.
+    #[must_use = "the addresses are taken until this is written"]
+    pub fn release_unused(&self, is_used: impl Fn(EndpointId) -> bool, now: Millis) -> Vec<Change> {
+        let bound = self.accounts.iter().flat_map(|(id, a)| a.bound.iter().map(|(address, e)| (*id, *address, *e)));
+        let unused = bound.filter(|(.., endpoint)| !is_used(*endpoint));
+        unused.map(|(id, address, _)| Change::Unbind(id, address, Rest { name: None, since: now })).collect()
+    }
+
     /// What this host says of its leases to the others.
     pub fn holding(
         &self,

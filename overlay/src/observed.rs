@@ -70,6 +70,8 @@ pub struct ObservedTunnel {
 pub struct ObservedPort {
     /// The endpoint, if its container's end was once completely set up; `None` after a failure half-way.
     pub endpoint: Option<EndpointId>,
+    /// Its MTU in bytes; the container's end was given the same before.
+    pub mtu: u32,
     /// Up, a port of the bridge, not learning, no unknown frames flooded to it, and with this MAC as its only entry.
     pub connected: Option<Mac>,
 }

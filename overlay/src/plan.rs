@@ -64,6 +64,8 @@ pub enum SegmentStep {
     CreateUplink(Uplink),
     /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
     CreatePort(EndpointId, Port),
+    /// Give both ends of a pair the port's MTU, the container's first: what is seen of it is the other one's.
+    UpdatePort(Port),
     /// Make the port one of the bridge's, with the container's MAC as its only entry, and up.
     ConnectPort(Port),
     /// Remove a veth pair.
@@ -167,8 +169,10 @@ fn make_devices(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentS
 fn make_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
     for (id, port) in &want.ports {
         let seen = have.ports.get(&port.host_ifname).filter(|p| p.endpoint == Some(*id));
-        if seen.is_none() {
-            steps.push(SegmentStep::CreatePort(*id, port.clone()));
+        match seen {
+            None => steps.push(SegmentStep::CreatePort(*id, port.clone())),
+            Some(seen) if seen.mtu != port.mtu => steps.push(SegmentStep::UpdatePort(port.clone())),
+            Some(_) => {}
         }
         if have.bridge.is_none() || seen.is_none_or(|p| p.connected != Some(port.mac)) {
             steps.push(SegmentStep::ConnectPort(port.clone()));
@@ -210,6 +214,7 @@ impl fmt::Display for SegmentStep {
             Self::DeleteTunnel => f.write_str("remove the tunnel"),
             Self::CreateUplink(uplink) => write!(f, "make the uplink {}", uplink.host_ifname),
             Self::CreatePort(_, port) => write!(f, "make {} in {}", port.ifname, port.netns.path.display()),
+            Self::UpdatePort(port) => write!(f, "set the MTU of {} in {}", port.ifname, port.netns.path.display()),
             Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),
             Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
             Self::PutRemote(mac, remote) => write!(f, "point {mac} at {}", remote.vtep),

@@ -135,6 +135,21 @@ fn a_doubled_network_name_works_inside_both_and_is_shown_with_the_id() {
 }
 
 #[test]
+fn a_doubled_name_that_is_too_long_with_its_mark_is_told_without() {
+    let long = "b".repeat(63);
+    let mut view = network(2, &long, &[endpoint(&"w".repeat(63), "172.38.0.67")]);
+    view.shadowed = true;
+    let zone = Zone::build(&cluster([view]));
+    let told = |name: &str, kind| match answer(&zone, &asker(2), &question(name, kind), 1) {
+        Answer::Records(records) => plain(&records[0].data),
+        other => format!("{other:?}"),
+    };
+    let name = told("67.0.38.172.in-addr.arpa", RecordType::PTR);
+    assert_eq!(name, format!("{}.{long}.", "w".repeat(63)));
+    assert_eq!(told(&name, RecordType::A), "172.38.0.67", "and that leads back");
+}
+
+#[test]
 fn every_order_of_addresses_comes_up() {
     let endpoints =
         ["172.38.0.11", "172.38.0.12", "172.38.0.13"].map(|a| endpoint(&a.replace('.', "-"), a).alias("db"));

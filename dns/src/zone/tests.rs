@@ -71,7 +71,7 @@ fn an_asker_is_in_the_network_that_it_asked_in_whatever_its_address() {
     let zone = Zone::build(&cluster([network(1, "blue", &[]), network(2, "red", &[])]));
     for address in ["172.38.0.1", "172.38.0.99", "10.0.0.1"] {
         let asker = Asker { network: network_id(2), address: parsed(address) };
-        assert_eq!(zone.networks_of(&asker).map(Names::shown).collect::<Vec<_>>(), ["red"]);
+        assert_eq!(zone.networks_of(&asker).map(Names::label).collect::<Vec<_>>(), ["red"]);
     }
     assert_eq!(zone.networks_of(&asker(3)).count(), 0);
 }

@@ -289,6 +289,14 @@ fn a_port_has_its_addresses_with_the_length_of_the_subnet_and_the_gateway_as_its
 }
 
 #[test]
+fn a_container_reaches_the_tunnel_of_no_host() {
+    let table = desire(&Cluster::default(), &Intents::default(), &place()).firewall;
+    let raw = table.chains.iter().find(|chain| chain.hook.contains("prerouting")).expect("where packets come in");
+    let from_a_container = [Match::In("ovu*".to_owned()), Match::UdpTo(place().vxlan_port)];
+    assert_eq!(raw.rules.first(), Some(&Rule::new(from_a_container, Verdict::Drop)));
+}
+
+#[test]
 fn transit_links_stay_in_their_range() {
     let range = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("an IPv4 range");
     for transit in [0, 1, Seat::TRANSIT_LINKS - 1] {

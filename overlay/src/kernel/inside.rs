@@ -23,7 +23,14 @@ impl Inside {
     pub(super) fn host(changes: &Changes) -> Result<Self, NetnsError> {
         let netns = Netns::current()?;
         let watcher = Watcher::of_host(&netns, changes)?;
-        Self::new(netns, watcher, Answered::default())
+        Self::new(Arc::new(netns), watcher, Answered::default())
+    }
+
+    /// Opens other sockets in the host's namespace, wherever the calling thread is.
+    pub(super) fn renew_host(&mut self, changes: &Changes) -> Result<(), NetnsError> {
+        let watcher = Watcher::of_host(&self.netns, changes)?;
+        *self = Self::new(Arc::clone(&self.netns), watcher, Answered::default())?;
+        Ok(())
     }
 
     /// The segment whose namespace is kept at `path`.
@@ -35,12 +42,12 @@ impl Inside {
     pub(super) fn made(netns: Netns, changes: &Changes) -> Result<Self, NetnsError> {
         let answered = Answered::default();
         let watcher = Watcher::of_segment(&netns, changes, &answered)?;
-        Self::new(netns, watcher, answered)
+        Self::new(Arc::new(netns), watcher, answered)
     }
 
-    fn new(netns: Netns, watcher: Watcher, answered: Answered) -> Result<Self, NetnsError> {
+    fn new(netns: Arc<Netns>, watcher: Watcher, answered: Answered) -> Result<Self, NetnsError> {
         let route = netns::connect(&netns)?;
         let rules = Reader::open(&netns)?;
-        Ok(Self { netns: Arc::new(netns), route, rules, answered, _watcher: watcher })
+        Ok(Self { netns, route, rules, answered, _watcher: watcher })
     }
 }

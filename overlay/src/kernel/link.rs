@@ -120,6 +120,11 @@ pub(super) async fn set_up(route: &Handle, index: u32) -> Result<(), Error> {
     route.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await
 }
 
+/// Sets a link's MTU, in bytes.
+pub(super) async fn set_mtu(route: &Handle, index: u32, mtu: u32) -> Result<(), Error> {
+    route.link().change(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute().await
+}
+
 /// Makes a link a port of a bridge that treats frames like this.
 pub(super) async fn enslave(route: &Handle, link: u32, bridge: u32, flags: PortFlags) -> Result<(), Error> {
     route.link().change(LinkUnspec::new_with_index(link).controller(bridge).build()).execute().await?;

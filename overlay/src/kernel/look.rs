@@ -90,8 +90,8 @@ fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfNa
         _ => None,
     };
     let in_place = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::CONTAINER;
-    let port =
-        ObservedPort { endpoint: link.alias.as_deref().and_then(port::marked), connected: only.filter(|_| in_place) };
+    let endpoint = link.alias.as_deref().and_then(port::marked);
+    let port = ObservedPort { endpoint, mtu: link.mtu, connected: only.filter(|_| in_place) };
     Some((link.name.parse().ok()?, port))
 }
 

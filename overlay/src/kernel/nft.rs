@@ -4,18 +4,27 @@
 //! names of the chains and the comments of the rules, so no rule's meaning has to be understood (`linux/netfilter/nf_tables.h`).
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::io;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
 use crate::firewall::{Marks, Table};
 use crate::report::Cause;
+
+/// How long `nft` may take; it takes some ten milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const TABLE: &str = "overlay";
 const NFPROTO_INET: u8 = 1;
@@ -47,6 +56,8 @@ pub(super) enum NftError {
     Missing,
     #[error("can't run `nft`")]
     Run(#[source] io::Error),
+    #[error("the program `nft` did not end within {} s and was killed", PATIENCE.as_secs())]
+    Slow,
     #[error("nft says: {said}")]
     Refused { said: String },
     #[error(transparent)]
@@ -58,6 +69,7 @@ impl Meaning for NftError {
         match self {
             Self::Missing => Cause::Unsupported,
             Self::Run(error) => error.meaning(),
+            Self::Slow => Cause::Busy,
             Self::Refused { .. } => Cause::Refused,
             Self::Netns(error) => error.meaning(),
         }
@@ -67,27 +79,46 @@ impl Meaning for NftError {
 /// Replaces our table in a namespace in one transaction.
 pub(super) async fn replace(netns: Arc<Netns>, table: &Table) -> Result<(), NftError> {
     let script = table.script();
-    let run = tokio::task::spawn_blocking(move || netns.run(|| feed(&script)));
-    run.await.map_err(|error| NftError::Run(io::Error::other(error)))??
+    bounded(async {
+        // Not on a thread of the runtime: starting a program waits for the disk.
+        let run = Handle::current();
+        let started = spawn_blocking(move || netns.run(|| start(&run))).await;
+        feed(started.map_err(|error| NftError::Run(io::Error::other(error)))???, &script).await
+    })
+    .await
 }
 
 /// Is the program `nft` here, and does it start?
-pub(super) fn find_program() -> Result<(), NftError> {
+pub(super) async fn find_program() -> Result<(), NftError> {
     let mut nft = Command::new("nft");
-    nft.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    nft.status().map(drop).map_err(not_started)
+    nft.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    bounded(async { nft.status().await.map(drop).map_err(not_started) }).await
 }
 
-fn feed(script: &str) -> Result<(), NftError> {
-    let mut nft = Command::new("nft")
+/// Gives `work` up in the end, and with it a child that it has: that is killed when dropped.
+async fn bounded(work: impl Future<Output = Result<(), NftError>>) -> Result<(), NftError> {
+    timeout(PATIENCE, work).await.unwrap_or(Err(NftError::Slow))
+}
+
+/// Starts `nft` in the namespace of the calling thread, to be waited for on the runtime.
+fn start(runtime: &Handle) -> Result<Child, NftError> {
+    let _guard = runtime.enter();
+    Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
-        .map_err(not_started)?;
-    let written = nft.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()));
-    let output = nft.wait_with_output().map_err(NftError::Run)?;
+        .map_err(not_started)
+}
+
+async fn feed(mut nft: Child, script: &str) -> Result<(), NftError> {
+    let written = match nft.stdin.take() {
+        Some(mut stdin) => stdin.write_all(script.as_bytes()).await,
+        None => Ok(()),
+    };
+    let output = nft.wait_with_output().await.map_err(NftError::Run)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         return Err(NftError::Refused { said });

@@ -4,9 +4,9 @@ use rtnetlink::{Handle, LinkUnspec};
 
 use super::error::OrDoing;
 use super::inside::Inside;
-use super::link::{self, PortFlags};
+use super::link::{self, Kind, Link, PortFlags};
 use super::netns::{self, Netns};
-use super::segment::{BRIDGE, index_of, veth};
+use super::segment::{BRIDGE, get, index_of, veth};
 use super::{addr, fdb};
 use crate::addr::IfName;
 use crate::desired::Port;
@@ -71,13 +71,27 @@ async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(
     route.link().change(message).execute().await.or_doing(|| format!("mark {ifname}"))
 }
 
+/// Gives both ends the port's MTU: the container's first, so that a failure between the two is seen at the other.
+pub(super) async fn update(route: &Handle, port: &Port) -> Result<(), StepError> {
+    let Port { host_ifname, ifname, netns, mtu, .. } = port;
+    let doing = || format!("set the MTU of {ifname} in {} to {mtu}", netns.path.display());
+    let container = Netns::of(netns).or_doing(doing)?;
+    let inner = netns::connect(&container).or_doing(doing)?;
+    let outer = get(route, host_ifname.as_str()).await?;
+    // By its peer: the container may have given it another name, and its name to something else.
+    let is_other_end =
+        |link: &Link| link.kind == Kind::Veth && outer.peer == Some(link.index) && link.peer == Some(outer.index);
+    let other_end = link::all(&inner).await.or_doing(doing)?.into_iter().find(is_other_end);
+    let gone = || StepError { doing: format!("{}: the interface", doing()), cause: Cause::Gone, source: None };
+    link::set_mtu(&inner, other_end.ok_or_else(gone)?.index, *mtu).await.or_doing(doing)?;
+    link::set_mtu(route, outer.index, *mtu).await.or_doing(doing)
+}
+
 /// Makes the pair's end a port of the bridge that only the container's MAC is behind, and sets it up.
 pub(super) async fn connect(route: &Handle, port: &Port) -> Result<(), StepError> {
     let doing = || format!("connect {} to the bridge {BRIDGE}", port.host_ifname);
     let bridge = index_of(route, BRIDGE).await?;
     let index = index_of(route, port.host_ifname.as_str()).await?;
-    let message = LinkUnspec::new_with_index(index).mtu(port.mtu).build();
-    route.link().change(message).execute().await.or_doing(doing)?;
     link::enslave(route, index, bridge, PortFlags::CONTAINER).await.or_doing(doing)?;
     fdb::set_container(route, index, port.mac).await.or_doing(doing)?;
     link::set_up(route, index).await.or_doing(doing)

@@ -83,9 +83,10 @@ pub async fn preflight(vtep: IpAddr, run_dir: &Path) -> Result<Host, PreflightEr
     let host = Netns::current().map_err(not_entered)?;
     may_administer(&host).await?;
     has_vxlan().await?;
-    match nft::find_program() {
+    match nft::find_program().await {
         Ok(()) => {}
         Err(nft::NftError::Run(source)) => return Err(PreflightError::BrokenNft(source)),
+        Err(nft::NftError::Slow) => return Err(PreflightError::BrokenNft(io::ErrorKind::TimedOut.into())),
         Err(_) => return Err(PreflightError::NoNft),
     }
     let underlay_mtu = underlay_mtu(&host, vtep).await?;

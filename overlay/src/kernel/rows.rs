@@ -1,9 +1,13 @@
 //! Writing forwarding entries and neighbours by the thousand.
 
+use std::pin::pin;
+
 use futures::{StreamExt, stream};
 use rtnetlink::Handle;
+use tokio::time::timeout;
 
 use super::error::OrDoing;
+use super::patience::{PATIENCE, no_answer, within};
 use super::segment::{BRIDGE, TUNNEL};
 use super::{fdb, link, neigh};
 use crate::plan::{SegmentStep, Step};
@@ -20,10 +24,17 @@ struct Devices {
 
 /// Writes rows of one segment, many at once. The results are in the order of the steps.
 pub(super) async fn write(route: &Handle, steps: &[Step]) -> Vec<Result<(), StepError>> {
-    match find(route).await {
+    match within(|| format!("look for {BRIDGE} and {TUNNEL}"), find(route)).await {
         Ok(devices) => {
             let rows: Vec<_> = steps.iter().map(|step| write_one(route, &devices, step)).collect();
-            stream::iter(rows).buffered(AT_ONCE).collect().await
+            let mut writing = pin!(stream::iter(rows).buffered(AT_ONCE));
+            let mut results = Vec::with_capacity(steps.len());
+            // As long as rows are written, there is no hurry: there may be very many.
+            while let Ok(Some(result)) = timeout(PATIENCE, writing.next()).await {
+                results.push(result);
+            }
+            results.extend(steps.iter().skip(results.len()).map(|step| Err(no_answer(step.to_string()))));
+            results
         }
         Err(StepError { doing, cause, .. }) => {
             steps.iter().map(|_| Err(StepError { doing: doing.clone(), cause, source: None })).collect()

@@ -168,8 +168,7 @@ pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepE
     let doing = || format!("connect the tunnel {TUNNEL} to the bridge {BRIDGE}");
     let bridge = index_of(route, BRIDGE).await?;
     let tunnel = get(route, TUNNEL).await?;
-    let message = LinkUnspec::new_with_index(tunnel.index).mtu(mtu).build();
-    route.link().change(message).execute().await.or_doing(doing)?;
+    link::set_mtu(route, tunnel.index, mtu).await.or_doing(doing)?;
     link::enslave(route, tunnel.index, bridge, PortFlags::TUNNEL).await.or_doing(doing)?;
     fdb::delete_flooding(route, tunnel.index).await.or_doing(doing)?;
     // Only now the kernel binds the UDP socket.

@@ -131,7 +131,7 @@ fn table(rules: usize) -> Table {
 /// Anything that somebody may do to a network.
 fn harm() -> impl Strategy<Value = Harm> {
     let port = |n, m| port_ifname(endpoint(n, m));
-    (0..20_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
+    (0..21_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
         0 => Harm::ForwardingOff,
         1 => Harm::DeleteHostTable,
         2 => Harm::DeleteNamespace(network(n)),
@@ -151,6 +151,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         16 => Harm::DeleteBridgeRow(network(n), mac(m)),
         17 => Harm::DeleteTunnelRow(network(n), mac(m)),
         18 => Harm::LetAge(network(n), mac(m)),
+        19 => Harm::NarrowPort(network(n), port(n, m)),
         _ => Harm::DeleteNeighbour(network(n), address(m)),
     })
 }
@@ -284,11 +285,27 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::CreateTunnel(_) => 7,
         SegmentStep::ConnectTunnel { .. } => 8,
         SegmentStep::CreateUplink(_) => 9,
-        SegmentStep::CreatePort(..) | SegmentStep::ConnectPort(_) => 10,
+        SegmentStep::CreatePort(..) | SegmentStep::UpdatePort(_) | SegmentStep::ConnectPort(_) => 10,
         SegmentStep::PutRemote(..) => 11,
         SegmentStep::PutNeighbour(..) => 12,
     };
     (*id == of).then_some(rank)
+}
+
+proptest! {
+    #[test]
+    fn a_port_follows_the_mtu_and_is_not_made_anew(wish in wish(), mtu in 1280..1400_u32) {
+        let mut kernel = kernel();
+        go(&mut kernel, &wish, Knowledge::Whole);
+        let mut narrow = wish;
+        narrow.segments.values_mut().flat_map(|s| s.ports.values_mut()).for_each(|port| port.mtu = mtu);
+        let report = go(&mut kernel, &narrow, Knowledge::Whole);
+        let ports: Vec<&Port> = narrow.segments.values().flat_map(|s| s.ports.values()).collect();
+        prop_assert_eq!(report.done.len(), ports.len());
+        for (step, port) in report.done.iter().zip(ports) {
+            prop_assert!(matches!(step, Step::Segment(_, SegmentStep::UpdatePort(p)) if p == port), "{:?}", step);
+        }
+    }
 }
 
 #[test]

@@ -159,6 +159,21 @@ fn a_network_that_nobody_told_of_is_not_known() {
 }
 
 #[test]
+fn an_address_that_came_to_nothing_rests_for_no_name() {
+    let mut world = World::new(1, "10.0.0.0/28");
+    for number in [1, 2] {
+        get(&mut world, number, "a", None);
+    }
+    let mut ledger = world.ledger(0).clone();
+    ledger.apply(&ledger.release_unused(|id| id == endpoint(1), 7));
+    let account = &ledger.accounts()[&world.network.id];
+    assert_eq!(account.bound.values().copied().collect::<Vec<_>>(), [endpoint(1)]);
+    let rests: Vec<_> = account.resting.values().map(|rest| (rest.name.clone(), rest.since)).collect();
+    assert_eq!(rests, [(None, 7)]);
+    assert_eq!(ledger.release_unused(|id| id == endpoint(1), 8), []);
+}
+
+#[test]
 fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
     let (one, two) = (network(1, "10.0.0.0/28"), network(2, "10.0.0.0/28"));
     let mut ledger = Ledger::new(host(0));

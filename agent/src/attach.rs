@@ -267,17 +267,13 @@ impl Attacher {
         Ok(self.local.call(move |local| local.step_all(&inputs)).await?)
     }
 
-    /// Waits until the kernel is as the intents of this page want it, as far as this endpoint is concerned.
+    /// Waits until the kernel is as the intents of this page want it, as far as this endpoint is concerned: an entry for
+    /// another endpoint that could not be made is tried again without it.
     async fn settle(&self, page: u64, network: NetworkId, endpoint: EndpointId) -> Result<(), String> {
         let mut settled = self.reconciler.settled.clone();
         let done = tokio::time::timeout(PATIENCE, settled.wait_for(|s| s.page >= page)).await;
         let Ok(Ok(settled)) = done else { return Err("the kernel took too long".to_owned()) };
-        let ours = |f: &&reconcile::Failure| match (f.network, f.endpoint) {
-            (_, Some(id)) => id == endpoint,
-            (Some(id), None) => id == network,
-            (None, None) => true,
-        };
-        settled.failures.iter().find(ours).map_or(Ok(()), |f| Err(f.message.clone()))
+        settled.failures.iter().find(|f| f.scope.breaks(network, endpoint)).map_or(Ok(()), |f| Err(f.message.clone()))
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("configuration file {}: {source}", path.display())]
+    #[error("can't read the configuration file {}", path.display())]
     File {
         /// The file.
         path: PathBuf,

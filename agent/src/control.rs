@@ -75,6 +75,17 @@ where
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
 }
 
+/// An error with its causes, but for those that its own text names already.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
 impl From<AttachError> for Status {
     fn from(error: AttachError) -> Self {
         use AttachError as E;
@@ -83,16 +94,18 @@ impl From<AttachError> for Status {
             E::NameInUse { .. } | E::AddressInUse { .. } | E::MacInUse { .. } | E::InterfaceExists { .. } => {
                 Code::AlreadyExists
             }
-            E::NotAssignable { .. } | E::Netns(_) | E::Overlaps { .. } | E::TooManyAliases { .. } => {
-                Code::InvalidArgument
-            }
+            E::NotAssignable { .. }
+            | E::NoNetns { .. }
+            | E::Netns(_)
+            | E::Overlaps { .. }
+            | E::TooManyAliases { .. } => Code::InvalidArgument,
             E::AddressDelegated { .. } | E::HolderAway { .. } | E::BlockMoved { .. } | E::Kernel { .. } => {
                 Code::FailedPrecondition
             }
             E::Full { .. } => Code::ResourceExhausted,
             E::Store(_) => Code::Internal,
         };
-        Self::new(code, error.to_string())
+        Self::new(code, in_one_line(&error))
     }
 }
 
@@ -108,7 +121,7 @@ impl From<NetworkError> for Status {
             E::InUse { .. } | E::NotJoined => Code::FailedPrecondition,
             E::Store(_) => Code::Internal,
         };
-        Self::new(code, error.to_string())
+        Self::new(code, in_one_line(&error))
     }
 }
 

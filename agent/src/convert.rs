@@ -1,7 +1,7 @@
 //! The only translator between the wire and the core's types. What comes from outside is parsed once, here, into types
 //! that can't be wrong; what can't be parsed is a [`WireError`] that names the field.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use overlay::addr::{Mac, Subnet};
 use overlay::endpoint::{Assigned, Endpoint};
@@ -37,6 +37,14 @@ pub enum WireError {
 /// How many subnets a network may have: their numbers have to fit into a byte, and its definition into one value.
 const MAX_RANGES: usize = 16;
 
+/// The highest of the numbers that others count with. Nobody ever gets there by counting, and whoever hears it can go on
+/// counting without a wrap.
+const MAX_COUNT: u64 = 1 << 62;
+
+/// MTUs of an underlay in bytes: every host of the internet takes a datagram of 576 (RFC 791, section 3.1), and none is
+/// longer than its length can say.
+const UNDERLAY_MTUS: std::ops::RangeInclusive<u32> = 576..=65_535;
+
 fn wrong(field: &'static str) -> impl Fn(&dyn std::fmt::Display) -> WireError {
     move |why| WireError::Wrong { field, why: why.to_string() }
 }
@@ -57,6 +65,28 @@ where
 
 fn narrow<T: TryFrom<u32>>(field: &'static str, number: u32) -> Result<T, WireError> {
     T::try_from(number).map_err(|_| wrong(field)(&format!("{number} is out of range")))
+}
+
+fn counted(field: &'static str, number: u64) -> Result<u64, WireError> {
+    if number > MAX_COUNT { Err(wrong(field)(&format!("{number} is out of range"))) } else { Ok(number) }
+}
+
+fn port(field: &'static str, number: u32) -> Result<u16, WireError> {
+    match narrow(field, number)? {
+        0 => Err(wrong(field)(&"a port is 1 to 65535")),
+        port => Ok(port),
+    }
+}
+
+/// Where tunnelled packets can be sent. Whoever says otherwise has them sent to everybody, or to the one who believes it.
+fn vtep(text: &str) -> Result<IpAddr, WireError> {
+    let address: IpAddr = parse("vtep", text)?;
+    let meant = address.to_canonical();
+    let broadcast = meant == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+    if meant.is_unspecified() || meant.is_loopback() || meant.is_multicast() || broadcast {
+        return Err(wrong("vtep")(&format!("{address} is not the address of another host")));
+    }
+    Ok(address)
 }
 
 /// A value that is on the wire as `W`.
@@ -87,11 +117,16 @@ impl Wire<wire::HostInfo> for HostInfo {
     }
 
     fn from_wire(wire: &wire::HostInfo) -> Result<Self, WireError> {
+        let peer: SocketAddr = parse("peer", &wire.peer)?;
+        port("peer", peer.port().into())?;
+        if !UNDERLAY_MTUS.contains(&wire.underlay_mtu) {
+            return Err(wrong("underlay_mtu")(&format!("{} is out of range", wire.underlay_mtu)));
+        }
         Ok(Self {
             name: parse("name", &wire.name)?,
-            vtep: parse("vtep", &wire.vtep)?,
-            vxlan_port: narrow("vxlan_port", wire.vxlan_port)?,
-            peer: parse("peer", &wire.peer)?,
+            vtep: vtep(&wire.vtep)?,
+            vxlan_port: port("vxlan_port", wire.vxlan_port)?,
+            peer,
             underlay_mtu: wire.underlay_mtu,
             page: wire.page,
         })
@@ -131,7 +166,7 @@ impl Wire<wire::Network> for Network {
             id: id("id", &wire.id)?,
             name: parse("name", &wire.name)?,
             ranges: wire.ranges.iter().map(Range::from_wire).collect::<Result<_, _>>()?,
-            created: wire.created,
+            created: counted("created", wire.created)?,
             creator: id("creator", &wire.creator)?,
         })
     }
@@ -153,7 +188,7 @@ impl Wire<wire::Version> for Version {
     }
 
     fn from_wire(wire: &wire::Version) -> Result<Self, WireError> {
-        Ok(Self { epoch: wire.epoch, count: wire.count })
+        Ok(Self { epoch: counted("epoch", wire.epoch)?, count: counted("count", wire.count)? })
     }
 }
 
@@ -173,7 +208,11 @@ impl Wire<wire::holding::Run> for Run {
     }
 
     fn from_wire(wire: &wire::holding::Run) -> Result<Self, WireError> {
-        Ok(Self { start: required("start", wire.start.as_ref())?, len: narrow("len", wire.len)?, epoch: wire.epoch })
+        Ok(Self {
+            start: required("start", wire.start.as_ref())?,
+            len: narrow("len", wire.len)?,
+            epoch: counted("epoch", wire.epoch)?,
+        })
     }
 }
 
@@ -199,9 +238,11 @@ impl Wire<wire::Statement> for Statement {
     fn from_wire(wire: &wire::Statement) -> Result<Self, WireError> {
         use wire::statement::Kind;
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("kind"))? {
-            Kind::Transfer(t) => {
-                Self::Transfer { block: required("block", t.block.as_ref())?, epoch: t.epoch, to: id("to", &t.to)? }
-            }
+            Kind::Transfer(t) => Self::Transfer {
+                block: required("block", t.block.as_ref())?,
+                epoch: counted("epoch", t.epoch)?,
+                to: id("to", &t.to)?,
+            },
             Kind::Delegate(d) => Self::Delegate {
                 address: parse("address", &d.address)?,
                 version: required("version", d.version.as_ref())?,
@@ -244,7 +285,7 @@ impl Wire<wire::Endpoint> for Endpoint {
             aliases: wire.aliases.iter().map(|a| parse("alias", a)).collect::<Result<_, _>>()?,
             addresses: wire.addresses.iter().map(assigned).collect::<Result<_, _>>()?,
             mac: Mac::new(mac).ok_or_else(|| wrong("mac")(&"not unicast"))?,
-            created: wire.created,
+            created: counted("created", wire.created)?,
         })
     }
 }

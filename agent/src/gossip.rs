@@ -34,7 +34,7 @@ mod task;
 mod throttle;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -52,6 +52,7 @@ pub use snapshot::SnapshotError;
 
 use codec::Codec;
 use member::{Identity, Member};
+use roster::Roster;
 use seal::{Opener, Sealer};
 use task::{Command, Ends, Task};
 use transport::{Link, Receiver};
@@ -67,6 +68,9 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// Peers to begin with. Our own address among them is ignored, so all hosts can have the same list.
     pub seeds: Vec<SocketAddr>,
+    /// Hosts, by their ids, that were there when we last were: what they say is waited for before the view is
+    /// [synced](View::synced).
+    pub expected: BTreeSet<String>,
     /// Between two rounds of gossip; 200 to 500 ms are sensible, and 250 ms make a crashed host [`Liveness::Dead`] within 3 s.
     pub interval: Duration,
     /// The secret of the cluster.
@@ -87,7 +91,7 @@ pub trait Generations {
 pub struct View {
     /// Whether what is *not* said means anything: until then nothing may be removed because nobody mentions it.
     ///
-    /// True at once for a host without seeds. Else once all hosts that are not [`Liveness::Dead`] are complete, at least one of them
+    /// True at once for a host without seeds. Else once all expected hosts and all that are not [`Liveness::Dead`] are complete, at least one of them
     /// heard by ourselves, for two intervals (10 s after the first complete one, if some other never completes), or when a
     /// [snapshot](Handle::feed) was taken in. Then true for good.
     pub synced: bool,
@@ -260,7 +264,8 @@ async fn assemble(
     let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
         .await
         .map_err(GossipError::Chitchat)?;
-    let task = Task::new(identity, generations, (link, counters), member, (said, config.liveness));
+    let roster = Roster::new(member.id().clone(), config.liveness, config.expected);
+    let task = Task::new(identity, generations, (link, counters), (member, roster), said);
     Ok((receiver, pushes, task))
 }
 

@@ -8,7 +8,7 @@
 //!                └─► peer (other hosts)
 //! ```
 //!
-//! [`run`] is the only place where these meet; each is given the channels it needs and nothing else.
+//! [`run`] starts them all and hands each the channels and handles that it works with.
 
 pub mod attach;
 pub mod config;
@@ -21,6 +21,7 @@ pub mod local;
 pub mod names;
 pub mod network;
 pub mod peer;
+pub mod probe;
 pub mod reconcile;
 pub mod run;
 pub mod store;

@@ -283,14 +283,8 @@ impl Local {
 
     /// A crash between granting an address and writing the endpoint leaves an address with nobody.
     fn release_orphans(&mut self) -> Result<(), StoreError> {
-        let accounts = self.ledger.accounts().iter();
-        let bound = accounts.flat_map(|(id, a)| a.bound.values().map(|endpoint| (*id, *endpoint)));
-        let orphans: Vec<_> = bound.filter(|(_, e)| !self.intents.attachments.contains_key(e)).collect();
-        for (network, endpoint) in orphans {
-            let name = "orphan".parse().expect("a label");
-            self.step(&Input::Release { network, endpoint, name })?;
-        }
-        Ok(())
+        let orphans = self.ledger.release_unused(|id| self.intents.attachments.contains_key(&id), now());
+        self.commit(&orphans, Vec::new()).map(drop)
     }
 
     /// Disk first, then memory, then the world.

@@ -11,6 +11,7 @@ use overlay_dns::forward::{Config, Forwarder};
 use overlay_dns::server::{Limits, Listener, Resolver};
 use overlay_dns::zone::Zone;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::reconcile::Settled;
 use crate::view::Seen;
@@ -18,19 +19,23 @@ use crate::view::Seen;
 /// Where DNS listens (RFC 1035, section 4.2).
 const PORT: u16 = 53;
 
-/// Starts DNS for all segments of this host.
+/// Starts DNS for all segments of this host. The task ends only with what it listens to.
 pub fn spawn(
     run_dir: &Path,
     resolv_conf: PathBuf,
     seen: watch::Receiver<Seen>,
     settled: watch::Receiver<Arc<Settled>>,
-) -> Resolver {
+) -> (Resolver, JoinHandle<()>) {
     let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster)));
     let resolver = Resolver::new(zone, Forwarder::new(Config { resolv_conf, ..Config::default() }), Limits::default());
-    tokio::spawn(follow_cluster(seen, zone_tx));
     let keeper = Keeper { netns_dir: run_dir.join("netns"), resolver: resolver.clone(), listeners: BTreeMap::new() };
-    tokio::spawn(keeper.run(settled));
-    resolver
+    let task = tokio::spawn(async move {
+        tokio::select! {
+            () = follow_cluster(seen, zone_tx) => {}
+            () = keeper.run(settled) => {}
+        }
+    });
+    (resolver, task)
 }
 
 async fn follow_cluster(mut seen: watch::Receiver<Seen>, zone: watch::Sender<Arc<Zone>>) {

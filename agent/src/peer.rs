@@ -60,7 +60,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let incoming = tls::accept(listener, identity);
+        let incoming = tls::accept(listener, identity, self.seen.clone());
         tonic::transport::Server::builder()
             .add_service(PeerServer::new(self))
             .serve_with_incoming_shutdown(incoming, stop)
@@ -146,6 +146,10 @@ impl Peer for Service {
 
     async fn snapshot(&self, request: Request<wire::SnapshotRequest>) -> Result<Response<wire::SnapshotReply>, Status> {
         self.caller(&request)?;
+        if !self.seen.borrow().synced {
+            // What it does not know yet would be taken for what is not there.
+            return Err(Status::unavailable("this host has just started and does not know all of it itself"));
+        }
         let parts = self.gossip.snapshot().await.map_err(|e| Status::unavailable(e.to_string()))?;
         Ok(Response::new(wire::SnapshotReply { parts }))
     }

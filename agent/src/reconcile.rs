@@ -55,14 +55,64 @@ impl Settled {
 /// One thing that could not be done.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// The network; `None` if it is about the host itself.
-    pub network: Option<NetworkId>,
-    /// The endpoint, if it is only about one.
-    pub endpoint: Option<EndpointId>,
+    /// What does not work for it.
+    pub scope: Scope,
     /// What was tried, and why it could not be done.
     pub message: String,
     /// The kind of reason.
     pub cause: Cause,
+}
+
+/// What does not work if a step has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: it is about the host itself.
+    Host,
+    /// A whole segment: the rest of it stands on that step.
+    Segment(NetworkId),
+    /// One endpoint of this host.
+    Endpoint(NetworkId, EndpointId),
+    /// One entry of the network, or something left over: every endpoint of this host is whole nonetheless.
+    Entry(NetworkId),
+}
+
+impl Scope {
+    fn of(step: &Step, desired: &Desired) -> Self {
+        use SegmentStep::{
+            ConnectPort, CreatePort, DeleteNeighbour, DeletePort, DeleteRemote, PutNeighbour, PutRemote, UpdatePort,
+        };
+        let Step::Segment(network, step) = step else { return Self::Host };
+        match step {
+            CreatePort(id, _) => Self::Endpoint(*network, *id),
+            ConnectPort(port) | UpdatePort(port) => {
+                let mut ports = desired.segments.get(network).into_iter().flat_map(|segment| &segment.ports);
+                let endpoint = ports.find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id);
+                endpoint.map_or(Self::Entry(*network), |id| Self::Endpoint(*network, id))
+            }
+            PutRemote(..) | DeleteRemote(_) | PutNeighbour(..) | DeleteNeighbour(_) | DeletePort(_) => {
+                Self::Entry(*network)
+            }
+            _ => Self::Segment(*network),
+        }
+    }
+
+    /// The network that it is about; `None` for the host itself.
+    pub fn network(self) -> Option<NetworkId> {
+        match self {
+            Self::Host => None,
+            Self::Segment(network) | Self::Endpoint(network, _) | Self::Entry(network) => Some(network),
+        }
+    }
+
+    /// Is that endpoint of this host not whole for it?
+    pub fn breaks(self, network: NetworkId, endpoint: EndpointId) -> bool {
+        match self {
+            Self::Host => true,
+            Self::Segment(broken) => broken == network,
+            Self::Endpoint(_, broken) => broken == endpoint,
+            Self::Entry(_) => false,
+        }
+    }
 }
 
 /// The way to the reconciler.
@@ -179,7 +229,7 @@ impl<K: Kernel> Reconciler<K> {
             Err(error) => {
                 // What stood a moment ago stands as far as anybody can tell.
                 let segments = self.settled.borrow().segments.clone();
-                let settled = Settled { page, failures: vec![failure(None, None, &error)], segments, cluster };
+                let settled = Settled { page, failures: vec![failure(Scope::Host, &error)], segments, cluster };
                 self.log(&settled.failures, &BTreeSet::new());
                 settled
             }
@@ -219,9 +269,9 @@ impl<K: Kernel> Reconciler<K> {
     /// Logs what is new. That a container has ended is no failure.
     fn log(&self, failures: &[Failure], released: &BTreeSet<EndpointId>) {
         let known: BTreeSet<String> = self.settled.borrow().failures.iter().map(|f| f.message.clone()).collect();
-        let ended = |f: &Failure| f.endpoint.is_some_and(|id| released.contains(&id));
+        let ended = |f: &Failure| matches!(f.scope, Scope::Endpoint(_, id) if released.contains(&id));
         for failure in failures.iter().filter(|f| !known.contains(&f.message) && !ended(f)) {
-            tracing::warn!(network = ?failure.network, cause = %failure.cause, "{}", failure.message);
+            tracing::warn!(network = ?failure.scope.network(), cause = %failure.cause, "{}", failure.message);
         }
     }
 }
@@ -239,27 +289,12 @@ fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAdd
 }
 
 fn failures(desired: &Desired, report: &Report) -> Vec<Failure> {
-    let of = |(step, error): &(Step, StepError)| {
-        let network = step.network();
-        let endpoint = network.and_then(|id| endpoint_of(step, desired.segments.get(&id)?));
-        failure(network, endpoint, error)
-    };
-    report.failed.iter().map(of).collect()
+    report.failed.iter().map(|(step, error)| failure(Scope::of(step, desired), error)).collect()
 }
 
-fn endpoint_of(step: &Step, segment: &overlay::desired::Segment) -> Option<EndpointId> {
-    match step {
-        Step::Segment(_, SegmentStep::CreatePort(id, _)) => Some(*id),
-        Step::Segment(_, SegmentStep::ConnectPort(port)) => {
-            segment.ports.iter().find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id)
-        }
-        _ => None,
-    }
-}
-
-fn failure(network: Option<NetworkId>, endpoint: Option<EndpointId>, error: &StepError) -> Failure {
+fn failure(scope: Scope, error: &StepError) -> Failure {
     let said = error.source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
-    Failure { network, endpoint, message: format!("{error}{said}"), cause: error.cause }
+    Failure { scope, message: format!("{error}{said}"), cause: error.cause }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! The wiring: which task gets which channels, in what order all of it starts, and how it stops. Gossip, control, local,
-//! reconciler and DNS know of each other nowhere else.
+//! The wiring: which task gets which channels, in what order all of it starts, and how it stops.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::BoxFuture;
 use nix::sys::stat::{Mode, umask};
 use overlay::desired::Place;
 use overlay::host::{HostInfo, Liveness};
@@ -16,6 +17,7 @@ use overlay_proto::v1::control_server::ControlServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::attach::Attacher;
 use crate::config::Config;
@@ -27,7 +29,7 @@ use crate::network::Networks;
 use crate::peer::{self, Peers};
 use crate::store::{Machine, Store, StoreError};
 use crate::view::{self, Seen};
-use crate::{courier, names, reconcile};
+use crate::{courier, names, probe, reconcile};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +47,7 @@ pub enum RunError {
     #[error(transparent)]
     Kernel(#[from] StepError),
     /// The port for the other agents.
-    #[error(
-        "can't listen for other agents on {address}/tcp ({source}): is another overlayd running? Choose another --port"
-    )]
+    #[error("can't listen for other agents on {address}/tcp: is another overlayd running? Choose another --port")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -56,7 +56,7 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The control socket.
-    #[error("can't make the control socket {}: {source}", path.display())]
+    #[error("can't make the control socket {}", path.display())]
     Socket {
         /// Where.
         path: PathBuf,
@@ -71,27 +71,28 @@ pub enum RunError {
     #[error("{0} ended: overlayd can't go on without it and has to be started again")]
     PartEnded(&'static str),
     /// A server ended.
-    #[error("the control service ended: {0}")]
+    #[error("the control service ended")]
     Control(#[source] tonic::transport::Error),
 }
 
 /// Runs the daemon until it is told to stop. Stopping changes nothing in the kernel: packets go on.
 ///
 /// # Errors
-/// When it can't start; then nothing was changed.
+/// When it can't start, or can't go on.
 pub async fn run(config: Config) -> Result<(), RunError> {
     let host = preflight(config.address, &config.run_dir).await?;
-    let socket = control_socket(&config.run_dir).await?;
     let peer_address = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(peer_address).await;
     let listener = listener.map_err(|source| RunError::Listen { address: peer_address, source })?;
     let (store, loaded) = Store::open(&config.state_dir, &machine())?;
+    let socket = control_socket(&config.run_dir).await?;
     if let Some(aside) = &loaded.put_aside {
         tracing::warn!(file = %aside.display(), "the state was another machine's: put aside, this host has a new identity");
     }
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
     let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
+    let expected: BTreeSet<String> = loaded.peers.keys().map(ToString::to_string).collect();
     let info = HostInfo {
         name: config.name.clone(),
         vtep: config.address,
@@ -101,26 +102,31 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         page: loaded.page,
     };
     let local = local::spawn(store, loaded, info)?;
-    let gossip = start_gossip(&config, me.to_string(), seeds, &local).await?;
+    let (gossip, saying) = start_gossip(&config, me.to_string(), (seeds, expected), &local).await?;
     let handle = gossip.handle();
-    let seen = view::spawn(me, gossip.view.clone(), local.clone());
+    let (found_tx, found) = watch::channel(BTreeSet::new());
+    let seen = view::spawn(me, gossip.view.clone(), found, local.clone());
+    let prober = probe::spawn(seen.clone(), found_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let place = Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
     let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
     let reconciler = reconcile::spawn(kernel, place, local.clone(), seen.clone());
-    let resolver = names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
-    let parts = Parts {
-        local: local.kept.clone(),
-        gossip: gossip.view.clone(),
-        seen: seen.clone(),
-        settled: reconciler.settled.clone(),
-        courier: courier::spawn(local.clone(), seen.clone(), peers.clone()),
-    };
+    let (resolver, naming) =
+        names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
+    let mut parts = Parts::default();
+    parts.need("the owner of the ledger", end_of(local.kept.clone()));
+    parts.need("gossip", end_of(gossip.view.clone()));
+    parts.need("what this host says", saying);
+    parts.need("the view of the cluster", end_of(seen.clone()));
+    parts.need("the search for silent hosts", prober);
+    parts.need("the reconciler", end_of(reconciler.settled.clone()));
+    parts.need("DNS", naming);
+    parts.need("the courier of leases", courier::spawn(local.clone(), seen.clone(), peers.clone()));
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
     let others = peer::Service::new(local.clone(), seen.clone(), reconciler.settled.clone(), handle.clone());
-    let serving_others = {
+    let mut serving_others = {
         let (identity, stopped) = (Arc::clone(&identity), until(stopped.clone()));
         tokio::spawn(async move { others.serve(&identity, listener, stopped).await })
     };
@@ -135,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!(host = %config.name, id = %me.short(), address = %config.address, "overlayd is ready");
     tokio::select! {
         ended = &mut serving => return ended.expect("the control service does not panic").map_err(RunError::Control),
+        _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
         () = told_to_stop() => {}
     }
@@ -148,25 +155,21 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     Ok(())
 }
 
-/// What the daemon can't do without: each tells of its end by the end of its channel. A daemon that goes on deaf is worse
-/// than one that ends and is started again.
-struct Parts {
-    local: watch::Receiver<local::Kept>,
-    gossip: watch::Receiver<Arc<gossip::View>>,
-    seen: watch::Receiver<Seen>,
-    settled: watch::Receiver<Arc<reconcile::Settled>>,
-    courier: tokio::task::JoinHandle<()>,
-}
+/// What the daemon can't do without. A daemon that goes on deaf is worse than one that ends and is started again.
+#[derive(Default)]
+struct Parts(Vec<BoxFuture<'static, &'static str>>);
 
 impl Parts {
+    /// A part and the future that ends with it.
+    fn need<T: Send>(&mut self, name: &'static str, end: impl Future<Output = T> + Send + 'static) {
+        self.0.push(Box::pin(async move {
+            end.await;
+            name
+        }));
+    }
+
     async fn any_ends(self) -> &'static str {
-        tokio::select! {
-            () = end_of(self.local) => "the owner of the ledger",
-            () = end_of(self.gossip) => "gossip",
-            () = end_of(self.seen) => "the view of the cluster",
-            () = end_of(self.settled) => "the reconciler",
-            _ = self.courier => "the courier of leases",
-        }
+        futures::future::select_all(self.0).await.0
     }
 }
 
@@ -222,15 +225,16 @@ impl Generations for Lives {
 async fn start_gossip(
     config: &Config,
     node: String,
-    seeds: Vec<SocketAddr>,
+    (seeds, expected): (Vec<SocketAddr>, BTreeSet<String>),
     local: &local::Handle,
-) -> Result<Gossip, GossipError> {
+) -> Result<(Gossip, JoinHandle<()>), GossipError> {
     let address = SocketAddr::new(config.address, config.port);
     let gossip_config = gossip::Config {
         node,
         listen: address,
         advertise: address,
         seeds,
+        expected,
         interval: config.gossip_interval,
         key: config.key.clone(),
         liveness: LivenessConfig::default(),
@@ -239,7 +243,7 @@ async fn start_gossip(
     let first = encode_record(&record.borrow_and_update().clone());
     let gossip = gossip::spawn(gossip_config, Lives(local.clone()), first).await?;
     let publish = gossip.publish.clone();
-    tokio::spawn(async move {
+    let saying = tokio::spawn(async move {
         while record.changed().await.is_ok() {
             let said = encode_record(&record.borrow_and_update().clone());
             if publish.send(said).is_err() {
@@ -247,18 +251,27 @@ async fn start_gossip(
             }
         }
     });
-    Ok(gossip)
+    Ok((gossip, saying))
 }
 
 /// Between two attempts to catch up.
 const CATCH_UP: Duration = Duration::from_millis(200);
+/// Who has heard nobody for this long is told what to look for.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// A host that has just started asks another for all that it knows, which is faster than gossip.
 async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<Seen>, peers: Peers, me: overlay::id::HostId) {
+    let mut doubt = std::pin::pin!(tokio::time::sleep(DOUBT));
+    let mut told = false;
     loop {
         let now = seen.borrow_and_update().clone();
         if now.synced {
             return;
+        }
+        if doubt.is_elapsed() && now.cluster.hosts.len() < 2 && !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                "no other host is heard: is overlayd up there, UDP open to it, and the cluster key the same?"
+            );
         }
         let live = now.cluster.hosts.iter().filter(|(id, h)| **id != me && h.liveness == Liveness::Live);
         for (id, _) in live {
@@ -270,8 +283,9 @@ async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<Seen>, peers
                 Err(error) => tracing::debug!(host = %id.short(), %error, "no snapshot"),
             }
         }
-        if matches!(tokio::time::timeout(CATCH_UP, seen.changed()).await, Ok(Err(_))) {
-            return;
+        tokio::select! {
+            changed = tokio::time::timeout(CATCH_UP, seen.changed()) => if matches!(changed, Ok(Err(_))) { return },
+            () = &mut doubt, if !told => {}
         }
     }
 }

@@ -10,9 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use overlay::endpoint::Endpoint;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Seat};
-use overlay::ledger::{Change, Ledger, Millis};
+use overlay::ledger::{Change, Input, Ledger, Millis};
 use overlay::network::{BlockId, Network};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 
@@ -47,7 +48,7 @@ const OTHERS: [Table; 5] = [META, SEATS, ATTACHMENTS, TOMBSTONES, PEERS];
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory can't be made, or the file can't be opened.
-    #[error("state directory {}: {source}", path.display())]
+    #[error("can't use the state directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -71,7 +72,7 @@ pub enum StoreError {
         what: String,
     },
     /// Nothing was written.
-    #[error("state file {}: nothing was written: {source}", path.display())]
+    #[error("state file {}: nothing was written", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -176,16 +177,32 @@ impl Store {
         let mut loaded = store.load(identity)?;
         loaded.put_aside = put_aside;
         if store.meta("boot")?.as_deref() != Some(machine.boot.as_bytes()) {
-            let changes = loaded.ledger.rebooted(machine.now);
-            store.transact(|txn| {
-                changes.iter().try_for_each(|change| code::write(txn, &Write::Ledger(change.clone())))?;
-                put(txn, META, b"boot", machine.boot.as_bytes())
-            })?;
-            loaded.ledger.apply(&changes);
+            store.take_note_of_boot(&mut loaded, machine)?;
         }
         store.page = loaded.page;
         store.reserve.refill();
         Ok((store, loaded))
+    }
+
+    /// The host has booted: no container of before is there, and the kernel's numbers for namespaces start again, so that
+    /// another one may be taken for it. All endpoints are released; their addresses rest, and so do those that did.
+    fn take_note_of_boot(&mut self, loaded: &mut Loaded, machine: &Machine) -> Result<(), StoreError> {
+        let mut writes: Vec<Write> = loaded.seats.keys().map(|network| Write::Seat(*network, None)).collect();
+        let mut changes = loaded.ledger.rebooted(machine.now);
+        for (id, attachment) in &loaded.attachments {
+            let Endpoint { network, name, .. } = attachment.endpoint.clone();
+            changes.extend(loaded.ledger.step(&Input::Release { network, endpoint: *id, name }, machine.now).changes);
+            writes.push(Write::Detach(*id));
+        }
+        writes.extend(changes.iter().cloned().map(Write::Ledger));
+        self.transact(|txn| {
+            writes.iter().try_for_each(|write| code::write(txn, write))?;
+            put(txn, META, b"boot", machine.boot.as_bytes())
+        })?;
+        loaded.ledger.apply(&changes);
+        loaded.attachments.clear();
+        loaded.seats.clear();
+        Ok(())
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {

@@ -1,7 +1,7 @@
 //! The view: gossip in, cluster out. What the others say is decoded once, derived into the cluster, and told to the
 //! ledger; what this host says of itself comes from its own disk, never from gossip.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,11 +31,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// After the ledger could not keep what it was told.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows gossip and this host's own record.
-pub fn spawn(me: HostId, gossip: watch::Receiver<Arc<gossip::View>>, local: local::Handle) -> watch::Receiver<Seen> {
+/// Follows gossip, this host's own record, and which silent hosts are `found` to be there nevertheless.
+pub fn spawn(
+    me: HostId,
+    gossip: watch::Receiver<Arc<gossip::View>>,
+    found: watch::Receiver<BTreeSet<HostId>>,
+    local: local::Handle,
+) -> watch::Receiver<Seen> {
     let (sender, seen) = watch::channel(Seen::default());
-    let mut follower =
-        Follower { me, gossip, local, decoded: BTreeMap::new(), told: BTreeMap::new(), peers: BTreeMap::new() };
+    let (decoded, told, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut follower = Follower { me, gossip, found, local, decoded, told, peers };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
         loop {
@@ -45,6 +50,7 @@ pub fn spawn(me: HostId, gossip: watch::Receiver<Arc<gossip::View>>, local: loca
             tokio::time::sleep(PAUSE).await;
             let changed = tokio::select! {
                 changed = follower.gossip.changed() => changed,
+                changed = follower.found.changed() => changed,
                 changed = follower.local.record.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
             };
@@ -59,6 +65,7 @@ pub fn spawn(me: HostId, gossip: watch::Receiver<Arc<gossip::View>>, local: loca
 struct Follower {
     me: HostId,
     gossip: watch::Receiver<Arc<gossip::View>>,
+    found: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
     /// What was decoded, by host and generation, so that only changes are decoded again.
     decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Record)>,
@@ -71,6 +78,7 @@ struct Follower {
 impl Follower {
     fn look(&mut self) -> Seen {
         let view = Arc::clone(&self.gossip.borrow_and_update());
+        let found = self.found.borrow_and_update().clone();
         let mut records = Records::new();
         let mut decoded = BTreeMap::new();
         for (node, lives) in &view.hosts {
@@ -78,7 +86,7 @@ impl Follower {
             let lives = lives.iter().map(|life| {
                 let record = self.decode(id, life);
                 decoded.insert((id, life.generation), (Arc::clone(&life.entries), record.clone()));
-                let liveness = liveness(life.liveness);
+                let liveness = liveness(life.liveness, found.contains(&id));
                 Incarnation { generation: life.generation, complete: life.complete, liveness, record }
             });
             records.insert(id, lives.collect());
@@ -163,10 +171,12 @@ fn statements(from: HostId, record: &Record) -> Vec<Input> {
     holding.chain(posted).collect()
 }
 
-fn liveness(seen: gossip::Liveness) -> Liveness {
+/// What gossip says of a host's agent is what is true of the host, unless the host was found to be there: then only its
+/// agent is silent.
+fn liveness(seen: gossip::Liveness, found: bool) -> Liveness {
     match seen {
         gossip::Liveness::Live => Liveness::Live,
-        gossip::Liveness::Suspect => Liveness::Suspect,
-        gossip::Liveness::Dead => Liveness::Dead,
+        gossip::Liveness::Dead if !found => Liveness::Dead,
+        gossip::Liveness::Suspect | gossip::Liveness::Dead => Liveness::Suspect,
     }
 }

@@ -134,9 +134,17 @@ pub enum AttachError {
         /// Who holds how many.
         holders: String,
     },
+    /// There is nothing where the namespace should be.
+    #[error(
+        "there is no network namespace at {}: see that the container runs, and name one like /run/netns/NAME or /proc/PID/ns/net", path.display()
+    )]
+    NoNetns {
+        /// Where it was looked for.
+        path: std::path::PathBuf,
+    },
     /// Not a namespace that can be used.
-    #[error("{0}")]
-    Netns(#[from] NetnsError),
+    #[error(transparent)]
+    Netns(NetnsError),
     /// The interface is there already.
     #[error("interface `{ifname}` exists already in the namespace at {}: choose another one with --ifname", netns.display())]
     InterfaceExists {
@@ -146,7 +154,7 @@ pub enum AttachError {
         netns: std::path::PathBuf,
     },
     /// The namespace is in an overlapping subnet already.
-    #[error("subnet {subnet} of network `{network}` overlaps {address} on interface `{ifname}` in the namespace at {}: it would not know where to send", netns.display())]
+    #[error("subnet {subnet} of network `{network}` overlaps {address} on interface `{ifname}` in the namespace at {}: it would not know where to send; disconnect that interface, or use a network with another subnet", netns.display())]
     Overlaps {
         /// The network's subnet.
         subnet: Subnet,
@@ -172,4 +180,13 @@ pub enum AttachError {
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<NetnsError> for AttachError {
+    fn from(error: NetnsError) -> Self {
+        match error {
+            NetnsError::NotFound { path } => Self::NoNetns { path },
+            other => Self::Netns(other),
+        }
+    }
 }

@@ -298,6 +298,28 @@ fn a_container_that_is_in_an_overlapping_subnet_is_told_so() {
     };
     assert_line(
         &error,
-        &["172.38.0.0/16", "`net`", "172.38.0.7", "`eth0`", "/run/netns/c", "would not know where to send"],
+        &[
+            "172.38.0.0/16",
+            "`net`",
+            "172.38.0.7",
+            "`eth0`",
+            "/run/netns/c",
+            "would not know where to send",
+            "disconnect",
+        ],
     );
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_told_with_what_to_name_instead() {
+    let error = netns::identify(Path::new("/run/netns/no-such-container")).expect_err("there is none");
+    assert_line(&error.into(), &["/run/netns/no-such-container", "see that the container runs", "/proc/PID/ns/net"]);
+}
+
+#[test]
+fn what_the_kernel_said_of_a_namespace_reaches_the_one_who_asked() {
+    let source = std::io::Error::other("too many open files");
+    let refused = AttachError::from(netns::NetnsError::Refused { path: "/run/netns/c".into(), source });
+    let status = tonic::Status::from(refused);
+    assert_eq!(status.message(), "can't use the network namespace at /run/netns/c: too many open files");
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Connects the containers of this host with those of others: run one on every host
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "overlayd", version)]
 struct Flags {
     /// Says what the flags leave unsaid [default: /etc/overlayd/config.toml, if it is there]
     #[arg(long, env = "OVERLAYD_CONFIG", value_name = "FILE")]
@@ -20,7 +20,10 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return misuse(&error),
+    };
     let filter = EnvFilter::try_from_env("OVERLAYD_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,hickory_server=warn,chitchat=error"));
     let colours = std::io::stderr().is_terminal();
@@ -37,6 +40,19 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What clap has to say: help as it is, an error as one line.
+fn misuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody left to tell is no reason to panic.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let said = text.trim_start_matches("error:").lines().map(str::trim).take_while(|line| !line.is_empty());
+    eprintln!("overlayd: {}; see `overlayd --help`", said.collect::<Vec<_>>().join(" "));
+    ExitCode::from(2)
 }
 
 fn start(flags: Flags) -> anyhow::Result<()> {

@@ -38,8 +38,12 @@ fn addresses() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+fn counts() -> impl Strategy<Value = u64> {
+    0..=MAX_COUNT
+}
+
 fn versions() -> impl Strategy<Value = Version> {
-    any::<(u64, u64)>().prop_map(|(epoch, count)| Version { epoch, count })
+    (counts(), counts()).prop_map(|(epoch, count)| Version { epoch, count })
 }
 
 fn blocks() -> impl Strategy<Value = BlockId> {
@@ -63,7 +67,7 @@ fn ranges() -> impl Strategy<Value = Range> {
 }
 
 fn definitions() -> impl Strategy<Value = Network> {
-    (network_ids(), names(), vec(ranges(), 1..=MAX_RANGES), any::<u64>(), host_ids())
+    (network_ids(), names(), vec(ranges(), 1..=MAX_RANGES), counts(), host_ids())
         .prop_map(|(id, name, ranges, created, creator)| Network { id, name, ranges, created, creator })
 }
 
@@ -72,12 +76,12 @@ fn memberships() -> impl Strategy<Value = Membership> {
 }
 
 fn runs() -> impl Strategy<Value = Run> {
-    (blocks(), any::<u16>(), any::<u64>()).prop_map(|(start, len, epoch)| Run { start, len, epoch })
+    (blocks(), any::<u16>(), counts()).prop_map(|(start, len, epoch)| Run { start, len, epoch })
 }
 
 fn statements() -> impl Strategy<Value = Statement> {
     prop_oneof![
-        (blocks(), any::<u64>(), host_ids()).prop_map(|(block, epoch, to)| Statement::Transfer { block, epoch, to }),
+        (blocks(), counts(), host_ids()).prop_map(|(block, epoch, to)| Statement::Transfer { block, epoch, to }),
         (addresses(), versions(), host_ids()).prop_map(|(address, version, to)| Statement::Delegate {
             address,
             version,
@@ -90,7 +94,7 @@ fn statements() -> impl Strategy<Value = Statement> {
 fn endpoints_in(networks: impl Strategy<Value = NetworkId>) -> impl Strategy<Value = Endpoint> {
     let assigned = (addresses(), versions()).prop_map(|(address, lease)| Assigned { address, lease });
     let names = (names(), btree_set(names(), 0..3));
-    (endpoint_ids(), networks, names, vec(assigned, 1..3), macs(), any::<u64>()).prop_map(
+    (endpoint_ids(), networks, names, vec(assigned, 1..3), macs(), counts()).prop_map(
         |(id, network, (name, aliases), addresses, mac, created)| Endpoint {
             id,
             network,
@@ -104,8 +108,9 @@ fn endpoints_in(networks: impl Strategy<Value = NetworkId>) -> impl Strategy<Val
 }
 
 fn hosts() -> impl Strategy<Value = HostInfo> {
-    let peer = (addresses(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
-    (names(), addresses(), any::<u16>(), peer, any::<u32>(), any::<u64>()).prop_map(
+    let peer = (addresses(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+    let vteps = addresses().prop_filter("nobody can send there", |a| vtep(&a.to_string()).is_ok());
+    (names(), vteps, 1..=u16::MAX, peer, UNDERLAY_MTUS, any::<u64>()).prop_map(
         |(name, vtep, vxlan_port, peer, underlay_mtu, page)| HostInfo {
             name,
             vtep,
@@ -170,7 +175,7 @@ comes_back! {
     an_attachment_comes_back: attachments() => wire::Attachment,
     a_seat_comes_back: (vnis(), any::<u16>()).prop_map(|(vni, transit)| Seat { vni, transit }) => wire::Seat,
     a_block_lease_comes_back:
-        (any::<u64>(), host_ids()).prop_map(|(epoch, holder)| BlockLease { epoch, holder }) => wire::Lease,
+        (counts(), host_ids()).prop_map(|(epoch, holder)| BlockLease { epoch, holder }) => wire::Lease,
     an_address_lease_comes_back: address_leases() => wire::Lease,
     a_rest_comes_back:
         (proptest::option::of(names()), any::<u64>()).prop_map(|(name, since)| Rest { name, since }) => wire::Rest,
@@ -338,9 +343,10 @@ fn thousands_of_endpoints_are_few_and_fat_values_that_gossip_takes() {
 #[test]
 fn the_most_fragmented_leases_fit_into_values_that_gossip_takes() {
     let id = NetworkId::from_bytes([3; 16]);
-    let run = |index| Run { start: BlockId { range: 15, index }, len: 1, epoch: u64::MAX - u64::from(index) };
-    let borrowed =
-        |n: u16| (IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]), Version { epoch: u64::MAX, count: 9 });
+    let run = |index| Run { start: BlockId { range: 15, index }, len: 1, epoch: MAX_COUNT - u64::from(index) };
+    let borrowed = |n: u16| {
+        (IpAddr::from([10, 0, n.to_be_bytes()[0], n.to_be_bytes()[1]]), Version { epoch: MAX_COUNT, count: 9 })
+    };
     let record = Record {
         blocks: [(id, (0..1024).map(run).collect())].into(),
         borrowed: [(id, (0..4096).map(borrowed).collect())].into(),
@@ -376,4 +382,51 @@ fn a_value_under_the_key_of_another_network_is_refused() {
     let (record, errors) = decode(&[(elsewhere.clone(), value)].into());
     assert_eq!(record, Record::default());
     assert_eq!(errors.first().map(|(key, _)| key), Some(&elsewhere));
+}
+
+#[test]
+fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
+    let good = wire::HostInfo {
+        name: "alpha".to_owned(),
+        vtep: "192.0.2.1".to_owned(),
+        vxlan_port: 4789,
+        peer: "192.0.2.1:7946".to_owned(),
+        underlay_mtu: 1500,
+        page: 1,
+    };
+    let vteps =
+        ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "::ffff:127.0.0.1", "x"];
+    let mut bad: Vec<(wire::HostInfo, &str)> =
+        vteps.map(|vtep| (wire::HostInfo { vtep: vtep.to_owned(), ..good.clone() }, "vtep")).into();
+    bad.extend([0, 65_536].map(|vxlan_port| (wire::HostInfo { vxlan_port, ..good.clone() }, "vxlan_port")));
+    bad.extend([0, 575, 65_536].map(|underlay_mtu| (wire::HostInfo { underlay_mtu, ..good.clone() }, "underlay_mtu")));
+    bad.push((wire::HostInfo { peer: "192.0.2.1:0".to_owned(), ..good.clone() }, "peer"));
+    for (info, field) in bad {
+        let error = HostInfo::from_wire(&info).expect_err(field).to_string();
+        assert!(error.starts_with(&format!("`{field}` is wrong")), "{error}: {info:?}");
+    }
+    for underlay_mtu in [576, 65_535] {
+        assert!(HostInfo::from_wire(&wire::HostInfo { underlay_mtu, ..good.clone() }).is_ok(), "{underlay_mtu}");
+    }
+}
+
+/// Whoever hears a number goes on counting from it.
+#[test]
+fn numbers_that_nobody_gets_to_by_counting_are_refused() {
+    const TOO_HIGH: u64 = MAX_COUNT + 1;
+    for (epoch, count) in [(TOO_HIGH, 0), (1, u64::MAX)] {
+        assert!(Version::from_wire(&wire::Version { epoch, count }).is_err(), "{epoch}.{count}");
+    }
+    let range = Range::new("10.1.0.0/16".parse().expect("a subnet"), None).expect("a good one");
+    let (id, creator) = (NetworkId::from_bytes([3; 16]), HostId::from_bytes([1; 16]));
+    let network = |created| Network { id, name: endpoint(1).name, ranges: vec![range], created, creator };
+    assert!(Network::from_wire(&network(MAX_COUNT).to_wire()).is_ok());
+    assert!(Network::from_wire(&network(TOO_HIGH).to_wire()).is_err());
+    let late = Endpoint { created: TOO_HIGH, ..endpoint(1) };
+    assert!(Endpoint::from_wire(&late.to_wire()).is_err());
+    let block = BlockId { range: 0, index: 0 };
+    let run = Run { start: block, len: 1, epoch: TOO_HIGH };
+    assert!(<Run as Wire<wire::holding::Run>>::from_wire(&run.to_wire()).is_err());
+    let transfer = Statement::Transfer { block, epoch: TOO_HIGH, to: creator };
+    assert!(Statement::from_wire(&transfer.to_wire()).is_err());
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns what is remembered from look to look. Pure: states, pushes and time come in; hosts and events go out.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Look {
 pub(super) struct Roster {
     own: ChitchatId,
     config: LivenessConfig,
+    /// Hosts that are waited for though nothing was heard of them yet.
+    expected: BTreeSet<String>,
     /// In the order of host, generation.
     tracks: BTreeMap<ChitchatId, Track>,
     /// Whether each host is held dead.
@@ -63,9 +65,9 @@ struct Track {
 
 impl Roster {
     /// An empty roster of the host that `own` is an incarnation of.
-    pub fn new(own: ChitchatId, config: LivenessConfig) -> Self {
+    pub fn new(own: ChitchatId, config: LivenessConfig, expected: BTreeSet<String>) -> Self {
         let (tracks, gone) = (BTreeMap::new(), BTreeMap::new());
-        Self { own, config, tracks, gone, rival_told: false, dirty: true }
+        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true }
     }
 
     /// We go on as another incarnation, with a failure detector that has not heard anybody yet.
@@ -144,6 +146,8 @@ impl Roster {
             census.complete += usize::from(track.complete && track.is_heard());
             census.lacking += usize::from(!track.complete && track.liveness != Liveness::Dead);
         }
+        let known: BTreeSet<&str> = self.tracks.keys().map(|id| id.node_id.as_ref()).collect();
+        census.lacking += self.expected.iter().filter(|node| !known.contains(node.as_str())).count();
         census
     }
 

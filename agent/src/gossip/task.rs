@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::counters::{Counters, Reason};
 use super::join::Fit;
-use super::liveness::{Attention, LivenessConfig};
+use super::liveness::Attention;
 use super::member::{Identity, Member};
 use super::publish::{Publication, Written};
 use super::push::Push;
@@ -91,15 +91,15 @@ impl Task {
         identity: Identity,
         generations: Box<dyn Generations + Send>,
         (link, counters): (Arc<Link>, Arc<Counters>),
-        member: Member,
-        (said, liveness): (Publication, LivenessConfig),
+        (member, roster): (Member, Roster),
+        said: Publication,
     ) -> Self {
         let sync = match identity.seeds.is_empty() {
             true => Sync::Synced,
             false => Sync::Alone,
         };
         Self {
-            roster: Roster::new(member.id().clone(), liveness),
+            roster,
             attention: Attention::new(std::time::Instant::now(), LOOK_IDLE * 2),
             identity,
             generations,

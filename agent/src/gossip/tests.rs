@@ -37,6 +37,7 @@ impl Cluster {
             seeds: seeds.iter().map(|seed| seed.handle.addr()).collect(),
             interval: self.interval,
             key: self.key.clone(),
+            expected: BTreeSet::new(),
             liveness: LivenessConfig::default(),
         }
     }

@@ -323,6 +323,7 @@ fn an_address_that_was_given_to_nobody_is_free_after_a_restart() {
     assert_eq!(bound(&host).len(), 2);
     let host = host.restart();
     assert_eq!(bound(&host), [kept.endpoint.id]);
+    assert_eq!(resting(&host, &network), [None], "for nobody's name");
     // It rests like any other that was let go: another gets the next one.
     assert_ne!(host.given(&network, 3, "other").endpoint.addresses, lost.endpoint.addresses);
 }

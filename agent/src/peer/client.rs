@@ -49,7 +49,7 @@ pub enum CallError {
         status: Box<tonic::Status>,
     },
     /// It answered nonsense.
-    #[error("host {} answered nonsense: {source}", host.short())]
+    #[error("host {} answered nonsense", host.short())]
     Nonsense {
         /// The host.
         host: HostId,

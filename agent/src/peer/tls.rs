@@ -18,7 +18,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use tokio::sync::watch;
+
 use crate::identity::{Identity, host_id};
+use crate::view::Seen;
 
 /// How many handshakes may be under way: more wait in the listener's queue.
 pub(super) const HANDSHAKES: usize = 64;
@@ -32,13 +35,13 @@ pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info().to_vec())
 }
 
-/// The connections of those who hold the key of the certificate that they show. Whether they are members is for each
-/// call to say: the gossip may bring them a moment later.
+/// The connections of the members of the cluster. Whom the gossip brings a moment later tries again.
 pub(super) fn accept(
     listener: TcpListener,
     identity: &Identity,
+    seen: watch::Receiver<Seen>,
 ) -> impl Stream<Item = Result<TlsStream<TcpStream>, std::io::Error>> + use<> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity)));
+    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, seen)));
     let connections = futures::stream::unfold(listener, |listener| async {
         let accepted = listener.accept().await;
         if accepted.is_err() {
@@ -67,7 +70,7 @@ pub(super) fn connector(identity: &Identity, peer: HostId) -> TlsConnector {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { peer: Some(peer), provider }));
+        .with_custom_certificate_verifier(Arc::new(Pinned { who: Who::Host(peer), provider }));
     let (certificate, key) = certificate(identity);
     let mut config =
         config.with_client_auth_cert(vec![certificate], key.into()).expect("our own key and certificate fit");
@@ -75,13 +78,13 @@ pub(super) fn connector(identity: &Identity, peer: HostId) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-fn server_config(identity: &Identity) -> ServerConfig {
+fn server_config(identity: &Identity, seen: watch::Receiver<Seen>) -> ServerConfig {
     let provider = provider();
     let (certificate, key) = certificate(identity);
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3")
-        .with_client_cert_verifier(Arc::new(Pinned { peer: None, provider }))
+        .with_client_cert_verifier(Arc::new(Pinned { who: Who::Members(seen), provider }))
         .with_single_cert(vec![certificate], key.into())
         .expect("our own key and certificate fit");
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -99,21 +102,30 @@ fn certificate(identity: &Identity) -> (CertificateDer<'static>, PrivatePkcs8Key
     (certificate.der().clone(), PrivatePkcs8KeyDer::from(identity.to_der()))
 }
 
-/// Accepts the host with this id, or any if there is none; the handshake's signature proves that it has the key.
+/// Accepts the hosts that it is told to; the handshake's signature proves that they have their keys.
 #[derive(Debug)]
 struct Pinned {
-    peer: Option<HostId>,
+    who: Who,
     provider: Arc<CryptoProvider>,
+}
+
+/// Whose key is good.
+#[derive(Debug)]
+enum Who {
+    /// This host's.
+    Host(HostId),
+    /// That of all hosts in the gossip; a stranger must not even hold a connection.
+    Members(watch::Receiver<Seen>),
 }
 
 impl Pinned {
     fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let id = host_id(&public_key_info(certificate)?);
-        if self.peer.is_none_or(|peer| peer == id) {
-            Ok(())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
+        let good = match &self.who {
+            Who::Host(host) => *host == id,
+            Who::Members(seen) => seen.borrow().cluster.hosts.contains_key(&id),
+        };
+        if good { Ok(()) } else { Err(CertificateError::ApplicationVerificationFailure.into()) }
     }
 
     fn verify(

@@ -70,6 +70,7 @@ pub(crate) struct Host {
     pub(crate) reconciler: Handle,
     news: watch::Sender<u64>,
     _gossip: watch::Sender<Arc<gossip::View>>,
+    _found: watch::Sender<BTreeSet<HostId>>,
     _scratch: Scratch,
 }
 
@@ -90,12 +91,13 @@ impl Host {
         let local = local::spawn(store, loaded, info).expect("nothing to put in order");
         let view = gossip::View { synced: true, ..gossip::View::default() };
         let (gossip, heard) = watch::channel(Arc::new(view));
-        let seen = view::spawn(me, heard, local.clone());
+        let (found_tx, found) = watch::channel(BTreeSet::new());
+        let seen = view::spawn(me, heard, found, local.clone());
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
         let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
         let reconciler = start((kernel.clone(), changes), place, local.clone(), seen.clone());
-        Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _scratch: scratch }
+        Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
     }
 
     pub(crate) async fn create(&self) -> Network {
@@ -244,4 +246,39 @@ async fn a_failure_that_makes_news_is_not_tried_again_at_once() {
     // And it is repaired by itself when it can be.
     host.kernel.with(FakeKernel::refuse_nothing);
     host.until("it is made", |s| s.failures.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_does() {
+    let host = Host::start();
+    let network = host.create().await;
+    let netns = container(1);
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (attachment, page) = host.attach(&network, 1, netns).await;
+    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    let (id, endpoint) = (network.id, attachment.endpoint.id);
+    let place = Place { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+    let intents = Arc::clone(&host.local.kept.borrow().intents);
+    let desired = desire(&host.seen.borrow().cluster, &intents, &place);
+    let port = desired.segments[&id].ports[&endpoint].clone();
+    let breaks = |step: &SegmentStep| Scope::of(&Step::Segment(id, step.clone()), &desired).breaks(id, endpoint);
+    let (mac, address) = (Mac::of_address([172, 38, 9, 9].into()), [172, 38, 9, 9].into());
+    for entry in [
+        SegmentStep::PutNeighbour(address, mac),
+        SegmentStep::DeleteNeighbour(address),
+        SegmentStep::DeleteRemote(mac),
+        SegmentStep::DeletePort(port.host_ifname.clone()),
+        SegmentStep::CreatePort(EndpointId::from_bytes([9; 16]), port.clone()),
+    ] {
+        assert!(!breaks(&entry), "{entry:?}");
+    }
+    for own in [
+        SegmentStep::Create,
+        SegmentStep::DeleteTunnel,
+        SegmentStep::CreatePort(endpoint, port.clone()),
+        SegmentStep::ConnectPort(port),
+    ] {
+        assert!(breaks(&own), "{own:?}");
+    }
+    assert!(Scope::Host.breaks(id, endpoint) && !Scope::Segment(NetworkId::from_bytes([9; 16])).breaks(id, endpoint));
 }

@@ -253,7 +253,7 @@ fn a_directory_that_can_not_be_used_is_named() {
     let error =
         Store::open(&file.join("dir"), &machine("a", "boot 1", 1)).map(drop).expect_err("a file is no directory");
     assert!(matches!(error, StoreError::Directory { .. }), "{error}");
-    assert!(error.to_string().starts_with(&format!("state directory {}", file.display())), "{error}");
+    assert!(error.to_string().starts_with(&format!("can't use the state directory {}", file.display())), "{error}");
 }
 
 /// The bytes of a file that has lived.
@@ -389,4 +389,28 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
         assert_eq!(loaded.attachments.len() as u64, 200 * (written - 1));
     };
     std::thread::scope(|scope| scope.spawn(test).join()).expect("the test's thread");
+}
+
+#[test]
+fn after_a_reboot_nobody_is_attached_and_the_addresses_rest_for_their_names() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.open()?;
+    let mut ledger = loaded.ledger;
+    live(&mut store, &mut ledger);
+    let id = NetworkId::from_bytes([1; 16]);
+    let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
+    let old = attachment(1, id);
+    store.commit(&[Write::Seat(id, Some(seat)), Write::Attach(old.clone())])?;
+    drop(store);
+    assert_eq!(scratch.open()?.1.attachments.len(), 1, "no reboot");
+
+    for now in [7, 50] {
+        let loaded = Store::open(&scratch.0, &machine("a", "boot 2", now))?.1;
+        assert!(loaded.attachments.is_empty() && loaded.seats.is_empty());
+        let account = &loaded.ledger.accounts()[&id];
+        assert!(account.bound.values().all(|endpoint| *endpoint != old.endpoint.id));
+        let kept = account.resting.values().filter(|rest| rest.name.as_ref() == Some(&old.endpoint.name));
+        assert_eq!(kept.map(|rest| rest.since).collect::<Vec<_>>(), [7]);
+    }
+    Ok(())
 }

@@ -1,13 +1,17 @@
 //! The way to the daemon: its socket, and one clear sentence if there is nobody.
 
 use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use overlay_proto::v1::control_client::ControlClient;
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::output::Failure;
+
+/// How long the daemon may take for an answer; what it waits for itself takes ten seconds at most.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The daemon of a run directory.
 #[derive(Debug)]
@@ -30,11 +34,11 @@ impl Client {
     pub async fn connect(&self) -> Result<ControlClient<Channel>, Failure> {
         let path = self.run_dir.join("overlayd.sock");
         // Tried by hand first: the reason gets lost in the layers of the channel.
-        UnixStream::connect(&path).map_err(|error| explain(&path, &error))?;
+        UnixStream::connect(&path).await.map_err(|error| explain(&path, &error))?;
         let unreachable =
             |e: tonic::transport::Error| Failure::failed(format!("can't talk to {}: {e}", path.display()));
         let endpoint = Endpoint::from_shared(format!("unix:{}", path.display())).map_err(unreachable)?;
-        Ok(ControlClient::new(endpoint.connect().await.map_err(unreachable)?))
+        Ok(ControlClient::new(endpoint.timeout(PATIENCE).connect().await.map_err(unreachable)?))
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 
-use crate::output::{Failure, line};
+use crate::output::{Failure, Format, json, line};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -12,12 +12,16 @@ pub enum Verb {
     Keygen,
 }
 
-pub fn run(verb: &Verb) -> Result<(), Failure> {
+pub fn run(verb: &Verb, format: Format) -> Result<(), Failure> {
     match verb {
         Verb::Keygen => {
             let key: Result<[u8; 32], _> = ring::rand::generate(&ring::rand::SystemRandom::new()).map(|r| r.expose());
             let key = key.map_err(|_| Failure::failed("the system gives no random numbers"))?;
-            line(&STANDARD.encode(key))
+            let key = STANDARD.encode(key);
+            match format {
+                Format::Json => json(&serde_json::json!({ "key": key })),
+                Format::Table => line(&key),
+            }
         }
     }
 }

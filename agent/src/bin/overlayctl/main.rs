@@ -16,6 +16,7 @@ mod network;
 mod output;
 mod run;
 mod sandbox;
+mod signals;
 mod status;
 
 use client::Client;
@@ -78,14 +79,17 @@ fn main() -> ExitCode {
     };
     let result = match cli.noun {
         Noun::Sandbox(arguments) => sandbox::enter(&arguments, &cli.run_dir),
-        Noun::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "overlayctl", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
-        Noun::Cluster(verb) => cluster::run(&verb).map(|()| ExitCode::SUCCESS),
+        Noun::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS),
+        Noun::Cluster(verb) => cluster::run(&verb, cli.output).map(|()| ExitCode::SUCCESS),
         noun => with_daemon(noun, &Client::new(&cli.run_dir), cli.output),
     };
     result.unwrap_or_else(|failure| failure.report())
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "overlayctl", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end())
 }
 
 fn with_daemon(noun: Noun, client: &Client, format: Format) -> Result<ExitCode, Failure> {

@@ -3,18 +3,16 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use overlay_proto::v1::{ConnectRequest, DisconnectRequest, EndpointInfo};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::Client;
 use crate::output::Failure;
 use crate::sandbox;
+use crate::signals;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -37,8 +35,8 @@ pub struct Arguments {
 
 pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Failure> {
     let mut daemon = client.connect().await?;
-    // Caught from here on: the command decides what a signal means, and the endpoint goes in any case.
-    let mut signals = Signals::catch()?;
+    // Taken from here on: the command decides what a signal means, and the endpoint goes in any case.
+    signals::block().map_err(|e| Failure::failed(format!("can't handle signals: {e}")))?;
     let mut sandbox = Sandbox::start(&arguments.command, client)?;
     let request = ConnectRequest {
         network: arguments.network,
@@ -56,27 +54,23 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
             return Err(status.into());
         }
     };
-    let ended = match sandbox.go(&info) {
-        Ok(()) => signals.forward_until_end(&mut sandbox.child).await,
-        Err(failure) => {
-            sandbox.abandon();
-            Err(failure)
-        }
-    };
-    let request = DisconnectRequest { network: info.network, name: info.name };
-    match daemon.disconnect_endpoint(request).await {
-        Ok(_) => {}
-        // The daemon has noticed by itself that the namespace is gone.
-        Err(status) if status.code() == tonic::Code::NotFound => {}
-        Err(status) => eprintln!("overlayctl: the endpoint is still there: {}", status.message()),
+    drop(daemon);
+    let ended = sandbox.run(&info);
+    if let Err(failure) = let_go(info, client).await {
+        eprintln!("overlayctl: the endpoint is still there: {failure}");
     }
-    ended.map(exit_code)
+    ended.map(ExitCode::from)
 }
 
-/// As shells have it: the command's own status, or 128 and the signal that ended it.
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    ExitCode::from(u8::try_from(code).unwrap_or(1))
+/// Connects anew: the command may have run for days, and the daemon may have been restarted since.
+async fn let_go(info: EndpointInfo, client: &Client) -> Result<(), Failure> {
+    let request = DisconnectRequest { network: info.network, name: info.name };
+    match client.connect().await?.disconnect_endpoint(request).await {
+        Ok(_) => Ok(()),
+        // The daemon has noticed by itself that the namespace is gone.
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
+        Err(status) => Err(status.into()),
+    }
 }
 
 /// The inner half, waiting in its namespaces.
@@ -106,6 +100,22 @@ impl Sandbox {
         Err(Failure::failed(if said.is_empty() { "the sandbox ended before it was set up".to_owned() } else { said }))
     }
 
+    /// Lets the command run to its end, and gives its status. Nothing else goes on here meanwhile.
+    fn run(&mut self, info: &EndpointInfo) -> Result<u8, Failure> {
+        // While there is no command yet to decide, a signal means an end.
+        let failed = |e| Failure::failed(format!("can't wait for the command: {e}"));
+        if let Some(signal) = signals::end_wanted().map_err(failed)? {
+            self.abandon();
+            return Ok(signals::status_of(signal));
+        }
+        let pid = i32::try_from(self.child.id()).expect("the kernel's pids have 22 bits");
+        let ended = self.go(info).and_then(|()| signals::supervise(Pid::from_raw(pid)).map_err(failed));
+        if ended.is_err() {
+            self.abandon();
+        }
+        ended
+    }
+
     /// Tells it where to ask for names, and to go on.
     fn go(&mut self, info: &EndpointInfo) -> Result<(), Failure> {
         let resolv_conf = format!("# Written by overlayctl run.\nnameserver {}\noptions ndots:0\n", info.dns);
@@ -117,48 +127,5 @@ impl Sandbox {
         // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The signals that people and supervisors end a command with.
-struct Signals {
-    child: tokio::signal::unix::Signal,
-    term: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self, Failure> {
-        let catch = |kind| signal(kind).map_err(|e| Failure::failed(format!("can't handle signals: {e}")));
-        Ok(Self {
-            child: catch(SignalKind::child())?,
-            term: catch(SignalKind::terminate())?,
-            hangup: catch(SignalKind::hangup())?,
-            interrupt: catch(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn forward_until_end(&mut self, child: &mut Child) -> Result<ExitStatus, Failure> {
-        loop {
-            let ended = child.try_wait().map_err(|e| Failure::failed(format!("can't wait for the command: {e}")))?;
-            if let Some(status) = ended {
-                return Ok(status);
-            }
-            tokio::select! {
-                _ = self.child.recv() => {}
-                _ = self.term.recv() => pass_on(child, Signal::SIGTERM),
-                _ = self.hangup.recv() => pass_on(child, Signal::SIGHUP),
-                // The terminal gives it to the command as well.
-                _ = self.interrupt.recv() => {}
-            }
-        }
-    }
-}
-
-fn pass_on(child: &Child, signal: Signal) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // It fails only if the command has ended already, and then that is seen next.
-        let _ = kill(Pid::from_raw(pid), signal);
     }
 }

@@ -1,19 +1,34 @@
-//! The inner half of `run`: enters namespaces of its own, waits until it is attached, and becomes the command.
+//! The inner half of `run`: enters namespaces of its own, waits until it is attached, and runs the command there.
+//!
+//! ```text
+//! overlayctl run                  connects and disconnects the endpoint
+//! └─ the sandbox                  in the namespaces of the endpoint; its /proc/PID/ns/net is what is attached
+//!    └─ pid 1 of the command's    reaps what the command leaves behind
+//!       └─ the command
+//! ```
+//!
+//! Each is killed when the one above it ends, however it ends, and with pid 1 the kernel ends everything in there. Each
+//! passes signals down and the status of the command up.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, fork, pipe2, read};
 use rtnetlink::LinkUnspec;
 
 use crate::output::Failure;
+use crate::signals;
 
 /// The subcommand that nobody types.
 pub const NAME: &str = "sandbox-for-run";
@@ -56,7 +71,7 @@ pub fn fds(ready: &OwnedFd, go: &OwnedFd, close: [&OwnedFd; 2]) -> Vec<String> {
     .into()
 }
 
-/// Becomes the command; returns only on failure.
+/// Runs the command in namespaces of its own, and gives its status.
 pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure> {
     for fd in &arguments.close {
         drop(take(*fd));
@@ -77,7 +92,7 @@ pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure>
         return Ok(ExitCode::FAILURE);
     }
     bind_resolv_conf(&resolv_conf, run_dir)?;
-    become_command(&arguments.command)
+    with_pid_1(|| in_child(|| become_command(&arguments.command)))
 }
 
 /// Takes an inherited file descriptor over.
@@ -88,13 +103,15 @@ fn take(fd: RawFd) -> OwnedFd {
 }
 
 fn set_up() -> Result<(), String> {
-    let explain = |what: &str, e: nix::errno::Errno| match e {
-        nix::errno::Errno::EPERM => format!("can't {what}: CAP_SYS_ADMIN is missing; run overlayctl as root"),
+    let explain = |what: &str, e: Errno| match e {
+        Errno::EPERM => format!("can't {what}: CAP_SYS_ADMIN is missing; run overlayctl as root"),
         e => format!("can't {what}: {e}"),
     };
     // The endpoint goes when `run` ends, so the command must not stay.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|e| explain("follow overlayctl run", e))?;
+    set_pdeathsig(Signal::SIGKILL).map_err(|e| explain("follow overlayctl run", e))?;
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(|e| explain("make a network namespace", e))?;
+    // The next child is its pid 1; this process stays where overlayctl run can name it.
+    unshare(CloneFlags::CLONE_NEWPID).map_err(|e| explain("make a PID namespace", e))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| explain("make mounts private", e))?;
     loopback_up().map_err(|e| format!("can't set the loopback interface up: {e}"))
@@ -122,11 +139,49 @@ fn bind_resolv_conf(text: &str, run_dir: &Path) -> Result<(), Failure> {
     bound.map_err(|e| failed(&e))
 }
 
-fn become_command(command: &[String]) -> Result<ExitCode, Failure> {
-    let words: Result<Vec<CString>, _> = command.iter().map(|word| CString::new(word.as_str())).collect();
-    let words = words.map_err(|e| Failure::misused(format!("the command can't be run: {e}")))?;
-    let Err(error) = nix::unistd::execvp(&words[0], &words);
-    eprintln!("overlayctl: can't run `{}`: {}", command[0], error.desc());
+/// Goes on as pid 1 of the new PID namespace, which ends with this process, and with it all that is in there.
+fn with_pid_1(work: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    let failed = |errno: Errno| Failure::failed(format!("can't make the first process of the sandbox: {errno}"));
+    // The reading end tells the child whether its parent lives still, which holds the other until the child has ended:
+    // across PID namespaces getppid() is 0.
+    let (alive, held) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed)?;
+    in_child(|| {
+        drop(held);
+        set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+        // The parent may have ended before the line above.
+        if read(&alive, &mut [0]) != Err(Errno::EAGAIN) {
+            return Ok(ExitCode::FAILURE);
+        }
+        // Programs look themselves and each other up there, by the pids of this namespace.
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
+            .map_err(|e| Failure::failed(format!("can't give the command a /proc of its own: {e}")))?;
+        work()
+    })
+}
+
+/// Does the work in a child, and gives its status.
+#[expect(unsafe_code, reason = "fork")]
+fn in_child(work: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    // SAFETY: the sandbox has one thread only: the runtime that set the loopback interface up had no other, and is gone.
+    match unsafe { fork() }.map_err(|e| Failure::failed(format!("can't start a process: {e}")))? {
+        ForkResult::Child => work(),
+        ForkResult::Parent { child } => {
+            let status =
+                signals::supervise(child).map_err(|e| Failure::failed(format!("can't wait for the command: {e}")))?;
+            Ok(ExitCode::from(status))
+        }
+    }
+}
+
+/// Returns only on failure.
+fn become_command(words: &[String]) -> Result<ExitCode, Failure> {
+    let [program, arguments @ ..] = words else { return Err(Failure::misused("there is no command")) };
+    signals::unblock().map_err(|e| Failure::failed(format!("can't let signals through: {e}")))?;
+    let error = Command::new(program).args(arguments).exec();
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    let why = errno.map_or_else(|| error.to_string(), |errno| errno.desc().to_owned());
+    eprintln!("overlayctl: can't run `{program}`: {why}");
     // As shells have it: 127 for what is not there, 126 for what can't be run.
-    Ok(ExitCode::from(if error == nix::errno::Errno::ENOENT { 127 } else { 126 }))
+    Ok(ExitCode::from(if errno == Some(Errno::ENOENT) { 127 } else { 126 }))
 }

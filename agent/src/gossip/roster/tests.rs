@@ -40,7 +40,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let states = BTreeMap::from([(id("self", 5), state(&[Publication::new()]))]);
-        Self { roster: Roster::new(id("self", 5), CONFIG), states, now: Duration::ZERO }
+        Self { roster: Roster::new(id("self", 5), CONFIG, BTreeSet::new()), states, now: Duration::ZERO }
     }
 
     fn look(&mut self, heard: &[&ChitchatId]) -> Look {
@@ -215,4 +215,14 @@ proptest! {
         let last: Texts = levels.last().into_iter().flatten().map(|(k, v)| (k.clone(), Arc::from(v.as_str()))).collect();
         prop_assert_eq!(&*world.roster.hosts()["a"][0].entries, &last);
     }
+}
+
+#[test]
+fn a_host_that_was_there_before_is_waited_for_until_it_is_known() {
+    let mut world = World::new();
+    world.roster = Roster::new(id("self", 5), CONFIG, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    world.states.insert(id("a", 1), state(&[Publication::new()]));
+    assert_eq!(world.look(&[&id("a", 1)]).census, Census { complete: 1, lacking: 1 });
+    world.states.insert(id("b", 1), state(&[Publication::new()]));
+    assert_eq!(world.look(&[&id("a", 1)]).census, Census { complete: 1, lacking: 0 }, "known by hearsay is enough");
 }

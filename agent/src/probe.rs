@@ -1,0 +1,59 @@
+//! Tells a host whose agent is silent from a host that is gone: whoever still refuses a connection is there, and its
+//! containers' packets flow. So stopping an agent, for however long, takes nothing from the traffic of its host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::future::join_all;
+use overlay::host::Liveness;
+use overlay::id::HostId;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::view::Seen;
+
+/// Between two rounds of questions to those that are silent.
+const PERIOD: Duration = Duration::from_millis(500);
+/// How long an answer may take: shorter than what passes between suspecting a host and giving it up.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Asks the hosts that gossip does not hear, as long as it does not; `found` are those that are there nevertheless.
+pub fn spawn(seen: watch::Receiver<Seen>, found: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut seen = seen;
+        loop {
+            let silent = silent(&seen.borrow_and_update());
+            let answers =
+                join_all(silent.iter().map(|(id, address)| async move { (*id, is_there(*address).await) })).await;
+            let now: BTreeSet<HostId> = answers.into_iter().filter_map(|(id, there)| there.then_some(id)).collect();
+            found.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+            if !silent.is_empty() {
+                sleep(PERIOD).await;
+            } else if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn silent(seen: &Seen) -> BTreeMap<HostId, SocketAddr> {
+    let silent = seen.cluster.hosts.iter().filter(|(_, host)| host.liveness != Liveness::Live);
+    silent.map(|(id, host)| (*id, host.info.peer)).collect()
+}
+
+/// Does the host's kernel answer? A port that nobody listens on is refused (RFC 9293, section 3.10.7.1), and that is an
+/// answer; a host that is down or cut off says nothing, or a router says that it is not there.
+async fn is_there(peer: SocketAddr) -> bool {
+    match timeout(PATIENCE, TcpStream::connect(peer)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

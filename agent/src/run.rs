@@ -80,12 +80,15 @@ pub enum RunError {
 /// # Errors
 /// When it can't start, or can't go on.
 pub async fn run(config: Config) -> Result<(), RunError> {
+    if UnixStream::connect(&socket_path(&config.run_dir)).await.is_ok() {
+        return Err(RunError::Running(socket_path(&config.run_dir)));
+    }
     let host = preflight(config.address, &config.run_dir).await?;
     let peer_address = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(peer_address).await;
     let listener = listener.map_err(|source| RunError::Listen { address: peer_address, source })?;
     let (store, loaded) = Store::open(&config.state_dir, &machine())?;
-    let socket = control_socket(&config.run_dir).await?;
+    let socket = control_socket(&config.run_dir)?;
     if let Some(aside) = &loaded.put_aside {
         tracing::warn!(file = %aside.display(), "the state was another machine's: put aside, this host has a new identity");
     }
@@ -187,11 +190,8 @@ fn socket_path(run_dir: &Path) -> PathBuf {
 }
 
 /// The control socket, for its owner and group only. One that a killed daemon left is replaced.
-async fn control_socket(run_dir: &Path) -> Result<UnixListener, RunError> {
+fn control_socket(run_dir: &Path) -> Result<UnixListener, RunError> {
     let path = socket_path(run_dir);
-    if UnixStream::connect(&path).await.is_ok() {
-        return Err(RunError::Running(path));
-    }
     let bind = || {
         std::fs::create_dir_all(run_dir)?;
         match std::fs::remove_file(&path) {

@@ -1,0 +1,114 @@
+//! One `overlayd`: started, watched, killed.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::exec::{Proc, tail};
+use super::host::Host;
+use super::programs::Programs;
+use crate::eventually::eventually;
+
+const READY: Duration = Duration::from_secs(20);
+const END: Duration = Duration::from_secs(10);
+
+/// How an agent is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// SIGTERM: as a service manager stops it.
+    Term,
+    /// SIGKILL: as the kernel stops it when memory is short.
+    Kill,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    host: String,
+    /// `labtool enter`; the agent is its child.
+    carrier: Proc,
+    pid_file: PathBuf,
+    notify: UnixDatagram,
+}
+
+impl Agent {
+    pub(super) fn start(programs: &Programs, host: &Host, arguments: &[String]) -> anyhow::Result<Self> {
+        let directory = Host::directory(host.name());
+        let (socket, pid_file) = (directory.join("notify.sock"), directory.join("overlayd.pid"));
+        for left_over in [&socket, &pid_file] {
+            if left_over.exists() {
+                fs::remove_file(left_over)?;
+            }
+        }
+        let notify = UnixDatagram::bind(&socket)?;
+        notify.set_nonblocking(true)?;
+        let program = programs.overlayd()?.display().to_string();
+        let words: Vec<&str> = std::iter::once(&program).chain(arguments).map(String::as_str).collect();
+        let mut command = host.place().command_with_pid(&words, Some(&pid_file));
+        command.env("NOTIFY_SOCKET", &socket);
+        let carrier = Proc::start_again(&mut command, &directory.join("overlayd.log"))?;
+        Ok(Self { host: host.name().to_owned(), carrier, pid_file, notify })
+    }
+
+    /// Waits for `READY=1` (sd_notify(3)).
+    pub(super) fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let what = format!("overlayd on {} to be ready", self.host);
+        eventually(READY, &what, || {
+            let mut buffer = [0; 512];
+            let length = self.notify.recv(&mut buffer).unwrap_or(0);
+            let said = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+            if said.lines().any(|line| line == "READY=1") {
+                return Ok(Ok(()));
+            }
+            let log = || tail(&self.carrier.printed().unwrap_or_default(), 30);
+            let log = log();
+            match self.carrier.ended()? {
+                Some(code) => Ok(Err(anyhow::anyhow!("it ended with {code}: {log}"))),
+                None => bail!("its log ends: {log}"),
+            }
+        })?
+        .context(what)
+    }
+
+    /// Its pid, in the lab's numbering.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        let path: &Path = &self.pid_file;
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().parse()?)
+    }
+
+    /// Everything it has logged, also in earlier lives.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log(&self) -> anyhow::Result<String> {
+        self.carrier.printed()
+    }
+
+    pub(super) fn stop(&mut self, ending: Ending) -> anyhow::Result<()> {
+        let signal = match ending {
+            Ending::Term => Signal::SIGTERM,
+            Ending::Kill => Signal::SIGKILL,
+        };
+        // The agent itself, not its carrier: so its end is seen before the carrier's.
+        kill(Pid::from_raw(self.pid()?), signal).with_context(|| format!("overlayd on {} is gone", self.host))?;
+        let code = self.carrier.wait(END)?;
+        match (ending, code) {
+            (Ending::Term, 0) | (Ending::Kill, 137) => Ok(()),
+            _ => bail!("overlayd on {} ended with {code} after {ending:?}", self.host),
+        }
+    }
+
+    /// Collects an agent that something else killed.
+    pub(super) fn reap(&mut self) -> anyhow::Result<()> {
+        self.carrier.wait(END).map(|_| ())
+    }
+}

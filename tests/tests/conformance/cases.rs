@@ -1,0 +1,363 @@
+//! What holds for every kernel.
+
+use anyhow::{Context, bail, ensure};
+use overlay::addr::IfName;
+use overlay::desired::{Desired, Prefixed};
+use overlay::fake::Harm;
+use overlay::plan::{Knowledge, SegmentStep, Step, plan};
+use overlay::report::{Cause, Kernel, round};
+
+use crate::bench::{Bench, go, look, refused, settle};
+use crate::world::{
+    PORT, add_remote, address, alike, endpoint, host, host_with, mac, network, port, segment, unlike, vni,
+};
+
+/// Two networks, two endpoints, and others elsewhere.
+fn busy_host<B: Bench>(bench: &mut B) -> anyhow::Result<Desired> {
+    let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
+    let mut desired = host_with(&[(1, &web)]);
+    let mut second = segment(2, &[(2, &db)]);
+    let first = desired.segments.get_mut(&network(1)).context("the first network")?;
+    add_remote(first, 21, alike(first, 2));
+    add_remote(first, 22, unlike(3));
+    add_remote(&mut second, 23, unlike(3));
+    desired.segments.insert(network(2), second);
+    Ok(desired)
+}
+
+pub async fn a_round_makes_what_is_desired_and_the_next_has_nothing_to_do<B: Bench>(
+    mut bench: B,
+) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let observed = settle(&mut bench, &desired).await?;
+    ensure!(observed.forwarding, "forwarding is off");
+    for (id, want) in &desired.segments {
+        let have = observed.segments.get(id).context("a segment is missing")?;
+        ensure!(have.remotes == want.remotes && have.half_remotes.is_empty(), "remotes: {have:?}");
+        ensure!(have.neighbours == want.neighbours, "neighbours: {have:?}");
+        ensure!(have.ports.len() == want.ports.len(), "ports: {have:?}");
+    }
+    let report = go(&mut bench, &desired).await?;
+    ensure!(report.done.is_empty(), "the second round did {:?}", report.done);
+    Ok(())
+}
+
+pub async fn whatever_is_broken_by_hand_is_repaired_by_one_round<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let whole = settle(&mut bench, &desired).await?;
+    let (n, web) = (network(1), port_name(&desired, 1)?);
+    let harms = [
+        Harm::ForwardingOff,
+        Harm::DeleteHostTable,
+        Harm::DeleteTable(n),
+        Harm::AddRule(n),
+        Harm::BridgeDown(n),
+        Harm::DeleteAddress(n, [10, 9, 0, 254].into()),
+        Harm::DeleteTunnel(n),
+        Harm::LetFlood(n),
+        Harm::DeleteUplink(n),
+        Harm::DeleteDefaultRoute(n),
+        Harm::DeletePort(n, web.clone()),
+        Harm::DetachPort(n, web.clone()),
+        Harm::NarrowPort(n, web.clone()),
+        Harm::Unmark(n, web),
+        Harm::DeleteRemote(n, mac(21)),
+        Harm::DeleteBridgeRow(n, mac(21)),
+        Harm::DeleteTunnelRow(n, mac(22)),
+        Harm::LetAge(n, mac(22)),
+        Harm::DeleteNeighbour(n, address(21)),
+        Harm::DeleteBridge(n),
+        Harm::DeleteNamespace(n),
+    ];
+    for harm in harms {
+        bench.harm(&harm).with_context(|| format!("{harm:?}"))?;
+        let broken = look(&mut bench).await.with_context(|| format!("after {harm:?}"))?;
+        ensure!(broken != whole, "{harm:?} is not seen");
+        let repaired = settle(&mut bench, &desired).await.with_context(|| format!("after {harm:?}"))?;
+        ensure!(repaired == whole, "{harm:?} left something else: {repaired:?}");
+    }
+    Ok(())
+}
+
+fn port_name(desired: &Desired, m: u8) -> anyhow::Result<IfName> {
+    let ports = desired.segments.values().flat_map(|segment| &segment.ports);
+    ports
+        .into_iter()
+        .find(|(id, _)| **id == endpoint(m))
+        .map(|(_, port)| port.host_ifname.clone())
+        .context("no such port")
+}
+
+pub async fn a_step_that_finds_its_work_done_succeeds<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let nothing = look(&mut bench).await?;
+    let whole = settle(&mut bench, &desired).await?;
+    let steps = plan(&nothing, &desired, Knowledge::Whole);
+    for step in &steps {
+        for result in bench.kernel().apply(std::slice::from_ref(step)).await {
+            result.with_context(|| format!("again: {step:?}"))?;
+        }
+    }
+    ensure!(look(&mut bench).await? == whole, "doing it all again changed something");
+    let absent = [
+        SegmentStep::DeleteRemote(mac(99)),
+        SegmentStep::DeleteNeighbour(address(99)),
+        SegmentStep::DeletePort("ovp000000000000".parse()?),
+    ];
+    for step in absent {
+        for result in bench.kernel().apply(&[Step::Segment(network(1), step.clone())]).await {
+            result.with_context(|| format!("not there: {step:?}"))?;
+        }
+    }
+    for result in bench.kernel().apply(&[Step::Segment(network(9), SegmentStep::Delete)]).await {
+        result.context("a segment that is not there")?;
+    }
+    Ok(())
+}
+
+pub async fn another_agent_adopts_what_is_there<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let before = settle(&mut bench, &desired).await?;
+    bench.restart()?;
+    let after = look(&mut bench).await?;
+    ensure!(after == before, "before: {before:?}\nafter: {after:?}");
+    let steps = plan(&after, &desired, Knowledge::Partial);
+    ensure!(steps.is_empty(), "{steps:?}");
+    Ok(())
+}
+
+pub async fn an_endpoint_goes_and_leaves_nothing<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
+    settle(&mut bench, &host_with(&[(1, &web)])).await?;
+    let before = look(&mut bench).await?;
+    settle(&mut bench, &host_with(&[(1, &web), (2, &db)])).await?;
+    let observed = settle(&mut bench, &host_with(&[(1, &web)])).await?;
+    ensure!(observed == before, "left: {observed:?}");
+    ensure!(bench.interfaces(&db)?.is_empty(), "left in the container: {:?}", bench.interfaces(&db)?);
+    ensure!(!bench.interfaces(&web)?.is_empty(), "the other container lost its interface");
+    Ok(())
+}
+
+pub async fn a_segment_goes_and_leaves_nothing<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    settle(&mut bench, &host()).await?;
+    let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
+    let before = bench.inventory(&[&web, &db])?;
+    let mut desired = host_with(&[(1, &web), (2, &db)]);
+    let first = desired.segments.get_mut(&network(1)).context("the network")?;
+    add_remote(first, 21, alike(first, 2));
+    settle(&mut bench, &desired).await?;
+    settle(&mut bench, &host()).await?;
+    let after = bench.inventory(&[&web, &db])?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    // And it can come back at once: its VNI is free.
+    settle(&mut bench, &desired).await?;
+    Ok(())
+}
+
+pub async fn an_interface_that_exists_is_never_touched<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    bench.add_foreign_interface(&web, &"eth0".parse()?)?;
+    settle(&mut bench, &host_with(&[])).await?;
+    let before = bench.inventory(&[&web])?;
+    let (step, says) = refused(&mut bench, &host_with(&[(1, &web)]), Cause::AlreadyExists).await?;
+    ensure!(matches!(step, Step::Segment(_, SegmentStep::CreatePort(..))), "{step:?}");
+    ensure!(says.contains("eth0"), "does not name the interface: {says}");
+    ensure!(bench.inventory(&[&web])? == before, "something was changed");
+    Ok(())
+}
+
+pub async fn a_namespace_that_is_gone_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
+    bench.close_container(&web)?;
+    let report = go(&mut bench, &host_with(&[(1, &web), (2, &db)])).await?;
+    ensure!(!report.failed.is_empty(), "nothing was refused");
+    for (step, error) in &report.failed {
+        ensure!(error.cause == Cause::Gone, "{step:?}: {error:?}");
+    }
+    ensure!(!bench.interfaces(&db)?.is_empty(), "the other endpoint has to go without its interface");
+    let observed = look(&mut bench).await?;
+    let ports = &observed.segments.get(&network(1)).context("the network")?.ports;
+    ensure!(ports.len() == 1, "left: {ports:?}");
+    Ok(())
+}
+
+pub async fn a_namespace_that_was_replaced_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let mut web = bench.open_container("web")?;
+    web.cookie += 1_000_000;
+    let report = go(&mut bench, &host_with(&[(1, &web)])).await?;
+    ensure!(report.failed.iter().any(|(_, error)| error.cause == Cause::Gone), "not refused: {report:?}");
+    web.cookie -= 1_000_000;
+    ensure!(bench.interfaces(&web)?.is_empty(), "another one's namespace was touched");
+    Ok(())
+}
+
+pub async fn a_container_that_ended_takes_its_port_along<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    settle(&mut bench, &host_with(&[(1, &web)])).await?;
+    bench.close_container(&web)?;
+    let observed = look(&mut bench).await?;
+    let ports = &observed.segments.get(&network(1)).context("the network")?.ports;
+    ensure!(ports.is_empty(), "left: {ports:?}");
+    settle(&mut bench, &host_with(&[])).await?;
+    Ok(())
+}
+
+pub async fn a_vni_that_is_taken_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    let desired = host_with(&[(1, &web)]);
+    bench.take_vni(vni(101), PORT)?;
+    let (step, says) = refused(&mut bench, &desired, Cause::AlreadyExists).await?;
+    ensure!(matches!(step, Step::Segment(_, SegmentStep::CreateTunnel(_))), "{step:?}");
+    ensure!(says.contains("101") && says.contains(&PORT.to_string()), "does not name VNI and port: {says}");
+    Ok(())
+}
+
+pub async fn a_vni_of_another_network_of_ours_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let mut desired = host_with(&[]);
+    let mut second = segment(2, &[]);
+    second.tunnel.vni = vni(101);
+    desired.segments.insert(network(2), second);
+    let (step, _) = refused(&mut bench, &desired, Cause::AlreadyExists).await?;
+    ensure!(step.network() == Some(network(2)), "{step:?}");
+    Ok(())
+}
+
+pub async fn a_udp_port_that_is_taken_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    bench.take_udp_port(PORT)?;
+    let (step, _) = refused(&mut bench, &host_with(&[]), Cause::AlreadyExists).await?;
+    ensure!(matches!(step, Step::Segment(_, SegmentStep::ConnectTunnel { .. })), "{step:?}");
+    Ok(())
+}
+
+pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    let mut desired = host_with(&[(1, &web)]);
+    settle(&mut bench, &desired).await?;
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.bridge.mtu = 1300;
+    segment.tunnel.mtu = 1300;
+    segment.ports.values_mut().for_each(|port| port.mtu = 1300);
+    segment.bridge.addresses[0] = Prefixed { address: [10, 9, 0, 1].into(), len: 24 };
+    let observed = settle(&mut bench, &desired).await.context("MTU and gateway")?;
+    let mtus: Vec<u32> = observed.segments.values().flat_map(|s| s.ports.values()).map(|port| port.mtu).collect();
+    ensure!(mtus == [1300], "the port has not followed: {mtus:?}");
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.tunnel.vni = vni(4242);
+    add_remote(segment, 21, alike(segment, 2));
+    settle(&mut bench, &desired).await.context("VNI")?;
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.uplink.host = [169, 254, 200, 0].into();
+    segment.uplink.segment = [169, 254, 200, 1].into();
+    segment.firewall.chains.pop();
+    settle(&mut bench, &desired).await.context("uplink and rules")?;
+    Ok(())
+}
+
+pub async fn a_port_follows_the_mtu_and_is_not_made_anew<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    let mut desired = host_with(&[(1, &web)]);
+    settle(&mut bench, &desired).await?;
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.ports.values_mut().for_each(|port| port.mtu = 1400);
+    let report = go(&mut bench, &desired).await?;
+    ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::UpdatePort(_))]), "{report:?}");
+    settle(&mut bench, &desired).await?;
+    Ok(())
+}
+
+pub async fn a_port_whose_container_is_gone_does_not_follow<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let mut web = bench.open_container("web")?;
+    let before = settle(&mut bench, &host_with(&[(1, &web)])).await?;
+    // Another namespace stands at its path.
+    web.cookie += 1_000_000;
+    let mut desired = host_with(&[(1, &web)]);
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.ports.values_mut().for_each(|port| port.mtu = 1400);
+    let (step, _) = refused(&mut bench, &desired, Cause::Gone).await?;
+    ensure!(matches!(step, Step::Segment(_, SegmentStep::UpdatePort(_))), "{step:?}");
+    ensure!(look(&mut bench).await? == before, "something was changed");
+    Ok(())
+}
+
+pub async fn a_mac_moves_between_hosts_and_home_again<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    let mut elsewhere = host_with(&[]);
+    let segment = elsewhere.segments.get_mut(&network(1)).context("the network")?;
+    add_remote(segment, 1, alike(segment, 2));
+    settle(&mut bench, &elsewhere).await.context("on the second host")?;
+    let segment = elsewhere.segments.get_mut(&network(1)).context("the network")?;
+    add_remote(segment, 1, unlike(3));
+    let report = go(&mut bench, &elsewhere).await?;
+    ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::PutRemote(..))]), "{:?}", report.done);
+    settle(&mut bench, &elsewhere).await.context("on the third")?;
+    settle(&mut bench, &host_with(&[(1, &web)])).await.context("here")?;
+    settle(&mut bench, &elsewhere).await.context("and away again")?;
+    ensure!(bench.interfaces(&web)?.is_empty(), "it is still here, too");
+    Ok(())
+}
+
+pub async fn two_thousand_remotes_come_and_go<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let mut desired = host_with(&[]);
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let empty = segment.clone();
+    for n in 0..2000_u16 {
+        let [high, low] = n.to_be_bytes();
+        let ip = [10, 8, high, low].into();
+        let mac = overlay::addr::Mac::of_address(ip);
+        let remote = if n % 3 == 0 { unlike(3) } else { alike(segment, 2) };
+        segment.remotes.insert(mac, remote);
+        segment.neighbours.insert(ip, mac);
+    }
+    let observed = settle(&mut bench, &desired).await?;
+    ensure!(observed.segments.get(&network(1)).is_some_and(|s| s.remotes.len() == 2000), "some are missing");
+    desired.segments.insert(network(1), empty);
+    settle(&mut bench, &desired).await?;
+    Ok(())
+}
+
+pub async fn what_is_not_known_yet_is_not_taken_away<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let before = settle(&mut bench, &desired).await?;
+    let mut ignorant = desired.clone();
+    for segment in ignorant.segments.values_mut() {
+        segment.remotes.clear();
+        segment.neighbours.clear();
+    }
+    let (_, report) = round(bench.kernel(), &ignorant, Knowledge::Partial).await?;
+    ensure!(report.done.is_empty(), "{:?}", report.done);
+    ensure!(look(&mut bench).await? == before, "something was taken away");
+    settle(&mut bench, &ignorant).await?;
+    Ok(())
+}
+
+pub async fn two_networks_with_the_same_subnet_stand_side_by_side<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
+    let mut desired = host_with(&[(1, &web)]);
+    let mut second = segment(2, &[]);
+    // The same address, and so the same MAC, in both.
+    let mut twin = port(1, &db);
+    twin.host_ifname = overlay::desired::port_ifname(endpoint(2));
+    second.ports.insert(endpoint(2), twin);
+    desired.segments.insert(network(2), second);
+    let both = settle(&mut bench, &desired).await?;
+    desired.segments.remove(&network(1));
+    let one = settle(&mut bench, &desired).await?;
+    ensure!(both.segments.get(&network(2)) == one.segments.get(&network(2)), "the one that stays has changed");
+    Ok(())
+}
+
+pub async fn what_is_foreign_survives<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    bench.add_foreign_interface(&web, &"docker0".parse()?)?;
+    bench.take_vni(vni(4096), 4789)?;
+    settle(&mut bench, &host()).await?;
+    let before = bench.inventory(&[&web])?;
+    settle(&mut bench, &host_with(&[(1, &web)])).await?;
+    if !bench.interfaces(&web)?.contains(&"docker0".parse()?) {
+        bail!("the container's own interface is gone");
+    }
+    settle(&mut bench, &host()).await?;
+    let after = bench.inventory(&[&web])?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+    Ok(())
+}

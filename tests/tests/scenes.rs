@@ -1,0 +1,140 @@
+//! Scenes: the product as its users run it, on the lab, one sandbox each.
+//!
+//! `cargo test --test scenes [-- NAME]` plays them; each re-executes this program, so they can run in parallel, twice
+//! in a row and after one that crashed. The agents' logs are shown when a scene fails.
+
+use std::env;
+use std::panic;
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use overlay_tests::eventually::pass;
+use overlay_tests::{lab, sandbox};
+
+#[path = "scenes/agents.rs"]
+mod agents;
+#[path = "scenes/endpoints.rs"]
+mod endpoints;
+#[path = "scenes/input.rs"]
+mod input;
+#[path = "scenes/lab_itself.rs"]
+mod lab_itself;
+#[path = "scenes/names.rs"]
+mod names;
+#[path = "scenes/packets.rs"]
+mod packets;
+#[path = "scenes/redis.rs"]
+mod redis;
+#[path = "scenes/restarts.rs"]
+mod restarts;
+
+type Scene = fn() -> anyhow::Result<()>;
+
+/// A table of scenes: the name of a function is the name of the scene.
+macro_rules! scenes {
+    ($($module:ident: $($name:ident),+;)+) => {
+        &[$($((stringify!($module), stringify!($name), $module::$name as Scene)),+),+]
+    };
+}
+
+const SCENES: &[(&str, &str, Scene)] = scenes! {
+    lab_itself:
+        hosts_hear_each_other_until_they_are_cut,
+        loss_and_rate_can_be_seen,
+        a_host_that_crashed_comes_back_with_its_disk_only,
+        broadcasts_are_caught_inside_a_tunnel,
+        the_flow_counts_what_a_cut_costs,
+        nothing_outlives_a_killed_sandbox;
+    packets:
+        the_first_packet_crosses_and_nothing_is_broadcast,
+        two_networks_with_the_same_subnet_never_meet,
+        a_lossy_wire_slows_things_down_and_breaks_nothing,
+        containers_reach_the_world_through_the_gateway;
+    endpoints:
+        any_address_can_be_asked_for_on_any_host,
+        dynamic_addresses_are_never_doubled,
+        an_endpoint_whose_namespace_is_gone_is_released,
+        a_restarted_container_keeps_its_address,
+        a_network_goes_with_its_last_trace,
+        run_passes_exit_status_and_leaves_nothing;
+    names:
+        names_resolve_on_every_host,
+        other_names_are_asked_where_the_host_asks;
+    agents:
+        killing_and_restarting_every_agent_loses_no_packet,
+        an_agent_killed_while_it_attaches_leaves_all_or_nothing,
+        what_is_deleted_by_hand_is_repaired_within_a_second,
+        a_crashed_host_is_withdrawn_within_three_seconds_and_comes_back,
+        hosts_that_were_cut_find_each_other_again,
+        a_stranger_without_the_key_learns_and_changes_nothing,
+        busy_processors_kill_nobody;
+    restarts:
+        a_container_is_reached_as_soon_as_it_is_attached,
+        an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,
+        agents_that_come_back_one_after_another_lose_no_packet;
+    input:
+        bad_input_gets_one_clear_line,
+        a_daemon_that_cannot_start_says_why;
+    redis:
+        a_redis_cluster_forms_and_survives_the_loss_of_a_master;
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+/// Tells the reader of a test run how long something took.
+fn took(what: &str, time: Duration) {
+    println!("{:6} ms  {what}", time.as_millis());
+}
+
+/// Says to this program, started again by itself, which scene it is to play.
+const PLAY: &str = "OVERLAY_SCENE";
+/// A scene that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(240);
+
+fn main() -> anyhow::Result<ExitCode> {
+    if let Ok(name) = env::var(PLAY) {
+        return play(&name);
+    }
+    let trial = |(group, name, _): &(&str, &'static str, Scene)| Trial::test(*name, || stage(name)).with_kind(*group);
+    Ok(libtest_mimic::run(&Arguments::from_args(), SCENES.iter().map(trial).collect()).exit_code())
+}
+
+/// Plays a scene in a process of its own and shows what it said.
+fn stage(name: &str) -> Result<(), Failed> {
+    let mut command = Command::new(env::current_exe().map_err(|e| e.to_string())?);
+    let start = Instant::now();
+    // The limit inside is the shorter one: it shows the logs.
+    // A backtrace of an error that a scene reports says nothing that its text does not.
+    command.env(PLAY, name).env("RUST_LIB_BACKTRACE", "0");
+    let done = lab::run(&mut command, LIMIT + Duration::from_secs(20)).map_err(|e| format!("{e:#}"))?;
+    if done.code != 0 {
+        return Err(format!("{}{}", done.stdout, done.stderr).into());
+    }
+    let lines: String = done.stdout.lines().map(|line| format!("    {line}\n")).collect();
+    print!("\n  {name}: {:.1} s\n{lines}", start.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn play(name: &str) -> anyhow::Result<ExitCode> {
+    // A test runner that is killed takes its scenes with it.
+    set_pdeathsig(Signal::SIGKILL)?;
+    sandbox::enter()?;
+    let scene = SCENES.iter().find(|scene| scene.1 == name).with_context(|| format!("there is no scene {name}"))?.2;
+    thread::spawn(|| {
+        pass(LIMIT);
+        eprintln!("the scene is not over after {LIMIT:?}\n{}", lab::tails());
+        std::process::exit(124)
+    });
+    let result = panic::catch_unwind(scene).unwrap_or_else(|_| Err(anyhow::anyhow!("the scene panicked")));
+    if result.is_err() {
+        eprintln!("{}", lab::tails());
+    }
+    result?;
+    Ok(ExitCode::SUCCESS)
+}

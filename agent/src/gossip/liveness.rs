@@ -17,7 +17,7 @@ pub struct LivenessConfig {
 impl Default for LivenessConfig {
     fn default() -> Self {
         Self {
-            suspect_for: Duration::from_millis(600),
+            suspect_for: Duration::from_millis(400),
             silent_for: Duration::from_millis(1500),
             first_grace: Duration::from_secs(3),
         }

@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::exec::{Proc, tail};
 use super::host::Host;
@@ -30,29 +28,24 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Agent {
     host: String,
-    /// `labtool enter`; the agent is its child.
-    carrier: Proc,
-    pid_file: PathBuf,
+    process: Proc,
     notify: UnixDatagram,
 }
 
 impl Agent {
     pub(super) fn start(programs: &Programs, host: &Host, arguments: &[String]) -> anyhow::Result<Self> {
         let directory = Host::directory(host.name());
-        let (socket, pid_file) = (directory.join("notify.sock"), directory.join("overlayd.pid"));
-        for left_over in [&socket, &pid_file] {
-            if left_over.exists() {
-                fs::remove_file(left_over)?;
-            }
+        let socket = directory.join("notify.sock");
+        if socket.exists() {
+            fs::remove_file(&socket)?;
         }
         let notify = UnixDatagram::bind(&socket)?;
         notify.set_nonblocking(true)?;
         let program = programs.overlayd()?.display().to_string();
         let words: Vec<&str> = std::iter::once(&program).chain(arguments).map(String::as_str).collect();
-        let mut command = host.place().command_with_pid(&words, Some(&pid_file));
-        command.env("NOTIFY_SOCKET", &socket);
-        let carrier = Proc::start_again(&mut command, &directory.join("overlayd.log"))?;
-        Ok(Self { host: host.name().to_owned(), carrier, pid_file, notify })
+        let environment = [("NOTIFY_SOCKET", socket.as_path())];
+        let process = Proc::start(&host.place(), &words, &environment, &directory.join("overlayd.log"))?;
+        Ok(Self { host: host.name().to_owned(), process, notify })
     }
 
     /// Waits for `READY=1` (sd_notify(3)).
@@ -65,9 +58,9 @@ impl Agent {
             if said.lines().any(|line| line == "READY=1") {
                 return Ok(Ok(()));
             }
-            let log = || tail(&self.carrier.printed().unwrap_or_default(), 30);
+            let log = || tail(&self.process.printed().unwrap_or_default(), 30);
             let log = log();
-            match self.carrier.ended()? {
+            match self.process.ended()? {
                 Some(code) => Ok(Err(anyhow::anyhow!("it ended with {code}: {log}"))),
                 None => bail!("its log ends: {log}"),
             }
@@ -80,9 +73,7 @@ impl Agent {
     /// # Errors
     /// When it was not started.
     pub fn pid(&self) -> anyhow::Result<i32> {
-        let path: &Path = &self.pid_file;
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        Ok(text.trim().parse()?)
+        self.process.pid()
     }
 
     /// Everything it has logged, also in earlier lives.
@@ -90,7 +81,7 @@ impl Agent {
     /// # Errors
     /// When the log cannot be read.
     pub fn log(&self) -> anyhow::Result<String> {
-        self.carrier.printed()
+        self.process.printed()
     }
 
     pub(super) fn stop(&mut self, ending: Ending) -> anyhow::Result<()> {
@@ -98,9 +89,8 @@ impl Agent {
             Ending::Term => Signal::SIGTERM,
             Ending::Kill => Signal::SIGKILL,
         };
-        // The agent itself, not its carrier: so its end is seen before the carrier's.
-        kill(Pid::from_raw(self.pid()?), signal).with_context(|| format!("overlayd on {} is gone", self.host))?;
-        let code = self.carrier.wait(END)?;
+        self.process.signal(signal)?;
+        let code = self.process.wait(END)?;
         match (ending, code) {
             (Ending::Term, 0) | (Ending::Kill, 137) => Ok(()),
             _ => bail!("overlayd on {} ended with {code} after {ending:?}", self.host),
@@ -109,6 +99,6 @@ impl Agent {
 
     /// Collects an agent that something else killed.
     pub(super) fn reap(&mut self) -> anyhow::Result<()> {
-        self.carrier.wait(END).map(|_| ())
+        self.process.wait(END).map(|_| ())
     }
 }

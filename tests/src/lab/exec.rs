@@ -1,6 +1,6 @@
 //! Running programs: to the end within a time, or as a process that is killed by its own pid.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::host::Place;
 use crate::eventually::eventually;
 
 /// A program that has ended.
@@ -84,38 +85,36 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
     })
 }
 
-/// A program that runs in the background. Killed when dropped.
+/// A program that runs in the background, somewhere inside a host. Killed when dropped.
 #[derive(Debug)]
 pub struct Proc {
-    child: Child,
+    /// `labtool enter`, which ends when the program does, and with its status.
+    carrier: Child,
     line: String,
     output: PathBuf,
+    pid_file: PathBuf,
 }
 
 impl Proc {
-    /// Starts a program; what it prints goes to `output`, which is emptied first.
-    ///
-    /// # Errors
-    /// When it cannot be run.
-    pub fn start(command: &mut Command, output: &Path) -> anyhow::Result<Self> {
-        let file = File::create(output).with_context(|| output.display().to_string())?;
-        Self::start_into(command, file, output)
-    }
-
-    /// [`Proc::start`] that adds to `output`.
-    ///
-    /// # Errors
-    /// When it cannot be run.
-    pub fn start_again(command: &mut Command, output: &Path) -> anyhow::Result<Self> {
+    /// Starts a program; what it prints is added to `output`.
+    pub(super) fn start(
+        place: &Place,
+        words: &[&str],
+        environment: &[(&str, &Path)],
+        output: &Path,
+    ) -> anyhow::Result<Self> {
+        let pid_file = output.with_extension("pid");
+        if pid_file.exists() {
+            fs::remove_file(&pid_file)?;
+        }
         let file = File::options().append(true).create(true).open(output);
-        Self::start_into(command, file.with_context(|| output.display().to_string())?, output)
-    }
-
-    fn start_into(command: &mut Command, file: File, output: &Path) -> anyhow::Result<Self> {
-        let line = shown(command);
+        let file = file.with_context(|| output.display().to_string())?;
+        let mut command = place.command_with_pid(words, Some(&pid_file));
+        let line = shown(&command);
+        command.envs(environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
-        let child = command.spawn().with_context(|| format!("cannot run `{line}`"))?;
-        Ok(Self { child, line, output: output.to_owned() })
+        let carrier = command.spawn().with_context(|| format!("cannot run `{line}`"))?;
+        Ok(Self { carrier, line, output: output.to_owned(), pid_file })
     }
 
     /// What it printed until now.
@@ -131,19 +130,35 @@ impl Proc {
     /// # Errors
     /// When it ends before, or takes too long.
     pub fn wait_for(&mut self, word: &str, within: Duration) -> anyhow::Result<()> {
-        eventually(within, &format!("`{}` to print {word:?}", self.line), || {
+        self.wait_for_line(word, within, |line| line.contains(word))
+    }
+
+    /// Waits until a tool of the lab printed `ready`: the whole line, for an address can be al*ready* in use.
+    ///
+    /// # Errors
+    /// When it ends before, or takes too long.
+    pub(super) fn wait_until_ready(&mut self, within: Duration) -> anyhow::Result<()> {
+        self.wait_for_line("ready", within, |line| line == "ready")
+    }
+
+    fn wait_for_line(&mut self, what: &str, within: Duration, is_it: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        eventually(within, &format!("`{}` to print {what:?}", self.line), || {
             let printed = self.printed()?;
-            if !printed.contains(word) {
-                let ended = self.child.try_wait()?.map_or_else(|| "it runs".to_owned(), |status| status.to_string());
+            if !printed.lines().any(&is_it) {
+                let ended = self.carrier.try_wait()?.map_or_else(|| "it runs".to_owned(), |status| status.to_string());
                 bail!("{ended}; it printed: {}", tail(&printed, 20));
             }
             Ok(())
         })
     }
 
-    /// Pid, in the numbering of the lab.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// The program's pid, in the numbering of the lab.
+    ///
+    /// # Errors
+    /// When it was not started yet.
+    pub fn pid(&self) -> anyhow::Result<i32> {
+        let text = fs::read_to_string(&self.pid_file).with_context(|| self.pid_file.display().to_string())?;
+        text.trim().parse().with_context(|| format!("`{}` has no pid yet", self.line))
     }
 
     /// How it ended, if it did.
@@ -151,12 +166,12 @@ impl Proc {
     /// # Errors
     /// When the kernel does not know.
     pub fn ended(&mut self) -> anyhow::Result<Option<i32>> {
-        Ok(self.child.try_wait()?.map(code))
+        Ok(self.carrier.try_wait()?.map(code))
     }
 
     /// Its standard input; closed when dropped.
     pub fn stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
+        self.carrier.stdin.take()
     }
 
     /// Sends it a signal.
@@ -164,7 +179,7 @@ impl Proc {
     /// # Errors
     /// When it has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        Ok(kill(Pid::from_raw(i32::try_from(self.pid())?), signal)?)
+        kill(Pid::from_raw(self.pid()?), signal).with_context(|| format!("`{}` is gone", self.line))
     }
 
     /// Waits for its end.
@@ -173,17 +188,21 @@ impl Proc {
     /// When it takes too long.
     pub fn wait(&mut self, within: Duration) -> anyhow::Result<i32> {
         let what = format!("the end of `{}`", self.line);
-        eventually(within, &what, || self.child.try_wait()?.map(code).context("it still runs"))
+        eventually(within, &what, || self.carrier.try_wait()?.map(code).context("it still runs"))
     }
 
-    /// Ends it at once.
+    /// Ends it at once; when this returns, it is gone.
     ///
     /// # Errors
     /// When it cannot be waited for.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        // Fails if it was waited for already: then there is nothing to kill.
-        _ = self.child.kill();
-        self.child.wait()?;
+        // The program itself, so that its end comes before the carrier's: a carrier that is killed takes it along,
+        // but does not wait for it.
+        if self.carrier.try_wait()?.is_none() && self.signal(Signal::SIGKILL).is_err() {
+            // It has not started yet, or has just ended.
+            self.carrier.kill()?;
+        }
+        self.carrier.wait()?;
         Ok(())
     }
 }

@@ -43,9 +43,12 @@ impl Host {
         let mut command = Command::new(programs.labtool());
         command.args(["host", "--name", name, "--directory"]).arg(&directory);
         let mut keeper = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("labtool host")?;
-        let mut lines = BufReader::new(keeper.stdout.take().context("labtool has no output")?).lines();
-        let pid1 = lines.next().context("labtool host ended")??.parse().context("labtool host printed no pid")?;
-        ensure!(lines.next().transpose()?.as_deref() == Some("ready"), "host {name} did not boot");
+        let output = BufReader::new(keeper.stdout.take().context("labtool has no output")?);
+        // Its two processes print a line each, whichever comes first.
+        let lines = output.lines().take(2).collect::<Result<Vec<String>, _>>()?;
+        ensure!(lines.iter().any(|line| line == "ready"), "host {name} did not boot: {lines:?}");
+        let pid1 = lines.iter().find_map(|line| line.strip_prefix("pid ")?.parse().ok());
+        let pid1 = pid1.with_context(|| format!("host {name} has no pid: {lines:?}"))?;
         Ok(Self { name: name.to_owned(), pid1, keeper, labtool: programs.labtool().to_owned() })
     }
 
@@ -206,8 +209,8 @@ impl Place {
     pub fn tool(&self, line: &str, output: &Path) -> anyhow::Result<Proc> {
         let labtool = self.labtool.display().to_string();
         let words: Vec<&str> = std::iter::once(labtool.as_str()).chain(line.split_whitespace()).collect();
-        let mut tool = Proc::start(&mut self.command(&words), output)?;
-        tool.wait_for("ready", SHORT)?;
+        let mut tool = self.start(&words, output)?;
+        tool.wait_until_ready(SHORT)?;
         Ok(tool)
     }
 
@@ -216,7 +219,12 @@ impl Place {
     /// # Errors
     /// When it cannot be run.
     pub fn spawn(&self, line: &str, output: &Path) -> anyhow::Result<Proc> {
-        Proc::start(&mut self.command(&line.split_whitespace().collect::<Vec<_>>()), output)
+        self.start(&line.split_whitespace().collect::<Vec<_>>(), output)
+    }
+
+    fn start(&self, words: &[&str], output: &Path) -> anyhow::Result<Proc> {
+        fs::write(output, "").with_context(|| output.display().to_string())?;
+        Proc::start(self, words, &[], output)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Traffic between containers that counts what it loses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::container::Container;
 use super::exec::Proc;
@@ -11,11 +11,14 @@ use crate::tool::stream::StreamReport;
 
 /// The echo's port (RFC 862); for both protocols.
 const ECHO: u16 = 7;
+/// Packets a second.
+const RATE: u32 = 1000;
 const LAST_REPORT: Duration = Duration::from_secs(40);
 
 /// Numbered UDP packets from one container to an echo in another, 1,000 a second.
 #[derive(Debug)]
 pub struct Flow {
+    started: Instant,
     sender: Proc,
     _echo: Proc,
 }
@@ -28,15 +31,20 @@ impl Flow {
     pub fn start(from: &Container, to: &Container) -> anyhow::Result<Self> {
         let echo = to.tool("echo.log", &format!("echo {ECHO}"))?;
         let sender = from.tool("flow.log", &format!("flow {}:{ECHO}", to.address()?))?;
-        Ok(Self { sender, _echo: echo })
+        Ok(Self { started: Instant::now(), sender, _echo: echo })
     }
 
     /// Ends it and says what became of the packets.
     ///
     /// # Errors
-    /// When the tool died.
+    /// When the tool died, or did not send as much as it should have.
     pub fn stop(mut self) -> anyhow::Result<FlowReport> {
-        last_line(&mut self.sender)
+        let (lasted, sender) = (self.started.elapsed(), &mut self.sender);
+        let report: FlowReport = last_line(sender)?;
+        // The tool takes a moment to start.
+        let least = u128::from(RATE) * lasted.as_millis().saturating_sub(500) / 1000 * 9 / 10;
+        ensure!(u128::from(report.sent) >= least, "{} packets in {lasted:?} are too few: {report:?}", report.sent);
+        Ok(report)
     }
 }
 

@@ -19,7 +19,8 @@ const STANDS_FOR: [(&str, &str); 3] = [
 ];
 
 /// Becomes pid 1 of a new host: own mount, network, PID and UTS namespaces, own `/run`, `/proc`, `boot_id`,
-/// `machine-id` and `resolv.conf`. Prints its pid, as the caller's namespace numbers it, and then `ready`.
+/// `machine-id` and `resolv.conf`. Prints `pid` and its pid, as the caller's namespace numbers it, and
+/// `ready` once it is set up; in either order.
 ///
 /// # Errors
 /// When the caller is not root in its user namespace, or `directory` lacks one of the files.
@@ -27,7 +28,7 @@ pub fn main(name: &str, directory: &Path) -> anyhow::Result<()> {
     let signals = Signals::block()?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS)?;
     signals.fork(|pid| {
-        println!("{pid}");
+        println!("pid {pid}");
         Ok(())
     })?;
     furnish(directory)?;

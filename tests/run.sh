@@ -67,7 +67,7 @@ forbid() {
 build() { cargo build --quiet --workspace --all-targets --profile "$PROFILE"; }
 
 unit_tests() {
-    tests --lib --bins --test programs
+    tests --lib --bins --test programs --test json
     tests --doc
 }
 

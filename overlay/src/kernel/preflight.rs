@@ -126,10 +126,14 @@ async fn has_vxlan() -> Result<(), PreflightError> {
     let nowhere = netns::create(Path::new("/proc/thread-self/ns/net"), || Ok(())).map_err(not_entered)?;
     let route = netns::connect(&nowhere).map_err(not_entered)?;
     let device = LinkVxlan::new("vx0", 1).port(4789).local(Ipv4Addr::LOCALHOST).learning(false).build();
-    match route.link().add(device).execute().await {
-        Ok(()) => Ok(()),
-        Err(error) if error.meaning() == Cause::Unsupported => Err(PreflightError::NoVxlan),
-        Err(error) => Err(refused("make a VXLAN device", error)),
+    route.link().add(device).execute().await.map_err(no_device)
+}
+
+/// A kernel without a kind of device says that the operation is not supported (`rtnl_newlink`: EOPNOTSUPP).
+fn no_device(error: rtnetlink::Error) -> PreflightError {
+    match error.meaning() {
+        Cause::Unsupported => PreflightError::NoVxlan,
+        _ => refused("make a VXLAN device", error),
     }
 }
 
@@ -162,3 +166,6 @@ fn may_keep(run_dir: &Path) -> Result<(), PreflightError> {
         netns::create(&path, || Ok(())).and_then(|netns| netns::keep(&netns)).and_then(|()| netns::remove(&path));
     tried.map_err(|source| PreflightError::RunDir { path: run_dir.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

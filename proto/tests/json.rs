@@ -1,0 +1,71 @@
+//! The keys that `overlayctl -o json` prints. Scripts rely on them: they are only ever added.
+
+use overlay_proto::v1 as wire;
+use serde::Serialize;
+
+fn keys<T: Serialize + Default>() -> Vec<String> {
+    let value = serde_json::to_value(T::default()).expect("a message is JSON");
+    let mut keys: Vec<String> = value.as_object().expect("an object").keys().cloned().collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn what_connect_and_endpoint_ls_print() {
+    let expected = [
+        "addresses",
+        "aliases",
+        "dns",
+        "gateway",
+        "host",
+        "host_ifname",
+        "id",
+        "ifname",
+        "mac",
+        "name",
+        "netns",
+        "network",
+        "state",
+    ];
+    assert_eq!(keys::<wire::EndpointInfo>(), expected);
+}
+
+#[test]
+fn what_network_prints() {
+    let network = ["conflict", "creator", "endpoints", "gateways", "hosts", "id", "name", "subnets", "vni"];
+    assert_eq!(keys::<wire::NetworkInfo>(), network);
+    assert_eq!(keys::<wire::InspectNetworkReply>(), ["endpoints", "members", "mtu", "netns", "network"]);
+    assert_eq!(keys::<wire::MemberRow>(), ["host", "state", "vni", "vtep"]);
+}
+
+#[test]
+fn what_host_lease_and_fdb_print() {
+    let host = ["endpoints", "id", "is_self", "name", "peer", "state", "vtep", "vxlan_port"];
+    assert_eq!(keys::<wire::HostRow>(), host);
+    let lease = ["blocks", "count", "epoch", "first", "free", "holder", "holder_state", "kind", "last"];
+    assert_eq!(keys::<wire::LeaseRow>(), lease);
+    assert_eq!(keys::<wire::FdbRow>(), ["addresses", "host", "kernel", "mac", "name", "vni", "vtep"]);
+}
+
+#[test]
+fn what_status_prints() {
+    let expected = [
+        "dropped",
+        "endpoints",
+        "failures",
+        "gossip",
+        "host",
+        "host_id",
+        "hosts",
+        "hosts_live",
+        "networks",
+        "queries",
+        "settled",
+        "synced",
+        "underlay_mtu",
+        "version",
+        "vtep",
+        "vxlan_port",
+    ];
+    assert_eq!(keys::<wire::StatusReply>(), expected);
+}

@@ -17,27 +17,36 @@ use tokio::time::{sleep, timeout};
 use crate::view::Seen;
 
 /// Between two rounds of questions to those that are silent.
-const PERIOD: Duration = Duration::from_millis(500);
-/// How long an answer may take: shorter than what passes between suspecting a host and giving it up.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PERIOD: Duration = Duration::from_millis(200);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// So many questions in a row have to go unanswered: one may get lost.
+const QUESTIONS: u8 = 2;
 
-/// Asks the hosts that gossip does not hear, as long as it does not; `found` are those that are there nevertheless.
-pub fn spawn(seen: watch::Receiver<Seen>, found: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut seen = seen;
-        loop {
-            let silent = silent(&seen.borrow_and_update());
-            let answers =
-                join_all(silent.iter().map(|(id, address)| async move { (*id, is_there(*address).await) })).await;
-            let now: BTreeSet<HostId> = answers.into_iter().filter_map(|(id, there)| there.then_some(id)).collect();
-            found.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
-            if !silent.is_empty() {
-                sleep(PERIOD).await;
-            } else if seen.changed().await.is_err() {
-                return;
-            }
+/// Asks the hosts that gossip does not hear, as long as it does not; `absent` are those that do not answer either.
+pub fn spawn(seen: watch::Receiver<Seen>, absent: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
+    tokio::spawn(follow(seen, absent, is_there))
+}
+
+async fn follow<A: Future<Output = bool>>(
+    mut seen: watch::Receiver<Seen>,
+    absent: watch::Sender<BTreeSet<HostId>>,
+    ask: impl Fn(SocketAddr) -> A,
+) {
+    let mut missed: BTreeMap<HostId, u8> = BTreeMap::new();
+    loop {
+        let silent = silent(&seen.borrow_and_update());
+        let there = join_all(silent.values().map(|address| ask(*address))).await;
+        let missing = silent.keys().zip(there).filter(|(_, there)| !there).map(|(id, _)| *id);
+        missed = missing.map(|id| (id, missed.get(&id).map_or(1, |n| n.saturating_add(1)))).collect();
+        let now: BTreeSet<HostId> = missed.iter().filter(|(_, n)| **n >= QUESTIONS).map(|(id, _)| *id).collect();
+        absent.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+        if !silent.is_empty() {
+            sleep(PERIOD).await;
+        } else if seen.changed().await.is_err() {
+            return;
         }
-    })
+    }
 }
 
 fn silent(seen: &Seen) -> BTreeMap<HostId, SocketAddr> {

@@ -107,9 +107,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let local = local::spawn(store, loaded, info)?;
     let (gossip, saying) = start_gossip(&config, me.to_string(), (seeds, expected), &local).await?;
     let handle = gossip.handle();
-    let (found_tx, found) = watch::channel(BTreeSet::new());
-    let seen = view::spawn(me, gossip.view.clone(), found, local.clone());
-    let prober = probe::spawn(seen.clone(), found_tx);
+    let (absent_tx, absent) = watch::channel(BTreeSet::new());
+    let seen = view::spawn(me, gossip.view.clone(), absent, local.clone());
+    let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let place = Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
     let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;

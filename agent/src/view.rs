@@ -31,16 +31,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// After the ledger could not keep what it was told.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows gossip, this host's own record, and which silent hosts are `found` to be there nevertheless.
+/// Follows gossip, this host's own record, and which silent hosts are `absent`: do not even refuse a connection.
 pub fn spawn(
     me: HostId,
     gossip: watch::Receiver<Arc<gossip::View>>,
-    found: watch::Receiver<BTreeSet<HostId>>,
+    absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
 ) -> watch::Receiver<Seen> {
     let (sender, seen) = watch::channel(Seen::default());
     let (decoded, told, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut follower = Follower { me, gossip, found, local, decoded, told, peers };
+    let mut follower = Follower { me, gossip, absent, local, decoded, told, peers };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
         loop {
@@ -50,7 +50,7 @@ pub fn spawn(
             tokio::time::sleep(PAUSE).await;
             let changed = tokio::select! {
                 changed = follower.gossip.changed() => changed,
-                changed = follower.found.changed() => changed,
+                changed = follower.absent.changed() => changed,
                 changed = follower.local.record.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
             };
@@ -65,7 +65,7 @@ pub fn spawn(
 struct Follower {
     me: HostId,
     gossip: watch::Receiver<Arc<gossip::View>>,
-    found: watch::Receiver<BTreeSet<HostId>>,
+    absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
     /// What was decoded, by host and generation, so that only changes are decoded again.
     decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Record)>,
@@ -78,7 +78,7 @@ struct Follower {
 impl Follower {
     fn look(&mut self) -> Seen {
         let view = Arc::clone(&self.gossip.borrow_and_update());
-        let found = self.found.borrow_and_update().clone();
+        let absent = self.absent.borrow_and_update().clone();
         let mut records = Records::new();
         let mut decoded = BTreeMap::new();
         for (node, lives) in &view.hosts {
@@ -86,7 +86,7 @@ impl Follower {
             let lives = lives.iter().map(|life| {
                 let record = self.decode(id, life);
                 decoded.insert((id, life.generation), (Arc::clone(&life.entries), record.clone()));
-                let liveness = liveness(life.liveness, found.contains(&id));
+                let liveness = liveness(life.liveness, absent.contains(&id));
                 Incarnation { generation: life.generation, complete: life.complete, liveness, record }
             });
             records.insert(id, lives.collect());
@@ -171,12 +171,11 @@ fn statements(from: HostId, record: &Record) -> Vec<Input> {
     holding.chain(posted).collect()
 }
 
-/// What gossip says of a host's agent is what is true of the host, unless the host was found to be there: then only its
-/// agent is silent.
-fn liveness(seen: gossip::Liveness, found: bool) -> Liveness {
+/// A silent agent is not a dead host: that takes a host that was asked and did not answer.
+fn liveness(seen: gossip::Liveness, absent: bool) -> Liveness {
     match seen {
         gossip::Liveness::Live => Liveness::Live,
-        gossip::Liveness::Dead if !found => Liveness::Dead,
+        gossip::Liveness::Dead if absent => Liveness::Dead,
         gossip::Liveness::Suspect | gossip::Liveness::Dead => Liveness::Suspect,
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_KEY: usize = 256;
 /// said before it: it is the proof that an incarnation is complete.
 pub(super) const MARKER: &str = "~";
 
-/// What [`write`] did.
+/// What [`write()`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
     /// The state's version before.

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use overlay::cluster::{Cluster, Host};
 use overlay::host::HostInfo;
@@ -31,17 +32,36 @@ async fn a_closed_port_and_an_open_one_are_both_an_answer() {
     assert!(is_there(closed_port().await).await);
 }
 
-#[tokio::test]
-async fn only_who_is_silent_is_asked_and_forgotten_when_it_is_heard() {
-    let address = closed_port().await;
-    let (view, seen_rx) = watch::channel(seen(address, Liveness::Live));
-    let (found_tx, mut found) = watch::channel(BTreeSet::new());
-    let _task = spawn(seen_rx, found_tx);
-    assert!(found.borrow().is_empty());
-    view.send_replace(seen(address, Liveness::Suspect));
-    let waited = timeout(Duration::from_secs(5), found.wait_for(|f| f.contains(&id()))).await;
-    assert!(waited.is_ok_and(|f| f.is_ok()), "it refuses, so it is there");
-    view.send_replace(seen(address, Liveness::Live));
-    let waited = timeout(Duration::from_secs(5), found.wait_for(BTreeSet::is_empty)).await;
-    assert!(waited.is_ok_and(|f| f.is_ok()), "it is heard again");
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_and_does_not_answer_twice_is_absent_until_it_is_heard() {
+    let peer = SocketAddr::from(([192, 0, 2, 2], 7946));
+    let (view, seen_rx) = watch::channel(seen(peer, Liveness::Live));
+    let (absent_tx, mut absent) = watch::channel(BTreeSet::new());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let ask = move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(false)
+    };
+    let _task = tokio::spawn(follow(seen_rx, absent_tx, ask));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "who is heard is not asked");
+    view.send_replace(seen(peer, Liveness::Suspect));
+    absent.wait_for(|a| a.contains(&id())).await.expect("the task runs");
+    assert_eq!(asked.load(Ordering::Relaxed), usize::from(QUESTIONS));
+    view.send_replace(seen(peer, Liveness::Live));
+    absent.wait_for(BTreeSet::is_empty).await.expect("the task runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_is_enough_to_be_there() {
+    let peer = SocketAddr::from(([192, 0, 2, 2], 7946));
+    let (_view, seen_rx) = watch::channel(seen(peer, Liveness::Dead));
+    let (absent_tx, absent) = watch::channel(BTreeSet::new());
+    let asked = AtomicUsize::new(0);
+    // Every second question gets lost.
+    let ask = move |_| std::future::ready(asked.fetch_add(1, Ordering::Relaxed) % 2 == 0);
+    let _task = tokio::spawn(follow(seen_rx, absent_tx, ask));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!absent.has_changed().expect("the task runs"), "it was taken for absent");
 }

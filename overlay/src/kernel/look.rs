@@ -1,4 +1,4 @@
-//! Looking: what is ours in the kernel, as [`Observed`] tells it.
+//! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
 
 use std::collections::BTreeMap;
 use std::io;

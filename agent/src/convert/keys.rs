@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `h` | the host itself |
 //! | `n/<network>` | definition, and the VNI that is received |
-//! | `x/<network>` | the network is deleted |
+//! | `x/<shard>` | networks that are deleted |
 //! | `b/<network>/<shard>` | blocks held |
 //! | `l/<network>/<shard>` | addresses borrowed |
 //! | `o/<network>/<shard>` | leases written for others, until they have arrived |
@@ -24,12 +24,12 @@ use overlay::record::{Membership, Record, Run, Statement};
 use overlay_proto::v1 as wire;
 use prost::Message;
 
-use super::{Wire, WireError, parse, required};
+use super::{Wire, WireError, id, parse, required};
 
 /// The schema of all values so far.
 const SCHEMA: char = '1';
 
-/// What a shard may take of encoded endpoints: base64 makes 12 KiB of it, and the gossip refuses values above 16 KiB.
+/// What a shard may take of encoded messages: base64 makes 12 KiB of it, and the gossip refuses values above 16 KiB.
 const SHARD_BYTES: usize = 9 * 1024;
 
 /// A record as keys and values.
@@ -41,8 +41,9 @@ pub fn encode_record(record: &Record) -> BTreeMap<String, String> {
     for (id, membership) in &record.networks {
         entries.insert(format!("n/{id}"), value(&membership.to_wire()));
     }
-    for id in &record.tombstones {
-        entries.insert(format!("x/{id}"), value(&wire::Tombstone {}));
+    let deleted = record.tombstones.iter().map(|id| id.as_bytes().to_vec());
+    for (shard, networks) in shards(deleted, |id| fnv1a(id)) {
+        entries.insert(format!("x/{shard}"), value(&wire::Tombstones { networks }));
     }
     for (id, runs) in &record.blocks {
         let all = runs.iter().map(Wire::<wire::holding::Run>::to_wire);
@@ -97,7 +98,13 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
         record.host = Some(HostInfo::from_wire(&message(body)?)?);
         return Ok(());
     }
-    if !matches!(kind, "n" | "x" | "b" | "l" | "o" | "e") {
+    if kind == "x" {
+        let tombstones: wire::Tombstones = message(body)?;
+        let deleted = tombstones.networks.iter().map(|network| id("networks", network));
+        record.tombstones.extend(deleted.collect::<Result<Vec<NetworkId>, _>>()?);
+        return Ok(());
+    }
+    if !matches!(kind, "n" | "b" | "l" | "o" | "e") {
         return Ok(());
     }
     let id: NetworkId = parse("key", parts.next().unwrap_or_default())?;
@@ -109,7 +116,6 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
             }
             record.networks.insert(id, membership);
         }
-        "x" => drop(record.tombstones.insert(id)),
         "b" | "l" => decode_holding(record, id, &message(body)?)?,
         "o" => {
             let outbox: wire::Outbox = message(body)?;

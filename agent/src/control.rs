@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use overlay::cluster::Cluster;
 use overlay::host::Liveness;
@@ -91,9 +92,11 @@ impl From<AttachError> for Status {
         use AttachError as E;
         let code = match &error {
             E::UnknownNetwork(_) | E::UnknownEndpoint { .. } => Code::NotFound,
-            E::NameInUse { .. } | E::AddressInUse { .. } | E::MacInUse { .. } | E::InterfaceExists { .. } => {
-                Code::AlreadyExists
-            }
+            E::NameInUse { .. }
+            | E::AddressInUse { .. }
+            | E::AddressTaken { .. }
+            | E::MacInUse { .. }
+            | E::InterfaceExists { .. } => Code::AlreadyExists,
             E::NotAssignable { .. }
             | E::NoNetns { .. }
             | E::Netns(_)
@@ -103,7 +106,7 @@ impl From<AttachError> for Status {
                 Code::FailedPrecondition
             }
             E::Full { .. } => Code::ResourceExhausted,
-            E::Store(_) => Code::Internal,
+            E::Look { .. } | E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))
     }
@@ -131,7 +134,10 @@ impl Control for Service {
         let cluster = self.cluster();
         let shown = self.shown(&cluster);
         let settled = Arc::clone(&self.attacher.reconciler.settled.borrow());
-        let me = cluster.hosts.get(&self.attacher.me).ok_or_else(|| Status::unavailable("the daemon is starting"))?;
+        let me = cluster
+            .hosts
+            .get(&self.attacher.me)
+            .ok_or_else(|| Status::unavailable("overlayd is starting: try again in a moment"))?;
         Ok(Response::new(wire::StatusReply {
             host_id: self.attacher.me.to_string(),
             host: me.info.name.to_string(),
@@ -146,9 +152,10 @@ impl Control for Service {
             networks: show::count(cluster.networks.values()),
             endpoints: show::count(shown.intents.attachments.values()),
             settled: settled.failures.is_empty(),
-            failures: settled.failures.iter().map(|f| f.message.clone()).collect(),
+            failures: settled.failures.iter().map(|failure| shown.failure(failure)).collect(),
             dropped: self.gossip.counters().all().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
             queries: show::queries(self.resolver.counts()),
+            unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
         }))
     }
 
@@ -161,7 +168,9 @@ impl Control for Service {
         let wire::CreateNetworkRequest { name, subnets, gateway } = request.into_inner();
         let id = self.networks.create(&name, &subnets, &gateway).await?;
         let cluster = self.cluster();
-        let view = cluster.networks.get(&id).ok_or_else(|| Status::internal("the network is not seen yet"))?;
+        let view = cluster.networks.get(&id).ok_or_else(|| {
+            Status::internal("the network is made, but overlayd does not show it yet: see `overlayctl network ls`")
+        })?;
         Ok(Response::new(self.shown(&cluster).network(view)))
     }
 

@@ -17,6 +17,7 @@
 
 mod codec;
 mod counters;
+mod exchange;
 mod fragment;
 mod guard;
 mod join;
@@ -29,6 +30,7 @@ mod replay;
 mod roster;
 mod seal;
 mod snapshot;
+mod strangers;
 mod sync;
 mod task;
 mod throttle;
@@ -46,11 +48,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use counters::{Counters, Reason};
 pub use key::{ClusterKey, KEY_BYTES, KeyError};
-pub use liveness::{Liveness, LivenessConfig};
+pub use liveness::Liveness;
 pub use publish::{MAX_KEY, MAX_VALUE, Publication};
 pub use snapshot::SnapshotError;
+pub use strangers::{Stranger, Strangers};
 
 use codec::Codec;
+use liveness::LivenessConfig;
 use member::{Identity, Member};
 use roster::Roster;
 use seal::{Opener, Sealer};
@@ -71,12 +75,10 @@ pub struct Config {
     /// Hosts, by their ids, that were there when we last were: what they say is waited for before the view is
     /// [synced](View::synced).
     pub expected: BTreeSet<String>,
-    /// Between two rounds of gossip; 200 to 500 ms are sensible, and 250 ms make a crashed host [`Liveness::Dead`] within 3 s.
+    /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`Liveness::Dead`] within 2.5 s.
     pub interval: Duration,
     /// The secret of the cluster.
     pub key: ClusterKey,
-    /// How long doubt lasts.
-    pub liveness: LivenessConfig,
 }
 
 /// Numbers the incarnations of this host.
@@ -256,7 +258,7 @@ async fn assemble(
     let opener = Opener::new(config.key, sealer.session());
     let codec = Codec::open().await.map_err(GossipError::Loopback)?;
     let socket = AsyncUdpSocket::from_std(socket).map_err(GossipError::Thread)?;
-    let link = Arc::new(Link::new(socket, sealer, Arc::clone(&counters)));
+    let link = Arc::new(Link::new(socket, sealer, Arc::clone(&counters), config.interval));
     let (receiver, pushes) = Receiver::new(Arc::clone(&link), opener, codec);
 
     let seeds = config.seeds.into_iter().filter(|seed| *seed != advertise).collect();
@@ -264,7 +266,7 @@ async fn assemble(
     let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
         .await
         .map_err(GossipError::Chitchat)?;
-    let roster = Roster::new(member.id().clone(), config.liveness, config.expected);
+    let roster = Roster::new(member.id().clone(), LivenessConfig::of(config.interval), config.expected);
     let task = Task::new(identity, generations, (link, counters), (member, roster), said);
     Ok((receiver, pushes, task))
 }
@@ -293,12 +295,6 @@ impl Handle {
         &self.counters
     }
 
-    /// Makes `peer` known, and is known to it from then on; tries again each interval as long as no one alive is there.
-    pub fn join(&self, peer: SocketAddr) {
-        // It fails only when gossip has ended, and then the view says so.
-        let _ = self.commands.send(Command::Join(peer));
-    }
-
     /// All that is known, for a host that has to catch up: opaque parts, one for each incarnation.
     ///
     /// # Errors
@@ -321,9 +317,10 @@ impl Handle {
         answered.await.map_err(|_| SnapshotError::Stopped)?
     }
 
+    /// Ends chitchat as a bug in it would; it is started again after `pause`.
     #[cfg(test)]
-    fn crash(&self) {
-        self.commands.send(Command::Crash).expect("gossip runs");
+    fn crash(&self, pause: Duration) {
+        self.commands.send(Command::Crash { pause }).expect("gossip runs");
     }
 }
 

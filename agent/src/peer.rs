@@ -23,6 +23,7 @@ use crate::reconcile::Settled;
 use crate::view::Seen;
 
 mod client;
+mod door;
 mod tls;
 
 pub use client::{CallError, Line, Peers};
@@ -60,7 +61,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let incoming = tls::accept(listener, identity, self.seen.clone());
+        let incoming = door::enter(listener, tls::acceptor(identity, self.seen.clone()));
         tonic::transport::Server::builder()
             .add_service(PeerServer::new(self))
             .serve_with_incoming_shutdown(incoming, stop)

@@ -23,7 +23,7 @@ use crate::attach::Attacher;
 use crate::config::Config;
 use crate::control::{self, About};
 use crate::convert::encode_record;
-use crate::gossip::{self, Generations, Gossip, GossipError, LivenessConfig};
+use crate::gossip::{self, Generations, Gossip, GossipError};
 use crate::local;
 use crate::network::Networks;
 use crate::peer::{self, Peers};
@@ -56,7 +56,7 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// The control socket.
-    #[error("can't make the control socket {}", path.display())]
+    #[error("can't make the control socket {}: see that its directory can be written, or name another with --run-dir", path.display())]
     Socket {
         /// Where.
         path: PathBuf,
@@ -237,7 +237,6 @@ async fn start_gossip(
         expected,
         interval: config.gossip_interval,
         key: config.key.clone(),
-        liveness: LivenessConfig::default(),
     };
     let mut record = local.record.clone();
     let first = encode_record(&record.borrow_and_update().clone());

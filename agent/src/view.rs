@@ -68,9 +68,9 @@ struct Follower {
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
     /// What was decoded, by host and generation, so that only changes are decoded again.
-    decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Record)>,
+    decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Arc<Record>)>,
     /// What the ledger was told.
-    told: BTreeMap<HostId, Record>,
+    told: BTreeMap<HostId, Arc<Record>>,
     /// Where the others were heard, as it is on disk.
     peers: BTreeMap<HostId, SocketAddr>,
 }
@@ -85,40 +85,40 @@ impl Follower {
             let Ok(id) = node.parse::<HostId>() else { continue };
             let lives = lives.iter().map(|life| {
                 let record = self.decode(id, life);
-                decoded.insert((id, life.generation), (Arc::clone(&life.entries), record.clone()));
+                decoded.insert((id, life.generation), (Arc::clone(&life.entries), Arc::clone(&record)));
                 let liveness = liveness(life.liveness, absent.contains(&id));
                 Incarnation { generation: life.generation, complete: life.complete, liveness, record }
             });
             records.insert(id, lives.collect());
         }
         self.decoded = decoded;
-        let record = Record::clone(&self.local.record.borrow_and_update());
+        let record = Arc::clone(&self.local.record.borrow_and_update());
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         records.insert(self.me, vec![life]);
         Seen { cluster: Arc::new(derive(&records)), synced: view.synced }
     }
 
-    fn decode(&self, id: HostId, life: &gossip::Incarnation) -> Record {
+    fn decode(&self, id: HostId, life: &gossip::Incarnation) -> Arc<Record> {
         if let Some((entries, record)) = self.decoded.get(&(id, life.generation))
             && entries == &life.entries
         {
-            return record.clone();
+            return Arc::clone(record);
         }
         let (record, errors) = decode_record(life.entries.iter().map(|(k, v)| (k.as_str(), v.as_ref())));
         for (key, error) in errors {
             tracing::warn!(host = %id.short(), key, %error, "part of a host's record can't be read");
         }
-        record
+        Arc::new(record)
     }
 
     /// The ledger hears what is new of networks and leases; false if it could not keep it.
     async fn tell_ledger(&mut self, seen: &Seen) -> bool {
-        let changed: Vec<(HostId, Record)> = seen
+        let changed: Vec<(HostId, Arc<Record>)> = seen
             .cluster
             .hosts
             .iter()
             .filter(|(id, host)| **id != self.me && self.told.get(id) != Some(&host.record))
-            .map(|(id, host)| (*id, host.record.clone()))
+            .map(|(id, host)| (*id, Arc::clone(&host.record)))
             .collect();
         let peers = self.moved_peers();
         if changed.is_empty() && peers.is_empty() {

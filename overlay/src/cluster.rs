@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
@@ -31,7 +32,7 @@ pub struct Host {
     /// Is it there?
     pub liveness: Liveness,
     /// All that it says; also the leases that the ledger takes from there.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// The life that said it.
     pub generation: u64,
 }
@@ -146,7 +147,7 @@ fn host(lives: &[Incarnation]) -> Option<Host> {
     let complete = lives.iter().filter(|l| l.complete).max_by_key(|l| l.generation);
     let says = complete.unwrap_or(newest);
     let info = says.record.host.clone()?;
-    Some(Host { info, liveness: newest.liveness, record: says.record.clone(), generation: says.generation })
+    Some(Host { info, liveness: newest.liveness, record: Arc::clone(&says.record), generation: says.generation })
 }
 
 impl NetworkView {

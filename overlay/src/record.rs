@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
@@ -88,8 +89,8 @@ pub struct Incarnation {
     pub complete: bool,
     /// Is it there?
     pub liveness: Liveness,
-    /// What it says.
-    pub record: Record,
+    /// What it says; shared, since it is large and mostly the same from look to look.
+    pub record: Arc<Record>,
 }
 
 /// What all hosts say, newest life of each first.

@@ -63,9 +63,11 @@ fn what_status_prints() {
         "settled",
         "synced",
         "underlay_mtu",
+        "unopened",
         "version",
         "vtep",
         "vxlan_port",
     ];
     assert_eq!(keys::<wire::StatusReply>(), expected);
+    assert_eq!(keys::<wire::UnopenedRow>(), ["datagrams", "from", "seconds_ago"]);
 }

@@ -60,6 +60,8 @@ pub struct Lab {
     programs: Programs,
     hosts: BTreeMap<String, Host>,
     agents: BTreeMap<String, Agent>,
+    /// What every agent is told beside what it needs.
+    told: Vec<String>,
     /// The underlay: what hosts say to each other goes through it.
     pub wire: Wire,
     internet: Host,
@@ -78,7 +80,8 @@ impl Lab {
         wire.plug(&internet, ROUTER)?;
         internet.ip(&format!("address add {WORLD}/32 dev lo"))?;
         internet.sysctl("net.ipv4.ip_forward", "1")?;
-        let mut lab = Self { programs, hosts: BTreeMap::new(), agents: BTreeMap::new(), wire, internet };
+        let mut lab =
+            Self { programs, hosts: BTreeMap::new(), agents: BTreeMap::new(), told: Vec::new(), wire, internet };
         for number in 1..=count {
             lab.boot(&format!("h{number}"))?;
         }
@@ -90,7 +93,16 @@ impl Lab {
     /// # Errors
     /// When an agent does not come up; the text has the end of its log.
     pub fn with_agents(count: u8) -> anyhow::Result<Self> {
+        Self::with_agents_told(count, "")
+    }
+
+    /// [`Lab::with_agents`] with further arguments for each agent, also when it is started again; they are split at blanks.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_agents_told(count: u8, more: &str) -> anyhow::Result<Self> {
         let mut lab = Self::new(count)?;
+        lab.told = more.split_whitespace().map(str::to_owned).collect();
         for host in lab.names() {
             lab.start(&host)?;
         }
@@ -190,6 +202,7 @@ impl Lab {
         arguments.extend(flag("--cluster-key-file", self.cluster_key()?.display().to_string()));
         arguments.extend(flag("--state-dir", host.state_dir().display().to_string()));
         arguments.extend(flag("--run-dir", host::RUN_DIR.to_owned()));
+        arguments.extend(self.told.iter().cloned());
         Ok(arguments)
     }
 

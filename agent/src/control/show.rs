@@ -17,6 +17,9 @@ use overlay_dns::server::Counts;
 use overlay_proto::v1 as wire;
 use tonic::Status;
 
+use crate::gossip::Stranger;
+use crate::reconcile::Failure;
+
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
     pub(super) cluster: &'a Cluster,
@@ -45,6 +48,15 @@ pub(super) fn queries(counts: Counts) -> BTreeMap<String, u64> {
     named.map(|(name, n)| (name.to_owned(), n)).into()
 }
 
+pub(super) fn unopened(strangers: &[Stranger]) -> Vec<wire::UnopenedRow> {
+    let row = |stranger: &Stranger| wire::UnopenedRow {
+        from: stranger.from.to_string(),
+        datagrams: stranger.datagrams,
+        seconds_ago: stranger.silent_for.as_secs(),
+    };
+    strangers.iter().map(row).collect()
+}
+
 /// What people call a state.
 fn state(liveness: Liveness) -> &'static str {
     match liveness {
@@ -61,6 +73,16 @@ impl Shown<'_> {
 
     fn host_state(&self, id: HostId) -> String {
         self.cluster.hosts.get(&id).map_or("unknown", |h| state(h.liveness)).to_owned()
+    }
+
+    /// What could not be done, and for which network.
+    pub(super) fn failure(&self, failure: &Failure) -> String {
+        let Some(id) = failure.scope.network() else { return failure.message.clone() };
+        let view = self.cluster.networks.get(&id);
+        // A deleted network that still has endpoints here is in no view.
+        let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
+        let network = view.map(NetworkView::shown_name).or_else(deleted).unwrap_or_else(|| id.short());
+        format!("network `{network}`: {}", failure.message)
     }
 
     pub(super) fn hosts(&self) -> Vec<wire::HostRow> {

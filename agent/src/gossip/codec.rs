@@ -23,6 +23,9 @@ const MAX_ENCODED: usize = 65_507;
 /// Loopback answers at once. It can fail to only if a local process floods the port.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The encoding of an acknowledgement without changes, which ends most exchanges: magic, format V1, its kind, an empty stream.
+pub(super) const NOTHING_MORE: [u8; 5] = [0x53, 0xb0, 1, 2, 0];
+
 /// Turns envelopes into bytes and back.
 pub(super) struct Codec {
     chitchat: ChitchatSocket,

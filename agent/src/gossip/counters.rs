@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::strangers::Strangers;
+
 /// Why something was dropped, as counted in [`Counters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Reason {
@@ -91,12 +93,15 @@ impl Reason {
 
 /// How often each [`Reason`] occurred since the start.
 #[derive(Debug, Default)]
-pub struct Counters([AtomicU64; Reason::ALL.len()]);
+pub struct Counters {
+    counts: [AtomicU64; Reason::ALL.len()],
+    strangers: Strangers,
+}
 
 impl Counters {
     /// The count of one reason.
     pub fn of(&self, reason: Reason) -> u64 {
-        self.0[reason as usize].load(Ordering::Relaxed)
+        self.counts[reason as usize].load(Ordering::Relaxed)
     }
 
     /// All counts, in the order of [`Reason::ALL`].
@@ -104,8 +109,13 @@ impl Counters {
         Reason::ALL.into_iter().map(|reason| (reason, self.of(reason)))
     }
 
+    /// Who of late was behind [`Reason::BadSeal`].
+    pub fn strangers(&self) -> &Strangers {
+        &self.strangers
+    }
+
     pub(super) fn count(&self, reason: Reason) {
-        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.counts[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 

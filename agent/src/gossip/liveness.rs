@@ -1,24 +1,27 @@
-//! Who is alive: our own judgement on top of chitchat's failure detector. Pure; time is an argument.
+//! Who is alive, by how long its heartbeat has been the same. Pure; time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// How long doubt lasts.
+/// How long silence means nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LivenessConfig {
-    /// From a host's silence being noticed to its being held dead.
-    pub suspect_for: Duration,
-    /// Silence that is nobody's death. The failure detector learns how often a host is heard; in a small cluster that is so often that
-    /// the pause of a busy processor looks long.
-    pub silent_for: Duration,
+    /// Silence that is normal: rounds of gossip may get lost.
+    pub suspect_after: Duration,
+    /// Silence that is nobody's death: the processor of one or the other may be busy.
+    pub dead_after: Duration,
     /// From a host's being known of to its being held dead if it was never heard.
     pub first_grace: Duration,
 }
 
-impl Default for LivenessConfig {
-    fn default() -> Self {
+impl LivenessConfig {
+    /// What suits this time between two rounds of gossip.
+    ///
+    /// A host is heard once a round or more often, and of its last word others tell for one round more. So at the longest interval that
+    /// is permitted, 500 ms, it is dead to all within two and a half seconds.
+    pub fn of(interval: Duration) -> Self {
         Self {
-            suspect_for: Duration::from_millis(400),
-            silent_for: Duration::from_millis(1500),
+            suspect_after: (interval * 2 + Duration::from_millis(100)).max(Duration::from_millis(750)),
+            dead_after: Duration::from_millis(1500).max(interval * 3),
             first_grace: Duration::from_secs(3),
         }
     }
@@ -42,37 +45,45 @@ pub(super) enum Sighting {
     Unproven { since: Duration },
     /// Heard; its heartbeat was `beat`, for the first time at `at`.
     Heard { beat: u64, at: Duration },
-    /// Heard once, with its last new heartbeat at `at`; since `since` the failure detector misses it.
-    Lost { beat: u64, at: Duration, since: Duration },
 }
 
 impl Sighting {
-    /// What is seen now that the heartbeat is `beat`, and the failure detector says `heard`.
-    pub fn observe(self, heard: bool, beat: u64, now: Duration) -> Self {
-        let at = match self {
-            Self::Heard { beat: before, at } | Self::Lost { beat: before, at, .. } if before == beat => at,
-            _ => now,
+    /// What is seen now that the heartbeat is `beat`; `proven` if chitchat has heard several of them in a row.
+    ///
+    /// A single new heartbeat proves nothing of one that was never heard, or not for so long that it is held dead: it may be an old
+    /// one, told by a host that had heard it for longer than we.
+    pub fn observe(self, proven: bool, beat: u64, now: Duration, config: &LivenessConfig) -> Self {
+        let believed = match self {
+            Self::Unproven { .. } => proven,
+            Self::Heard { beat: before, at } => {
+                before != beat && (proven || now.saturating_sub(at) < config.dead_after)
+            }
         };
-        match self {
-            _ if heard => Self::Heard { beat, at },
-            Self::Unproven { .. } => self,
-            Self::Heard { .. } => Self::Lost { beat, at, since: now },
-            Self::Lost { since, .. } => Self::Lost { beat, at, since },
-        }
+        if believed { Self::Heard { beat, at: now } } else { self }
     }
 }
 
 /// What is to be believed of an incarnation that was seen like this.
+///
+/// chitchat's failure detector is not asked: it learns how often a host is heard, which in a small cluster is so often that the pause of
+/// a busy processor looks long to it, and in a slow one so seldom that a death goes unnoticed for seconds.
 pub(super) fn judge(sighting: Sighting, now: Duration, config: &LivenessConfig) -> Liveness {
     let within = |start: Duration, length: Duration| now.saturating_sub(start) < length;
     match sighting {
-        Sighting::Heard { .. } => Liveness::Live,
         Sighting::Unproven { since } if within(since, config.first_grace) => Liveness::Live,
-        Sighting::Lost { at, since, .. } if within(since, config.suspect_for) || within(at, config.silent_for) => {
-            Liveness::Suspect
-        }
-        Sighting::Unproven { .. } | Sighting::Lost { .. } => Liveness::Dead,
+        Sighting::Heard { at, .. } if within(at, config.suspect_after) => Liveness::Live,
+        Sighting::Heard { at, .. } if within(at, config.dead_after) => Liveness::Suspect,
+        Sighting::Unproven { .. } | Sighting::Heard { .. } => Liveness::Dead,
     }
+}
+
+/// When another judgement is next due of an incarnation that was seen like this, should nothing be heard of it until then.
+pub(super) fn next_deadline(sighting: Sighting, now: Duration, config: &LivenessConfig) -> Option<Duration> {
+    let deadlines = match sighting {
+        Sighting::Unproven { since } => [since + config.first_grace; 2],
+        Sighting::Heard { at, .. } => [at + config.suspect_after, at + config.dead_after],
+    };
+    deadlines.into_iter().find(|deadline| *deadline > now)
 }
 
 /// The time during which we were able to hear anybody.

@@ -19,7 +19,7 @@ use super::transport::{Link, SealedTransport};
 const CLUSTER: &str = "overlay";
 /// How long a dead incarnation or a deleted key is remembered. chitchat's default of a day fills the digests.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
-/// phi from which on a host counts as silent: some eight intervals. 4 to 5 gave false deaths, measured.
+/// phi from which on chitchat counts a host as silent and gossips with it less: some eight times what it heard in between before.
 const PHI: f64 = 8.0;
 const SAMPLES: usize = 100;
 /// Incarnations of one host that are worth handing on: the newest, and the one before in case the newest is not complete.
@@ -88,7 +88,7 @@ impl Member {
         self.handle.with_chitchat(write).await
     }
 
-    /// Calls `look` with all states and with who is heard.
+    /// Calls `look` with all states and with those that chitchat has alive.
     pub async fn look<T>(
         &self,
         mut look: impl FnMut(&BTreeMap<ChitchatId, NodeState>, &HashSet<&ChitchatId>) -> T,
@@ -111,6 +111,7 @@ impl Member {
 
     /// Exchanges states with `peer` now.
     pub fn greet(&self, peer: SocketAddr) {
+        self.link.want(peer);
         // It fails only if chitchat has ended, and then `died` tells.
         let _ = self.handle.gossip(peer);
     }

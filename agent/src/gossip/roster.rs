@@ -10,7 +10,7 @@ use std::time::Duration;
 use chitchat::{ChitchatId, NodeState, Version};
 
 use super::join::{Ahead, Entries, Fit, Stamped, join};
-use super::liveness::{Liveness, LivenessConfig, Sighting, judge};
+use super::liveness::{Liveness, LivenessConfig, Sighting, judge, next_deadline};
 use super::publish::MARKER;
 use super::push::Push;
 use super::sync::Census;
@@ -85,11 +85,11 @@ impl Roster {
         Some(fit)
     }
 
-    /// Looks at chitchat's `states`; `heard` are those that its failure detector has alive.
+    /// Looks at chitchat's `states`; `proven` are those that its failure detector has alive.
     pub fn look(
         &mut self,
         states: &BTreeMap<ChitchatId, NodeState>,
-        heard: &HashSet<&ChitchatId>,
+        proven: &HashSet<&ChitchatId>,
         now: Duration,
     ) -> Look {
         let before = self.tracks.len();
@@ -102,7 +102,8 @@ impl Roster {
                 Track::new(now)
             });
             self.dirty |= track.load(state);
-            track.sighting = track.sighting.observe(heard.contains(id), state.heartbeat().into(), now);
+            let beat = state.heartbeat().into();
+            track.sighting = track.sighting.observe(proven.contains(id), beat, now, &self.config);
             let liveness = judge(track.sighting, now, &self.config);
             self.dirty |= track.liveness != liveness;
             track.liveness = liveness;
@@ -126,6 +127,11 @@ impl Roster {
     pub fn peers(&self) -> Vec<SocketAddr> {
         let alive = self.newest().filter(|(_, track)| track.liveness != Liveness::Dead);
         alive.map(|(id, _)| id.gossip_advertise_addr).collect()
+    }
+
+    /// When the next of them falls silent for too long, if nothing is heard until then.
+    pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        self.tracks.values().filter_map(|track| next_deadline(track.sighting, now, &self.config)).min()
     }
 
     /// How many incarnations are known.
@@ -193,7 +199,7 @@ impl Track {
     }
 
     fn is_heard(&self) -> bool {
-        matches!(self.sighting, Sighting::Heard { .. })
+        matches!(self.sighting, Sighting::Heard { .. }) && self.liveness == Liveness::Live
     }
 
     /// Takes over chitchat's state, if it has changed; says whether it has.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::counters::{Counters, Reason};
@@ -29,8 +29,6 @@ use super::{Generations, View};
 const PUBLISH_SPACING: Duration = Duration::from_millis(25);
 /// Between two looks at what others say.
 const LOOK_SPACING: Duration = Duration::from_millis(25);
-/// Between two looks when nothing happens: this is how exactly silence is timed.
-const LOOK_IDLE: Duration = Duration::from_millis(50);
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
 /// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
@@ -40,11 +38,12 @@ const GOOD_RUN: Duration = Duration::from_secs(60);
 
 /// What a handle asks for.
 pub(super) enum Command {
-    Join(SocketAddr),
     Snapshot(oneshot::Sender<Vec<Vec<u8>>>),
     Feed(Vec<Vec<u8>>, oneshot::Sender<Result<(), SnapshotError>>),
     #[cfg(test)]
-    Crash,
+    Crash {
+        pause: Duration,
+    },
 }
 
 /// The task's ends of its channels.
@@ -67,7 +66,10 @@ pub(super) struct Task {
     sync: Sync,
     said: Publication,
     refused: BTreeSet<String>,
-    joins: BTreeSet<SocketAddr>,
+    /// The longest time until the next look. Each round of gossip brings one of itself.
+    idle: Duration,
+    /// The time until the next look if nothing happens.
+    rest: Duration,
     /// Peers who have what we miss.
     ask: BTreeSet<SocketAddr>,
     pause: Duration,
@@ -79,8 +81,8 @@ enum Wake {
     Command(Command),
     Pushes,
     Changed,
+    Stepped,
     Died,
-    JoinAgain,
     Due,
     Stop,
 }
@@ -98,9 +100,12 @@ impl Task {
             true => Sync::Synced,
             false => Sync::Alone,
         };
+        let idle = identity.interval + LOOK_SPACING;
         Self {
             roster,
-            attention: Attention::new(std::time::Instant::now(), LOOK_IDLE * 2),
+            idle,
+            rest: idle,
+            attention: Attention::new(std::time::Instant::now(), idle),
             identity,
             generations,
             link,
@@ -109,7 +114,6 @@ impl Task {
             sync,
             said,
             refused: BTreeSet::new(),
-            joins: BTreeSet::new(),
             ask: BTreeSet::new(),
             pause: RESTART_PAUSE.0,
         }
@@ -119,8 +123,6 @@ impl Task {
     pub async fn run(mut self, mut ends: Ends) {
         let mut publish = Throttle::new(PUBLISH_SPACING);
         let mut look = Throttle::new(LOOK_SPACING);
-        let mut join_again = interval(self.identity.interval);
-        join_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut publisher_lives = true;
         let mut started = Instant::now();
         let mut looked = started;
@@ -130,7 +132,7 @@ impl Task {
         look.request(started);
 
         loop {
-            let idle = looked + LOOK_IDLE;
+            let idle = looked + self.rest;
             let due = [publish.due(), look.due()].into_iter().flatten().fold(idle, Instant::min);
             let wake = tokio::select! {
                 _ = &mut ends.stop => Wake::Stop,
@@ -142,10 +144,11 @@ impl Task {
                 },
                 _ = ends.pushes.recv_many(&mut pushes, PUSHES_AT_ONCE) => Wake::Pushes,
                 () = self.member.changed() => Wake::Changed,
-                _ = join_again.tick() => Wake::JoinAgain,
+                () = self.link.stepped() => Wake::Stepped,
                 () = sleep_until(due) => Wake::Due,
             };
             let now = Instant::now();
+            let stepped = matches!(wake, Wake::Stepped);
             match wake {
                 Wake::Stop => return,
                 Wake::Published => publish.request(now),
@@ -156,10 +159,12 @@ impl Task {
                     look.request(now);
                 }
                 Wake::Changed => look.request(now),
-                Wake::JoinAgain => self.greet_joins(),
-                Wake::Due => {}
+                Wake::Stepped | Wake::Due => {}
                 Wake::Died => {
-                    self.restart(now - started).await;
+                    tokio::select! {
+                        _ = &mut ends.stop => return,
+                        () = self.restart(now - started) => {}
+                    }
                     started = Instant::now();
                     died = Box::pin(self.member.died());
                     publish.request(started);
@@ -172,8 +177,9 @@ impl Task {
                 self.publish().await;
                 look.request(now);
             }
-            // An idle look is none of the throttle's: the next change would have to wait for it.
-            if look.take(now) || now >= looked + LOOK_IDLE {
+            // Heartbeats tell of no change, so they are none of the throttle's. The look that it has put off sees them as well.
+            let pulse = stepped && look.due().is_none();
+            if look.take(now) || pulse || now >= looked + self.rest {
                 looked = now;
                 self.look(&ends.view).await;
             }
@@ -182,10 +188,6 @@ impl Task {
 
     async fn obey(&mut self, command: Command, look: &mut Throttle, now: Instant) {
         match command {
-            Command::Join(peer) => {
-                self.joins.insert(peer);
-                self.member.greet(peer);
-            }
             Command::Snapshot(answer) => {
                 // Who asked may have given up.
                 let _ = answer.send(self.member.snapshot().await);
@@ -204,7 +206,10 @@ impl Task {
                 let _ = answer.send(fed);
             }
             #[cfg(test)]
-            Command::Crash => self.member.crash(),
+            Command::Crash { pause } => {
+                self.pause = pause;
+                self.member.crash();
+            }
         }
     }
 
@@ -215,11 +220,6 @@ impl Task {
                 self.ask.insert(push.id.gossip_advertise_addr);
             }
         }
-    }
-
-    fn greet_joins(&self) {
-        let peers: BTreeSet<_> = self.roster.peers().into_iter().collect();
-        self.joins.difference(&peers).for_each(|peer| self.member.greet(*peer));
     }
 
     async fn publish(&mut self) {
@@ -248,6 +248,9 @@ impl Task {
         let look = self.member.look(|states, heard| roster.look(states, heard, now)).await;
         self.link.note_known(self.roster.len());
         look.events.iter().for_each(log);
+
+        let deadline = self.roster.next_deadline(now);
+        self.rest = deadline.map_or(self.idle, |deadline| self.idle.min(deadline - now));
 
         let settle = self.identity.interval * 2;
         self.sync = self.sync.step(look.census, now, settle);

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport};
-use chitchat::{ChitchatEnvelope, ChitchatId, Version};
+use chitchat::{ChitchatEnvelope, ChitchatId, ChitchatMessage, Version};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use super::codec::Codec;
+use super::codec::{Codec, NOTHING_MORE};
 use super::counters::{Counters, Reason};
+use super::exchange::Exchanges;
 use super::fragment::Reassembly;
 use super::guard;
 use super::push::Push;
@@ -60,6 +61,8 @@ pub(super) struct Link {
     inbox: Mutex<Option<Inbox>>,
     written: AtomicU64,
     known: AtomicUsize,
+    stepped: Notify,
+    exchanges: Mutex<Exchanges>,
 }
 
 /// Where chitchat of the moment takes its messages from.
@@ -70,7 +73,8 @@ struct Inbox {
 }
 
 impl Link {
-    pub fn new(socket: UdpSocket, sealer: Sealer, counters: Arc<Counters>) -> Self {
+    /// A link for gossip with `interval` between two rounds.
+    pub fn new(socket: UdpSocket, sealer: Sealer, counters: Arc<Counters>, interval: Duration) -> Self {
         Self {
             socket,
             sealer: Mutex::new(sealer),
@@ -78,7 +82,19 @@ impl Link {
             inbox: Mutex::new(None),
             written: AtomicU64::new(0),
             known: AtomicUsize::new(0),
+            stepped: Notify::new(),
+            exchanges: Mutex::new(Exchanges::new(interval)),
         }
+    }
+
+    /// Waits until chitchat has done something since the last time: taken a message, or begun a round.
+    pub async fn stepped(&self) {
+        self.stepped.notified().await;
+    }
+
+    /// The next exchange with `peer` is needed, whatever came before.
+    pub fn want(&self, peer: SocketAddr) {
+        locked(&self.exchanges).want(peer);
     }
 
     /// Notes the highest version that we have written. Before anybody else can know of it.
@@ -139,6 +155,7 @@ impl Receiver {
                     if let Err(reason) = self.take(&mut buffer[..length], from).await {
                         link.counters.count(reason);
                         if reason == Reason::BadSeal {
+                            link.counters.strangers().note(from, Instant::now());
                             self.tell_of_another_key(from);
                         }
                     }
@@ -174,10 +191,17 @@ impl Receiver {
     }
 
     async fn take_envelope(&mut self, bytes: &[u8], from: SocketAddr, inbox: &Inbox) -> Result<(), Reason> {
+        if bytes == NOTHING_MORE {
+            locked(&self.link.exchanges).complete(from, Instant::now());
+            return Ok(());
+        }
         let summary = guard::inspect(bytes)?;
         let written = self.link.written.load(Ordering::Relaxed);
         summary.admit((&inbox.own, written), self.link.known.load(Ordering::Relaxed))?;
         let envelope = self.codec.decode(bytes).await?;
+        if matches!(envelope.message, ChitchatMessage::Ack { .. }) {
+            locked(&self.link.exchanges).complete(from, Instant::now());
+        }
         let received = RecvOutcome { from_addr: from, envelope, num_bytes_received: bytes.len() };
         inbox.messages.try_send(received).map_err(|_| Reason::Backlog)
     }
@@ -221,7 +245,14 @@ impl Socket for SealedSocket {
     }
 
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
-        match self.codec.encode(envelope).await {
+        let encoded = match &envelope.message {
+            ChitchatMessage::Syn { .. } if locked(&self.link.exchanges).is_fresh(to, Instant::now()) => {
+                return Ok(SendOutcome { num_bytes_sent: 0 });
+            }
+            ChitchatMessage::Ack { delta } if *delta == Default::default() => Ok(&NOTHING_MORE[..]),
+            _ => self.codec.encode(envelope).await,
+        };
+        match encoded {
             Ok(bytes) => {
                 let num_bytes_sent = bytes.len();
                 self.link.send(&[to], Kind::Chitchat, bytes).await;
@@ -236,6 +267,8 @@ impl Socket for SealedSocket {
 
     /// Cancel-safe, as chitchat needs it: all that is awaited is the queue.
     async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
+        // chitchat is ready for more: it is done with what it did before.
+        self.link.stepped.notify_one();
         match self.inbox.recv().await {
             Some(received) => Ok(received),
             // A later incarnation has the link; this one hears nothing more.

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 use super::*;
-use crate::gossip::{ClusterKey, Generations, Gossip, LivenessConfig};
+use crate::gossip::{ClusterKey, Generations, Gossip};
 use crate::store::tests::Scratch;
 
 /// Longer than anything here takes.
@@ -77,7 +77,7 @@ impl Agent {
         let records: Records = others
             .iter()
             .map(|other| {
-                let record = other.local.record.borrow().as_ref().clone();
+                let record = Arc::clone(&other.local.record.borrow());
                 (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
             })
             .collect();
@@ -109,7 +109,6 @@ async fn gossip(id: HostId) -> Gossip {
         expected: std::collections::BTreeSet::new(),
         interval: Duration::from_millis(250),
         key: ClusterKey::generate().expect("randomness"),
-        liveness: LivenessConfig::default(),
     };
     gossip::spawn(config, One, BTreeMap::new()).await.expect("gossip starts")
 }
@@ -281,20 +280,28 @@ async fn without_a_key_of_ones_own_nothing_works() {
 #[tokio::test]
 async fn who_connects_and_says_nothing_keeps_nobody_out() {
     let (lender, borrower, network) = two().await;
-    let mut silent = Vec::new();
-    for _ in 0..2 * tls::HANDSHAKES {
-        silent.push(TcpStream::connect(lender.address).await.expect("it listens"));
-    }
-    let asked = async {
+    let (from, to) = (SocketAddr::from(([127, 0, 0, 2], 0)), lender.address);
+    let (told, mut opened) = watch::channel(0);
+    // Twice as many as there is room for, and a new one for each that is thrown out.
+    let stranger = tokio::spawn(async move {
+        let mut silent = std::collections::VecDeque::new();
         loop {
-            match borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await {
-                Ok(statements) => return statements,
-                Err(error) => assert!(matches!(error, CallError::Silent { .. }), "{error}"),
-            }
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind(from).expect("all of 127.0.0.0/8 is ours");
+            silent.push_front(socket.connect(to).await.expect("it listens"));
+            silent.truncate(2 * door::HANDSHAKES);
+            told.send_modify(|count| *count += 1);
+            tokio::task::yield_now().await;
         }
-    };
-    let statements = tokio::time::timeout(PATIENCE, asked).await.expect("the silent ones are thrown out");
-    assert!(!statements.is_empty());
+    });
+    for round in 1..=10 {
+        let wanted = round * 2 * door::HANDSHAKES;
+        let crowd = tokio::time::timeout(PATIENCE, opened.wait_for(|count| *count >= wanted));
+        crowd.await.expect("it goes on").expect("it lives");
+        let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await;
+        assert!(asked.is_ok(), "in the midst of strangers, at the first try: {:?}", asked.err());
+    }
+    stranger.abort();
 }
 
 #[tokio::test]

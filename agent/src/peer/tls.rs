@@ -1,10 +1,7 @@
 //! TLS between agents: both sides show a self-signed certificate, and only its key counts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::Stream;
 use overlay::id::HostId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -14,8 +11,6 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
 };
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use tokio::sync::watch;
@@ -23,44 +18,14 @@ use tokio::sync::watch;
 use crate::identity::{Identity, host_id};
 use crate::view::Seen;
 
-/// How many handshakes may be under way: more wait in the listener's queue.
-pub(super) const HANDSHAKES: usize = 64;
-/// How long one may take: who connects and says nothing must not keep others out.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
-/// After the system refused a connection, mostly for want of file descriptors: trying again at once would not free any.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// The public key of a certificate as a `SubjectPublicKeyInfo` in DER.
 pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info().to_vec())
 }
 
-/// The connections of the members of the cluster. Whom the gossip brings a moment later tries again.
-pub(super) fn accept(
-    listener: TcpListener,
-    identity: &Identity,
-    seen: watch::Receiver<Seen>,
-) -> impl Stream<Item = Result<TlsStream<TcpStream>, std::io::Error>> + use<> {
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, seen)));
-    let connections = futures::stream::unfold(listener, |listener| async {
-        let accepted = listener.accept().await;
-        if accepted.is_err() {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        Some((accepted, listener))
-    });
-    connections
-        .map(move |accepted| {
-            let acceptor = acceptor.clone();
-            async move {
-                let (stream, _) = accepted?;
-                stream.set_nodelay(true)?;
-                tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await?
-            }
-        })
-        .buffer_unordered(HANDSHAKES)
-        // A failed handshake ends that connection, not the server.
-        .filter(|result| std::future::ready(result.is_ok()))
+/// What lets the members of the cluster in. Whom the gossip brings a moment later tries again.
+pub(super) fn acceptor(identity: &Identity, seen: watch::Receiver<Seen>) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(server_config(identity, seen)))
 }
 
 /// What connects to the host `peer` and to nobody else.
@@ -127,19 +92,33 @@ impl Pinned {
         };
         if good { Ok(()) } else { Err(CertificateError::ApplicationVerificationFailure.into()) }
     }
+}
 
-    fn verify(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
+/// The signature of a handshake is verified alike on both sides, but rustls asks for it in two traits.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
+        }
 
-    fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("only TLS 1.3 is spoken here".to_owned()))
-    }
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+    };
 }
 
 impl ServerCertVerifier for Pinned {
@@ -154,27 +133,7 @@ impl ServerCertVerifier for Pinned {
         self.check(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Self::no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
+    verify_signatures!();
 }
 
 impl ClientCertVerifier for Pinned {
@@ -191,27 +150,7 @@ impl ClientCertVerifier for Pinned {
         self.check(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Self::no_tls12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verify(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
+    verify_signatures!();
 }
 
 #[cfg(test)]

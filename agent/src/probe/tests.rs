@@ -3,14 +3,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use overlay::cluster::{Cluster, Host};
 use overlay::host::HostInfo;
-use overlay::record::Record;
 
 use super::*;
 
 fn seen(peer: SocketAddr, liveness: Liveness) -> Seen {
     let name = "h2".parse().expect("a label");
     let info = HostInfo { name, vtep: peer.ip(), vxlan_port: 4789, peer, underlay_mtu: 1500, page: 0 };
-    let host = Host { info, liveness, record: Record::default(), generation: 1 };
+    let host = Host { info, liveness, record: Arc::default(), generation: 1 };
     let cluster = Cluster { hosts: [(id(), host)].into(), ..Cluster::default() };
     Seen { cluster: Arc::new(cluster), synced: true }
 }

@@ -67,7 +67,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
 }
 
 fn life(generation: u64, complete: bool, record: Record) -> Incarnation {
-    Incarnation { generation, complete, liveness: Liveness::Live, record }
+    Incarnation { generation, complete, liveness: Liveness::Live, record: record.into() }
 }
 
 /// What each host says in one complete life.
@@ -106,7 +106,7 @@ fn history() -> impl Strategy<Value = Vec<(HostId, Incarnation)>> {
         let life = |(number, generation): (u8, u64)| {
             (any_record(number, networks.clone()), any::<bool>(), any_liveness()).prop_map(
                 move |(record, complete, liveness)| {
-                    (host_id(number), Incarnation { generation, complete, liveness, record })
+                    (host_id(number), Incarnation { generation, complete, liveness, record: record.into() })
                 },
             )
         };

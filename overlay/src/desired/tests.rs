@@ -86,7 +86,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu
 }
 
 fn said(number: u8, liveness: Liveness, record: Record) -> (HostId, Vec<Incarnation>) {
-    (host_id(number), vec![Incarnation { generation: 1, complete: true, liveness, record }])
+    (host_id(number), vec![Incarnation { generation: 1, complete: true, liveness, record: record.into() }])
 }
 
 fn cluster(said: impl IntoIterator<Item = (HostId, Vec<Incarnation>)>) -> Cluster {
@@ -254,7 +254,7 @@ fn rows_of_a_silent_host_stay_until_it_is_given_up() {
 #[test]
 fn a_host_that_takes_no_packets_of_the_network_gets_none() {
     let (id, mut lives) = other(2, Liveness::Live, &[endpoint(9, &network(0), 9)]);
-    for membership in lives[0].record.networks.values_mut() {
+    for membership in std::sync::Arc::make_mut(&mut lives[0].record).networks.values_mut() {
         membership.vni = None;
     }
     assert!(segment_with([(id, lives)]).remotes.is_empty());

@@ -11,6 +11,8 @@ use super::{SECOND, took};
 
 /// A host's crash is known elsewhere, names and rows withdrawn, within this time.
 const WITHDRAWN: Duration = Duration::from_secs(3);
+/// The longest interval that is permitted.
+const SLOWEST: &str = "--gossip-interval-ms 500";
 /// A kernel object that somebody deleted is back within this time.
 const REPAIRED: Duration = SECOND;
 
@@ -139,7 +141,14 @@ fn repaired(lab: &Lab, line: &str, whole: &BTreeSet<String>) -> anyhow::Result<(
 }
 
 pub fn a_crashed_host_is_withdrawn_within_three_seconds_and_comes_back() -> anyhow::Result<()> {
-    let mut lab = Lab::with_agents(3)?;
+    crash_and_return(Lab::with_agents(3)?)
+}
+
+pub fn a_crashed_host_is_withdrawn_in_time_at_the_slowest_gossip_too() -> anyhow::Result<()> {
+    crash_and_return(Lab::with_agents_told(3, SLOWEST)?)
+}
+
+fn crash_and_return(mut lab: Lab) -> anyhow::Result<()> {
     lab.network("web", "10.20.0.0/24")?;
     let witness = lab.reachable("h1", "web", "witness", "")?;
     let _far = lab.reachable("h3", "web", "far", "--ip 10.20.0.77")?;
@@ -184,10 +193,17 @@ fn withdrawn(lab: &Lab, witness: &Container, what: &str) -> anyhow::Result<()> {
 }
 
 pub fn busy_processors_kill_nobody() -> anyhow::Result<()> {
+    nobody_falls(&Lab::with_agents(3)?)
+}
+
+pub fn busy_processors_kill_nobody_at_the_slowest_gossip_either() -> anyhow::Result<()> {
+    nobody_falls(&Lab::with_agents_told(3, SLOWEST)?)
+}
+
+fn nobody_falls(lab: &Lab) -> anyhow::Result<()> {
     const LOAD: Duration = Duration::from_secs(20);
-    let lab = Lab::with_agents(3)?;
     lab.network("web", "10.20.0.0/24")?;
-    let [left, _right] = &pair(&lab)?;
+    let [left, _right] = &pair(lab)?;
     // Four per processor, that never rest.
     let count = 4 * std::thread::available_parallelism()?.get();
     let burners: Vec<_> = (0..count)
@@ -237,6 +253,7 @@ pub fn a_stranger_without_the_key_learns_and_changes_nothing() -> anyhow::Result
     }
     lab.wait_until_all_see_all()?;
     lab.network("web", "10.20.0.0/24")?;
+    ensure!(lab.json("h1", "status")?["unopened"] == serde_json::json!([]), "there is no stranger yet");
     let key = lab.programs().overlayctl()?;
     let key = lab.host("h3")?.sh(&format!("{} cluster keygen", key.display()))?;
     std::fs::write("/run/lab/other.key", key)?;
@@ -252,6 +269,16 @@ pub fn a_stranger_without_the_key_learns_and_changes_nothing() -> anyhow::Result
     let status = lab.json("h1", "status")?;
     let dropped = status["dropped"].as_object().context("no counters")?;
     ensure!(dropped.values().any(|count| count.as_u64() > Some(0)), "nothing was counted: {status}");
+    // Its operator, who mixed up the key files, finds it in the status of the others.
+    let stranger = format!("{}:7946", overlay_tests::lab::underlay("h3")?);
+    let row = status["unopened"].as_array().and_then(|rows| rows.iter().find(|row| row["from"] == stranger.as_str()));
+    let row = row.with_context(|| format!("nobody is told of {stranger}: {status}"))?;
+    ensure!(row["datagrams"].as_u64() > Some(0) && row["seconds_ago"].is_u64(), "{row}");
+    let shown = lab.ctl("h1", "status")?.ok()?;
+    let line = shown.lines().find(|line| line.contains(&stranger)).context(shown.clone())?;
+    for words in ["could not be opened (another cluster key?)", "last", "--cluster-key-file"] {
+        ensure!(line.contains(words), "nothing about {words:?} in: {line}");
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{StatusReply, StatusRequest};
+use overlay_proto::v1::{StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -32,5 +32,15 @@ fn table(status: &StatusReply) -> String {
         format!("kernel     {}", if status.settled { "as it should be" } else { "not as it should be:" }),
     ];
     lines.extend(status.failures.iter().map(|failure| format!("           {failure}")));
+    lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     lines.join("\n")
+}
+
+fn unopened(row: &UnopenedRow) -> String {
+    let UnopenedRow { from, datagrams, seconds_ago } = row;
+    let many = if *datagrams == 1 { "" } else { "s" };
+    format!(
+        "{datagrams} datagram{many} from {from} could not be opened (another cluster key?), last {seconds_ago} s ago: \
+         give both hosts the same --cluster-key-file, or keep that one from this port"
+    )
 }

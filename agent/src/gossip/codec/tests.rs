@@ -110,6 +110,10 @@ async fn codec_and_guard_agree_with_chitchat_on_each_kind_of_message() {
     assert!(matches!(envelope.message, ChitchatMessage::Ack { .. }));
     assert_eq!(ack, guard::Summary { digest: 0, deltas: vec![(ChitchatId::new("a", 1, ANY_PORT), 100)] });
 
+    let nothing =
+        ChitchatEnvelope { version: ProtocolVersion::V1, message: ChitchatMessage::Ack { delta: Default::default() } };
+    assert_eq!(codec.encode(nothing).await, Ok(&NOTHING_MORE[..]));
+
     let refusal = ChitchatEnvelope { version: ProtocolVersion::V1, message: ChitchatMessage::BadCluster };
     assert_eq!(through(&mut codec, refusal).await.0, guard::Summary::default());
 }

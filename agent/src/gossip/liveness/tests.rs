@@ -2,8 +2,8 @@ use super::*;
 use proptest::prelude::*;
 
 const CONFIG: LivenessConfig = LivenessConfig {
-    suspect_for: Duration::from_millis(600),
-    silent_for: Duration::from_millis(1500),
+    suspect_after: Duration::from_millis(600),
+    dead_after: Duration::from_millis(1500),
     first_grace: Duration::from_millis(3000),
 };
 
@@ -13,32 +13,43 @@ fn ms(ms: u64) -> Duration {
 
 #[test]
 fn a_host_that_falls_silent_is_suspect_then_dead_then_live_again_when_heard() {
-    let heard = Sighting::Unproven { since: ms(0) }.observe(true, 7, ms(1000));
-    assert_eq!(judge(heard, ms(100_000), &CONFIG), Liveness::Live);
-
-    // Missed long after its last heartbeat: what counts is how long it is missed.
-    let lost = heard.observe(false, 7, ms(3000));
-    assert_eq!(judge(lost, ms(3000), &CONFIG), Liveness::Suspect);
-    assert_eq!(judge(lost.observe(false, 7, ms(3599)), ms(3599), &CONFIG), Liveness::Suspect);
-    assert_eq!(judge(lost.observe(false, 7, ms(3600)), ms(3600), &CONFIG), Liveness::Dead);
-    assert_eq!(judge(lost.observe(true, 8, ms(3700)), ms(3700), &CONFIG), Liveness::Live);
+    let heard = Sighting::Unproven { since: ms(0) }.observe(true, 7, ms(1000), &CONFIG);
+    assert_eq!(judge(heard, ms(1599), &CONFIG), Liveness::Live);
+    // What chitchat thinks of it meanwhile makes no difference.
+    let silent = heard.observe(true, 7, ms(1600), &CONFIG).observe(false, 7, ms(2499), &CONFIG);
+    assert_eq!(judge(silent, ms(1600), &CONFIG), Liveness::Suspect);
+    assert_eq!(judge(silent, ms(2499), &CONFIG), Liveness::Suspect);
+    assert_eq!(judge(silent, ms(2500), &CONFIG), Liveness::Dead);
+    assert_eq!(judge(silent.observe(true, 8, ms(2600), &CONFIG), ms(2600), &CONFIG), Liveness::Live);
 }
 
 #[test]
-fn a_host_that_is_missed_early_is_not_dead_before_it_was_silent_for_long() {
-    let lost = Sighting::Heard { beat: 7, at: ms(1000) }.observe(false, 7, ms(1300));
-    assert_eq!(judge(lost, ms(2499), &CONFIG), Liveness::Suspect);
-    assert_eq!(judge(lost, ms(2500), &CONFIG), Liveness::Dead);
-    let beats_again = lost.observe(false, 8, ms(2000));
-    assert_eq!(judge(beats_again, ms(3499), &CONFIG), Liveness::Suspect);
-    assert_eq!(judge(beats_again, ms(3500), &CONFIG), Liveness::Dead);
+fn a_suspect_is_believed_at_its_first_heartbeat_and_a_dead_one_when_there_are_more() {
+    let silent = Sighting::Heard { beat: 7, at: ms(1000) };
+    assert_eq!(silent.observe(false, 8, ms(2499), &CONFIG), Sighting::Heard { beat: 8, at: ms(2499) });
+    // Another host had heard it for a moment longer, and has just been met.
+    let echo = silent.observe(false, 8, ms(60_000), &CONFIG);
+    assert_eq!(judge(echo, ms(60_000), &CONFIG), Liveness::Dead);
+    let back = echo.observe(true, 9, ms(60_250), &CONFIG);
+    assert_eq!(judge(back, ms(60_250), &CONFIG), Liveness::Live);
 }
 
 #[test]
 fn a_host_that_was_never_heard_has_the_benefit_of_the_doubt_for_a_while() {
-    let unproven = Sighting::Unproven { since: ms(500) }.observe(false, 1, ms(600)).observe(false, 2, ms(700));
+    let unproven = Sighting::Unproven { since: ms(500) };
+    let unproven = unproven.observe(false, 1, ms(600), &CONFIG).observe(false, 2, ms(700), &CONFIG);
     assert_eq!(judge(unproven, ms(3499), &CONFIG), Liveness::Live);
     assert_eq!(judge(unproven, ms(3500), &CONFIG), Liveness::Dead);
+}
+
+#[test]
+fn at_every_interval_that_is_permitted_two_rounds_may_get_lost_and_a_death_is_known_in_time() {
+    for interval in (200..=500).map(ms) {
+        let LivenessConfig { suspect_after, dead_after, .. } = LivenessConfig::of(interval);
+        assert!(suspect_after >= interval * 2 && dead_after >= suspect_after + ms(400), "{interval:?}");
+        // Others tell of the last heartbeat for a round.
+        assert!(dead_after + interval <= ms(2000), "{interval:?}");
+    }
 }
 
 proptest! {
@@ -47,10 +58,20 @@ proptest! {
         steps in proptest::collection::vec((any::<bool>(), 0_u64..2000), 1..50)
     ) {
         let (mut now, mut sighting, mut before) = (ms(0), Sighting::Unproven { since: ms(0) }, Liveness::Live);
+        let mut beat = 1;
         for (heard, step) in steps {
             now += ms(step);
-            sighting = sighting.observe(heard, 1, now);
+            beat += u64::from(heard);
+            sighting = sighting.observe(heard, beat, now, &CONFIG);
             let judged = judge(sighting, now, &CONFIG);
+            // A look at the deadline is soon enough: until then nothing changes by itself, and then something does.
+            if let Some(deadline) = next_deadline(sighting, now, &CONFIG) {
+                prop_assert!(deadline > now);
+                prop_assert_eq!(judge(sighting, deadline - ms(1), &CONFIG).max(judged), judged);
+                prop_assert!(judge(sighting, deadline, &CONFIG) > judged);
+            } else {
+                prop_assert_eq!(judged, Liveness::Dead);
+            }
             let lawful = if heard { judged == Liveness::Live } else { judged >= before };
             prop_assert!(lawful, "{:?} after {:?}", judged, before);
             before = judged;

@@ -1,10 +1,11 @@
 use super::super::publish::{self, Publication};
 use super::*;
+use chitchat::Deserializable;
 use proptest::prelude::*;
 
 const CONFIG: LivenessConfig = LivenessConfig {
-    suspect_for: Duration::from_millis(600),
-    silent_for: Duration::from_millis(600),
+    suspect_after: Duration::from_millis(300),
+    dead_after: Duration::from_millis(600),
     first_grace: Duration::from_secs(3),
 };
 
@@ -35,16 +36,26 @@ struct World {
     roster: Roster,
     states: BTreeMap<ChitchatId, NodeState>,
     now: Duration,
+    beat: u64,
 }
 
 impl World {
     fn new() -> Self {
         let states = BTreeMap::from([(id("self", 5), state(&[Publication::new()]))]);
-        Self { roster: Roster::new(id("self", 5), CONFIG, BTreeSet::new()), states, now: Duration::ZERO }
+        Self { roster: Roster::new(id("self", 5), CONFIG, BTreeSet::new()), states, now: Duration::ZERO, beat: 0 }
     }
 
+    /// A look after those `heard` have said something.
     fn look(&mut self, heard: &[&ChitchatId]) -> Look {
         let own = id("self", 5);
+        for id in heard.iter().copied().chain([&own]) {
+            if let Some(state) = self.states.get_mut(id) {
+                self.beat += 1;
+                let beat = Deserializable::deserialize(&mut &self.beat.to_le_bytes()[..]).expect("eight bytes");
+                state.try_set_heartbeat(beat);
+                assert_eq!(u64::from(state.heartbeat()), self.beat);
+            }
+        }
         let heard = heard.iter().copied().chain([&own]).collect();
         self.roster.look(&self.states, &heard, self.now)
     }
@@ -69,7 +80,7 @@ fn a_restart_takes_nothing_away() {
     assert_eq!(world.host("a"), [(1, true, Liveness::Live)]);
 
     world.states.insert(new.clone(), state(&[]));
-    world.later(100).look(&[]);
+    world.later(400).look(&[]);
     assert_eq!(world.host("a"), [(2, false, Liveness::Live), (1, true, Liveness::Suspect)]);
 
     world.states.insert(new.clone(), state(&[said(&[("k", "v")])]));
@@ -104,11 +115,11 @@ fn a_host_comes_goes_and_comes_back_and_each_is_told_once() {
     let appeared = Event::Appeared { node: node.clone(), addr: a.gossip_advertise_addr };
     assert_eq!(world.look(&[&a]).events, [appeared]);
     assert_eq!(
-        world.later(100).look(&[]),
+        world.later(400).look(&[]),
         Look { changed: true, census: Census { complete: 0, lacking: 0 }, events: vec![] }
     );
     assert_eq!(world.roster.peers().len(), 1, "a suspect is still told of changes");
-    assert_eq!(world.later(600).look(&[]).events, [Event::Gone { node: node.clone() }]);
+    assert_eq!(world.later(200).look(&[]).events, [Event::Gone { node: node.clone() }]);
     assert_eq!(world.roster.peers().len(), 0);
     assert!(!world.later(1000).look(&[]).changed, "nothing new");
     assert_eq!(world.later(100).look(&[&a]).events, [Event::Back { node }]);

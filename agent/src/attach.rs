@@ -12,11 +12,11 @@ use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::intent::{Attachment, Intents, NetnsRef};
+use overlay::intent::{AtPath, Attachment, Intents, NetnsRef};
 use overlay::kernel::netns;
 use overlay::lease::Version;
 use overlay::ledger::{Ask, Denial, Input, Outcome, Request};
-use overlay::network::{Name, Network};
+use overlay::network::{Name, Network, Unfit};
 use tokio::sync::watch;
 
 use crate::local::{self, AdmitError};
@@ -32,6 +32,8 @@ pub use error::AttachError;
 const FOUND_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the kernel may take for one endpoint.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the kernel may take to clear a namespace that nobody is in any more, and the reconciler to see that.
+const CLEARING: Duration = Duration::from_secs(2);
 /// How long the view may take to show what is on disk.
 const VIEW_PATIENCE: Duration = Duration::from_secs(1);
 /// How many further names an endpoint may have: all that is said of it has to fit into one value of gossip.
@@ -193,16 +195,27 @@ impl Attacher {
         let _ = tokio::time::timeout(VIEW_PATIENCE, seen.wait_for(shows)).await;
     }
 
-    /// A container that was stopped and started again under its name may be here before its end was noticed.
+    /// A container that was stopped and started again under its name may be here before its end was noticed. One that
+    /// runs keeps its name, also if the path that it was attached by is gone.
     async fn forget_the_lost(&self, network: &str, name: &Name) -> Result<(), AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
-        let kept = self.local.kept.borrow().clone();
-        let Some(view) = cluster.find(network) else { return Ok(()) };
-        if let Some(old) = kept.intents.find(view.network.id, name).filter(|a| !netns::is_alive(&a.netns)) {
-            let id = old.endpoint.id;
+        let mut kept = self.local.kept.clone();
+        let Some(network) = cluster.find(network).map(|view| view.network.id) else { return Ok(()) };
+        let old = kept.borrow_and_update().intents.find(network, name).cloned();
+        let Some(old) = old.filter(|a| netns::at_path(&a.netns) == AtPath::Gone) else { return Ok(()) };
+        let id = old.endpoint.id;
+        let observed = self.reconciler.look().await;
+        let observed = observed.map_err(|source| AttachError::Look { name: name.clone(), source })?;
+        if observed.is_lost(network, id, AtPath::Gone) {
             self.local.call(move |local| local.detach(&[id])).await?;
-            self.until(|seen| seen.cluster.networks.values().all(|v| !v.endpoints.contains_key(&id))).await;
+        } else {
+            // A namespace is cleared some time after its last process has ended, and the port goes only then.
+            let released = kept.wait_for(|kept| !kept.intents.attachments.contains_key(&id));
+            if tokio::time::timeout(CLEARING, released).await.is_err() {
+                return Ok(());
+            }
         }
+        self.until(|seen| seen.cluster.networks.values().all(|v| !v.endpoints.contains_key(&id))).await;
         Ok(())
     }
 
@@ -295,9 +308,7 @@ fn check(cluster: &Cluster, view: &NetworkView, wanted: &Wanted) -> Result<(), A
         return Err(AttachError::NameInUse { name: wanted.name.clone(), network, host });
     }
     if let Some(address) = wanted.address {
-        if !view.network.assignable(address) {
-            return Err(not_assignable(view, address));
-        }
+        view.network.admit(address).map_err(|why| not_assignable(view, address, why))?;
         if let Some(other) = view.at(address) {
             return Err(in_use(cluster, view, address, other));
         }
@@ -368,16 +379,9 @@ fn in_use(cluster: &Cluster, view: &NetworkView, address: IpAddr, other: &Locate
     }
 }
 
-fn not_assignable(view: &NetworkView, address: IpAddr) -> AttachError {
-    let list = |item: fn(&overlay::network::Range) -> String| {
-        view.network.ranges.iter().map(item).collect::<Vec<_>>().join(", ")
-    };
-    AttachError::NotAssignable {
-        address,
-        network: view.shown_name(),
-        subnets: list(|r| r.subnet.to_string()),
-        gateways: list(|r| r.gateway.to_string()),
-    }
+fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
+    let subnets: Vec<String> = view.network.ranges.iter().map(|range| range.subnet.to_string()).collect();
+    AttachError::NotAssignable { address, network: view.shown_name(), why, subnets: subnets.join(", ") }
 }
 
 /// A denial in the words of the one who asked.
@@ -385,10 +389,13 @@ fn denied(cluster: &Cluster, view: &NetworkView, wanted: &Wanted, denial: Denial
     let network = view.shown_name();
     match denial {
         Denial::UnknownNetwork => AttachError::UnknownNetwork(wanted.network.clone()),
-        Denial::NotAssignable(address) => not_assignable(view, address),
+        // Definitions never change: whoever refuses the address sees the same as we do.
+        Denial::NotAssignable(address) => {
+            not_assignable(view, address, view.network.admit(address).err().unwrap_or(Unfit::Outside))
+        }
         Denial::Bound { address, endpoint } => match view.endpoints.get(&endpoint) {
             Some(other) => in_use(cluster, view, address, other),
-            None => AttachError::AddressInUse { address, network, name: endpoint.short(), host: "?".to_owned() },
+            None => AttachError::AddressTaken { address, network },
         },
         Denial::Delegated { address, to } => match view.at(address) {
             Some(other) => in_use(cluster, view, address, other),

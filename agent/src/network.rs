@@ -48,7 +48,7 @@ pub enum NetworkError {
     #[error(transparent)]
     Range(#[from] RangeError),
     /// Not an address.
-    #[error("gateway `{0}` is not an IP address")]
+    #[error("gateway `{0}` is not an IP address: give one of the subnet's host addresses")]
     Gateway(String),
     /// None, or more than can be.
     #[error("a network takes exactly one --subnet so far, not {0}")]

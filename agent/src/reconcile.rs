@@ -10,12 +10,14 @@ use std::time::Duration;
 use overlay::cluster::Cluster;
 use overlay::desired::{Desired, Place, desire};
 use overlay::id::{EndpointId, NetworkId};
+use overlay::intent::Intents;
 use overlay::kernel::{RealKernel, netns};
 use overlay::observed::Observed;
 use overlay::plan::{Knowledge, SegmentStep, Step};
 use overlay::report::{Cause, Kernel, Report, StepError, round};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::field::display;
 
 use crate::local::{self, Kept};
 use crate::view::Seen;
@@ -129,11 +131,8 @@ impl Handle {
     /// # Errors
     /// When it can't be looked at.
     pub async fn look(&self) -> Result<Observed, StepError> {
-        let stopping = || StepError {
-            doing: "look at the kernel while overlayd stops".to_owned(),
-            cause: Cause::Busy,
-            source: None,
-        };
+        let stopping =
+            || StepError::new("look at the kernel", Cause::Busy).with_detail("overlayd stops: start it, and try again");
         let (answer, observed) = oneshot::channel();
         self.looks.send(answer).await.map_err(|_| stopping())?;
         observed.await.map_err(|_| stopping())?
@@ -219,8 +218,8 @@ impl<K: Kernel> Reconciler<K> {
         let cluster = seen.cluster;
         let desired = desire(&cluster, &intents, &self.place);
         match round(&mut self.kernel, &desired, knowledge).await {
-            Ok((_, report)) => {
-                let released = self.let_go_of_the_lost(&report).await;
+            Ok((observed, report)) => {
+                let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
                 let settled = Settled { page, segments, failures, cluster };
                 self.log(&settled.failures, &released);
@@ -237,26 +236,32 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// An endpoint whose namespace is gone is released: nobody else would tell.
-    async fn let_go_of_the_lost(&self, report: &Report) -> BTreeSet<EndpointId> {
-        let lost: BTreeSet<EndpointId> = report
-            .failed
-            .iter()
-            .filter_map(|(step, error)| match step {
-                Step::Segment(_, SegmentStep::CreatePort(id, port))
-                    if error.cause == Cause::Gone && !netns::is_alive(&port.netns) =>
-                {
-                    Some(*id)
-                }
-                _ => None,
-            })
-            .collect();
+    async fn let_go_of_the_lost(
+        &self,
+        observed: &Observed,
+        report: &Report,
+        intents: &Intents,
+    ) -> BTreeSet<EndpointId> {
+        let lost = |step: &Step| match step {
+            Step::Segment(network, SegmentStep::CreatePort(id, port))
+                if observed.is_lost(*network, *id, netns::at_path(&port.netns)) =>
+            {
+                Some(*id)
+            }
+            _ => None,
+        };
+        let gone = report.failed.iter().filter(|(_, error)| error.cause == Cause::Gone);
+        let lost: BTreeSet<EndpointId> = gone.filter_map(|(step, _)| lost(step)).collect();
         if lost.is_empty() {
             return lost;
         }
         let ids: Vec<EndpointId> = lost.iter().copied().collect();
         match self.local.call(move |local| local.detach(&ids)).await {
             Ok(_) => {
-                tracing::info!(endpoints = ?lost, "released: their namespaces are gone");
+                for endpoint in lost.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
+                    let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));
+                    tracing::info!(endpoint = %endpoint.name, network, "released: its namespace is gone");
+                }
                 lost
             }
             Err(error) => {
@@ -271,7 +276,8 @@ impl<K: Kernel> Reconciler<K> {
         let known: BTreeSet<String> = self.settled.borrow().failures.iter().map(|f| f.message.clone()).collect();
         let ended = |f: &Failure| matches!(f.scope, Scope::Endpoint(_, id) if released.contains(&id));
         for failure in failures.iter().filter(|f| !known.contains(&f.message) && !ended(f)) {
-            tracing::warn!(network = ?failure.scope.network(), cause = %failure.cause, "{}", failure.message);
+            let network = failure.scope.network().map(|id| display(id.short()));
+            tracing::warn!(network, failure = failure.message, "the kernel is not as it should be");
         }
     }
 }

@@ -48,7 +48,7 @@ const OTHERS: [Table; 5] = [META, SEATS, ATTACHMENTS, TOMBSTONES, PEERS];
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory can't be made, or the file can't be opened.
-    #[error("can't use the state directory {}", path.display())]
+    #[error("can't use the state directory {}: see that it can be written, or name another with --state-dir", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum StoreError {
         what: String,
     },
     /// Nothing was written.
-    #[error("state file {}: nothing was written", path.display())]
+    #[error("state file {} can't be written, so nothing was changed: see that its disk has space and works", path.display())]
     Write {
         /// The file.
         path: PathBuf,

@@ -17,7 +17,7 @@ pub enum MacError {
     #[error("`{0}` is not a MAC address: expected six hexadecimal bytes like 02:42:ac:26:00:0b")]
     Malformed(String),
     /// The group bit is set, or all bytes are zero.
-    #[error("`{0}` can't be the MAC of an interface: it is a group or the zero address")]
+    #[error("`{0}` can't be the MAC of an interface, it is a group's or all zero: choose one like 02:42:ac:26:00:0b")]
     NotUnicast(String),
 }
 
@@ -84,7 +84,7 @@ pub enum SubnetError {
     #[error("`{0}` is not a subnet: expected ADDRESS/PREFIX like 172.38.0.0/16")]
     Malformed(String),
     /// Host bits are set.
-    #[error("`{given}` has host bits set: the subnet is {meant}")]
+    #[error("`{given}` has host bits set: write the subnet as {meant}")]
     HostBits {
         /// What was given.
         given: String,

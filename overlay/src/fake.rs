@@ -289,7 +289,7 @@ impl Kernel for FakeKernel {
     }
 
     async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
-        let failed = |step: &Step, cause| StepError { doing: step.to_string(), cause, source: None };
+        let failed = |step: &Step, cause| StepError::new(step.to_string(), cause);
         steps.iter().map(|step| self.step(step).map_err(|cause| failed(step, cause))).collect()
     }
 }

@@ -18,6 +18,15 @@ pub struct NetnsRef {
     pub cookie: u64,
 }
 
+/// What is found where a [`NetnsRef`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtPath {
+    /// The namespace that is meant, or something that can't be told: nothing is released on a doubt.
+    Same,
+    /// Nothing, or another one.
+    Gone,
+}
+
 /// An endpoint of this host and where its container is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attachment {

@@ -206,8 +206,7 @@ impl RealKernel {
     }
 
     fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
-        let gone =
-            || StepError { doing: format!("look for the segment {}", id.short()), cause: Cause::Gone, source: None };
+        let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
         self.segments.get(&id).ok_or_else(gone)
     }
 }

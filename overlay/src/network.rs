@@ -66,17 +66,34 @@ pub struct BlockId {
     pub index: u16,
 }
 
+/// Why an endpoint can't have an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It is in none of the network's subnets.
+    #[error("it is outside of the subnet")]
+    Outside,
+    /// It is the first of its subnet: the subnet's own (RFC 1122, section 3.2.1.3).
+    #[error("it is the address of the subnet itself")]
+    OfSubnet,
+    /// It is the last of its subnet (RFC 1122, section 3.2.1.3).
+    #[error("it is the broadcast address of the subnet")]
+    Broadcast,
+    /// Every host answers for it.
+    #[error("it is the gateway's")]
+    Gateway,
+}
+
 /// Why a subnet and a gateway do not make a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// IPv6 is not there yet.
-    #[error("subnet {0} is IPv6: only IPv4 subnets are supported so far")]
+    #[error("subnet {0} is IPv6, but only IPv4 is supported so far: choose one like 172.38.0.0/16")]
     NotIpv4(Subnet),
     /// The prefix is too short or too long.
-    #[error("subnet {0} has the wrong size: a network takes a prefix of /9 to /30")]
+    #[error("subnet {0} has the wrong size: choose one with a prefix of /9 to /30")]
     Size(Subnet),
     /// Addresses that no network may have.
-    #[error("subnet {subnet} overlaps {reserved}, which is reserved for {what}")]
+    #[error("subnet {subnet} overlaps {reserved}, which is reserved for {what}: choose another subnet")]
     Reserved {
         /// The subnet asked for.
         subnet: Subnet,
@@ -86,12 +103,14 @@ pub enum RangeError {
         what: &'static str,
     },
     /// The gateway is not one of the subnet's host addresses.
-    #[error("gateway {gateway} can't be used in subnet {subnet}: choose one of its host addresses")]
+    #[error("gateway {gateway} can't be used in subnet {subnet}: {why}; choose one of its host addresses")]
     Gateway {
         /// The gateway asked for.
         gateway: IpAddr,
         /// The subnet.
         subnet: Subnet,
+        /// What it is.
+        why: Unfit,
     },
 }
 
@@ -125,11 +144,8 @@ impl Range {
             }
         }
         let gateway = gateway.or_else(|| subnet.nth(1)).expect("a /30 or shorter has a second address");
-        let range = Self { subnet, gateway };
-        if !subnet.contains(gateway) || range.is_edge(gateway) {
-            return Err(RangeError::Gateway { gateway, subnet });
-        }
-        Ok(range)
+        host_address(&subnet, gateway).map_err(|why| RangeError::Gateway { gateway, subnet, why })?;
+        Ok(Self { subnet, gateway })
     }
 
     /// Addresses in a block as a power of two: at most [`Self::MAX_BLOCKS`] blocks, at least four addresses each.
@@ -147,13 +163,13 @@ impl Range {
         1 << self.block_bits()
     }
 
-    /// Can an endpoint have this address? Not the network's own, its broadcast or its gateway's.
-    pub fn assignable(&self, address: IpAddr) -> bool {
-        self.subnet.contains(address) && !self.is_edge(address) && address != self.gateway
-    }
-
-    fn is_edge(&self, address: IpAddr) -> bool {
-        address == self.subnet.network() || address == self.subnet.last()
+    /// Can an endpoint have this address?
+    ///
+    /// # Errors
+    /// With what it is instead.
+    pub fn admit(&self, address: IpAddr) -> Result<(), Unfit> {
+        host_address(&self.subnet, address)?;
+        if address == self.gateway { Err(Unfit::Gateway) } else { Ok(()) }
     }
 
     fn block_index(&self, address: IpAddr) -> Option<u16> {
@@ -165,6 +181,16 @@ impl Range {
         let first = self.subnet.nth(u128::from(index) << self.block_bits())?;
         let len = self.subnet.prefix_len() + (self.subnet.host_bits() - self.block_bits());
         Subnet::of(first, len)
+    }
+}
+
+/// Is it an address that a host of the subnet can have?
+fn host_address(subnet: &Subnet, address: IpAddr) -> Result<(), Unfit> {
+    match address {
+        _ if !subnet.contains(address) => Err(Unfit::Outside),
+        _ if address == subnet.network() => Err(Unfit::OfSubnet),
+        _ if address == subnet.last() => Err(Unfit::Broadcast),
+        _ => Ok(()),
     }
 }
 
@@ -197,7 +223,15 @@ impl Network {
 
     /// Can an endpoint have this address?
     pub fn assignable(&self, address: IpAddr) -> bool {
-        self.range_of(address).is_some_and(|(_, range)| range.assignable(address))
+        self.admit(address).is_ok()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// With what the address is instead.
+    pub fn admit(&self, address: IpAddr) -> Result<(), Unfit> {
+        self.range_of(address).ok_or(Unfit::Outside).and_then(|(_, range)| range.admit(address))
     }
 
     /// All blocks, in order.
@@ -215,7 +249,7 @@ impl Network {
         let range = self.ranges.get(usize::from(block.range));
         let subnet = self.block_subnet(block);
         range.zip(subnet).into_iter().flat_map(|(range, subnet)| {
-            (0..range.block_size()).filter_map(move |n| subnet.nth(n)).filter(|a| range.assignable(*a))
+            (0..range.block_size()).filter_map(move |n| subnet.nth(n)).filter(|a| range.admit(*a).is_ok())
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Remote, Uplink};
 use crate::firewall::Marks;
 use crate::id::{EndpointId, NetworkId, Vni};
+use crate::intent::AtPath;
 
 /// All that is ours in the kernel of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -75,3 +76,16 @@ pub struct ObservedPort {
     /// Up, a port of the bridge, not learning, no unknown frames flooded to it, and with this MAC as its only entry.
     pub connected: Option<Mac>,
 }
+
+impl Observed {
+    /// Has the container of an endpoint ended? A path alone does not tell: `/proc/PID/ns/net` goes with one process while
+    /// the namespace lives on in others. A port does: the kernel removes both ends of a veth pair with the namespace of
+    /// either. But a port may also be gone because somebody deleted it, and can be made again as long as there is a path.
+    pub fn is_lost(&self, network: NetworkId, endpoint: EndpointId, at_path: AtPath) -> bool {
+        let mut ports = self.segments.get(&network).into_iter().flat_map(|segment| segment.ports.values());
+        at_path == AtPath::Gone && !ports.any(|port| port.endpoint == Some(endpoint))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -22,22 +22,22 @@ pub trait Kernel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Cause {
     /// Something of that name or number is there already (EEXIST, EADDRINUSE).
-    #[error("it exists already")]
+    #[error("something of that name or number is there already")]
     AlreadyExists,
     /// What it is about is not there (ENOENT, ENODEV, ESRCH).
-    #[error("it is gone")]
+    #[error("what it is about is gone")]
     Gone,
     /// Somebody else is at it; try again (EBUSY, EAGAIN, EINTR).
-    #[error("it is busy")]
+    #[error("the kernel is busy: it is tried again")]
     Busy,
     /// A capability is missing (EPERM, EACCES).
     #[error("the kernel denied it: CAP_NET_ADMIN and CAP_SYS_ADMIN are needed")]
     Denied,
     /// This kernel can't do it (EOPNOTSUPP, EPROTONOSUPPORT).
-    #[error("this kernel does not support it")]
+    #[error("this kernel does not support it: use Linux 5.14 or newer with vxlan, bridge, veth and nftables")]
     Unsupported,
     /// Memory, or the disk, or a table is full (ENOMEM, ENOSPC, ENOBUFS).
-    #[error("no space left")]
+    #[error("memory, or a table of the kernel, is full: it is tried again")]
     NoSpace,
     /// Anything else: our mistake (EINVAL and others).
     #[error("the kernel refused it")]
@@ -46,15 +46,40 @@ pub enum Cause {
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}: {cause}")]
+#[error("{doing}: {}", why(*cause, detail.as_deref()))]
 pub struct StepError {
     /// What was tried, and on which object.
     pub doing: String,
     /// What the refusal means.
     pub cause: Cause,
+    /// Where more is known than the number says: who is in the way, and what to do. It is told in the cause's place.
+    pub detail: Option<String>,
     /// What the kernel, or the program that talks to it, said.
     #[source]
     pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+fn why(cause: Cause, detail: Option<&str>) -> String {
+    detail.map_or_else(|| cause.to_string(), str::to_owned)
+}
+
+impl StepError {
+    /// Trying `doing` failed, as far as is known for this cause only.
+    pub fn new(doing: impl Into<String>, cause: Cause) -> Self {
+        Self { doing: doing.into(), cause, detail: None, source: None }
+    }
+
+    /// The same, as told by `source`.
+    #[must_use]
+    pub fn said_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Box::new(source)), ..self }
+    }
+
+    /// The same, with what a person should know instead of the bare cause.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
 }
 
 /// What became of one round.
@@ -72,11 +97,6 @@ impl Report {
     /// Is the kernel now as it should be?
     pub fn settled(&self) -> bool {
         self.failed.is_empty() && self.skipped.is_empty()
-    }
-
-    /// What failed in a network.
-    pub fn failures_of(&self, network: NetworkId) -> impl Iterator<Item = &(Step, StepError)> {
-        self.failed.iter().filter(move |(step, _)| step.network() == Some(network))
     }
 }
 

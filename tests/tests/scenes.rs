@@ -59,6 +59,7 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         any_address_can_be_asked_for_on_any_host,
         dynamic_addresses_are_never_doubled,
         an_endpoint_whose_namespace_is_gone_is_released,
+        an_endpoint_lives_as_long_as_anybody_is_in_its_namespace,
         a_restarted_container_keeps_its_address,
         a_network_goes_with_its_last_trace,
         run_passes_exit_status_and_leaves_nothing;
@@ -70,9 +71,11 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         an_agent_killed_while_it_attaches_leaves_all_or_nothing,
         what_is_deleted_by_hand_is_repaired_within_a_second,
         a_crashed_host_is_withdrawn_within_three_seconds_and_comes_back,
+        a_crashed_host_is_withdrawn_in_time_at_the_slowest_gossip_too,
         hosts_that_were_cut_find_each_other_again,
         a_stranger_without_the_key_learns_and_changes_nothing,
-        busy_processors_kill_nobody;
+        busy_processors_kill_nobody,
+        busy_processors_kill_nobody_at_the_slowest_gossip_either;
     restarts:
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,

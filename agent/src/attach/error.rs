@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use overlay::addr::{IfName, Mac, Subnet};
 use overlay::kernel::netns::NetnsError;
-use overlay::network::Name;
+use overlay::network::{Name, Unfit};
+use overlay::report::StepError;
 
 use super::MAX_ALIASES;
 use crate::store::StoreError;
@@ -54,6 +55,16 @@ pub enum AttachError {
         /// Its host.
         host: String,
     },
+    /// The address is an endpoint's that nobody has told of yet.
+    #[error(
+        "address {address} is in use in network `{network}` by an endpoint that is just coming or going: choose another address, or try again in a moment"
+    )]
+    AddressTaken {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+    },
     /// The address is lent to another host.
     #[error(
         "address {address} of network `{network}` is delegated to host `{host}`, which keeps it for a minute after its last use: choose another address, or wait"
@@ -67,7 +78,9 @@ pub enum AttachError {
         host: String,
     },
     /// The MAC is another endpoint's.
-    #[error("MAC {mac} is in use in network `{network}` by endpoint `{name}` on host `{host}`: choose another MAC")]
+    #[error(
+        "MAC {mac} is in use in network `{network}` by endpoint `{name}` on host `{host}`: choose another MAC, or leave out --mac"
+    )]
     MacInUse {
         /// The MAC.
         mac: Mac,
@@ -79,26 +92,26 @@ pub enum AttachError {
         host: String,
     },
     /// More than can be told to the others.
-    #[error("endpoint `{name}` has {given} aliases: {MAX_ALIASES} is the most")]
+    #[error("endpoint `{name}` has {given} aliases: {MAX_ALIASES} is the most, leave some out")]
     TooManyAliases {
         /// The endpoint.
         name: Name,
         /// How many.
         given: usize,
     },
-    /// The address is outside, or the gateway's.
+    /// No endpoint of the network can have the address.
     #[error(
-        "address {address} can't be used in network `{network}`: choose one of {subnets} other than the gateway {gateways}"
+        "address {address} can't be used in network `{network}`: {why}; choose another one of {subnets}, or leave out --ip to get a free one"
     )]
     NotAssignable {
         /// The address.
         address: IpAddr,
         /// The network.
         network: String,
-        /// Its subnets.
+        /// What it is.
+        why: Unfit,
+        /// The network's subnets.
         subnets: String,
-        /// Their gateways.
-        gateways: String,
     },
     /// The holder does not answer.
     #[error(
@@ -176,6 +189,15 @@ pub enum AttachError {
         network: String,
         /// What was refused.
         why: String,
+    },
+    /// It can't be told whether the endpoint that had the name is still there.
+    #[error("the name `{name}` may be in use, and the kernel does not tell: try again in a moment")]
+    Look {
+        /// The name.
+        name: Name,
+        /// What the kernel said.
+        #[source]
+        source: StepError,
     },
     /// It could not be made durable.
     #[error(transparent)]

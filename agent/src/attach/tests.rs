@@ -31,7 +31,8 @@ fn cluster() -> (Cluster, Network) {
             endpoints: [(endpoint.id, endpoint)].into(),
             ..Record::default()
         };
-        records.insert(host(number), vec![Incarnation { generation: 1, complete: true, liveness, record }]);
+        records
+            .insert(host(number), vec![Incarnation { generation: 1, complete: true, liveness, record: record.into() }]);
     }
     (derive(&records), network)
 }
@@ -87,15 +88,16 @@ fn what_the_cluster_says_against_it_is_told_with_object_cause_and_next_step() {
     let far = Wanted { address: Some([10, 0, 0, 9].into()), ..wanted("new") };
     let broadcast = Wanted { address: Some([172, 38, 255, 255].into()), ..wanted("new") };
     let mac = Wanted { mac: Some(Mac::of_address(ip(3))), ..wanted("new") };
-    let cases: [(Wanted, &[&str]); 9] = [
+    let cases: [(Wanted, &[&str]); 10] = [
         (wanted("web-alpha"), &["name `web-alpha`", "in use", "`net`", "host `alpha`", "choose another name"]),
         (wanted("web-gamma"), &["name `web-gamma`", "in use", "host `gamma`", "choose another name"]),
         (at(3), &["address 172.38.0.3", "in use", "`net`", "`web-beta`", "host `beta`", "choose another address"]),
         // Also of a host that was given up: it may run, cut off.
         (at(5), &["address 172.38.0.5", "in use", "`web-delta`", "host `delta`"]),
-        (at(1), &["address 172.38.0.1", "can't be used", "`net`", "172.38.0.0/16", "gateway 172.38.0.1"]),
-        (far, &["address 10.0.0.9", "can't be used", "choose one of 172.38.0.0/16"]),
-        (broadcast, &["address 172.38.255.255", "can't be used"]),
+        (at(1), &["address 172.38.0.1", "can't be used", "`net`", "the gateway's", "another one of 172.38.0.0/16"]),
+        (at(0), &["address 172.38.0.0", "can't be used", "`net`", "subnet itself", "leave out --ip"]),
+        (broadcast, &["address 172.38.255.255", "can't be used", "broadcast address", "leave out --ip"]),
+        (far, &["address 10.0.0.9", "can't be used", "outside of the subnet", "another one of 172.38.0.0/16"]),
         (mac, &["MAC 02:42:ac:26:00:03", "in use", "`net`", "`web-beta`", "host `beta`", "choose another MAC"]),
         (Wanted { aliases: many, ..wanted("new") }, &["`new`", "65 aliases", "64 is the most"]),
     ];
@@ -119,9 +121,12 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
     let known = EndpointId::from_bytes([3; 16]);
     let cases: [(Denial, &[&str]); 10] = [
         (Denial::UnknownNetwork, &["no network `net`", "overlayctl network"]),
-        (Denial::NotAssignable(ip(1)), &["address 172.38.0.1", "can't be used", "choose one of"]),
+        (Denial::NotAssignable(ip(1)), &["address 172.38.0.1", "can't be used", "the gateway's", "choose another"]),
         (Denial::Bound { address: ip(3), endpoint: known }, &["172.38.0.3", "`web-beta`", "host `beta`", "disconnect"]),
-        (Denial::Bound { address, endpoint: EndpointId::from_bytes([9; 16]) }, &["172.38.0.9", "in use", "09090909"]),
+        (
+            Denial::Bound { address, endpoint: EndpointId::from_bytes([9; 16]) },
+            &["172.38.0.9", "in use", "`net`", "choose another address", "try again"],
+        ),
         (Denial::Delegated { address: ip(3), to: host(2) }, &["172.38.0.3", "`web-beta`", "host `beta`"]),
         (Denial::Delegated { address, to: host(2) }, &["172.38.0.9", "delegated to host `beta`", "or wait"]),
         (
@@ -216,8 +221,8 @@ async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
     let won = |range: std::ops::Range<usize>| all[range].iter().filter(|r| r.is_ok()).count();
     assert_eq!((won(0..2), won(2..4)), (1, 1), "{all:?}");
     for error in all.iter().filter_map(|r| r.as_ref().err()) {
-        let told = matches!(error, AttachError::NameInUse { .. } | AttachError::AddressInUse { .. });
-        assert!(told, "{error}");
+        use AttachError::{AddressInUse, AddressTaken, NameInUse};
+        assert!(matches!(error, NameInUse { .. } | AddressInUse { .. } | AddressTaken { .. }), "{error}");
     }
     let attached = attacher.local.kept.borrow().intents.attachments.len();
     assert_eq!((bound(&attacher).await.len(), attached), (2, 2), "the losers left nothing behind");
@@ -234,11 +239,59 @@ async fn what_the_kernel_refuses_leaves_nothing_behind() {
         });
     });
     let error = attacher.connect(&wanted("web")).await.expect_err("the tunnel is refused");
-    assert_line(&error, &["`web`", "`net`", "nothing was changed", "VNI", "exists"]);
+    assert_line(&error, &["`web`", "`net`", "nothing was changed", "VNI", "there already"]);
     assert!(bound(&attacher).await.is_empty() && attacher.local.kept.borrow().intents.attachments.is_empty());
     host.kernel.with(overlay::fake::FakeKernel::refuse_nothing);
     host.until("all is removed", |s| s.failures.is_empty() && s.segments.is_empty()).await;
     attacher.connect(&wanted("web")).await.expect("it can be tried again");
+}
+
+/// As after `--pid` of a process that has ended: its namespace lives on in another one.
+#[tokio::test]
+async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_its_path() {
+    let Some((host, attacher)) = with_network().await else { return };
+    let network = network(host.identity.id());
+    let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (old, page) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    assert_eq!(netns::at_path(&netns), AtPath::Gone);
+
+    let name = old.endpoint.name.as_str();
+    let error = attacher.connect(&wanted(name)).await.expect_err("its container runs");
+    assert_line(&error, &[&format!("name `{name}`"), "in use", "host `alpha`"]);
+    assert!(attacher.local.kept.borrow().intents.attachments.contains_key(&old.endpoint.id), "it was taken over");
+
+    // The last process in there has ended, and nobody has noticed yet.
+    host.kernel.with(|kernel| kernel.close_container(&netns));
+    let new = attacher.connect(&wanted(name)).await.expect("the name is free");
+    assert_ne!(new.endpoint.id, old.endpoint.id);
+    assert_eq!(new.endpoint.addresses[0].address, old.endpoint.addresses[0].address, "it has its address again");
+    let attached: Vec<EndpointId> = attacher.local.kept.borrow().intents.attachments.keys().copied().collect();
+    assert_eq!(attached, [new.endpoint.id]);
+}
+
+/// The kernel takes its time to clear a namespace, and a runtime does not wait for that.
+#[tokio::test]
+async fn a_container_that_is_started_again_while_the_kernel_clears_its_last_namespace_gets_its_name() {
+    let Some((host, attacher)) = with_network().await else { return };
+    let network = network(host.identity.id());
+    let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (old, page) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+
+    let again = wanted(old.endpoint.name.as_str());
+    let before = host.kernel.looks();
+    let cleared = async {
+        while host.kernel.looks() == before {
+            tokio::task::yield_now().await;
+        }
+        host.kernel.with(|kernel| kernel.close_container(&netns));
+        host.tell_news();
+    };
+    let (new, ()) = tokio::join!(attacher.connect(&again), cleared);
+    assert_ne!(new.expect("it waits for the kernel").endpoint.id, old.endpoint.id);
 }
 
 /// A client that goes away drops the call wherever it is just then.

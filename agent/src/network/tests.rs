@@ -17,7 +17,7 @@ fn cluster() -> Cluster {
         page: 1,
     };
     let record = Record { host: Some(info), ..Record::default() };
-    let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record };
+    let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };
     let mut cluster = derive(&[(id, vec![life])].into());
     let network = define(&cluster, id, "taken", &["10.1.0.0/16".to_owned()], "").expect("nothing speaks against it");
     let view = overlay::cluster::NetworkView {
@@ -70,7 +70,7 @@ fn a_network_that_can_not_be_is_told_with_object_cause_and_next_step() {
         }
     }
     let error = define(&cluster(), me, "net", &["10.2.0.0/16".to_owned()], "gw").expect_err("no address");
-    assert_eq!(error.to_string(), "gateway `gw` is not an IP address");
+    assert_eq!(error.to_string(), "gateway `gw` is not an IP address: give one of the subnet's host addresses");
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Shared {
         work(&mut self.kernel.lock().expect("no test panicked with it"))
     }
 
-    fn looks(&self) -> u32 {
+    pub(crate) fn looks(&self) -> u32 {
         *self.looks.lock().expect("no test panicked with it")
     }
 
@@ -48,7 +48,7 @@ impl Kernel for Shared {
     async fn observe(&mut self) -> Result<Observed, StepError> {
         *self.looks.lock().expect("no test panicked with it") += 1;
         if *self.blind.lock().expect("no test panicked with it") {
-            return Err(StepError { doing: "look".to_owned(), cause: Cause::Busy, source: None });
+            return Err(StepError::new("look", Cause::Busy));
         }
         Ok(self.with(|kernel| kernel.state().clone()))
     }
@@ -112,7 +112,7 @@ impl Host {
     }
 
     /// An endpoint in a container; gives the page of its intent.
-    async fn attach(&self, network: &Network, number: u8, netns: NetnsRef) -> (Attachment, u64) {
+    pub(crate) async fn attach(&self, network: &Network, number: u8, netns: NetnsRef) -> (Attachment, u64) {
         let (id, name) = (EndpointId::from_bytes([number; 16]), label(&format!("web{number}")));
         let request = Request {
             network: network.id,
@@ -138,6 +138,11 @@ impl Host {
         let intent = attachment.clone();
         let page = self.local.call(move |local| local.attach(intent)).await.expect("nothing speaks against it");
         (attachment, page)
+    }
+
+    /// The kernel says that something has changed.
+    pub(crate) fn tell_news(&self) {
+        self.news.send_modify(|n| *n += 1);
     }
 
     /// Waits until the reconciler's state is as wanted.
@@ -195,7 +200,7 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
 
     host.kernel.with(|kernel| kernel.close_container(&netns));
-    host.news.send_modify(|n| *n += 1);
+    host.tell_news();
     let mut kept = host.local.kept.clone();
     let gone = kept.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
     let page = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").page;
@@ -213,7 +218,7 @@ async fn a_kernel_that_can_not_be_looked_at_for_a_moment_stops_no_dns() {
     let (_, page) = host.attach(&network, 1, netns).await;
     host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
     host.kernel.blind(true);
-    host.news.send_modify(|n| *n += 1);
+    host.tell_news();
     let settled = host.until("the failure", |s| !s.failures.is_empty()).await;
     assert!(settled.segments.contains_key(&network.id));
     host.kernel.blind(false);

@@ -369,7 +369,7 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
             }
             assert!(written < 10_000, "the disk is never full");
         };
-        assert!(error.to_string().contains("nothing was written"), "{error}");
+        assert!(error.to_string().contains("nothing was changed"), "{error}");
         let page = store.page;
         assert_eq!(page, written, "what failed does not count");
         assert!(page > 1, "there was space for some");

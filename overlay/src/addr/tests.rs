@@ -52,7 +52,7 @@ fn malformed_macs_are_refused_with_the_reason() {
 #[test]
 fn a_subnet_with_host_bits_says_what_is_meant() {
     let error = "172.38.0.1/16".parse::<Subnet>().expect_err("host bits");
-    assert_eq!(error.to_string(), "`172.38.0.1/16` has host bits set: the subnet is 172.38.0.0/16");
+    assert_eq!(error.to_string(), "`172.38.0.1/16` has host bits set: write the subnet as 172.38.0.0/16");
     for text in ["172.38.0.0", "172.38.0/16", "172.38.0.0/33", "172.38.0.0/", "abc", "", "172.38.0.0/-1"] {
         assert_eq!(text.parse::<Subnet>(), Err(SubnetError::Malformed(text.to_owned())));
     }

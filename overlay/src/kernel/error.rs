@@ -26,7 +26,7 @@ pub(super) trait Meaning: std::error::Error + Send + Sync + Sized + 'static {
 
     /// The failure of a step that was `doing` something.
     fn of(self, doing: impl Into<String>) -> StepError {
-        StepError { doing: doing.into(), cause: self.meaning(), source: Some(Box::new(self)) }
+        StepError::new(doing, self.meaning()).said_by(self)
     }
 }
 
@@ -69,7 +69,7 @@ impl Meaning for rtnetlink::Error {
         match errno(&self) {
             // Said in the system's words, not in those of a netlink message.
             Some(errno) => errno.of(doing),
-            None => StepError { doing: doing.into(), cause: self.meaning(), source: Some(Box::new(self)) },
+            None => StepError::new(doing, self.meaning()).said_by(self),
         }
     }
 }

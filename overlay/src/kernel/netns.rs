@@ -24,7 +24,7 @@ use super::addr;
 use super::link;
 use crate::addr::IfName;
 use crate::desired::Prefixed;
-use crate::intent::NetnsRef;
+use crate::intent::{AtPath, NetnsRef};
 
 sockopt_impl!(
     /// The number of the namespace that a socket is in (Linux 5.14).
@@ -57,13 +57,13 @@ pub enum NetnsError {
         path: PathBuf,
     },
     /// There is another one than it was.
-    #[error("the network namespace at {} is another one than it was", path.display())]
+    #[error("the network namespace at {} is another one than it was: connect the new container again", path.display())]
     Replaced {
         /// Where it was looked for.
         path: PathBuf,
     },
     /// This process may not use it (EACCES, EPERM).
-    #[error("may not use the network namespace at {}: CAP_SYS_ADMIN is needed, and the right to look at its process", path.display())]
+    #[error("overlayd may not use the network namespace at {}: it needs CAP_SYS_ADMIN, and the right to look at its process", path.display())]
     Denied {
         /// Where it is.
         path: PathBuf,
@@ -257,10 +257,13 @@ pub fn identify(path: &Path) -> Result<NetnsRef, NetnsError> {
     Ok(NetnsRef { path, cookie })
 }
 
-/// Is the namespace still there? What can't be told counts as alive: nothing is released on a doubt.
-pub fn is_alive(netns: &NetnsRef) -> bool {
+/// What stands now where the namespace was.
+pub fn at_path(netns: &NetnsRef) -> AtPath {
     use NetnsError::{NotFound, NotNetns, Replaced};
-    !matches!(Netns::of(netns), Err(NotFound { .. } | NotNetns { .. } | Replaced { .. }))
+    match Netns::of(netns) {
+        Err(NotFound { .. } | NotNetns { .. } | Replaced { .. }) => AtPath::Gone,
+        Ok(_) | Err(_) => AtPath::Same,
+    }
 }
 
 /// The interfaces in a namespace with their addresses.

@@ -54,7 +54,7 @@ const PART: usize = 32 * 1024;
 pub(super) enum NftError {
     #[error("the program `nft` is not here: install the package nftables")]
     Missing,
-    #[error("can't run `nft`")]
+    #[error("can't run the program `nft`: see what `nft --version` says")]
     Run(#[source] io::Error),
     #[error("the program `nft` did not end within {} s and was killed", PATIENCE.as_secs())]
     Slow,

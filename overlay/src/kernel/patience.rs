@@ -26,5 +26,5 @@ pub(super) async fn within<T, S: Into<String>>(
 
 /// The failure of what was given up.
 pub(super) fn no_answer(doing: impl Into<String>) -> StepError {
-    StepError { doing: doing.into(), cause: Cause::Busy, source: Some(Box::new(NoAnswer)) }
+    StepError::new(doing, Cause::Busy).said_by(NoAnswer)
 }

@@ -35,8 +35,8 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
         None => {}
     }
     if link::named(&inner, ifname.as_str()).await.or_doing(doing)?.is_some() {
-        let doing = format!("{}: an interface of this name", doing());
-        return Err(StepError { doing, cause: Cause::AlreadyExists, source: None });
+        let detail = "an interface of this name is there already: remove it, or choose another one with --ifname";
+        return Err(StepError::new(doing(), Cause::AlreadyExists).with_detail(detail));
     }
     let peer = LinkUnspec::new_with_name(ifname.as_str())
         .address(port.mac.as_bytes().to_vec())
@@ -82,7 +82,7 @@ pub(super) async fn update(route: &Handle, port: &Port) -> Result<(), StepError>
     let is_other_end =
         |link: &Link| link.kind == Kind::Veth && outer.peer == Some(link.index) && link.peer == Some(outer.index);
     let other_end = link::all(&inner).await.or_doing(doing)?.into_iter().find(is_other_end);
-    let gone = || StepError { doing: format!("{}: the interface", doing()), cause: Cause::Gone, source: None };
+    let gone = || StepError::new(doing(), Cause::Gone).with_detail("the interface is gone");
     link::set_mtu(&inner, other_end.ok_or_else(gone)?.index, *mtu).await.or_doing(doing)?;
     link::set_mtu(route, outer.index, *mtu).await.or_doing(doing)
 }

@@ -40,7 +40,7 @@ pub enum PreflightError {
     #[error("the program `nft` is not here: install the package nftables")]
     NoNft,
     /// `nft` does not start.
-    #[error("the program `nft` does not start")]
+    #[error("the program `nft` does not start: see what `nft --version` says")]
     BrokenNft(#[source] io::Error),
     /// The VTEP's address is nobody's.
     #[error("no interface of this host has the address {vtep}: give --address one of {}", list(there))]
@@ -60,7 +60,7 @@ pub enum PreflightError {
         source: NetnsError,
     },
     /// Something else.
-    #[error("can't {needed_to}")]
+    #[error("this host's kernel does not let overlayd {needed_to}")]
     Refused {
         /// What was tried.
         needed_to: &'static str,

@@ -37,7 +37,7 @@ pub(super) async fn write(route: &Handle, steps: &[Step]) -> Vec<Result<(), Step
             results
         }
         Err(StepError { doing, cause, .. }) => {
-            steps.iter().map(|_| Err(StepError { doing: doing.clone(), cause, source: None })).collect()
+            steps.iter().map(|_| Err(StepError::new(doing.clone(), cause))).collect()
         }
     }
 }
@@ -79,5 +79,5 @@ async fn write_one(route: &Handle, devices: &Devices, step: &Step) -> Result<(),
 }
 
 fn gone(doing: String) -> StepError {
-    StepError { doing, cause: Cause::Gone, source: None }
+    StepError::new(doing, Cause::Gone)
 }

@@ -82,7 +82,7 @@ pub(super) async fn clear(inside: &Inside) -> Result<(), StepError> {
 /// A device that has to be there.
 pub(super) async fn get(route: &Handle, name: &str) -> Result<Link, StepError> {
     let found = link::named(route, name).await.or_doing(|| format!("look for {name}"))?;
-    found.ok_or_else(|| StepError { doing: format!("look for {name}"), cause: Cause::Gone, source: None })
+    found.ok_or_else(|| StepError::new(format!("look for {name}"), Cause::Gone))
 }
 
 /// The index of a device that has to be there.
@@ -143,8 +143,8 @@ pub(super) async fn create_tunnel<'a>(
             let spaces = segments.map(|inside| (inside.netns.path().display().to_string(), inside));
             let spaces: Vec<_> = [("the host's namespace".to_owned(), host)].into_iter().chain(spaces).collect();
             let who = holder(&spaces, tunnel).await.unwrap_or_else(|| "another program's device".to_owned());
-            Err(error
-                .of(format!("{}, but {who} has them (remove it, or give all hosts another --vxlan-port)", doing())))
+            let detail = format!("{who} has this VNI and port: remove it, or give all hosts another --vxlan-port");
+            Err(error.of(doing()).with_detail(detail))
         }
         other => other.or_doing(doing),
     }
@@ -174,7 +174,8 @@ pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepE
     // Only now the kernel binds the UDP socket.
     link::set_up(route, tunnel.index).await.map_err(|error| match tunnel.kind {
         Kind::Vxlan { port, .. } if error.meaning() == Cause::AlreadyExists => {
-            error.of(format!("set up the tunnel, but another program uses UDP port {port} (end it, or give all hosts another --vxlan-port)"))
+            let end = "end it (`ss -lunp` shows which it is), or give all hosts another --vxlan-port";
+            error.of(doing()).with_detail(format!("another program uses UDP port {port}: {end}"))
         }
         _ => error.of(doing()),
     })

@@ -53,8 +53,28 @@ fn what_no_network_may_have_is_refused() {
     assert!(error("127.0.0.0/16", None).contains("loopback"));
     assert!(error("169.254.0.0/17", None).contains("link-local"));
     assert!(error("fd00::/64", None).contains("IPv6"));
-    for gateway in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "fd00::1"] {
-        assert!(error("10.0.0.0/24", Some(gateway)).contains("gateway"), "{gateway}");
+    let gateways =
+        [("10.0.0.0", "subnet itself"), ("10.0.0.255", "broadcast"), ("10.0.1.1", "outside"), ("fd00::1", "outside")];
+    for (gateway, why) in gateways {
+        let error = error("10.0.0.0/24", Some(gateway));
+        assert!(error.contains(&format!("gateway {gateway}")) && error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn an_address_that_no_endpoint_can_have_is_told_what_it_is() {
+    let net = network("10.0.0.0/24");
+    for (address, admitted) in [
+        ("10.0.0.0", Err(Unfit::OfSubnet)),
+        ("10.0.0.1", Err(Unfit::Gateway)),
+        ("10.0.0.2", Ok(())),
+        ("10.0.0.254", Ok(())),
+        ("10.0.0.255", Err(Unfit::Broadcast)),
+        ("10.0.1.0", Err(Unfit::Outside)),
+        ("fd00::1", Err(Unfit::Outside)),
+    ] {
+        let address = address.parse().expect("an address");
+        assert_eq!((net.admit(address), net.assignable(address)), (admitted, admitted.is_ok()), "{address}");
     }
 }
 

@@ -161,6 +161,18 @@ impl Proc {
         text.trim().parse().with_context(|| format!("`{}` has no pid yet", self.line))
     }
 
+    /// The program's pid, in the numbering of the host that it runs on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid_on_host(&self) -> anyhow::Result<i32> {
+        let file = format!("/proc/{}/status", self.pid()?);
+        let status = fs::read_to_string(&file).with_context(|| format!("{file}: `{}` is gone", self.line))?;
+        // From the outermost namespace that is seen here to its own (proc_pid_status(5)).
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).context("a kernel without NSpid")?;
+        Ok(pids.split_whitespace().next_back().context("no pid")?.parse()?)
+    }
+
     /// How it ended, if it did.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use overlay::addr::Mac;
 use overlay::desired::{Desired, Remote};
 use overlay::fake::Harm;
 use overlay::id::Vni;
+use overlay::intent::AtPath;
 use overlay::kernel::netns::{self, Netns, NetnsError};
 use overlay::kernel::preflight::{PreflightError, preflight};
 use overlay::report::Cause;
@@ -273,13 +274,13 @@ async fn what_an_earlier_boot_left_is_swept_away(mut bench: RealBench) -> anyhow
 async fn a_namespace_is_known_by_more_than_its_path(mut bench: RealBench) -> anyhow::Result<()> {
     let web = bench.open_container("web")?;
     let name = web.path.file_name().context("a name")?.to_string_lossy().into_owned();
-    ensure!(netns::is_alive(&web), "it is alive");
+    ensure!(netns::at_path(&web) == AtPath::Same, "it is there");
     ensure!(netns::identify(&web.path)? == web, "it is the same when asked again");
     sh(&format!("ip netns del {name} && ip netns add {name}"))?;
-    ensure!(!netns::is_alive(&web), "another one is taken for it");
+    ensure!(netns::at_path(&web) == AtPath::Gone, "another one is taken for it");
     ensure!(matches!(Netns::of(&web), Err(NetnsError::Replaced { .. })), "another one is taken for it");
     sh(&format!("ip netns del {name}"))?;
-    ensure!(!netns::is_alive(&web), "it is gone");
+    ensure!(netns::at_path(&web) == AtPath::Gone, "it is gone");
     Ok(())
 }
 

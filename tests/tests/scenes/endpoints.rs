@@ -28,7 +28,54 @@ pub fn an_endpoint_whose_namespace_is_gone_is_released() -> anyhow::Result<()> {
         Ok(())
     })?;
     took("an endpoint without namespace is released", after);
+    let log = lab.agent("h2")?.log()?;
+    let told = log.lines().find(|line| line.contains("released")).context("its release is not logged")?;
+    ensure!(told.contains("endpoint=going network=web"), "not by their names: {told}");
     witness.ping(stays.address()?, SECOND)
+}
+
+pub fn an_endpoint_lives_as_long_as_anybody_is_in_its_namespace() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let witness = lab.reachable("h2", "web", "witness", "")?;
+    // Two processes in one namespace, of which there is no other trace.
+    let pod = lab.container("h1", "pod")?;
+    let (mut first, mut second) = (pod.spawn("first", "sleep 600")?, pod.spawn("second", "sleep 600")?);
+    let pid = eventually(5 * SECOND, "the first process to run", || first.pid_on_host())?;
+    eventually(5 * SECOND, "the second process to run", || second.pid_on_host())?;
+    pod.remove()?;
+    let app = lab.json("h1", &format!("network connect web --pid {pid} --name app"))?;
+    let address = app["addresses"][0].as_str().and_then(|text| text.split('/').next()).context("no address")?;
+    witness.ping(address, SECOND)?;
+
+    // The path is gone, the container is not.
+    first.kill()?;
+    let spare = lab.container("h1", "spare")?;
+    let refused = lab.ctl("h1", "network connect web --netns /run/netns/spare --name app")?;
+    let told = ["name `app`", "in use", "host `h1`"].iter().all(|word| refused.stderr.contains(word));
+    ensure!(refused.code == 1 && told, "its name was taken over, or it is not told who has it: {refused:?}");
+    let rows = lab.rows("h1", "endpoint ls web")?;
+    ensure!(rows.iter().any(|row| row["id"] == app["id"]), "it was released: {rows:?}");
+    witness.ping(address, SECOND)?;
+
+    second.kill()?;
+    let ((), after) = eventually_in(5 * SECOND, "the endpoint to be released everywhere", || {
+        for host in ["h1", "h2"] {
+            let rows = lab.rows(host, "endpoint ls web")?;
+            ensure!(rows.iter().all(|row| row["name"] != "app"), "{host} lists it");
+        }
+        Ok(())
+    })?;
+    took("released after its last process", after);
+    let again = lab.json("h1", "network connect web --netns /run/netns/spare --name app")?;
+    ensure!(again["addresses"] == app["addresses"], "it had {address} and got {again}");
+
+    // A runtime that starts a container again at once waits for nobody.
+    spare.remove()?;
+    let _quick = lab.container("h1", "quick")?;
+    let quick = lab.json("h1", "network connect web --netns /run/netns/quick --name app")?;
+    ensure!(quick["addresses"] == app["addresses"], "it had {address} and got {quick}");
+    Ok(())
 }
 
 pub fn a_restarted_container_keeps_its_address() -> anyhow::Result<()> {

@@ -31,9 +31,16 @@ const CASES: &[Case] = &[
     ("network rm web", &["web", "in use", "attached", "taken", "h2", "disconnect"]),
     // Endpoints.
     ("network connect nope --netns /run/netns/spare --name new", &["nope", "no network", "network ls"]),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.99.0.5", &["10.99.0.5", "10.20.0.0/24"]),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.1", &["10.20.0.1", "gateway"]),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.255", &["10.20.0.255", "web"]),
+    (
+        "network connect web --netns /run/netns/spare --name new --ip 10.99.0.5",
+        &["10.99.0.5", "outside", "10.20.0.0/24"],
+    ),
+    (
+        "network connect web --netns /run/netns/spare --name new --ip 10.20.0.1",
+        &["10.20.0.1", "gateway", "10.20.0.0/24"],
+    ),
+    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.0", &["10.20.0.0", "subnet itself"]),
+    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.255", &["10.20.0.255", "broadcast", "web"]),
     (
         "network connect web --netns /run/netns/spare --name new --ip 10.20.0.50",
         &["10.20.0.50", "in use", "taken", "h2"],
@@ -200,8 +207,12 @@ fn squatted(lab: &Lab) -> anyhow::Result<()> {
     // Fails if it was removed: it is not ours.
     host.ip("link delete other")?;
     lab.ctl("h1", connect)?.ok()?;
-    judge(&port, &["4789", "--vxlan-port"])?;
-    judge(&number, &[&vni.to_string(), "device other", "--vxlan-port"])
+    judge(&port, &["app", "web", "another program uses UDP port 4789", "end it", "--vxlan-port"])?;
+    judge(&number, &["app", "web", &vni.to_string(), "device other", "remove it", "--vxlan-port"])?;
+    let log = lab.agent("h1")?.log()?;
+    let raw: Vec<&str> = log.lines().filter(|line| line.contains("Some(") || line.contains("Id(")).collect();
+    ensure!(raw.is_empty() && log.contains("UDP port 4789"), "logged as a program sees it: {raw:#?}");
+    Ok(())
 }
 
 /// Starts `overlayd` on h1 with changed arguments, through `carrier`; it must end by itself with one clear line.

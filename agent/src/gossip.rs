@@ -240,9 +240,12 @@ async fn live(
             task.look(&view).await; // The first view that anybody sees has ourselves in it.
             // Who asked for it may have given up; then the stop channel is closed as well.
             let _ = ready.send(Ok(()));
-            let receiving = tokio::spawn(receiver.run());
-            task.run(Ends { publication, commands, pushes, view, stop }).await;
-            receiving.abort();
+            let mut receiving = tokio::spawn(receiver.run());
+            // Neither is of use without the other: a deaf host would hold all others dead.
+            tokio::select! {
+                () = task.run(Ends { publication, commands, pushes, view, stop }) => receiving.abort(),
+                _ = &mut receiving => tracing::error!("gossip no longer receives: it ends"),
+            }
         }
         Err(error) => drop(ready.send(Err(error))),
     }

@@ -70,10 +70,12 @@ impl Roster {
         Self { own, config, expected, tracks, gone, rival_told: false, dirty: true }
     }
 
-    /// We go on as another incarnation, with a failure detector that has not heard anybody yet.
+    /// We go on as another incarnation, with a failure detector that has not heard anybody yet. Whoever is held dead stays so until
+    /// it is heard.
     pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
         self.own = own;
-        self.tracks.values_mut().for_each(|track| track.sighting = Sighting::Unproven { since: now });
+        let alive = self.tracks.values_mut().filter(|track| track.liveness != Liveness::Dead);
+        alive.for_each(|track| track.sighting = Sighting::Unproven { since: now });
     }
 
     /// Takes a push. `None` if its incarnation is not known yet: chitchat has to tell of it first.

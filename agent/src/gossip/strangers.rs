@@ -34,17 +34,21 @@ struct Heard {
 }
 
 impl Strangers {
-    /// Notes a datagram.
-    pub(super) fn note(&self, from: SocketAddr, now: Instant) {
+    /// Notes a datagram. Is its sender new, and worth telling of? Once the list is full nobody is: whoever makes senders up could
+    /// have any number told.
+    pub(super) fn note(&self, from: SocketAddr, now: Instant) -> bool {
         let mut senders = self.senders();
         senders.retain(|_, heard| heard.is_recent(now));
-        if senders.len() >= MAX_SENDERS && !senders.contains_key(&from) {
+        let new = !senders.contains_key(&from);
+        let full = senders.len() >= MAX_SENDERS;
+        if new && full {
             let oldest = senders.iter().min_by_key(|(_, heard)| heard.last).map(|(from, _)| *from);
             oldest.map(|from| senders.remove(&from));
         }
         let heard = senders.entry(from).or_insert(Heard { datagrams: 0, last: now });
         heard.datagrams += 1;
         heard.last = now;
+        new && !full
     }
 
     /// Those of the last minute, by their addresses.

@@ -119,7 +119,7 @@ impl Task {
         }
     }
 
-    /// Runs until `ends.stop` resolves or all handles are gone.
+    /// Runs until `ends.stop` resolves, all handles are gone, or nobody receives any more.
     pub async fn run(mut self, mut ends: Ends) {
         let mut publish = Throttle::new(PUBLISH_SPACING);
         let mut look = Throttle::new(LOOK_SPACING);
@@ -142,7 +142,10 @@ impl Task {
                     Ok(()) => Wake::Published,
                     Err(_) => Wake::PublisherGone,
                 },
-                _ = ends.pushes.recv_many(&mut pushes, PUSHES_AT_ONCE) => Wake::Pushes,
+                taken = ends.pushes.recv_many(&mut pushes, PUSHES_AT_ONCE) => match taken {
+                    0 => Wake::Stop, // The receiver is gone.
+                    _ => Wake::Pushes,
+                },
                 () = self.member.changed() => Wake::Changed,
                 () = self.link.stepped() => Wake::Stepped,
                 () = sleep_until(due) => Wake::Due,

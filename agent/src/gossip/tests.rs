@@ -437,3 +437,22 @@ async fn until(what: &str, done: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[tokio::test]
+async fn gossip_that_nobody_receives_for_ends() {
+    let cluster = Cluster::new();
+    let config = cluster.config("deaf", &[]);
+    let socket = transport::bind(config.listen).expect("a free port");
+    let listen = socket.local_addr().expect("it is bound");
+    let start = Start { config, listen, advertise: listen, socket, counters: Arc::default() };
+    let generations = Box::new(Rising(Arc::clone(&cluster.generation)));
+    let (receiver, pushes, task) = assemble(start, generations, Publication::new()).await.expect("it starts");
+    let (_publish, publication) = watch::channel(Publication::new());
+    let (_asking, commands) = mpsc::unbounded_channel();
+    let (view, seen) = watch::channel(Arc::default());
+    let (_stop, stop) = oneshot::channel();
+    drop(receiver);
+    let running = task.run(Ends { publication, commands, pushes, view, stop });
+    tokio::time::timeout(PATIENCE, running).await.expect("it ends");
+    assert!(seen.has_changed().is_err(), "and is seen to have ended");
+}

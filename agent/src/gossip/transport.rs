@@ -3,9 +3,8 @@
 //! Owns the socket, what is done with each datagram, and the end that chitchat holds. Whatever arrives, chitchat never sees an error:
 //! a single one would end its task. Knows nothing of what is gossiped.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -133,17 +132,13 @@ pub(super) struct Receiver {
     reassembly: Reassembly,
     codec: Codec,
     pushes: mpsc::Sender<Push>,
-    other_keys: BTreeSet<IpAddr>,
 }
-
-/// Of so many senders with another key at most is told: anybody can make more up.
-const OTHER_KEYS: usize = 16;
 
 impl Receiver {
     /// The receiver of `link`, and where it puts pushes.
     pub fn new(link: Arc<Link>, opener: Opener, codec: Codec) -> (Self, mpsc::Receiver<Push>) {
         let (pushes, received) = mpsc::channel(QUEUE);
-        (Self { link, opener, reassembly: Reassembly::default(), codec, pushes, other_keys: BTreeSet::new() }, received)
+        (Self { link, opener, reassembly: Reassembly::default(), codec, pushes }, received)
     }
 
     pub async fn run(mut self) {
@@ -154,9 +149,9 @@ impl Receiver {
                 Ok((length, from)) => {
                     if let Err(reason) = self.take(&mut buffer[..length], from).await {
                         link.counters.count(reason);
-                        if reason == Reason::BadSeal {
-                            link.counters.strangers().note(from, Instant::now());
-                            self.tell_of_another_key(from);
+                        // Most likely a host with the wrong key file.
+                        if reason == Reason::BadSeal && link.counters.strangers().note(from, Instant::now()) {
+                            tracing::warn!(host = %from, "this host's gossip is sealed with another key: copy the same cluster key file to all hosts");
                         }
                     }
                 }
@@ -165,13 +160,6 @@ impl Receiver {
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             }
-        }
-    }
-
-    /// Says once of a sender that it speaks our language under another key: most likely a host with the wrong key file.
-    fn tell_of_another_key(&mut self, from: SocketAddr) {
-        if self.other_keys.len() < OTHER_KEYS && self.other_keys.insert(from.ip()) {
-            tracing::warn!(host = %from, "this host's gossip is sealed with another key: copy the same cluster key file to all hosts");
         }
     }
 

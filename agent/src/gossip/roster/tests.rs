@@ -237,3 +237,23 @@ fn a_host_that_was_there_before_is_waited_for_until_it_is_known() {
     world.states.insert(id("b", 1), state(&[Publication::new()]));
     assert_eq!(world.look(&[&id("a", 1)]).census, Census { complete: 1, lacking: 0 }, "known by hearsay is enough");
 }
+
+#[test]
+fn a_new_incarnation_of_ours_does_not_raise_the_dead() {
+    let (a, b) = (id("a", 1), id("b", 1));
+    let mut world = World::new();
+    for id in [&a, &b] {
+        world.states.insert(id.clone(), state(&[Publication::new()]));
+    }
+    world.look(&[&a, &b]);
+    world.later(300).look(&[&b]);
+    world.later(300).look(&[&b]);
+    assert_eq!(world.host("a"), [(1, true, Liveness::Dead)]);
+
+    world.roster.start_over(id("self", 5), world.now);
+    let look = world.later(100).look(&[]);
+    assert_eq!(look.events, []);
+    assert_eq!(world.host("a"), [(1, true, Liveness::Dead)]);
+    assert_eq!(world.host("b"), [(1, true, Liveness::Live)], "it gets the time to be heard");
+    assert_eq!(world.look(&[&a]).events, [Event::Back { node: "a".into() }]);
+}

@@ -9,7 +9,8 @@ fn a_sender_is_told_with_its_count_until_it_has_been_silent_for_a_minute() {
     let (strangers, start) = (Strangers::default(), Instant::now());
     assert_eq!(strangers.recent(start), []);
     for second in 0..3 {
-        strangers.note(sender(7946), start + Duration::from_secs(second));
+        let new = strangers.note(sender(7946), start + Duration::from_secs(second));
+        assert_eq!(new, second == 0, "after {second} s");
     }
     let told = |silent_for| Stranger { from: sender(7946), datagrams: 3, silent_for };
     assert_eq!(strangers.recent(start + Duration::from_secs(4)), [told(Duration::from_secs(2))]);
@@ -18,7 +19,7 @@ fn a_sender_is_told_with_its_count_until_it_has_been_silent_for_a_minute() {
 
     // What it sends then is counted anew.
     let later = start + Duration::from_secs(100);
-    strangers.note(sender(7946), later);
+    assert!(strangers.note(sender(7946), later), "it is new again");
     assert_eq!(strangers.recent(later), [Stranger { from: sender(7946), datagrams: 1, silent_for: Duration::ZERO }]);
 }
 
@@ -26,11 +27,13 @@ fn a_sender_is_told_with_its_count_until_it_has_been_silent_for_a_minute() {
 fn senders_that_somebody_makes_up_take_no_more_room_and_the_latest_stay() {
     let (strangers, start) = (Strangers::default(), Instant::now());
     let many = u16::try_from(3 * MAX_SENDERS).expect("few");
+    let mut told = 0;
     for port in 1..=many {
-        strangers.note(sender(port), start + Duration::from_millis(port.into()));
+        told += usize::from(strangers.note(sender(port), start + Duration::from_millis(port.into())));
         // One that is really there goes on.
         strangers.note(sender(7946), start + Duration::from_millis(port.into()));
     }
+    assert_eq!(told, MAX_SENDERS - 1, "the log has no more room than the list, and one is really there");
     let told = strangers.recent(start + Duration::from_secs(1));
     assert_eq!(told.len(), MAX_SENDERS);
     let real = told.iter().find(|stranger| stranger.from == sender(7946));

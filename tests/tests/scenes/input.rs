@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use overlay_tests::lab::{Done, Ending, Host, Lab, run};
 
-/// A command that must fail, and words that its one line of complaint must have.
+/// A command that must fail, and words that its one line of complaint must have: of the object, the cause and the next step.
 type Case = (&'static str, &'static [&'static str]);
 
 /// `overlayctl` on h1, where `web` is 10.20.0.0/24 with `taken` (10.20.0.50) on h2; namespaces: `spare` is empty,
@@ -15,59 +15,73 @@ const CASES: &[Case] = &[
     // Networks.
     ("network inspect nope", &["nope", "no network", "network ls"]),
     ("network rm nope", &["nope", "no network", "network ls"]),
-    ("fdb nope", &["nope", "no network"]),
-    ("lease ls nope", &["nope", "no network"]),
-    ("endpoint ls nope", &["nope", "no network"]),
+    ("fdb nope", &["nope", "no network", "network ls"]),
+    ("lease ls nope", &["nope", "no network", "network ls"]),
+    ("endpoint ls nope", &["nope", "no network", "network ls"]),
     ("network create web --subnet 10.99.0.0/24", &["web", "in use by network", "another name"]),
-    ("network create new --subnet banana", &["banana", "subnet"]),
-    ("network create new --subnet 10.20.0.0/33", &["10.20.0.0/33", "subnet"]),
-    ("network create new --subnet 10.20.0.7/24", &["10.20.0.7/24", "10.20.0.0/24"]),
-    ("network create new --subnet 10.20.0.0/31", &["10.20.0.0/31"]),
-    ("network create new --subnet 192.0.2.0/25", &["192.0.2.0/25", "overlaps"]),
-    ("network create new --subnet 10.21.0.0/16 --subnet 10.21.5.0/24", &["--subnet"]),
-    ("network create new --subnet 10.21.0.0/24 --gateway 10.22.0.1", &["10.22.0.1", "10.21.0.0/24"]),
-    ("network create new --subnet 10.21.0.0/24 --gateway here", &["here"]),
-    ("network create bad/name --subnet 10.21.0.0/24", &["bad/name", "name"]),
+    ("network create new --subnet banana", &["banana", "subnet", "expected"]),
+    ("network create new --subnet 10.20.0.0/33", &["10.20.0.0/33", "subnet", "expected"]),
+    ("network create new --subnet 10.20.0.7/24", &["10.20.0.7/24", "10.20.0.0/24", "write"]),
+    ("network create new --subnet 10.20.0.0/31", &["10.20.0.0/31", "choose"]),
+    ("network create new --subnet 192.0.2.0/25", &["192.0.2.0/25", "overlaps", "choose"]),
+    ("network create new --subnet 10.21.0.0/16 --subnet 10.21.5.0/24", &["--subnet", "exactly one"]),
+    ("network create new --subnet 10.21.0.0/24 --gateway 10.22.0.1", &["10.22.0.1", "10.21.0.0/24", "choose"]),
+    ("network create new --subnet 10.21.0.0/24 --gateway here", &["here", "give one"]),
+    ("network create bad/name --subnet 10.21.0.0/24", &["bad/name", "name", "1 to 63 letters"]),
     ("network rm web", &["web", "in use", "attached", "taken", "h2", "disconnect"]),
     // Endpoints.
     ("network connect nope --netns /run/netns/spare --name new", &["nope", "no network", "network ls"]),
     (
         "network connect web --netns /run/netns/spare --name new --ip 10.99.0.5",
-        &["10.99.0.5", "outside", "10.20.0.0/24"],
+        &["10.99.0.5", "outside", "10.20.0.0/24", "leave out"],
     ),
     (
         "network connect web --netns /run/netns/spare --name new --ip 10.20.0.1",
-        &["10.20.0.1", "gateway", "10.20.0.0/24"],
+        &["10.20.0.1", "gateway", "10.20.0.0/24", "leave out"],
     ),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.0", &["10.20.0.0", "subnet itself"]),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0.255", &["10.20.0.255", "broadcast", "web"]),
+    (
+        "network connect web --netns /run/netns/spare --name new --ip 10.20.0.0",
+        &["10.20.0.0", "subnet itself", "leave out"],
+    ),
+    (
+        "network connect web --netns /run/netns/spare --name new --ip 10.20.0.255",
+        &["10.20.0.255", "broadcast", "web", "leave out"],
+    ),
     (
         "network connect web --netns /run/netns/spare --name new --ip 10.20.0.50",
-        &["10.20.0.50", "in use", "taken", "h2"],
+        &["10.20.0.50", "in use", "taken", "h2", "choose"],
     ),
-    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0", &["10.20.0"]),
-    ("network connect web --netns /run/netns/spare --name taken", &["taken", "h2"]),
-    ("network connect web --netns /run/netns/spare --name bad!name", &["bad!name"]),
-    ("network connect web --netns /run/netns/spare --name new --mac 01:00:5e:00:00:01", &["01:00:5e:00:00:01"]),
-    ("network connect web --netns /run/netns/spare --name new --mac zz", &["zz"]),
+    ("network connect web --netns /run/netns/spare --name new --ip 10.20.0", &["10.20.0", "expected", "prefix"]),
+    ("network connect web --netns /run/netns/spare --name new --ip banana", &["banana", "expected", "172.38.0.11"]),
+    (
+        "network connect web --netns /run/netns/spare --name new --ip 10.20.0.5/24",
+        &["10.20.0.5/24", "without a prefix length"],
+    ),
+    ("network connect web --netns /run/netns/spare --name taken", &["taken", "h2", "choose"]),
+    ("network connect web --netns /run/netns/spare --name bad!name", &["bad!name", "1 to 63 letters"]),
+    (
+        "network connect web --netns /run/netns/spare --name new --mac 01:00:5e:00:00:01",
+        &["01:00:5e:00:00:01", "unicast"],
+    ),
+    ("network connect web --netns /run/netns/spare --name new --mac zz", &["zz", "expected"]),
     (
         "network connect web --netns /run/netns/spare --name new --ifname far-too-long-for-linux",
-        &["far-too-long-for-linux"],
+        &["far-too-long-for-linux", "1 to 15 characters"],
     ),
-    ("network connect web --netns /etc/passwd --name new", &["/etc/passwd", "network namespace"]),
-    ("network connect web --netns /run/netns/missing --name new", &["/run/netns/missing"]),
-    ("network connect web --pid 999999999 --name new", &["999999999"]),
+    ("network connect web --netns /etc/passwd --name new", &["/etc/passwd", "network namespace", "/proc/PID"]),
+    ("network connect web --netns /run/netns/missing --name new", &["/run/netns/missing", "/proc/PID"]),
+    ("network connect web --pid 999999999 --name new", &["999999999", "container runs"]),
     ("network connect web --netns /run/netns/used --name new", &["eth0", "--ifname"]),
-    ("network connect web --name new", &["--netns"]),
-    ("network disconnect web nobody", &["nobody", "web"]),
-    ("network disconnect nope taken", &["nope", "no network"]),
-    ("run --network nope --name new -- true", &["nope", "no network"]),
-    ("run --network web --name new --ip 10.20.0.50 -- true", &["10.20.0.50", "taken"]),
+    ("network connect web --name new", &["--netns", "usage"]),
+    ("network disconnect web nobody", &["nobody", "web", "endpoint ls"]),
+    ("network disconnect nope taken", &["nope", "no network", "network ls"]),
+    ("run --network nope --name new -- true", &["nope", "no network", "network ls"]),
+    ("run --network web --name new --ip 10.20.0.50 -- true", &["10.20.0.50", "taken", "choose"]),
     // The daemon.
-    ("--run-dir /run/nothing status", &["/run/nothing", "overlayd"]),
+    ("--run-dir /run/nothing status", &["/run/nothing", "overlayd", "--run-dir"]),
     // Misuse.
-    ("network frobnicate", &["frobnicate"]),
-    ("-o yaml status", &["yaml"]),
+    ("network frobnicate", &["frobnicate", "usage"]),
+    ("-o yaml status", &["yaml", "table, json"]),
 ];
 
 pub fn bad_input_gets_one_clear_line() -> anyhow::Result<()> {
@@ -99,6 +113,8 @@ pub fn bad_input_gets_one_clear_line() -> anyhow::Result<()> {
 fn without_permission(lab: &Lab) -> anyhow::Result<()> {
     let host = lab.host("h1")?;
     let socket = host.socket().display().to_string();
+    let mode = host.sh(&format!("stat -c %a {socket}"))?;
+    ensure!(mode.trim() == "660", "the socket has mode {mode}");
     host.sh(&format!("chmod 000 {socket}"))?;
     let program = lab.programs().overlayctl()?;
     let line = format!("setpriv --inh-caps=-all --bounding-set=-all {} status", program.display());
@@ -151,7 +167,7 @@ pub fn a_daemon_that_cannot_start_says_why() -> anyhow::Result<()> {
         (key, "/run/lab/empty.key", "", &["/run/lab/empty.key", "keygen"]),
         (key, "/run/lab/none.key", "", &["/run/lab/none.key", "keygen"]),
         ("192.0.2.1", "192.0.2.77", "", &["192.0.2.77", "192.0.2.1", "--address"]),
-        ("192.0.2.1", "host-1", "", &["host-1", "--address"]),
+        ("192.0.2.1", "host-1", "", &["host-1", "--address", "give"]),
         ("", "", &net_admin, &["CAP_NET_ADMIN", "root"]),
         ("", "", &sys_admin, &["CAP_SYS_ADMIN", "root"]),
     ];
@@ -164,7 +180,7 @@ pub fn a_daemon_that_cannot_start_says_why() -> anyhow::Result<()> {
     let place = lab.host("h1")?.place();
     let log = Host::directory("h1").join("squatter.log");
     let squatter = place.tool("echo 7946", &log)?;
-    complaints.extend(refused(&lab, str::to_owned, "", &["7946", "in use"]).err());
+    complaints.extend(refused(&lab, str::to_owned, "", &["7946", "in use", "another overlayd"]).err());
     drop(squatter);
 
     lab.start("h1")?;
@@ -179,7 +195,8 @@ pub fn a_daemon_that_cannot_start_says_why() -> anyhow::Result<()> {
     let mut bytes = fs::read(&state).context("the state file")?;
     bytes.iter_mut().take(4096).for_each(|byte| *byte = !*byte);
     fs::write(&state, &bytes)?;
-    complaints.extend(refused(&lab, str::to_owned, "", &[&state.display().to_string(), "corrupt"]).err());
+    complaints
+        .extend(refused(&lab, str::to_owned, "", &[&state.display().to_string(), "corrupt", "move it away"]).err());
     ensure!(fs::read(&state)? == bytes, "the corrupt file was changed: there is nothing left to rescue");
 
     let complaints: Vec<String> = complaints.iter().map(|e| format!("{e:#}")).collect();

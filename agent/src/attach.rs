@@ -164,7 +164,8 @@ impl Attacher {
         Ok(attachment)
     }
 
-    /// Lets an endpoint of this host go. When this returns nothing of it is left.
+    /// Lets an endpoint of this host go. When this returns it is in no record of this host any more, and nothing of it is left in the
+    /// kernel but what that refused to remove: this stays in `status` and is tried again. Other hosts hear of it as by any change.
     ///
     /// # Errors
     /// When there is none of that name.

@@ -1,6 +1,8 @@
 //! How the daemon is told what to do: flags, then the environment, then the file, then what goes without saying.
 
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use overlay::network::Name;
@@ -19,10 +21,10 @@ pub struct Options {
     #[arg(long, env = "OVERLAYD_ADDRESS", value_name = "IP")]
     pub address: Option<String>,
     /// Port for gossip (UDP) and for the other agents (TCP) [default: 7946]
-    #[arg(long, env = "OVERLAYD_PORT")]
+    #[arg(long, env = "OVERLAYD_PORT", value_parser = port)]
     pub port: Option<u16>,
     /// UDP port of the tunnels, the same on all hosts [default: 4789]
-    #[arg(long, env = "OVERLAYD_VXLAN_PORT", value_name = "PORT")]
+    #[arg(long, env = "OVERLAYD_VXLAN_PORT", value_name = "PORT", value_parser = port)]
     pub vxlan_port: Option<u16>,
     /// A host of the cluster to begin with; may be given several times, and may be this host itself
     #[arg(long, env = "OVERLAYD_JOIN", value_name = "IP:PORT", value_delimiter = ',')]
@@ -60,6 +62,10 @@ pub struct Config {
     pub join: Vec<SocketAddr>,
     /// The cluster's secret.
     pub key: ClusterKey,
+    /// Where that is kept.
+    pub key_file: PathBuf,
+    /// May anybody but its owner read it there?
+    pub key_is_readable_by_others: bool,
     /// What survives a reboot.
     pub state_dir: PathBuf,
     /// What does not.
@@ -74,13 +80,12 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("can't read the configuration file {}", path.display())]
+    #[error("can't read the configuration file {}: {why}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
+        /// Why, and what to do.
+        why: String,
     },
     /// The file says nothing sensible.
     #[error("configuration file {}: {what}", path.display())]
@@ -129,8 +134,11 @@ impl Options {
     pub fn or_file(self, named: Option<&Path>) -> Result<Self, ConfigError> {
         let path = named.unwrap_or(Path::new(FILE)).to_owned();
         let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => String::new(),
-            Err(source) => return Err(ConfigError::File { path, source }),
+            Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => String::new(),
+            Err(error) => {
+                let why = unreadable(&error, "write one, or name another with --config");
+                return Err(ConfigError::File { path, why });
+            }
             Ok(text) => text,
         };
         let file: Self = toml::from_str(&text).map_err(|error| {
@@ -166,7 +174,7 @@ impl Options {
             flag: "cluster-key-file",
             hint: "make one with `overlayctl cluster keygen` and copy it to all hosts",
         })?;
-        let address: IpAddr = parsed("address", &address, "not an IP address")?;
+        let address: IpAddr = parsed("address", &address, "not an IP address: give this host's own, like 192.0.2.1")?;
         if !address.is_ipv4() || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
             let why = "the tunnels need an IPv4 address that other hosts can reach".to_owned();
             return Err(ConfigError::Wrong { flag: "address", value: address.to_string(), why });
@@ -176,6 +184,13 @@ impl Options {
             let why = "200 to 500 milliseconds".to_owned();
             return Err(ConfigError::Wrong { flag: "gossip-interval-ms", value: interval.to_string(), why });
         }
+        let port = not_zero("port", self.port.unwrap_or(7946))?;
+        let vxlan_port = not_zero("vxlan-port", self.vxlan_port.unwrap_or(4789))?;
+        if vxlan_port == port {
+            let why = "gossip has this UDP port (--port): give the tunnels another one; 4789 is usual".to_owned();
+            return Err(ConfigError::Wrong { flag: "vxlan-port", value: vxlan_port.to_string(), why });
+        }
+        let (key, key_is_readable_by_others) = read_key(&key_file)?;
         Ok(Config {
             name: name.parse().map_err(|e: overlay::network::NameError| ConfigError::Wrong {
                 flag: "name",
@@ -183,8 +198,8 @@ impl Options {
                 why: e.to_string(),
             })?,
             address,
-            port: port("port", self.port.unwrap_or(7946))?,
-            vxlan_port: port("vxlan-port", self.vxlan_port.unwrap_or(4789))?,
+            port,
+            vxlan_port,
             // A variable that is set to nothing is no host.
             join: self
                 .join
@@ -192,7 +207,9 @@ impl Options {
                 .filter(|j| !j.is_empty())
                 .map(|j| parsed("join", j, "expected IP:PORT like 192.0.2.1:7946"))
                 .collect::<Result<_, _>>()?,
-            key: read_key(&key_file)?,
+            key,
+            key_file,
+            key_is_readable_by_others,
             state_dir: self.state_dir.unwrap_or_else(|| "/var/lib/overlayd".into()),
             run_dir: self.run_dir.unwrap_or_else(|| "/run/overlayd".into()),
             resolv_conf: self.resolv_conf.unwrap_or_else(|| "/etc/resolv.conf".into()),
@@ -205,11 +222,19 @@ fn parsed<T: std::str::FromStr>(flag: &'static str, value: &str, why: &str) -> R
     value.parse().map_err(|_| ConfigError::Wrong { flag, value: value.to_owned(), why: why.to_owned() })
 }
 
-fn port(flag: &'static str, port: u16) -> Result<u16, ConfigError> {
-    if port == 0 {
-        return Err(ConfigError::Wrong { flag, value: "0".to_owned(), why: "a port is 1 to 65535".to_owned() });
-    }
-    Ok(port)
+/// It is not a port.
+#[derive(Debug, thiserror::Error)]
+#[error("a port is a number, 1 to 65535")]
+struct NotAPort;
+
+fn port(text: &str) -> Result<u16, NotAPort> {
+    text.parse().ok().filter(|port| *port != 0).ok_or(NotAPort)
+}
+
+/// A port that the file may have named.
+fn not_zero(flag: &'static str, port: u16) -> Result<u16, ConfigError> {
+    let wrong = || ConfigError::Wrong { flag, value: port.to_string(), why: NotAPort.to_string() };
+    if port == 0 { Err(wrong()) } else { Ok(port) }
 }
 
 fn host_name() -> Result<String, ConfigError> {
@@ -218,15 +243,30 @@ fn host_name() -> Result<String, ConfigError> {
     Ok(name.trim().split('.').next().unwrap_or_default().to_owned())
 }
 
-fn read_key(path: &Path) -> Result<ClusterKey, ConfigError> {
-    let key = |why: String| ConfigError::Key { path: path.to_owned(), why };
-    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            key("there is no such file: make one with `overlayctl cluster keygen` and copy it to all hosts".to_owned())
-        }
-        _ => key(error.to_string()),
-    })?;
-    ClusterKey::parse(&text).map_err(|error| key(format!("{error}; make one with `overlayctl cluster keygen`")))
+/// The key in a file, and whether anybody but the file's owner may read it.
+fn read_key(path: &Path) -> Result<(ClusterKey, bool), ConfigError> {
+    let wrong = |why: String| ConfigError::Key { path: path.to_owned(), why };
+    let read = || {
+        let mut file = std::fs::File::open(path)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok((text, file.metadata()?.mode()))
+    };
+    let next = "make one with `overlayctl cluster keygen` and copy it to all hosts";
+    let (text, mode) = read().map_err(|error: std::io::Error| wrong(unreadable(&error, next)))?;
+    let key = ClusterKey::parse(&text).map_err(|error| wrong(format!("{error}; {next}")))?;
+    Ok((key, mode & 0o044 != 0))
+}
+
+/// Why a file can't be read and what to do about it; `otherwise`, if the file is not what it should be.
+fn unreadable(error: &std::io::Error, otherwise: &str) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => format!("there is no such file: {otherwise}"),
+        ErrorKind::IsADirectory => format!("it is a directory, not a file: {otherwise}"),
+        ErrorKind::InvalidData => format!("it is not a text: {otherwise}"),
+        ErrorKind::PermissionDenied => "overlayd may not read it: run it as root, or as the file's owner".to_owned(),
+        kind => format!("{kind}: {otherwise}"),
+    }
 }
 
 #[cfg(test)]

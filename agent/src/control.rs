@@ -17,6 +17,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::attach::{AttachError, Attacher, Wanted};
 use crate::gossip;
 use crate::network::{NetworkError, Networks};
+use crate::peer::Refusals;
 use crate::view::Seen;
 
 mod show;
@@ -44,6 +45,8 @@ pub struct Service {
     pub seen: watch::Receiver<Seen>,
     /// Gossip.
     pub gossip: gossip::Handle,
+    /// The door for other agents.
+    pub refusals: Arc<Refusals>,
     /// This daemon.
     pub about: About,
 }
@@ -68,11 +71,8 @@ where
     text.parse().map_err(|e: T::Err| Status::invalid_argument(e.to_string()))
 }
 
-fn parse_some<T: std::str::FromStr>(what: &str, text: &str) -> Result<Option<T>, Status>
-where
-    T::Err: std::fmt::Display,
-{
-    let wrong = |e| Status::invalid_argument(format!("{what} `{text}`: {e}"));
+fn parse_some<T: std::str::FromStr>(what: &str, text: &str, expected: &str) -> Result<Option<T>, Status> {
+    let wrong = |_| Status::invalid_argument(format!("{what} `{text}`: expected {expected}"));
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(wrong) }
 }
 
@@ -153,7 +153,7 @@ impl Control for Service {
             endpoints: show::count(shown.intents.attachments.values()),
             settled: settled.failures.is_empty(),
             failures: settled.failures.iter().map(|failure| shown.failure(failure)).collect(),
-            dropped: self.gossip.counters().all().map(|(reason, n)| (reason.name().to_owned(), n)).collect(),
+            dropped: show::dropped(self.gossip.counters(), &self.refusals),
             queries: show::queries(self.resolver.counts()),
             unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
         }))
@@ -212,8 +212,8 @@ impl Control for Service {
             netns: request.netns.into(),
             name: parse(&request.name)?,
             aliases: request.aliases.iter().map(|alias| parse::<Name>(alias)).collect::<Result<BTreeSet<_>, _>>()?,
-            address: parse_some("address", &request.ip)?,
-            mac: parse_some("MAC", &request.mac)?,
+            address: parse_some("address", &request.ip, "an address like 172.38.0.11, without a prefix length")?,
+            mac: parse_some("MAC", &request.mac, "a unicast MAC like 02:42:ac:26:00:0b")?,
             ifname: parse(if request.ifname.is_empty() { "eth0" } else { &request.ifname })?,
         };
         let attachment = self.attacher.connect(&wanted).await?;

@@ -27,6 +27,8 @@ mod door;
 mod tls;
 
 pub use client::{CallError, Line, Peers};
+pub(crate) use door::ACCEPT_PAUSE;
+pub use door::Refusals;
 
 /// The service that this host offers the others.
 #[derive(Clone)]
@@ -35,6 +37,7 @@ pub struct Service {
     seen: watch::Receiver<Seen>,
     settled: watch::Receiver<Arc<Settled>>,
     gossip: gossip::Handle,
+    refusals: Arc<Refusals>,
 }
 
 /// How long a host may take to find the way to another's new endpoint.
@@ -48,7 +51,12 @@ impl Service {
         settled: watch::Receiver<Arc<Settled>>,
         gossip: gossip::Handle,
     ) -> Self {
-        Self { local, seen, settled, gossip }
+        Self { local, seen, settled, gossip, refusals: Arc::default() }
+    }
+
+    /// Who is not let in.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
     }
 
     /// Serves until `stop` resolves.
@@ -61,7 +69,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let incoming = door::enter(listener, tls::acceptor(identity, self.seen.clone()));
+        let incoming = door::enter(listener, tls::acceptor(identity, self.seen.clone()), self.refusals());
         tonic::transport::Server::builder()
             .add_service(PeerServer::new(self))
             .serve_with_incoming_shutdown(incoming, stop)

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::cluster::Cluster;
+use overlay::cluster::{Cluster, NetworkView};
 use overlay::desired::{Desired, Place, desire};
 use overlay::id::{EndpointId, NetworkId};
 use overlay::intent::Intents;
@@ -16,6 +16,7 @@ use overlay::observed::Observed;
 use overlay::plan::{Knowledge, SegmentStep, Step};
 use overlay::report::{Cause, Kernel, Report, StepError, round};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::field::display;
 
@@ -139,8 +140,13 @@ impl Handle {
     }
 }
 
-/// Starts the reconciler.
-pub fn spawn(kernel: RealKernel, place: Place, local: local::Handle, seen: watch::Receiver<Seen>) -> Handle {
+/// Starts the reconciler. Its task may be ended at any moment: the next one goes on from what the kernel has.
+pub fn spawn(
+    kernel: RealKernel,
+    place: Place,
+    local: local::Handle,
+    seen: watch::Receiver<Seen>,
+) -> (Handle, JoinHandle<()>) {
     let changes = kernel.changes();
     start((kernel, changes), place, local, seen)
 }
@@ -151,12 +157,12 @@ fn start<K: Kernel + Send + Sync + 'static>(
     place: Place,
     local: local::Handle,
     seen: watch::Receiver<Seen>,
-) -> Handle {
+) -> (Handle, JoinHandle<()>) {
     let (settled_tx, settled) = watch::channel(Arc::default());
     let (looks, looks_rx) = mpsc::channel(1);
     let reconciler = Reconciler { kernel, place, local, seen, changes, looks: looks_rx, settled: settled_tx };
-    tokio::spawn(reconciler.run());
-    Handle { settled, looks }
+    let task = tokio::spawn(reconciler.run());
+    (Handle { settled, looks }, task)
 }
 
 struct Reconciler<K> {
@@ -222,14 +228,14 @@ impl<K: Kernel> Reconciler<K> {
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
                 let settled = Settled { page, segments, failures, cluster };
-                self.log(&settled.failures, &released);
+                self.log(&settled, &intents, &released);
                 settled
             }
             Err(error) => {
                 // What stood a moment ago stands as far as anybody can tell.
                 let segments = self.settled.borrow().segments.clone();
                 let settled = Settled { page, failures: vec![failure(Scope::Host, &error)], segments, cluster };
-                self.log(&settled.failures, &BTreeSet::new());
+                self.log(&settled, &intents, &BTreeSet::new());
                 settled
             }
         }
@@ -260,7 +266,7 @@ impl<K: Kernel> Reconciler<K> {
             Ok(_) => {
                 for endpoint in lost.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
                     let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));
-                    tracing::info!(endpoint = %endpoint.name, network, "released: its namespace is gone");
+                    tracing::info!(endpoint = %endpoint.name, network, "released: neither its path nor its interface is there");
                 }
                 lost
             }
@@ -272,14 +278,25 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     /// Logs what is new. That a container has ended is no failure.
-    fn log(&self, failures: &[Failure], released: &BTreeSet<EndpointId>) {
+    fn log(&self, settled: &Settled, intents: &Intents, released: &BTreeSet<EndpointId>) {
         let known: BTreeSet<String> = self.settled.borrow().failures.iter().map(|f| f.message.clone()).collect();
         let ended = |f: &Failure| matches!(f.scope, Scope::Endpoint(_, id) if released.contains(&id));
-        for failure in failures.iter().filter(|f| !known.contains(&f.message) && !ended(f)) {
-            let network = failure.scope.network().map(|id| display(id.short()));
-            tracing::warn!(network, failure = failure.message, "the kernel is not as it should be");
+        let new = |f: &&Failure| !known.contains(&f.message) && !ended(f);
+        for failure in settled.failures.iter().filter(new) {
+            let network = failure.scope.network().map(|id| display(network_name(id, &settled.cluster, intents)));
+            let endpoint = match failure.scope {
+                Scope::Endpoint(_, id) => intents.attachments.get(&id).map(|a| display(&a.endpoint.name)),
+                Scope::Host | Scope::Segment(_) | Scope::Entry(_) => None,
+            };
+            tracing::warn!(network, endpoint, failure = failure.message, "the kernel is not as it should be");
         }
     }
+}
+
+/// What people call a network. A deleted one that still has endpoints here is in no cluster.
+fn network_name(id: NetworkId, cluster: &Cluster, intents: &Intents) -> String {
+    let shown = cluster.networks.get(&id).map(NetworkView::shown_name);
+    shown.or_else(|| Some(intents.networks.get(&id)?.name.to_string())).unwrap_or_else(|| id.short())
 }
 
 /// The segments whose bridges are there, and so the addresses that DNS is asked on. Whatever else is missing, names go on.

@@ -83,6 +83,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     if UnixStream::connect(&socket_path(&config.run_dir)).await.is_ok() {
         return Err(RunError::Running(socket_path(&config.run_dir)));
     }
+    if config.key_is_readable_by_others {
+        let file = config.key_file.display();
+        tracing::warn!(%file, "others can read the cluster key, and be members with it: chmod 600 {file}");
+    }
     let host = preflight(config.address, &config.run_dir).await?;
     let peer_address = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(peer_address).await;
@@ -113,7 +117,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let place = Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
     let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
-    let reconciler = reconcile::spawn(kernel, place, local.clone(), seen.clone());
+    let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
     let (resolver, naming) =
         names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
     let mut parts = Parts::default();
@@ -129,6 +133,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
 
     let (stop, stopped) = watch::channel(());
     let others = peer::Service::new(local.clone(), seen.clone(), reconciler.settled.clone(), handle.clone());
+    let refusals = others.refusals();
     let mut serving_others = {
         let (identity, stopped) = (Arc::clone(&identity), until(stopped.clone()));
         tokio::spawn(async move { others.serve(&identity, listener, stopped).await })
@@ -136,7 +141,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
     let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr() };
-    let control = control::Service { attacher, networks, resolver, seen, gossip: handle, about };
+    let control = control::Service { attacher, networks, resolver, seen, gossip: handle, refusals, about };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 
     // Without systemd there is nobody to tell.
@@ -152,11 +157,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tracing::info!("overlayd stops; the kernel stays as it is");
     stop.send_replace(());
     gossip.shutdown().await;
-    // Calls under way may end; what does not end within a second is cut off with the process.
-    let _ = tokio::time::timeout(Duration::from_secs(1), futures::future::join(serving, serving_others)).await;
+    // Calls under way may end; what does not end in time is cut off with the process.
+    let _ = tokio::time::timeout(LAST_CALLS, futures::future::join(serving, serving_others)).await;
+    // Before the ways to the kernel are gone: a round that finds them closed would take that for a failure.
+    reconciling.abort();
+    let _ = tokio::time::timeout(LAST_CALLS, reconciling).await;
     let _ = std::fs::remove_file(socket_path(&config.run_dir));
     Ok(())
 }
+
+/// How long a stop may take for what is under way.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// What the daemon can't do without. A daemon that goes on deaf is worse than one that ends and is started again.
 #[derive(Default)]
@@ -294,9 +305,18 @@ async fn serve_control(
     control: control::Service,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = futures::stream::unfold(socket, |socket| async {
-        let accepted = socket.accept().await.map(|(stream, _)| stream);
-        Some((accepted, socket))
+    let connections = futures::stream::unfold((socket, false), |(socket, mut told)| async move {
+        loop {
+            match socket.accept().await {
+                Ok((stream, _)) => return Some((Ok::<_, std::io::Error>(stream), (socket, told))),
+                Err(error) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(%error, "connections of overlayctl are refused by the system: are its file descriptors used up?");
+                    }
+                    tokio::time::sleep(peer::ACCEPT_PAUSE).await;
+                }
+            }
+        }
     });
     tonic::transport::Server::builder()
         .add_service(ControlServer::new(control))

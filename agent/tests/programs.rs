@@ -38,6 +38,33 @@ fn a_wrong_flag_is_told_in_one_line_by_both_programs() {
 }
 
 #[test]
+fn a_wrong_variable_is_told_by_its_name_and_with_what_would_be_right() {
+    for (variable, value, words) in [
+        ("OVERLAYD_PORT", "abc", ["OVERLAYD_PORT", "`abc`", "1 to 65535"]),
+        ("OVERLAYD_VXLAN_PORT", "99999", ["OVERLAYD_VXLAN_PORT", "`99999`", "1 to 65535"]),
+        ("OVERLAYD_LOG", "info=loud", ["OVERLAYD_LOG", "`info=loud`", "`debug`"]),
+    ] {
+        let out = Command::new(OVERLAYD).env(variable, value).output().expect("the program can be started");
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        assert_eq!((said.lines().count(), out.stdout.len()), (1, 0), "{said}");
+        let said = said.replace('\'', "`");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let out = Command::new(OVERLAYD).env("OVERLAYD_PORT", "1").args(["--port", "99999"]).output();
+    let said = text(&out.expect("the program can be started").stderr);
+    assert!(said.contains("--port") && !said.contains("OVERLAYD_PORT"), "it was the flag: {said}");
+}
+
+#[test]
+fn a_run_directory_that_is_none_is_told_with_the_way_out() {
+    let out = output(OVERLAYCTL, &["--run-dir", "/dev/null", "status"]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("/dev/null") && said.contains("--run-dir") && !said.contains("os error"), "{said}");
+}
+
+#[test]
 fn a_key_comes_for_people_and_for_scripts() {
     let plain = output(OVERLAYCTL, &["cluster", "keygen"]);
     let json = output(OVERLAYCTL, &["cluster", "keygen", "-o", "json"]);

@@ -25,7 +25,9 @@ pub enum Cause {
     #[error("something of that name or number is there already")]
     AlreadyExists,
     /// What it is about is not there (ENOENT, ENODEV, ESRCH).
-    #[error("what it is about is gone")]
+    #[error(
+        "what it is about is gone: see that the container runs and that nobody else removes interfaces; it is tried again"
+    )]
     Gone,
     /// Somebody else is at it; try again (EBUSY, EAGAIN, EINTR).
     #[error("the kernel is busy: it is tried again")]
@@ -40,7 +42,7 @@ pub enum Cause {
     #[error("memory, or a table of the kernel, is full: it is tried again")]
     NoSpace,
     /// Anything else: our mistake (EINVAL and others).
-    #[error("the kernel refused it")]
+    #[error("the kernel refused it: see `dmesg`, and report it if it stays; it is tried again")]
     Refused,
 }
 

@@ -5,8 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ContextKind;
 use overlay_agent::config::Options;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// What is logged, in the words of `tracing_subscriber::EnvFilter`.
+const LOG: &str = "OVERLAYD_LOG";
 
 /// Connects the containers of this host with those of others: run one on every host
 #[derive(Debug, Parser)]
@@ -24,8 +29,15 @@ fn main() -> ExitCode {
         Ok(flags) => flags,
         Err(error) => return misuse(&error),
     };
-    let filter = EnvFilter::try_from_env("OVERLAYD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,hickory_server=warn,chitchat=error"));
+    let filter = match log_filter() {
+        Ok(filter) => filter,
+        Err((said, error)) => {
+            eprintln!(
+                "overlayd: {LOG} `{said}`: {error}; give a level like `debug`, or several like `info,overlay=debug`"
+            );
+            return ExitCode::from(2);
+        }
+    };
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -42,6 +54,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// What to log, as the environment has it; or what it has, and what is wrong with that.
+fn log_filter() -> Result<EnvFilter, (String, ParseError)> {
+    match std::env::var(LOG) {
+        Ok(said) if !said.is_empty() => EnvFilter::try_new(&said).map_err(|error| (said, error)),
+        Ok(_) | Err(_) => Ok(EnvFilter::new("info,hickory_server=warn,chitchat=error")),
+    }
+}
+
+/// The environment variable that a wrong value comes from; none if it comes from a flag.
+fn variable(error: &clap::Error) -> Option<String> {
+    let (flag, value) = (error.get(ContextKind::InvalidArg)?, error.get(ContextKind::InvalidValue)?.to_string());
+    let flag = flag.to_string();
+    let flag = flag.split_whitespace().next()?.trim_start_matches("--");
+    let given = std::env::args().any(|a| a.strip_prefix("--").is_some_and(|a| a.split('=').next() == Some(flag)));
+    let variable = format!("OVERLAYD_{}", flag.replace('-', "_").to_uppercase());
+    (!given && std::env::var(&variable).is_ok_and(|set| set == value)).then_some(variable)
+}
+
 /// What clap has to say: help as it is, an error as one line.
 fn misuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
@@ -51,7 +81,8 @@ fn misuse(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let said = text.trim_start_matches("error:").lines().map(str::trim).take_while(|line| !line.is_empty());
-    eprintln!("overlayd: {}; see `overlayd --help`", said.collect::<Vec<_>>().join(" "));
+    let source = variable(error).map_or_else(String::new, |variable| format!("{variable}: "));
+    eprintln!("overlayd: {source}{}; see `overlayd --help`", said.collect::<Vec<_>>().join(" "));
     ExitCode::from(2)
 }
 

@@ -1,3 +1,4 @@
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::Parser;
@@ -117,6 +118,8 @@ fn a_variable_that_is_set_to_nothing_says_nothing() {
 fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
     let files = Files::new();
     let cases: [(&[&str], &[&str]); 12] = [
+        (&["--vxlan-port", "7946"], &["--vxlan-port", "`7946`", "--port", "4789"]),
+        (&["--port", "4789"], &["--vxlan-port", "`4789`", "another one"]),
         (&["--name", "no spaces"], &["--name", "`no spaces`", "1 to 63 letters"]),
         (&["--name", ""], &["--name", "1 to 63 letters"]),
         (&["--address", "host1"], &["--address", "`host1`", "not an IP address"]),
@@ -124,8 +127,6 @@ fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
         (&["--address", "0.0.0.0"], &["--address", "`0.0.0.0`", "reach"]),
         (&["--address", "127.0.0.1"], &["--address", "`127.0.0.1`", "reach"]),
         (&["--address", "224.0.0.1"], &["--address", "`224.0.0.1`", "reach"]),
-        (&["--port", "0"], &["--port", "1 to 65535"]),
-        (&["--vxlan-port", "0"], &["--vxlan-port", "1 to 65535"]),
         (&["--join", "192.0.2.1"], &["--join", "`192.0.2.1`", "IP:PORT"]),
         (&["--gossip-interval-ms", "10"], &["--gossip-interval-ms", "`10`", "200 to 500"]),
         (&["--gossip-interval-ms", "501"], &["--gossip-interval-ms", "`501`", "200 to 500"]),
@@ -136,6 +137,31 @@ fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
         let others = base.iter().filter(|(flag, _)| *flag != wrong[0]).flat_map(|(flag, value)| [*flag, *value]);
         let flags: Vec<&str> = others.chain(wrong.iter().copied()).collect();
         assert_line(&options(&flags).check().expect_err("it is wrong"), words);
+    }
+}
+
+#[test]
+fn a_port_is_one_that_there_is() {
+    for (flag, value) in [("--port", "0"), ("--port", "99999"), ("--vxlan-port", "-1"), ("--vxlan-port", "abc")] {
+        let error = Flags::try_parse_from(["overlayd".to_owned(), format!("{flag}={value}")]).expect_err(value);
+        let said = error.to_string();
+        assert!([flag, value, "1 to 65535"].iter().all(|word| said.contains(word)), "{said}");
+    }
+    let files = Files::new();
+    let file = files.write("config.toml", "vxlan-port = 0");
+    let error = files.flags(&[]).or_file(Some(&file)).and_then(Options::check).expect_err("of the file too");
+    assert_line(&error, &["--vxlan-port", "`0`", "1 to 65535"]);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_noticed() {
+    let files = Files::new();
+    for (mode, readable) in [(0o600, false), (0o640, true), (0o604, true)] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(files.0.join("key"), permissions).expect("it is ours");
+        let config = files.flags(&[]).check().expect("all is well");
+        assert_eq!(config.key_is_readable_by_others, readable, "{mode:o}");
+        assert_eq!(config.key_file, files.0.join("key"));
     }
 }
 
@@ -172,10 +198,10 @@ fn a_file_that_is_named_must_be_there() {
     let path = files.0.join("none.toml");
     let error = files.flags(&[]).or_file(Some(&path)).expect_err("there is none");
     assert!(matches!(error, ConfigError::File { .. }), "{error}");
-    assert_line(&error, &["can't read", &path.display().to_string()]);
+    assert_line(&error, &["can't read", &path.display().to_string(), "no such file", "--config"]);
     // What is printed has the cause in it, once.
     let printed = format!("{:#}", anyhow::Error::new(error));
-    assert_eq!(printed.matches("No such file").count(), 1, "{printed}");
+    assert_eq!(printed.matches("no such file").count(), 1, "{printed}");
 }
 
 #[test]
@@ -195,4 +221,8 @@ fn a_key_that_is_none_is_told_with_its_file_and_nothing_of_the_secret() {
     let shown = none.display().to_string();
     let error = Options { cluster_key_file: Some(none), ..files.flags(&[]) }.check().expect_err("there is none");
     assert_line(&error, &[&shown, "no such file", "overlayctl cluster keygen"]);
+    let shown = files.0.display().to_string();
+    let error = Options { cluster_key_file: Some(files.0.clone()), ..files.flags(&[]) }.check().expect_err("no file");
+    assert_line(&error, &[&shown, "directory", "overlayctl cluster keygen"]);
+    assert!(!error.to_string().contains("os error"), "{error}");
 }

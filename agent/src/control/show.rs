@@ -17,8 +17,9 @@ use overlay_dns::server::Counts;
 use overlay_proto::v1 as wire;
 use tonic::Status;
 
-use crate::gossip::Stranger;
-use crate::reconcile::Failure;
+use crate::gossip::{self, Stranger};
+use crate::peer::Refusals;
+use crate::reconcile::{Failure, Scope};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -46,6 +47,12 @@ pub(super) fn queries(counts: Counts) -> BTreeMap<String, u64> {
         ("failed", failed),
     ];
     named.map(|(name, n)| (name.to_owned(), n)).into()
+}
+
+/// What came from outside and was not taken.
+pub(super) fn dropped(gossip: &gossip::Counters, door: &Refusals) -> BTreeMap<String, u64> {
+    let datagrams = gossip.all().map(|(reason, n)| (reason.name(), n));
+    datagrams.chain(door.all()).map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
 pub(super) fn unopened(strangers: &[Stranger]) -> Vec<wire::UnopenedRow> {
@@ -82,7 +89,12 @@ impl Shown<'_> {
         // A deleted network that still has endpoints here is in no view.
         let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
         let network = view.map(NetworkView::shown_name).or_else(deleted).unwrap_or_else(|| id.short());
-        format!("network `{network}`: {}", failure.message)
+        let endpoint = match failure.scope {
+            Scope::Endpoint(_, id) => self.intents.attachments.get(&id).map(|attachment| &attachment.endpoint.name),
+            Scope::Host | Scope::Segment(_) | Scope::Entry(_) => None,
+        };
+        let whose = endpoint.map_or_else(String::new, |name| format!("endpoint `{name}`: "));
+        format!("network `{network}`: {whose}{}", failure.message)
     }
 
     pub(super) fn hosts(&self) -> Vec<wire::HostRow> {

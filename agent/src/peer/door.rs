@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -19,21 +21,48 @@ pub(super) const HANDSHAKES: usize = 128;
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After the system refused a connection, mostly for want of file descriptors: trying again at once would not free any.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who did not get in, and why; counted since the start.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    accepts: AtomicU64,
+    handshakes: AtomicU64,
+    displaced: AtomicU64,
+}
+
+impl Refusals {
+    /// Each count under its name for metrics and JSON: snake case, stable.
+    pub fn all(&self) -> [(&'static str, u64); 3] {
+        // The system refused the connection; the handshake failed or took too long; another took its place.
+        let counts =
+            [("peer_accept", &self.accepts), ("peer_handshake", &self.handshakes), ("peer_displaced", &self.displaced)];
+        counts.map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
+
+/// Counts one more; how many there were before.
+fn count(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Ordering::Relaxed)
+}
 
 /// The connections whose handshake has succeeded. One that fails ends itself, not the server.
 pub(super) fn enter(
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    refusals: Arc<Refusals>,
 ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
-    let door = Door { acceptor, handshakes: FuturesUnordered::new(), unfinished: Unfinished::default() };
-    futures::stream::unfold((door, Box::pin(knocks(listener))), |(mut door, mut knocks)| async {
+    let knocks = Box::pin(knocks(listener, Arc::clone(&refusals)));
+    let door = Door { acceptor, handshakes: FuturesUnordered::new(), unfinished: Unfinished::default(), refusals };
+    futures::stream::unfold((door, knocks), |(mut door, mut knocks)| async {
         loop {
             tokio::select! {
                 Some((ticket, done)) = door.handshakes.next() => {
                     door.unfinished.remove(ticket);
-                    if let Some(stream) = done {
-                        return Some((Ok(stream), (door, knocks)));
+                    match done {
+                        End::In(stream) => return Some((Ok(*stream), (door, knocks))),
+                        End::Failed => _ = count(&door.refusals.handshakes),
+                        End::Displaced => _ = count(&door.refusals.displaced),
                     }
                 }
                 Some((stream, from)) = knocks.next() => door.begin(stream, from.ip()),
@@ -43,12 +72,17 @@ pub(super) fn enter(
     })
 }
 
-fn knocks(listener: TcpListener) -> impl Stream<Item = (TcpStream, SocketAddr)> {
-    futures::stream::unfold(listener, |listener| async {
+fn knocks(listener: TcpListener, refusals: Arc<Refusals>) -> impl Stream<Item = (TcpStream, SocketAddr)> {
+    futures::stream::unfold((listener, refusals), |(listener, refusals)| async {
         loop {
             match listener.accept().await {
-                Ok(accepted) => return Some((accepted, listener)),
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Ok(accepted) => return Some((accepted, (listener, refusals))),
+                Err(error) => {
+                    if count(&refusals.accepts) == 0 {
+                        tracing::warn!(%error, "connections of other agents are refused by the system: are its file descriptors used up?");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
         }
     })
@@ -56,8 +90,16 @@ fn knocks(listener: TcpListener) -> impl Stream<Item = (TcpStream, SocketAddr)> 
 
 struct Door {
     acceptor: TlsAcceptor,
-    handshakes: FuturesUnordered<BoxFuture<'static, (u64, Option<TlsStream<TcpStream>>)>>,
+    handshakes: FuturesUnordered<BoxFuture<'static, (u64, End)>>,
     unfinished: Unfinished<oneshot::Sender<()>>,
+    refusals: Arc<Refusals>,
+}
+
+/// How a handshake ended.
+enum End {
+    In(Box<TlsStream<TcpStream>>),
+    Failed,
+    Displaced,
 }
 
 impl Door {
@@ -67,10 +109,15 @@ impl Door {
         let ticket = self.unfinished.insert(from, keep);
         let acceptor = self.acceptor.clone();
         let handshake = async move {
-            stream.set_nodelay(true).ok()?;
+            if stream.set_nodelay(true).is_err() {
+                return End::Failed;
+            }
             tokio::select! {
-                done = tokio::time::timeout(PATIENCE, acceptor.accept(stream)) => done.ok()?.ok(),
-                _ = dropped => None,
+                done = tokio::time::timeout(PATIENCE, acceptor.accept(stream)) => match done {
+                    Ok(Ok(stream)) => End::In(Box::new(stream)),
+                    Ok(Err(_)) | Err(_) => End::Failed,
+                },
+                _ = dropped => End::Displaced,
             }
         };
         self.handshakes.push(Box::pin(async move { (ticket, handshake.await) }));

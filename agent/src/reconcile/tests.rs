@@ -96,7 +96,7 @@ impl Host {
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
         let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
-        let reconciler = start((kernel.clone(), changes), place, local.clone(), seen.clone());
+        let (reconciler, _) = start((kernel.clone(), changes), place, local.clone(), seen.clone());
         Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
     }
 

@@ -58,6 +58,11 @@ fn explain(path: &Path, error: &std::io::Error) -> Failure {
         ErrorKind::PermissionDenied => {
             format!("may not use the socket {path}: run overlayctl as root, or as a member of the socket's group")
         }
-        _ => format!("can't use the socket {path}: {error}"),
+        ErrorKind::NotADirectory => {
+            format!(
+                "there can be no socket {path}: its directory is none; name the run directory of overlayd with --run-dir"
+            )
+        }
+        kind => format!("can't use the socket {path}: {kind}; name the run directory of overlayd with --run-dir"),
     })
 }

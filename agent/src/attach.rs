@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::addr::{IfName, Mac, Subnet};
-use overlay::cluster::{Cluster, Located, NetworkView};
+use overlay::admission::reachable;
+use overlay::cluster::{Cluster, NetworkView};
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
@@ -16,17 +17,20 @@ use overlay::intent::{AtPath, Attachment, Intents, NetnsRef};
 use overlay::kernel::netns;
 use overlay::lease::Version;
 use overlay::ledger::{Ask, Denial, Input, Outcome, Request};
-use overlay::network::{Name, Network, Unfit};
+use overlay::member::Stamp;
+use overlay::network::{Name, Network};
 use tokio::sync::watch;
 
-use crate::local::{self, AdmitError};
+use crate::local;
 use crate::peer::{CallError, Peers};
 use crate::reconcile;
 use crate::view::Seen;
 
 mod error;
+mod refusal;
 
 pub use error::AttachError;
+use refusal::{denied, in_use, not_admitted, not_assignable};
 
 /// How long an attach waits for the other hosts to find the way to the new endpoint.
 const FOUND_PATIENCE: Duration = Duration::from_millis(500);
@@ -88,14 +92,14 @@ impl Attacher {
     async fn attach(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
         let netns = netns::identify(&wanted.netns)?;
         self.forget_the_lost(&wanted.network, &wanted.name).await?;
-        let cluster = Arc::clone(&self.seen.borrow().cluster);
-        let view = find(&cluster, &wanted.network)?;
-        check(&cluster, view, wanted)?;
+        let seen = self.seen.borrow().clone();
+        let view = find(&seen.cluster, &wanted.network)?;
+        check(&seen, view, wanted)?;
         check_container(view, wanted, &netns).await?;
 
         let (network, id) = (view.network.id, EndpointId::from_bytes(crate::random()));
-        let granted = self.allocate(&cluster, view, wanted, id).await?;
-        let attached = self.put_in_place(&cluster, view, wanted, netns, (id, granted)).await;
+        let granted = self.allocate(&seen, view, wanted, id).await?;
+        let attached = self.put_in_place(&seen.cluster, view, wanted, netns, (id, granted)).await;
         match &attached {
             Ok(_) => {
                 tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), address = %granted.0, "attached");
@@ -223,7 +227,7 @@ impl Attacher {
     /// Asks the ledger, and for the ledger the others, until there is an answer.
     async fn allocate(
         &self,
-        cluster: &Cluster,
+        seen: &Seen,
         view: &NetworkView,
         wanted: &Wanted,
         endpoint: EndpointId,
@@ -231,21 +235,20 @@ impl Attacher {
         let network = view.network.id;
         let definition = Input::Learn(view.network.clone());
         self.local.call(move |local| local.step(&definition)).await?;
-        let live = |h: &overlay::cluster::Host| h.liveness == Liveness::Live;
-        let reachable: BTreeSet<HostId> = cluster.hosts.iter().filter(|(_, h)| live(h)).map(|(id, _)| *id).collect();
+        let reachable = reachable(&seen.cluster);
         let (name, address) = (wanted.name.clone(), wanted.address);
         let mut request = Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() };
         loop {
             let input = Input::Allocate(request.clone());
             match self.local.call(move |local| local.step(&input)).await? {
                 Outcome::Granted { address, lease } => return Ok((address, lease)),
-                Outcome::Denied(denial) => return Err(denied(cluster, view, wanted, denial)),
+                Outcome::Denied(denial) => return Err(denied(seen, view, wanted, denial)),
                 // Nothing is asked twice, so this ends.
                 Outcome::Ask(ask) => {
                     request.asked.insert(ask);
-                    self.ask(network, ask).await?.map_err(|denial| denied(cluster, view, wanted, denial))?;
+                    self.ask(network, ask).await?.map_err(|denial| denied(seen, view, wanted, denial))?;
                 }
-                Outcome::Done | Outcome::Given(_) => unreachable!("an allocation is granted, denied or asked for"),
+                _ => unreachable!("an allocation is granted, denied or asked for"),
             }
         }
     }
@@ -257,7 +260,7 @@ impl Attacher {
             Ask::Address { of, address } => (of, Some(address)),
         };
         match (self.peers.ask(network, ask).await, address) {
-            (Ok(statements), _) => Ok(Ok(self.hear(network, of, statements).await?)),
+            (Ok((statements, stamp)), _) => Ok(Ok(self.hear(network, (of, stamp), statements).await?)),
             (Err(error), None) => {
                 tracing::info!(host = %of.short(), %error, "no space from this host");
                 Ok(Ok(()))
@@ -273,10 +276,10 @@ impl Attacher {
     async fn hear(
         &self,
         network: NetworkId,
-        from: HostId,
+        (from, stamp): (HostId, Stamp),
         statements: Vec<overlay::record::Statement>,
     ) -> Result<(), AttachError> {
-        let stated = |statement| Input::Stated { network, from, statement };
+        let stated = |statement| Input::Stated { network, from, stamp, statement };
         let inputs: Vec<Input> = statements.into_iter().map(stated).collect();
         Ok(self.local.call(move |local| local.step_all(&inputs)).await?)
     }
@@ -300,21 +303,21 @@ fn host_name(cluster: &Cluster, host: HostId) -> String {
 }
 
 /// What the cluster says against it.
-fn check(cluster: &Cluster, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
+fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
     if wanted.aliases.len() > MAX_ALIASES {
         return Err(AttachError::TooManyAliases { name: wanted.name.clone(), given: wanted.aliases.len() });
     }
     if let Some(other) = view.named(&wanted.name).filter(|l| l.liveness != Liveness::Dead) {
-        let (network, host) = (view.shown_name(), host_name(cluster, other.host));
+        let (network, host) = (view.shown_name(), host_name(&seen.cluster, other.host));
         return Err(AttachError::NameInUse { name: wanted.name.clone(), network, host });
     }
     if let Some(address) = wanted.address {
         view.network.admit(address).map_err(|why| not_assignable(view, address, why))?;
         if let Some(other) = view.at(address) {
-            return Err(in_use(cluster, view, address, other));
+            return Err(in_use(seen, view, address, other));
         }
     }
-    wanted.mac.map_or(Ok(()), |mac| check_mac(cluster, view, mac))
+    wanted.mac.map_or(Ok(()), |mac| check_mac(&seen.cluster, view, mac))
 }
 
 /// Somebody may have been given, by hand, the MAC that goes with the address of another.
@@ -327,17 +330,6 @@ fn check_mac(cluster: &Cluster, view: &NetworkView, mac: Mac) -> Result<(), Atta
             name: other.endpoint.name.clone(),
             host: host_name(cluster, other.host),
         }),
-    }
-}
-
-/// A refusal at the last moment in the words of the one who asked.
-fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, refusal: AdmitError) -> AttachError {
-    let (network, host) = (view.shown_name(), host.to_owned());
-    match refusal {
-        AdmitError::NoNetwork => AttachError::UnknownNetwork(network),
-        AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
-        AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
-        AdmitError::Store(error) => AttachError::Store(error),
     }
 }
 
@@ -369,62 +361,6 @@ async fn check_container(view: &NetworkView, wanted: &Wanted, netns: &NetnsRef) 
         }
     }
     Ok(())
-}
-
-fn in_use(cluster: &Cluster, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
-    AttachError::AddressInUse {
-        address,
-        network: view.shown_name(),
-        name: other.endpoint.name.to_string(),
-        host: host_name(cluster, other.host),
-    }
-}
-
-fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
-    let subnets: Vec<String> = view.network.ranges.iter().map(|range| range.subnet.to_string()).collect();
-    AttachError::NotAssignable { address, network: view.shown_name(), why, subnets: subnets.join(", ") }
-}
-
-/// A denial in the words of the one who asked.
-fn denied(cluster: &Cluster, view: &NetworkView, wanted: &Wanted, denial: Denial) -> AttachError {
-    let network = view.shown_name();
-    match denial {
-        Denial::UnknownNetwork => AttachError::UnknownNetwork(wanted.network.clone()),
-        // Definitions never change: whoever refuses the address sees the same as we do.
-        Denial::NotAssignable(address) => {
-            not_assignable(view, address, view.network.admit(address).err().unwrap_or(Unfit::Outside))
-        }
-        Denial::Bound { address, endpoint } => match view.endpoints.get(&endpoint) {
-            Some(other) => in_use(cluster, view, address, other),
-            None => AttachError::AddressTaken { address, network },
-        },
-        Denial::Delegated { address, to } => match view.at(address) {
-            Some(other) => in_use(cluster, view, address, other),
-            None => AttachError::AddressDelegated { address, network, host: host_name(cluster, to) },
-        },
-        Denial::Unreachable { address, holder } => {
-            AttachError::HolderAway { address, network, host: host_name(cluster, holder) }
-        }
-        Denial::NotHolder { holder } => match (wanted.address, holder) {
-            (Some(address), Some(holder)) => {
-                AttachError::BlockMoved { address, network, host: host_name(cluster, holder) }
-            }
-            _ => full(cluster, network, &[].into()),
-        },
-        Denial::Full { holders } => full(cluster, network, &holders),
-    }
-}
-
-fn full(cluster: &Cluster, network: String, holders: &std::collections::BTreeMap<HostId, usize>) -> AttachError {
-    let state = |host: &HostId| match cluster.hosts.get(host).map(|h| h.liveness) {
-        Some(Liveness::Live) => "",
-        Some(Liveness::Suspect | Liveness::Dead) | None => ", which does not answer",
-    };
-    let rows =
-        holders.iter().map(|(h, n)| format!("{n} blocks are held by host `{}`{}", host_name(cluster, *h), state(h)));
-    let rows: Vec<String> = rows.collect();
-    let holders = if rows.is_empty() { "no holder of its blocks is known yet".to_owned() } else { rows.join(", ") };
-    AttachError::Full { network, holders }
 }
 
 #[cfg(test)]

@@ -42,6 +42,13 @@ pub struct Options {
     /// Names the nameservers for questions that are not about containers [default: /etc/resolv.conf]
     #[arg(long, env = "OVERLAYD_RESOLV_CONF", value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
+    /// Found a cluster, whatever hosts to join are named
+    #[arg(long, env = "OVERLAYD_BOOTSTRAP")]
+    pub bootstrap: bool,
+    /// After a boot, whose word it takes that this host's leases still hold: that of all members that can be reached
+    /// (`reachable`), or of all there are (`strict`), which sees every restored disk [default: reachable]
+    #[arg(long, env = "OVERLAYD_BOOT_CHECK", value_name = "reachable|strict")]
+    pub boot_check: Option<String>,
     /// Between two rounds of gossip, 200 to 500 milliseconds; the same on all hosts [default: 250]
     #[arg(long, env = "OVERLAYD_GOSSIP_INTERVAL_MS", value_name = "MS")]
     pub gossip_interval_ms: Option<u64>,
@@ -60,6 +67,10 @@ pub struct Config {
     pub vxlan_port: u16,
     /// Hosts to begin with.
     pub join: Vec<SocketAddr>,
+    /// Does this host found a cluster, whatever it hears?
+    pub bootstrap: bool,
+    /// After a boot, does it take all members to let it in, or those that can be reached?
+    pub strict_boot_check: bool,
     /// The cluster's secret.
     pub key: ClusterKey,
     /// Where that is kept.
@@ -156,6 +167,8 @@ impl Options {
             state_dir: self.state_dir.or(file.state_dir),
             run_dir: self.run_dir.or(file.run_dir),
             resolv_conf: self.resolv_conf.or(file.resolv_conf),
+            bootstrap: self.bootstrap || file.bootstrap,
+            boot_check: self.boot_check.or(file.boot_check),
             gossip_interval_ms: self.gossip_interval_ms.or(file.gossip_interval_ms),
         })
     }
@@ -184,6 +197,14 @@ impl Options {
             let why = "200 to 500 milliseconds".to_owned();
             return Err(ConfigError::Wrong { flag: "gossip-interval-ms", value: interval.to_string(), why });
         }
+        let strict_boot_check = match self.boot_check.as_deref() {
+            None | Some("" | "reachable") => false,
+            Some("strict") => true,
+            Some(other) => {
+                let why = "expected `reachable` or `strict`".to_owned();
+                return Err(ConfigError::Wrong { flag: "boot-check", value: other.to_owned(), why });
+            }
+        };
         let port = not_zero("port", self.port.unwrap_or(7946))?;
         let vxlan_port = not_zero("vxlan-port", self.vxlan_port.unwrap_or(4789))?;
         if vxlan_port == port {
@@ -192,6 +213,8 @@ impl Options {
         }
         let (key, key_is_readable_by_others) = read_key(&key_file)?;
         Ok(Config {
+            bootstrap: self.bootstrap,
+            strict_boot_check,
             name: name.parse().map_err(|e: overlay::network::NameError| ConfigError::Wrong {
                 flag: "name",
                 value: name.clone(),

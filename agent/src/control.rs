@@ -1,12 +1,15 @@
 //! What overlayctl and the runtimes' plugins ask of the daemon, over a Unix socket. It writes intents and reads what is
 //! seen; it never touches the kernel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::stream::BoxStream;
 use overlay::cluster::Cluster;
 use overlay::host::Liveness;
+use overlay::id::HostId;
+use overlay::ledger::{Input, Standing};
 use overlay::network::Name;
 use overlay_dns::server::Resolver;
 use overlay_proto::v1 as wire;
@@ -20,6 +23,7 @@ use crate::network::{NetworkError, Networks};
 use crate::peer::Refusals;
 use crate::view::Seen;
 
+mod forget;
 mod show;
 
 use show::Shown;
@@ -31,6 +35,8 @@ pub struct About {
     pub netns_dir: std::path::PathBuf,
     /// Where gossip is.
     pub gossip: std::net::SocketAddr,
+    /// Where the others were heard before the daemon started.
+    pub peers: BTreeMap<HostId, std::net::SocketAddr>,
 }
 
 /// The service.
@@ -56,6 +62,15 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Service {
     fn cluster(&self) -> Arc<Cluster> {
         Arc::clone(&self.seen.borrow().cluster)
+    }
+
+    /// A member that was not heard since the agent started has no name here, but an address.
+    fn waiting(&self, cluster: &Cluster, id: HostId) -> wire::Waiting {
+        let waiting = show::waiting(cluster, id);
+        match self.about.peers.get(&id) {
+            Some(address) if waiting.host == id.short() => wire::Waiting { host: address.to_string(), ..waiting },
+            _ => waiting,
+        }
     }
 
     fn shown<'a>(&self, cluster: &'a Cluster) -> Shown<'a> {
@@ -94,6 +109,7 @@ impl From<AttachError> for Status {
             E::UnknownNetwork(_) | E::UnknownEndpoint { .. } => Code::NotFound,
             E::NameInUse { .. }
             | E::AddressInUse { .. }
+            | E::AddressOfGone { .. }
             | E::AddressTaken { .. }
             | E::MacInUse { .. }
             | E::InterfaceExists { .. } => Code::AlreadyExists,
@@ -102,9 +118,11 @@ impl From<AttachError> for Status {
             | E::Netns(_)
             | E::Overlaps { .. }
             | E::TooManyAliases { .. } => Code::InvalidArgument,
-            E::AddressDelegated { .. } | E::HolderAway { .. } | E::BlockMoved { .. } | E::Kernel { .. } => {
-                Code::FailedPrecondition
-            }
+            E::NotReady(_)
+            | E::AddressDelegated { .. }
+            | E::HolderAway { .. }
+            | E::BlockMoved { .. }
+            | E::Kernel { .. } => Code::FailedPrecondition,
             E::Full { .. } => Code::ResourceExhausted,
             E::Look { .. } | E::Store(_) => Code::Internal,
         };
@@ -121,7 +139,7 @@ impl From<NetworkError> for Status {
             E::Name(_) | E::Subnet(_) | E::Range(_) | E::Gateway(_) | E::Subnets(_) | E::Underlay { .. } => {
                 Code::InvalidArgument
             }
-            E::InUse { .. } | E::NotJoined => Code::FailedPrecondition,
+            E::InUse { .. } | E::NotJoined | E::NotReady(_) => Code::FailedPrecondition,
             E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))
@@ -138,6 +156,7 @@ impl Control for Service {
             .hosts
             .get(&self.attacher.me)
             .ok_or_else(|| Status::unavailable("overlayd is starting: try again in a moment"))?;
+        let silent = self.attacher.local.call(|local| show::silent(local.ledger().membership())).await;
         Ok(Response::new(wire::StatusReply {
             host_id: self.attacher.me.to_string(),
             host: me.info.name.to_string(),
@@ -156,12 +175,40 @@ impl Control for Service {
             dropped: show::dropped(self.gossip.counters(), &self.refusals),
             queries: show::queries(self.resolver.counts()),
             unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
+            phase: show::phase(me.info.phase).to_owned(),
+            waits_for: silent.iter().map(|id| self.waiting(&cluster, *id)).collect(),
+            draining: shown.draining(),
         }))
     }
 
     async fn list_hosts(&self, _: Request<wire::ListHostsRequest>) -> Answer<wire::ListHostsReply> {
         let cluster = self.cluster();
-        Ok(Response::new(wire::ListHostsReply { hosts: self.shown(&cluster).hosts() }))
+        let (members, waits) = self
+            .attacher
+            .local
+            .call(|local| {
+                let (ledger, membership) = (local.ledger(), local.ledger().membership());
+                let waits = membership.forgets.keys().map(|host| (*host, ledger.missing(*host)));
+                (membership.others().collect::<BTreeSet<_>>(), waits.collect::<BTreeMap<_, _>>())
+            })
+            .await;
+        let silent = Arc::clone(&self.seen.borrow().silent);
+        Ok(Response::new(wire::ListHostsReply { hosts: self.shown(&cluster).hosts(&members, &waits, &silent) }))
+    }
+
+    type ForgetHostStream = BoxStream<'static, Result<wire::ForgetProgress, Status>>;
+
+    async fn forget_host(&self, request: Request<wire::ForgetHostRequest>) -> Answer<Self::ForgetHostStream> {
+        let wire::ForgetHostRequest { hosts, force } = request.into_inner();
+        let progress = forget::start(self, &hosts, force).await?;
+        Ok(Response::new(progress))
+    }
+
+    async fn trust_disk(&self, _: Request<wire::TrustDiskRequest>) -> Answer<wire::TrustDiskReply> {
+        let was_unchecked = matches!(*self.attacher.local.standing.borrow(), Standing::Unchecked { .. });
+        let trusted = self.attacher.local.call(|local| local.step(&Input::Trust)).await;
+        trusted.map_err(|error| Status::internal(in_one_line(&error)))?;
+        Ok(Response::new(wire::TrustDiskReply { was_unchecked }))
     }
 
     async fn create_network(&self, request: Request<wire::CreateNetworkRequest>) -> Answer<wire::NetworkInfo> {

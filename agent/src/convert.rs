@@ -6,17 +6,20 @@ use std::net::{IpAddr, SocketAddr};
 use overlay::addr::{Mac, Subnet};
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::HostInfo;
-use overlay::id::{EndpointId, HostId, IdError, NetworkId, Vni};
+use overlay::id::{IdError, NetworkId, Vni};
 use overlay::intent::{Attachment, NetnsRef, Seat};
 use overlay::lease::{AddressLease, BlockLease, Holder, Version};
-use overlay::ledger::{Denial, Rest};
+use overlay::ledger::Rest;
 use overlay::network::{BlockId, Name, Network, Range};
 use overlay::record::{Membership, Run, Statement};
 use overlay_proto::v1 as wire;
 
+mod denial;
 mod keys;
+mod members;
 
 pub use keys::{decode_record, encode_record};
+pub use members::{boot_from_wire, boot_to_wire};
 
 /// A message that says nothing sensible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +115,8 @@ impl Wire<wire::HostInfo> for HostInfo {
             vxlan_port: self.vxlan_port.into(),
             peer: self.peer.to_string(),
             underlay_mtu: self.underlay_mtu,
-            page: self.page,
+            stamp: Some(self.stamp.to_wire()),
+            phase: self.phase.to_wire(),
         }
     }
 
@@ -128,7 +132,8 @@ impl Wire<wire::HostInfo> for HostInfo {
             vxlan_port: port("vxlan_port", wire.vxlan_port)?,
             peer,
             underlay_mtu: wire.underlay_mtu,
-            page: wire.page,
+            stamp: required("stamp", wire.stamp.as_ref())?,
+            phase: Wire::from_wire(&wire.phase)?,
         })
     }
 }
@@ -355,37 +360,6 @@ impl Wire<wire::Rest> for Rest {
     fn from_wire(wire: &wire::Rest) -> Result<Self, WireError> {
         let name = if wire.name.is_empty() { None } else { Some(parse("name", &wire.name)?) };
         Ok(Self { name, since: wire.since })
-    }
-}
-
-impl Wire<wire::Denial> for Denial {
-    fn to_wire(&self) -> wire::Denial {
-        use wire::denial::Kind;
-        let kind = match self {
-            Self::UnknownNetwork => Kind::UnknownNetwork(true),
-            Self::NotAssignable(_) => Kind::NotAssignable(true),
-            Self::Bound { endpoint, .. } => Kind::Bound(endpoint.as_bytes().to_vec()),
-            Self::Delegated { to, .. } => Kind::Delegated(to.as_bytes().to_vec()),
-            Self::NotHolder { holder } => Kind::NotHolder(holder.map_or_else(Vec::new, |h| h.as_bytes().to_vec())),
-            Self::Unreachable { holder, .. } => Kind::NotHolder(holder.as_bytes().to_vec()),
-            Self::Full { .. } => Kind::Full(true),
-        };
-        wire::Denial { kind: Some(kind) }
-    }
-
-    fn from_wire(wire: &wire::Denial) -> Result<Self, WireError> {
-        use wire::denial::Kind;
-        // The asker knows which address it asked for; on the wire there is none.
-        let address = IpAddr::from([0, 0, 0, 0]);
-        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("kind"))? {
-            Kind::UnknownNetwork(_) => Self::UnknownNetwork,
-            Kind::NotAssignable(_) => Self::NotAssignable(address),
-            Kind::Bound(endpoint) => Self::Bound { address, endpoint: id::<EndpointId>("bound", endpoint)? },
-            Kind::Delegated(to) => Self::Delegated { address, to: id::<HostId>("delegated", to)? },
-            Kind::NotHolder(holder) if holder.is_empty() => Self::NotHolder { holder: None },
-            Kind::NotHolder(holder) => Self::NotHolder { holder: Some(id("not_holder", holder)?) },
-            Kind::Full(_) => Self::Full { holders: [].into() },
-        })
     }
 }
 

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
 use overlay::ledger::{Input, Ledger};
+use overlay::member::Stamp;
 use overlay::record::Statement;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,11 +29,11 @@ pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers) ->
                 tracing::error!(%error, "addresses that have rested can't be given back");
             }
             record.borrow_and_update();
-            let mail = local.call(|local| sorted(local.ledger())).await;
+            let (mail, stamp) = local.call(|local| (sorted(local.ledger()), local.ledger().stamp())).await;
             let live =
                 |host: &HostId| seen.borrow().cluster.hosts.get(host).is_some_and(|h| h.liveness == Liveness::Live);
             let mail = mail.into_iter().filter(|(to, _)| live(to));
-            join_all(mail.map(|(to, posted)| deliver(&local, &peers, to, posted))).await;
+            join_all(mail.map(|(to, posted)| deliver(&local, &peers, to, (posted, stamp)))).await;
             let changed = tokio::time::timeout(PERIOD, record.changed()).await;
             if matches!(changed, Ok(Err(_))) {
                 return;
@@ -60,18 +61,30 @@ fn sorted(ledger: &Ledger) -> BTreeMap<HostId, Vec<(NetworkId, Statement)>> {
 
 /// Over one connection. Of one that does not answer no more is asked in this round; what it refuses is told again, since
 /// it may still have to hear of the network.
-async fn deliver(local: &local::Handle, peers: &Peers, to: HostId, posted: Vec<(NetworkId, Statement)>) {
+async fn deliver(
+    local: &local::Handle,
+    peers: &Peers,
+    to: HostId,
+    (posted, stamp): (Vec<(NetworkId, Statement)>, Stamp),
+) {
     let later = |error: CallError| tracing::debug!(host = %to.short(), %error, "a lease could not be delivered yet");
     let mut line = match peers.line(to).await {
         Ok(line) => line,
         Err(error) => return later(error),
     };
     for (network, statement) in posted {
-        match line.deliver(network, &statement).await {
+        match line.deliver(network, &statement, stamp).await {
             Ok(()) => {
                 let taken = Input::Taken { network, statement };
                 if let Err(error) = local.call(move |local| local.step(&taken)).await {
                     tracing::error!(%error, "a delivered lease stays posted");
+                }
+            }
+            Err(CallError::Denied(denial)) => {
+                tracing::debug!(host = %to.short(), %denial, "a lease was refused");
+                let refused = Input::Refused { by: to, denial };
+                if let Err(error) = local.call(move |local| local.step(&refused)).await {
+                    tracing::error!(%error, "what a member answered could not be kept");
                 }
             }
             Err(error) if error.is_answer() => later(error),

@@ -10,6 +10,7 @@
 //!
 //! [`run`] starts them all and hands each the channels and handles that it works with.
 
+pub mod admission;
 pub mod attach;
 pub mod config;
 pub mod control;
@@ -25,6 +26,7 @@ pub mod probe;
 pub mod reconcile;
 pub mod run;
 pub mod store;
+pub mod trace;
 pub mod view;
 
 /// Runs work that must not be left half done, though its caller may go away: tonic drops a call whose client is gone.

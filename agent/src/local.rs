@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::host::HostInfo;
+use overlay::host::{HostInfo, Phase};
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Intents};
-use overlay::ledger::{Change, Input, Ledger, Millis, Outcome};
+use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
 use overlay::network::{Name, Network};
-use overlay::record::{Membership, Record};
+use overlay::record::Record;
+use overlay::said;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::store::{Loaded, Store, StoreError, Write};
+use crate::trace::Trace;
 
 /// Milliseconds since boot, sleep included.
 pub fn now() -> Millis {
@@ -59,6 +61,8 @@ pub struct Handle {
     pub kept: watch::Receiver<Kept>,
     /// What this host says of itself.
     pub record: watch::Receiver<Arc<Record>>,
+    /// May it act?
+    pub standing: watch::Receiver<Standing>,
 }
 
 impl Handle {
@@ -89,23 +93,34 @@ pub struct Local {
     info: HostInfo,
     kept: watch::Sender<Kept>,
     record: watch::Sender<Arc<Record>>,
+    standing: watch::Sender<Standing>,
+    trace: Trace,
 }
 
 /// Starts the owner's thread. It ends with the last handle.
 ///
 /// # Errors
 /// When what is on disk can't be put in order.
-pub fn spawn(store: Store, loaded: Loaded, info: HostInfo) -> Result<Handle, StoreError> {
+pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Result<Handle, StoreError> {
     let intents = Intents {
         networks: networks(&loaded.ledger),
         seats: loaded.seats,
         attachments: loaded.attachments,
-        tombstones: loaded.tombstones,
+        tombstones: loaded.ledger.tombstones().clone(),
     };
     let (kept_tx, kept) = watch::channel(Kept::default());
     let (record_tx, record) = watch::channel(Arc::default());
-    let mut local =
-        Local { store, ledger: loaded.ledger, intents: Arc::new(intents), info, kept: kept_tx, record: record_tx };
+    let (standing_tx, standing) = watch::channel(loaded.ledger.membership().standing.clone());
+    let mut local = Local {
+        store,
+        ledger: loaded.ledger,
+        intents: Arc::new(intents),
+        info,
+        kept: kept_tx,
+        record: record_tx,
+        standing: standing_tx,
+        trace,
+    };
     local.release_orphans()?;
     local.publish(loaded.page);
     let (calls, mut inbox) = mpsc::unbounded_channel::<Call>();
@@ -116,7 +131,16 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo) -> Result<Handle, Sto
     };
     let thread = std::thread::Builder::new().name("local".to_owned());
     thread.spawn(run).expect("a thread can be started when the daemon starts");
-    Ok(Handle { calls, kept, record })
+    Ok(Handle { calls, kept, record, standing })
+}
+
+fn phase(standing: &Standing) -> Phase {
+    match standing {
+        Standing::Joining { .. } => Phase::Joining,
+        // The agent of a fenced host ends.
+        Standing::Unchecked { .. } | Standing::Fenced(_) => Phase::Unchecked,
+        Standing::Established => Phase::Established,
+    }
 }
 
 fn networks(ledger: &Ledger) -> BTreeMap<NetworkId, Network> {
@@ -139,9 +163,6 @@ impl Local {
     /// # Errors
     /// When it can't be made durable; then nothing has happened.
     pub fn step(&mut self, input: &Input) -> Result<Outcome, StoreError> {
-        if self.is_too_late(input) {
-            return Ok(Outcome::Done);
-        }
         let step = self.ledger.step(input, now());
         self.commit(&step.changes, Vec::new())?;
         Ok(step.outcome)
@@ -155,7 +176,7 @@ impl Local {
         // Each input sees what those before it changed; the ledger itself changes only when all of it is on disk.
         let mut draft = self.ledger.clone();
         let mut changes = Vec::new();
-        for input in inputs.iter().filter(|input| !self.is_too_late(input)) {
+        for input in inputs {
             let step = draft.step(input, now());
             draft.apply(&step.changes);
             changes.extend(step.changes);
@@ -190,18 +211,17 @@ impl Local {
     pub fn detach(&mut self, endpoints: &[EndpointId]) -> Result<u64, StoreError> {
         let before = Arc::clone(&self.intents);
         let intents = Arc::make_mut(&mut self.intents);
-        let (mut changes, mut writes) = (Vec::new(), Vec::new());
+        let (mut changes, mut writes, mut draft) = (Vec::new(), Vec::new(), self.ledger.clone());
         for id in endpoints {
             let Some(Attachment { endpoint, .. }) = intents.attachments.remove(id) else { continue };
             let release = Input::Release { network: endpoint.network, endpoint: *id, name: endpoint.name };
-            changes.extend(self.ledger.step(&release, now()).changes);
+            let released = draft.step(&release, now()).changes;
+            draft.apply(&released);
+            changes.extend(released);
             writes.push(Write::Detach(*id));
             if intents.attached(endpoint.network).next().is_none() {
                 intents.seats.remove(&endpoint.network);
                 writes.push(Write::Seat(endpoint.network, None));
-            }
-            if intents.tombstones.contains(&endpoint.network) && !intents.seats.contains_key(&endpoint.network) {
-                changes.push(Change::Close(endpoint.network));
             }
         }
         let written = self.commit(&changes, writes);
@@ -229,16 +249,8 @@ impl Local {
     /// # Errors
     /// When it can't be made durable.
     pub fn bury(&mut self, networks: &BTreeSet<NetworkId>) -> Result<(), StoreError> {
-        let before = Arc::clone(&self.intents);
-        let new: Vec<NetworkId> = networks.difference(&self.intents.tombstones).copied().collect();
-        let unused = new.iter().filter(|id| self.intents.attached(**id).next().is_none());
-        let changes: Vec<Change> = unused.flat_map(|id| self.ledger.step(&Input::Close(*id), now()).changes).collect();
-        Arc::make_mut(&mut self.intents).tombstones.extend(&new);
-        let written = self.commit(&changes, new.into_iter().map(Write::Tombstone).collect());
-        if written.is_err() {
-            self.intents = before;
-        }
-        written.map(drop)
+        let inputs: Vec<Input> = networks.difference(self.ledger.tombstones()).copied().map(Input::Close).collect();
+        self.step_all(&inputs)
     }
 
     /// Remembers where the gossip of others was heard, to find them after a restart.
@@ -255,11 +267,6 @@ impl Local {
     /// When it can't be made durable.
     pub fn next_generation(&mut self, now_ms: u64) -> Result<u64, StoreError> {
         self.store.next_generation(now_ms)
-    }
-
-    /// The ledger must not learn of a network that is deleted, and who read the view a moment ago does not know that yet.
-    fn is_too_late(&self, input: &Input) -> bool {
-        matches!(input, Input::Learn(network) if self.intents.tombstones.contains(&network.id))
     }
 
     fn admit(&self, attachment: &Attachment) -> Result<(), AdmitError> {
@@ -281,10 +288,14 @@ impl Local {
         Ok(())
     }
 
-    /// A crash between granting an address and writing the endpoint leaves an address with nobody.
+    /// A crash between granting an address and writing the endpoint leaves an address with nobody. If it was the last
+    /// one in a deleted network, that goes with it.
     fn release_orphans(&mut self) -> Result<(), StoreError> {
         let orphans = self.ledger.release_unused(|id| self.intents.attachments.contains_key(&id), now());
-        self.commit(&orphans, Vec::new()).map(drop)
+        self.commit(&orphans, Vec::new())?;
+        let deleted = self.ledger.tombstones().iter().filter(|id| self.ledger.accounts().contains_key(id));
+        let drained: Vec<Input> = deleted.copied().map(Input::Close).collect();
+        self.step_all(&drained)
     }
 
     /// Disk first, then memory, then the world.
@@ -295,46 +306,30 @@ impl Local {
         writes.extend(changes.iter().cloned().map(Write::Ledger));
         let page = self.store.commit(&writes)?;
         self.ledger.apply(changes);
-        let networks_changed = changes.iter().any(|c| matches!(c, Change::Open(_) | Change::Close(_)));
+        let networks_changed =
+            changes.iter().any(|c| matches!(c, Change::Open(_) | Change::Close(_) | Change::Tombstone(_)));
         if networks_changed {
-            Arc::make_mut(&mut self.intents).networks = networks(&self.ledger);
+            let intents = Arc::make_mut(&mut self.intents);
+            intents.networks = networks(&self.ledger);
+            intents.tombstones = self.ledger.tombstones().clone();
         }
         self.publish(page);
         Ok(page)
     }
 
     fn publish(&mut self, page: u64) {
-        self.info.page = page;
+        let standing = &self.ledger.membership().standing;
+        self.info.stamp = self.ledger.stamp();
+        self.info.phase = phase(standing);
+        self.trace.leave(self.ledger.me(), self.info.stamp);
+        self.standing.send_if_modified(|known| {
+            known != standing && {
+                *known = standing.clone();
+                true
+            }
+        });
         self.kept.send_replace(Kept { page, intents: Arc::clone(&self.intents) });
-        self.record.send_replace(Arc::new(self.say()));
-    }
-
-    /// What this host says of itself. It keeps a network's definition alive if it created the network, holds some of it,
-    /// or has endpoints in it.
-    fn say(&self) -> Record {
-        let mut record = Record {
-            host: Some(self.info.clone()),
-            tombstones: self.intents.tombstones.clone(),
-            endpoints: self.intents.attachments.iter().map(|(id, a)| (*id, a.endpoint.clone())).collect(),
-            ..Record::default()
-        };
-        for (id, runs, borrowed, outbox) in self.ledger.holding() {
-            let network = &self.ledger.accounts()[&id].network;
-            let vni = self.intents.seats.get(&id).map(|seat| seat.vni);
-            if network.creator == self.ledger.me() || !runs.is_empty() || vni.is_some() {
-                record.networks.insert(id, Membership { network: network.clone(), vni });
-            }
-            if !runs.is_empty() {
-                record.blocks.insert(id, runs);
-            }
-            if !borrowed.is_empty() {
-                record.borrowed.insert(id, borrowed);
-            }
-            if !outbox.is_empty() {
-                record.outbox.insert(id, outbox.clone());
-            }
-        }
-        record
+        self.record.send_replace(Arc::new(said::by(&self.ledger, &self.intents, &self.info)));
     }
 }
 

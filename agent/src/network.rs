@@ -8,7 +8,7 @@ use overlay::addr::{Subnet, SubnetError};
 use overlay::cluster::{Cluster, Located};
 use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
-use overlay::ledger::{Input, Share};
+use overlay::ledger::{Denial, Input, Outcome, Share, Standing};
 use overlay::network::{Name, NameError, Network, Range, RangeError};
 use tokio::sync::watch;
 
@@ -73,9 +73,12 @@ pub enum NetworkError {
     },
     /// Its networks might have the names of others that it does not know.
     #[error(
-        "this host has not reached any of the hosts that it was told to --join: start one of them, or start this host without --join"
+        "this host has not reached any of the hosts that it was told to --join: start one of them, or start this host with --bootstrap"
     )]
     NotJoined,
+    /// This host may not act yet.
+    #[error("no network can be made here yet: {0}; `overlayctl status` says what is waited for")]
+    NotReady(Denial),
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,7 +108,12 @@ impl Networks {
         let network = {
             let seen = self.seen.borrow();
             if self.told_to_join && !seen.synced {
-                return Err(NetworkError::NotJoined);
+                let alone = seen.cluster.hosts.len() < 2;
+                return Err(match *self.local.standing.borrow() {
+                    Standing::Joining { .. } if !alone => NetworkError::NotReady(Denial::Joining),
+                    Standing::Unchecked { .. } => NetworkError::NotReady(Denial::Unchecked),
+                    _ => NetworkError::NotJoined,
+                });
             }
             define(&seen.cluster, self.me, name, subnets, gateway)?
         };
@@ -150,11 +158,12 @@ impl Networks {
 
     /// One host's death must not lock all of a network's space.
     async fn give_half(&self, network: NetworkId) -> Result<(), NetworkError> {
+        let members = self.local.call(|local| local.ledger().membership().members.clone()).await;
         let peers: Vec<HostId> = {
             let seen = self.seen.borrow();
             let live =
                 |(id, host): &(&HostId, &overlay::cluster::Host)| **id != self.me && host.liveness == Liveness::Live;
-            seen.cluster.hosts.iter().filter(live).map(|(id, _)| *id).collect()
+            seen.cluster.hosts.iter().filter(live).map(|(id, _)| *id).filter(|id| members.contains(id)).collect()
         };
         let dice = usize::from(u16::from_be_bytes([network.as_bytes()[0], network.as_bytes()[1]]));
         if let Some(to) = peers.get(dice % peers.len().max(1)).copied() {
@@ -217,8 +226,10 @@ fn begin(local: &mut Local, network: Network) -> Result<(), NetworkError> {
     if let Some(other) = own.find(|n| n.name == network.name) {
         return Err(name_in_use(other));
     }
-    local.step(&Input::Create(network))?;
-    Ok(())
+    match local.step(&Input::Create(network))? {
+        Outcome::Denied(denial) => Err(NetworkError::NotReady(denial)),
+        _ => Ok(()),
+    }
 }
 
 /// The view may be a moment behind what is attached here.

@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::id::{EndpointId, HostId};
-use overlay::ledger::{Input, Outcome, Share};
+use overlay::cluster;
+use overlay::host::Liveness;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::ledger::{Claim, Input, Outcome, Share, Warrant};
+use overlay::member::Stamp;
 use overlay::record::Statement;
 use overlay_proto::v1 as wire;
 use overlay_proto::v1::peer_server::{Peer, PeerServer};
@@ -15,11 +18,12 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::convert::{Wire, network_id};
+use crate::convert::{Wire, boot_from_wire, network_id};
 use crate::gossip;
 use crate::identity::{Identity, host_id};
 use crate::local;
 use crate::reconcile::Settled;
+use crate::store::StoreError;
 use crate::view::Seen;
 
 mod client;
@@ -90,17 +94,53 @@ impl Service {
         }
     }
 
+    /// Is the caller's identity alive at another address than the one that it calls from? Then its disk was copied.
+    fn is_elsewhere<T>(&self, caller: HostId, request: &Request<T>) -> bool {
+        let Some(from) = request.remote_addr().map(|address| address.ip().to_canonical()) else { return false };
+        let seen = self.seen.borrow();
+        let known = seen.cluster.hosts.get(&caller);
+        // A host that boots with another address than before is heard before all of it is.
+        let is_alive = |host: &cluster::Host| host.is_newest && host.liveness == Liveness::Live;
+        known.is_some_and(|host| is_alive(host) && host.info.peer.ip().to_canonical() != from)
+    }
+
     async fn give(&self, input: Input) -> Result<Response<wire::GiveReply>, Status> {
-        let outcome = self.local.call(move |local| local.step(&input)).await;
-        let reply = match outcome.map_err(|e| Status::internal(e.to_string()))? {
-            Outcome::Given(statements) => {
-                wire::GiveReply { statements: statements.iter().map(Wire::to_wire).collect(), denial: None }
+        let reply = match self.step(input).await? {
+            (Outcome::Given(statements), stamp) => {
+                let statements = statements.iter().map(Wire::to_wire).collect();
+                wire::GiveReply { statements, denial: None, stamp: Some(stamp.to_wire()) }
             }
-            Outcome::Denied(denial) => wire::GiveReply { statements: Vec::new(), denial: Some(denial.to_wire()) },
-            other => return Err(Status::internal(format!("the ledger answered {other:?}"))),
+            (Outcome::Denied(denial), _) => {
+                wire::GiveReply { statements: Vec::new(), denial: Some(denial.to_wire()), stamp: None }
+            }
+            (other, _) => return Err(unexpected(&other)),
         };
         Ok(Response::new(reply))
     }
+
+    async fn welcome(&self, input: Input) -> Result<Response<wire::WelcomeReply>, Status> {
+        use wire::welcome_reply::Kind;
+        let kind = match self.step(input).await? {
+            (Outcome::Welcome(welcome), _) => Kind::Welcome(welcome.to_wire()),
+            (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        Ok(Response::new(wire::WelcomeReply { kind: Some(kind) }))
+    }
+
+    /// What the ledger makes of it, and how far it has come with that.
+    async fn step(&self, input: Input) -> Result<(Outcome, Stamp), Status> {
+        let outcome = self.local.call(move |local| Ok((local.step(&input)?, local.ledger().stamp()))).await;
+        outcome.map_err(|error: StoreError| Status::internal(error.to_string()))
+    }
+}
+
+fn stamp_of(stamp: Option<&wire::Stamp>) -> Result<Stamp, Status> {
+    Stamp::from_wire(stamp.ok_or_else(|| bad("no stamp"))?).map_err(bad)
+}
+
+fn unexpected(outcome: &Outcome) -> Status {
+    Status::internal(format!("the ledger answered {outcome:?}"))
 }
 
 fn bad(error: impl std::fmt::Display) -> Status {
@@ -129,12 +169,48 @@ impl Peer for Service {
         let from = self.caller(&request)?;
         let network = network_id(&request.get_ref().network).map_err(bad)?;
         let statement = request.get_ref().statement.as_ref().ok_or_else(|| bad("no statement"))?;
-        let input = Input::Stated { network, from, statement: Statement::from_wire(statement).map_err(bad)? };
-        match self.local.call(move |local| local.step(&input)).await {
-            Ok(Outcome::Done) => Ok(Response::new(wire::DeliverReply {})),
-            Ok(other) => Err(Status::failed_precondition(format!("{other:?}"))),
-            Err(error) => Err(Status::internal(error.to_string())),
-        }
+        let statement = Statement::from_wire(statement).map_err(bad)?;
+        let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
+        let denial = match self.step(Input::Stated { network, from, stamp, statement }).await? {
+            (Outcome::Done, _) => None,
+            (Outcome::Denied(denial), _) => Some(denial.to_wire()),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        Ok(Response::new(wire::DeliverReply { denial }))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<wire::AcknowledgeRequest>,
+    ) -> Result<Response<wire::WelcomeReply>, Status> {
+        let from = self.caller(&request)?;
+        let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
+        self.welcome(Input::Acknowledge { from, stamp }).await
+    }
+
+    async fn admit(&self, request: Request<wire::AdmitRequest>) -> Result<Response<wire::WelcomeReply>, Status> {
+        let from = self.caller(&request)?;
+        let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
+        let claims = request.get_ref().claims.iter().map(<(NetworkId, Claim)>::from_wire);
+        let claims = claims.collect::<Result<_, _>>().map_err(bad)?;
+        let elsewhere = self.is_elsewhere(from, &request);
+        self.welcome(Input::Admit { from, stamp, claims, elsewhere }).await
+    }
+
+    async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealReply>, Status> {
+        use wire::seal_reply::Kind;
+        let from = self.caller(&request)?;
+        let wire::SealRequest { host, boot, yielded } = request.get_ref();
+        let host = HostId::try_from(host.as_slice()).map_err(bad)?;
+        let boot = boot_from_wire(boot.as_ref()).map_err(bad)?;
+        let yielded = yielded.iter().map(|id| HostId::try_from(id.as_slice()));
+        let warrant = Warrant { boot, yielded: yielded.collect::<Result<_, _>>().map_err(bad)? };
+        let kind = match self.step(Input::Seal { from, host, warrant }).await? {
+            (Outcome::Sealed(testimony), _) => Kind::Testimony(testimony.to_wire()),
+            (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
+            (other, _) => return Err(unexpected(&other)),
+        };
+        Ok(Response::new(wire::SealReply { kind: Some(kind) }))
     }
 
     async fn await_endpoint(

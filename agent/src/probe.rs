@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{OptionFuture, join_all};
 use overlay::host::Liveness;
 use overlay::id::HostId;
 use tokio::net::TcpStream;
@@ -35,8 +35,16 @@ async fn follow<A: Future<Output = bool>>(
 ) {
     let mut missed: BTreeMap<HostId, u8> = BTreeMap::new();
     loop {
-        let silent = silent(&seen.borrow_and_update());
-        let there = join_all(silent.values().map(|address| ask(*address))).await;
+        let (silent, taken) = {
+            let seen = seen.borrow_and_update();
+            (silent(&seen), taken(&seen))
+        };
+        let there = silent.values().map(|address| {
+            // Whoever has the address now would answer for it.
+            let asked = (!taken.contains(address)).then(|| ask(*address));
+            async move { OptionFuture::from(asked).await.unwrap_or(false) }
+        });
+        let there = join_all(there).await;
         let missing = silent.keys().zip(there).filter(|(_, there)| !there).map(|(id, _)| *id);
         missed = missing.map(|id| (id, missed.get(&id).map_or(1, |n| n.saturating_add(1)))).collect();
         let now: BTreeSet<HostId> = missed.iter().filter(|(_, n)| **n >= QUESTIONS).map(|(id, _)| *id).collect();
@@ -54,9 +62,15 @@ fn silent(seen: &Seen) -> BTreeMap<HostId, SocketAddr> {
     silent.map(|(id, host)| (*id, host.info.peer)).collect()
 }
 
+/// Where hosts are heard. One that is silent there was there before: its machine has another identity now.
+fn taken(seen: &Seen) -> BTreeSet<SocketAddr> {
+    let live = seen.cluster.hosts.values().filter(|host| host.liveness == Liveness::Live);
+    live.map(|host| host.info.peer).collect()
+}
+
 /// Does the host's kernel answer? A port that nobody listens on is refused (RFC 9293, section 3.10.7.1), and that is an
 /// answer; a host that is down or cut off says nothing, or a router says that it is not there.
-async fn is_there(peer: SocketAddr) -> bool {
+pub async fn is_there(peer: SocketAddr) -> bool {
     match timeout(PATIENCE, TcpStream::connect(peer)).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future::BoxFuture;
 use nix::sys::stat::{Mode, umask};
 use overlay::desired::Place;
-use overlay::host::{HostInfo, Liveness};
+use overlay::host::{HostInfo, Liveness, Phase};
 use overlay::kernel::preflight::{PreflightError, preflight};
 use overlay::kernel::{self, RealKernel};
+use overlay::ledger::Standing;
 use overlay::report::StepError;
 use overlay_proto::v1::control_server::ControlServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -19,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::admission::{self, Policy};
 use crate::attach::Attacher;
 use crate::config::Config;
 use crate::control::{self, About};
@@ -28,6 +30,7 @@ use crate::local;
 use crate::network::Networks;
 use crate::peer::{self, Peers};
 use crate::store::{Machine, Store, StoreError};
+use crate::trace::Trace;
 use crate::view::{self, Seen};
 use crate::{courier, names, probe, reconcile};
 
@@ -75,11 +78,20 @@ pub enum RunError {
     Control(#[source] tonic::transport::Error),
 }
 
+/// Why the daemon has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Told,
+    /// Its identity is given up: it starts again under a new one.
+    Fenced,
+}
+
 /// Runs the daemon until it is told to stop. Stopping changes nothing in the kernel: packets go on.
 ///
 /// # Errors
 /// When it can't start, or can't go on.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config) -> Result<Ended, RunError> {
     if UnixStream::connect(&socket_path(&config.run_dir)).await.is_ok() {
         return Err(RunError::Running(socket_path(&config.run_dir)));
     }
@@ -91,14 +103,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let peer_address = SocketAddr::new(config.address, config.port);
     let listener = TcpListener::bind(peer_address).await;
     let listener = listener.map_err(|source| RunError::Listen { address: peer_address, source })?;
-    let (store, loaded) = Store::open(&config.state_dir, &machine())?;
     let socket = control_socket(&config.run_dir)?;
-    if let Some(aside) = &loaded.put_aside {
-        tracing::warn!(file = %aside.display(), "the state was another machine's: put aside, this host has a new identity");
+    let trace = Trace::new(&config.run_dir, &boot_id());
+    let (store, loaded) = Store::open(&config.state_dir, &machine(&trace))?;
+    if let Some((file, why)) = &loaded.put_aside {
+        tracing::warn!(file = %file.display(), %why, "the state was put aside: this host has a new identity");
     }
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
     let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
+    let peers_before = loaded.peers.clone();
     let expected: BTreeSet<String> = loaded.peers.keys().map(ToString::to_string).collect();
     let info = HostInfo {
         name: config.name.clone(),
@@ -106,9 +120,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         vxlan_port: config.vxlan_port,
         peer: peer_address,
         underlay_mtu: host.underlay_mtu,
-        page: loaded.page,
+        stamp: loaded.ledger.stamp(),
+        phase: Phase::Joining,
     };
-    let local = local::spawn(store, loaded, info)?;
+    let local = local::spawn(store, loaded, info, trace)?;
     let (gossip, saying) = start_gossip(&config, me.to_string(), (seeds, expected), &local).await?;
     let handle = gossip.handle();
     let (absent_tx, absent) = watch::channel(BTreeSet::new());
@@ -129,6 +144,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     parts.need("the reconciler", end_of(reconciler.settled.clone()));
     parts.need("DNS", naming);
     parts.need("the courier of leases", courier::spawn(local.clone(), seen.clone(), peers.clone()));
+    let join = config.join.iter().copied().filter(|address| *address != peer_address).collect();
+    let policy = Policy { join, bootstrap: config.bootstrap, strict: config.strict_boot_check };
+    parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
+    let mut fenced = local.standing.clone();
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
@@ -140,7 +159,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
-    let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr() };
+    let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr(), peers: peers_before };
     let control = control::Service { attacher, networks, resolver, seen, gossip: handle, refusals, about };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 
@@ -148,9 +167,15 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(host = %config.name, id = %me.short(), address = %config.address, "overlayd is ready");
     tokio::select! {
-        ended = &mut serving => return ended.expect("the control service does not panic").map_err(RunError::Control),
+        ended = &mut serving => return ended.expect("the control service does not panic").map(|()| Ended::Told).map_err(RunError::Control),
         _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
+        Ok(standing) = fenced.wait_for(|s| matches!(s, Standing::Fenced(_))) => {
+            if let Standing::Fenced(why) = &*standing {
+                tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
+            }
+            return Ok(Ended::Fenced);
+        }
         () = told_to_stop() => {}
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -163,7 +188,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     reconciling.abort();
     let _ = tokio::time::timeout(LAST_CALLS, reconciling).await;
     let _ = std::fs::remove_file(socket_path(&config.run_dir));
-    Ok(())
+    Ok(Ended::Told)
 }
 
 /// How long a stop may take for what is under way.
@@ -191,9 +216,18 @@ async fn end_of<T>(mut channel: watch::Receiver<T>) {
     while channel.changed().await.is_ok() {}
 }
 
-fn machine() -> Machine {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    Machine { id: read("/etc/machine-id"), boot: read("/proc/sys/kernel/random/boot_id"), now: local::now() }
+fn first_line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn boot_id() -> String {
+    first_line("/proc/sys/kernel/random/boot_id")
+}
+
+fn machine(trace: &Trace) -> Machine {
+    let random = crate::random();
+    let nonce = u64::from_be_bytes(*random.first_chunk().expect("16 bytes are 8 and more"));
+    Machine { id: first_line("/etc/machine-id"), boot: boot_id(), now: local::now(), ran: trace.find(), nonce }
 }
 
 fn socket_path(run_dir: &Path) -> PathBuf {

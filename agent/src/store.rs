@@ -4,7 +4,7 @@
 //! another one it is put aside, because two hosts must never hold the same leases. A damaged one is refused and left as
 //! it is: repaired, it would be an older ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use overlay::endpoint::Endpoint;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Seat};
-use overlay::ledger::{Change, Input, Ledger, Millis};
+use overlay::ledger::{Change, Fencing, Input, Ledger, Millis, Standing};
+use overlay::member::Stamp;
 use overlay::network::{BlockId, Network};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
 
@@ -38,11 +39,17 @@ const OUTBOX: Table = Table::new("outbox");
 const SEATS: Table = Table::new("seats");
 const ATTACHMENTS: Table = Table::new("attachments");
 const TOMBSTONES: Table = Table::new("tombstones");
+const MEMBERS: Table = Table::new("members");
+const DEALT: Table = Table::new("dealt");
+const SEALS: Table = Table::new("seals");
+const FORGETS: Table = Table::new("forgets");
 const PEERS: Table = Table::new("peers");
 
 /// All tables whose keys start with a network's id and that go with its account.
 const OF_ACCOUNT: [Table; 6] = [NETWORKS, BLOCKS, ADDRESSES, BOUND, RESTING, OUTBOX];
-const OTHERS: [Table; 5] = [META, SEATS, ATTACHMENTS, TOMBSTONES, PEERS];
+/// All tables of the ledger that are about no network in particular.
+const OF_LEDGER: [Table; 5] = [TOMBSTONES, MEMBERS, DEALT, SEALS, FORGETS];
+const OTHERS: [Table; 4] = [META, SEATS, ATTACHMENTS, PEERS];
 
 /// Why the state can't be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +100,6 @@ pub enum Write {
     Attach(Attachment),
     /// It is gone.
     Detach(EndpointId),
-    /// A network is deleted for good.
-    Tombstone(NetworkId),
     /// Where the gossip of another host was last heard.
     Peer(HostId, SocketAddr),
 }
@@ -110,14 +115,32 @@ pub struct Loaded {
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
     pub attachments: BTreeMap<EndpointId, Attachment>,
-    /// Deleted networks.
-    pub tombstones: BTreeSet<NetworkId>,
     /// Where to find the others.
     pub peers: BTreeMap<HostId, SocketAddr>,
     /// How many commits there were.
     pub page: u64,
-    /// Set if the file was another machine's and was put aside here.
-    pub put_aside: Option<PathBuf>,
+    /// Set if the file was of no use to this host: where it is now, and why.
+    pub put_aside: Option<(PathBuf, OfNoUse)>,
+}
+
+/// Why a host does not go on with the state that it finds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OfNoUse {
+    /// It is another machine's: two hosts must never hold the same leases.
+    #[error("it is the state of another machine")]
+    OtherMachine,
+    /// Its identity is given up.
+    #[error("{0}")]
+    Fenced(Fencing),
+}
+
+impl OfNoUse {
+    fn suffix(&self) -> &'static str {
+        match self {
+            Self::OtherMachine => "other-machine",
+            Self::Fenced(_) => "fenced",
+        }
+    }
 }
 
 /// What tells one machine and one boot from another.
@@ -129,6 +152,10 @@ pub struct Machine {
     pub boot: String,
     /// Milliseconds since boot.
     pub now: Millis,
+    /// Whose ledger it ran on since it booted, and how far that had come; `None` if it ran on none.
+    pub ran: Option<(HostId, Stamp)>,
+    /// Drawn at random.
+    pub nonce: u64,
 }
 
 /// The open file.
@@ -145,10 +172,16 @@ impl Write {
     /// Does it let go of something, so that it must be possible on a full disk?
     fn gives_back(&self) -> bool {
         match self {
-            Self::Detach(_) | Self::Seat(_, None) | Self::Tombstone(_) => true,
-            Self::Ledger(change) => {
-                matches!(change, Change::Close(_) | Change::Unbind(..) | Change::Rested(..) | Change::Unpost(..))
-            }
+            Self::Detach(_) | Self::Seat(_, None) => true,
+            Self::Ledger(change) => matches!(
+                change,
+                Change::Tombstone(_)
+                    | Change::Close(_)
+                    | Change::Unbind(..)
+                    | Change::Rested(..)
+                    | Change::Unpost(..)
+                    | Change::Page(_)
+            ),
             Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(..) => false,
         }
     }
@@ -165,18 +198,19 @@ impl Store {
         made.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
         let path = dir.join("state.redb");
         let (mut store, mut put_aside) = (Self::open_file(&path)?, None);
-        if store.meta("machine")?.is_some_and(|id| id != machine.id.as_bytes()) {
+        if let Some(why) = store.of_no_use(machine)? {
             drop(store);
-            let aside = dir.join(format!("state.redb.other-machine-{}", machine.now));
+            let aside = dir.join(format!("state.redb.{}-{}", why.suffix(), machine.now));
             let renamed = std::fs::rename(&path, &aside);
             renamed.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
             store = Self::open_file(&path)?;
-            put_aside = Some(aside);
+            put_aside = Some((aside, why));
         }
         let identity = store.identity(machine)?;
         let mut loaded = store.load(identity)?;
         loaded.put_aside = put_aside;
-        if store.meta("boot")?.as_deref() != Some(machine.boot.as_bytes()) {
+        let same_boot = store.meta("boot")?.as_deref() == Some(machine.boot.as_bytes());
+        if !same_boot || !is_what_ran(&loaded.ledger, machine.ran) {
             store.take_note_of_boot(&mut loaded, machine)?;
         }
         store.page = loaded.page;
@@ -184,32 +218,49 @@ impl Store {
         Ok((store, loaded))
     }
 
-    /// The host has booted: no container of before is there, and the kernel's numbers for namespaces start again, so that
-    /// another one may be taken for it. All endpoints are released; their addresses rest, and so do those that did.
+    /// The host has booted, or this is not the disk that it ran on. No container of before is there, and the kernel's
+    /// numbers for namespaces start again, so that another one may be taken for it. All endpoints are released; their
+    /// addresses rest, and so do those that did. The ledger itself knows what else follows.
     fn take_note_of_boot(&mut self, loaded: &mut Loaded, machine: &Machine) -> Result<(), StoreError> {
         let mut writes: Vec<Write> = loaded.seats.keys().map(|network| Write::Seat(*network, None)).collect();
-        let mut changes = loaded.ledger.rebooted(machine.now);
-        for (id, attachment) in &loaded.attachments {
-            let Endpoint { network, name, .. } = attachment.endpoint.clone();
-            changes.extend(loaded.ledger.step(&Input::Release { network, endpoint: *id, name }, machine.now).changes);
-            writes.push(Write::Detach(*id));
+        let mut ledger = loaded.ledger.clone();
+        let releases = loaded.attachments.values().map(|attachment| {
+            let Endpoint { network, id, name, .. } = attachment.endpoint.clone();
+            Input::Release { network, endpoint: id, name }
+        });
+        // First of all: what an unchecked ledger writes does not count as progress, and an old disk must not come up to
+        // the page that the others have seen by letting go of what it had.
+        for input in std::iter::once(Input::Booted { nonce: machine.nonce }).chain(releases) {
+            let changes = ledger.step(&input, machine.now).changes;
+            ledger.apply(&changes);
+            writes.extend(changes.into_iter().map(Write::Ledger));
         }
-        writes.extend(changes.iter().cloned().map(Write::Ledger));
+        writes.extend(loaded.attachments.keys().map(|id| Write::Detach(*id)));
         self.transact(|txn| {
             writes.iter().try_for_each(|write| code::write(txn, write))?;
             put(txn, META, b"boot", machine.boot.as_bytes())
         })?;
-        loaded.ledger.apply(&changes);
+        loaded.ledger = ledger;
         loaded.attachments.clear();
         loaded.seats.clear();
         Ok(())
+    }
+
+    fn of_no_use(&mut self, machine: &Machine) -> Result<Option<OfNoUse>, StoreError> {
+        if self.meta("machine")?.is_some_and(|id| id != machine.id.as_bytes()) {
+            return Ok(Some(OfNoUse::OtherMachine));
+        }
+        Ok(match self.single(code::STANDING)? {
+            Some(Change::Standing(Standing::Fenced(why))) => Some(OfNoUse::Fenced(why)),
+            _ => None,
+        })
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
         let mut store =
             Self { db: Some(open_db(path)?), path: path.to_owned(), page: 0, reserve: Reserve::beside(path) };
         store.transact(|txn| {
-            let mut tables = OF_ACCOUNT.iter().chain(&OTHERS);
+            let mut tables = OF_ACCOUNT.iter().chain(&OF_LEDGER).chain(&OTHERS);
             tables.try_for_each(|table| txn.open_table(*table).map(drop).map_err(redb::Error::from))
         })?;
         Ok(store)
@@ -271,15 +322,17 @@ impl Store {
 
     fn load(&mut self, identity: Identity) -> Result<Loaded, StoreError> {
         let mut ledger = Ledger::new(identity.id());
-        for table in OF_ACCOUNT {
+        for table in OF_ACCOUNT.into_iter().chain(OF_LEDGER) {
             let changes = self.rows(table, |key, value| code::change(table, key, value))?;
             ledger.apply(&changes);
+        }
+        for key in code::SINGLE {
+            ledger.apply(self.single(key)?.as_slice());
         }
         Ok(Loaded {
             ledger,
             seats: self.rows(SEATS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
             attachments: self.rows(ATTACHMENTS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
-            tombstones: self.rows(TOMBSTONES, |k, _| code::id(k))?.into_iter().collect(),
             peers: self.rows(PEERS, |k, v| Ok((code::id(k)?, code::text(v)?)))?.into_iter().collect(),
             page: self.number("page")?.unwrap_or(0),
             put_aside: None,
@@ -305,6 +358,11 @@ impl Store {
         let table = self.read(|txn| txn.open_table(META).map_err(redb::Error::from))?;
         let value = table.get(key.as_bytes()).map_err(|e| self.corrupt(&e))?;
         Ok(value.map(|v| v.value().to_vec()))
+    }
+
+    fn single(&mut self, key: &str) -> Result<Option<Change>, StoreError> {
+        let Some(value) = self.meta(key)? else { return Ok(None) };
+        code::single(key, &value).map(Some).map_err(|e| self.corrupt(&e))
     }
 
     fn number(&mut self, key: &str) -> Result<Option<u64>, StoreError> {
@@ -351,6 +409,12 @@ impl Store {
     fn corrupt(&self, what: &dyn std::fmt::Display) -> StoreError {
         StoreError::Corrupt { path: self.path.clone(), what: what.to_string() }
     }
+}
+
+/// Is it the ledger that the machine ran on since it booted? A crash may have come between a commit and the note of it.
+fn is_what_ran(ledger: &Ledger, ran: Option<(HostId, Stamp)>) -> bool {
+    let stamp = ledger.stamp();
+    ran.is_some_and(|(host, seen)| host == ledger.me() && stamp.boot == seen.boot && stamp.page >= seen.page)
 }
 
 /// Opens the file, or makes it, so that it is still there after a power failure.

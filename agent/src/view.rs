@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use overlay::cluster::{Cluster, derive};
 use overlay::host::Liveness;
-use overlay::id::{HostId, NetworkId};
-use overlay::ledger::Input;
+use overlay::id::HostId;
+use overlay::ledger::{Input, Standing};
 use overlay::record::{Incarnation, Record, Records};
+use overlay::said;
 use tokio::sync::watch;
 
 use crate::convert::decode_record;
@@ -24,6 +25,43 @@ pub struct Seen {
     pub cluster: Arc<Cluster>,
     /// Has this host caught up since it started? Before, what it has not heard of may well be there.
     pub synced: bool,
+    /// Who is silent, and since when.
+    pub silent: Arc<Silence>,
+}
+
+/// Since when hosts are not heard.
+#[derive(Debug, Clone)]
+pub struct Silence {
+    /// Since this host listens; who was never heard is silent since then.
+    start: Instant,
+    /// The hosts that were heard: `None` if they still are.
+    heard: BTreeMap<HostId, Option<Instant>>,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self { start: Instant::now(), heard: BTreeMap::new() }
+    }
+}
+
+impl Silence {
+    /// How long a host has not been heard, or has not been while this host listened.
+    pub fn of(&self, host: HostId) -> Duration {
+        self.heard.get(&host).map_or(Some(self.start), |since| *since).map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn look(&self, cluster: &Cluster, now: Instant) -> Self {
+        let hosts = cluster.hosts.iter().chain(&cluster.forgotten);
+        let heard = hosts.filter_map(|(id, host)| match (host.liveness, self.heard.get(id)) {
+            (Liveness::Live, _) => Some((*id, None)),
+            (Liveness::Suspect | Liveness::Dead, Some(before)) => Some((*id, Some(before.unwrap_or(now)))),
+            (Liveness::Suspect | Liveness::Dead, None) => None,
+        });
+        // Also who is in gossip no more.
+        let mut all = self.heard.clone();
+        all.extend(heard);
+        Self { start: self.start, heard: all }
+    }
 }
 
 /// Between two derivations: a burst of changes is one.
@@ -39,10 +77,12 @@ pub fn spawn(
     local: local::Handle,
 ) -> watch::Receiver<Seen> {
     let (sender, seen) = watch::channel(Seen::default());
-    let (decoded, told, peers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut follower = Follower { me, gossip, absent, local, decoded, told, peers };
+    let (decoded, told, silent, peers) = (BTreeMap::new(), BTreeMap::new(), Arc::default(), BTreeMap::new());
+    let standing = local.standing.clone();
+    let mut follower = Follower { me, gossip, absent, local, standing, decoded, told, silent, peers };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
+        let mut standing = follower.standing.clone();
         loop {
             let seen = follower.look();
             let told = follower.tell_ledger(&seen).await;
@@ -52,6 +92,7 @@ pub fn spawn(
                 changed = follower.gossip.changed() => changed,
                 changed = follower.absent.changed() => changed,
                 changed = follower.local.record.changed() => changed,
+                changed = standing.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
             };
             if changed.is_err() {
@@ -67,10 +108,12 @@ struct Follower {
     gossip: watch::Receiver<Arc<gossip::View>>,
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
+    standing: watch::Receiver<Standing>,
     /// What was decoded, by host and generation, so that only changes are decoded again.
     decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Arc<Record>)>,
     /// What the ledger was told.
     told: BTreeMap<HostId, Arc<Record>>,
+    silent: Arc<Silence>,
     /// Where the others were heard, as it is on disk.
     peers: BTreeMap<HostId, SocketAddr>,
 }
@@ -95,7 +138,9 @@ impl Follower {
         let record = Arc::clone(&self.local.record.borrow_and_update());
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         records.insert(self.me, vec![life]);
-        Seen { cluster: Arc::new(derive(&records)), synced: view.synced }
+        let cluster = Arc::new(derive(&records));
+        self.silent = Arc::new(self.silent.look(&cluster, Instant::now()));
+        Seen { cluster, synced: view.synced, silent: Arc::clone(&self.silent) }
     }
 
     fn decode(&self, id: HostId, life: &gossip::Incarnation) -> Arc<Record> {
@@ -113,10 +158,16 @@ impl Follower {
 
     /// The ledger hears what is new of networks and leases; false if it could not keep it.
     async fn tell_ledger(&mut self, seen: &Seen) -> bool {
+        if self.standing.has_changed().unwrap_or(false) {
+            // Before it may act, a ledger does not listen.
+            self.standing.borrow_and_update();
+            self.told.clear();
+        }
         let changed: Vec<(HostId, Arc<Record>)> = seen
             .cluster
             .hosts
             .iter()
+            .chain(&seen.cluster.forgotten)
             .filter(|(id, host)| **id != self.me && self.told.get(id) != Some(&host.record))
             .map(|(id, host)| (*id, Arc::clone(&host.record)))
             .collect();
@@ -125,7 +176,7 @@ impl Follower {
             return true;
         }
         let learn = seen.cluster.networks.values().map(|v| Input::Learn(v.network.clone()));
-        let heard = changed.iter().flat_map(|(id, record)| statements(*id, record));
+        let heard = changed.iter().flat_map(|(id, record)| said::heard(*id, record));
         let inputs: Vec<Input> = learn.chain(heard).collect();
         let (tombstones, remember) = (seen.cluster.tombstones.clone(), peers.clone());
         let told = self.local.call(move |local| {
@@ -153,22 +204,6 @@ impl Follower {
             view.hosts.iter().filter_map(|(node, lives)| Some((node.parse().ok()?, lives.first()?.gossip_addr)));
         newest.filter(|(id, address)| *id != self.me && self.peers.get(id) != Some(address)).collect()
     }
-}
-
-fn statements(from: HostId, record: &Record) -> Vec<Input> {
-    let mut networks: Vec<NetworkId> = record.blocks.keys().chain(record.borrowed.keys()).copied().collect();
-    networks.sort();
-    networks.dedup();
-    let holding = networks.into_iter().map(|network| Input::Holding {
-        network,
-        from,
-        runs: record.blocks.get(&network).cloned().unwrap_or_default(),
-        borrowed: record.borrowed.get(&network).cloned().unwrap_or_default(),
-    });
-    let posted = record.outbox.iter().flat_map(|(network, statements)| {
-        statements.iter().map(|statement| Input::Stated { network: *network, from, statement: *statement })
-    });
-    holding.chain(posted).collect()
 }
 
 /// A silent agent is not a dead host: that takes a host that was asked and did not answer.

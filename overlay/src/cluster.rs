@@ -8,14 +8,19 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
+use crate::member::Seal;
 use crate::network::{Lamport, Name, Network};
 use crate::record::{Incarnation, Record, Records};
 
 /// What the hosts know together.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cluster {
-    /// The hosts.
+    /// The hosts, without those that are forgotten.
     pub hosts: BTreeMap<HostId, Host>,
+    /// The hosts that are forgotten: nothing counts that they say, but which networks are deleted.
+    pub forgotten: BTreeMap<HostId, Host>,
+    /// Who is sealed by somebody, and for which heir.
+    pub seals: BTreeMap<HostId, Seal>,
     /// The networks that are not deleted.
     pub networks: BTreeMap<NetworkId, NetworkView>,
     /// The networks that are deleted.
@@ -35,6 +40,8 @@ pub struct Host {
     pub record: Arc<Record>,
     /// The life that said it.
     pub generation: u64,
+    /// Is that the newest? If not, that one has not said all yet.
+    pub is_newest: bool,
 }
 
 /// A network as the hosts see it.
@@ -118,6 +125,10 @@ pub fn derive(records: &Records) -> Cluster {
     let tombstones = records.values().flatten().flat_map(|l| &l.record.tombstones).copied().collect();
     let mut cluster = Cluster { tombstones, ..Cluster::default() };
     let hosts: BTreeMap<HostId, Host> = records.iter().filter_map(|(id, lives)| Some((*id, host(lives)?))).collect();
+    cluster.seals = seals(&hosts);
+    let is_forgotten = |host: &HostId| cluster.seals.get(host).is_some_and(|seal| seal.done);
+    let (forgotten, hosts): (BTreeMap<_, _>, BTreeMap<_, _>) = hosts.into_iter().partition(|(id, _)| is_forgotten(id));
+    cluster.forgotten = forgotten;
     for (id, host) in &hosts {
         for (network_id, membership) in &host.record.networks {
             cluster.now = cluster.now.max(membership.network.created);
@@ -147,7 +158,13 @@ fn host(lives: &[Incarnation]) -> Option<Host> {
     let complete = lives.iter().filter(|l| l.complete).max_by_key(|l| l.generation);
     let says = complete.unwrap_or(newest);
     let info = says.record.host.clone()?;
-    Some(Host { info, liveness: newest.liveness, record: Arc::clone(&says.record), generation: says.generation })
+    Some(Host {
+        info,
+        liveness: newest.liveness,
+        record: Arc::clone(&says.record),
+        generation: says.generation,
+        is_newest: says.generation == newest.generation,
+    })
 }
 
 impl NetworkView {
@@ -165,6 +182,17 @@ impl NetworkView {
             self.endpoints.insert(claim.endpoint.id, claim);
         }
     }
+}
+
+/// A seal that is done counts more than one that is not; else the lower heir goes on.
+fn seals(hosts: &BTreeMap<HostId, Host>) -> BTreeMap<HostId, Seal> {
+    let mut seals: BTreeMap<HostId, Seal> = BTreeMap::new();
+    let rank = |seal: &Seal| (!seal.done, seal.heir);
+    for (host, seal) in hosts.values().flat_map(|host| &host.record.seals) {
+        let known = seals.entry(*host).or_insert(*seal);
+        *known = std::cmp::min_by_key(*known, *seal, rank);
+    }
+    seals
 }
 
 fn claims(hosts: &BTreeMap<HostId, Host>) -> Vec<Located> {

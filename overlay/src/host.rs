@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::member::Stamp;
 use crate::network::Name;
 
 /// What a host says of itself.
@@ -17,8 +18,22 @@ pub struct HostInfo {
     pub peer: SocketAddr,
     /// MTU of the underlay in bytes.
     pub underlay_mtu: u32,
-    /// How often its ledger has changed: a lower number than one seen before is a restored disk.
-    pub page: u64,
+    /// How far it had come when it said so.
+    pub stamp: Stamp,
+    /// May it act on its leases?
+    pub phase: Phase,
+}
+
+/// How far a host is with becoming, or being again, one that may act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Phase {
+    /// It waits until a majority of the members has acknowledged it.
+    Joining,
+    /// It has booted and waits until members have confirmed that its leases still hold.
+    Unchecked,
+    /// It may.
+    #[default]
+    Established,
 }
 
 /// Is a host there? Says the failure detector; an argument of everything that is decided.

@@ -9,23 +9,40 @@
 //! to [`Ledger::apply`], and only then lets the [`Outcome`] leave the host. If the disk refuses, nothing has happened.
 //!
 //! The files: `account` is what is known of one network; `allocate` is for endpoints of this host; `serve` is what other
-//! hosts ask of it; `hear` is what they say.
+//! hosts ask of it; `hear` is what they say. `membership` is what is known of the hosts: `join`, `check` (after a boot)
+//! and `forget` are how it changes, `rules` says who may do what meanwhile, and `wants` what to ask of whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::id::{EndpointId, HostId, NetworkId};
-use crate::lease::{AddressLease, BlockLease, Version};
-use crate::network::{BlockId, Name, Network};
+use crate::lease::{BlockLease, Version};
+use crate::member::Stamp;
+use crate::network::Network;
 use crate::record::{Run, Statement};
 
 mod account;
 mod allocate;
+mod change;
+mod check;
+mod forget;
 mod hear;
+mod input;
+mod join;
+mod membership;
+mod outcome;
+mod rules;
 mod serve;
+mod wants;
 
 pub use account::{Account, Share};
 pub use allocate::Request;
+pub use change::{Change, Rest};
+pub use input::{Claim, Input, Known, Testimony, Warrant};
+pub use membership::{Evidence, Fencing, Forget, Membership, Standing, Welcome};
+pub use outcome::{Ask, Denial, Outcome, Step};
+use rules::Rule;
+pub use wants::Want;
 
 /// Milliseconds since the host booted, sleep included (`CLOCK_BOOTTIME`): no decision reads a wall clock.
 pub type Millis = u64;
@@ -35,224 +52,30 @@ pub type Millis = u64;
 pub const REST: Millis = 60_000;
 
 /// The ledger of one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ledger {
     me: HostId,
+    /// How often it has changed, boot checks aside.
+    page: u64,
+    membership: Membership,
     accounts: BTreeMap<NetworkId, Account>,
-}
-
-/// What happens to the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// This host creates a network: it holds all of it.
-    Create(Network),
-    /// This host hears of a network that somebody else created. Never of one that it knows to be deleted: with its
-    /// account it forgot which old leases to refuse.
-    Learn(Network),
-    /// The network is deleted.
-    Close(NetworkId),
-    /// An endpoint of this host wants an address.
-    Allocate(Request),
-    /// An endpoint of this host no longer needs its addresses.
-    Release {
-        /// The network.
-        network: NetworkId,
-        /// The endpoint.
-        endpoint: EndpointId,
-        /// Its name: if it comes back under that name it gets the same address.
-        name: Name,
-    },
-    /// Another host, which has just come to the network, asks for a part of what this one has.
-    GiveSpace {
-        /// The network.
-        network: NetworkId,
-        /// The host that asks.
-        to: HostId,
-        /// How much.
-        share: Share,
-    },
-    /// Another host asks for one address out of a block of this one.
-    GiveAddress {
-        /// The network.
-        network: NetworkId,
-        /// The host that asks.
-        to: HostId,
-        /// The address.
-        address: IpAddr,
-    },
-    /// Another host says, itself, which blocks it holds.
-    Holding {
-        /// The network.
-        network: NetworkId,
-        /// The host that says so.
-        from: HostId,
-        /// The blocks.
-        runs: Vec<Run>,
-        /// The addresses that it has borrowed.
-        borrowed: BTreeMap<IpAddr, Version>,
-    },
-    /// Another host says, itself, that it wrote a lease. [`Outcome::Done`] means that this ledger has it, or a later one,
-    /// so the writer need not tell it again.
-    Stated {
-        /// The network.
-        network: NetworkId,
-        /// The host that wrote it.
-        from: HostId,
-        /// The lease.
-        statement: Statement,
-    },
-    /// The host that a statement of ours is for has it in its ledger: `Stated` came to [`Outcome::Done`] there.
-    Taken {
-        /// The network.
-        network: NetworkId,
-        /// The statement.
-        statement: Statement,
-    },
-    /// Time has passed.
-    Tick,
-}
-
-/// One durable change. Replaying all of them in order gives the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// A network is known.
-    Open(Network),
-    /// A network is gone, with all that was known of it.
-    Close(NetworkId),
-    /// The highest known lease of a block.
-    Block(NetworkId, BlockId, BlockLease),
-    /// The highest known lease of an address.
-    Address(NetworkId, IpAddr, AddressLease),
-    /// An endpoint of this host has the address.
-    Bind(NetworkId, IpAddr, EndpointId),
-    /// No endpoint of this host has it, or not any more; the address rests.
-    Unbind(NetworkId, IpAddr, Rest),
-    /// The address has rested, and whose it was is forgotten.
-    Rested(NetworkId, IpAddr),
-    /// A lease that was written for another host and has to reach it.
-    Post(NetworkId, Statement),
-    /// It has reached it.
-    Unpost(NetworkId, Statement),
-}
-
-/// For whom an address is kept, and since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rest {
-    /// The name of the endpoint that had it; `None` for a borrowed address that no endpoint here has had yet.
-    pub name: Option<Name>,
-    /// When it was released or borrowed.
-    pub since: Millis,
-}
-
-/// What a step decided: what to write, and what comes of it once that is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// To be made durable first, together.
-    pub changes: Vec<Change>,
-    /// Then this is true.
-    pub outcome: Outcome,
-}
-
-/// What comes of an input.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing to tell.
-    Done,
-    /// The endpoint has this address under this lease.
-    Granted {
-        /// The address.
-        address: IpAddr,
-        /// The version of the lease that allows it.
-        lease: Version,
-    },
-    /// Another host has to be asked; then try again.
-    Ask(Ask),
-    /// These leases go to the host that asked.
-    Given(Vec<Statement>),
-    /// It can't be had.
-    Denied(Denial),
-}
-
-/// What to ask of another host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ask {
-    /// A part of its blocks.
-    Space {
-        /// The host that holds most.
-        of: HostId,
-    },
-    /// One address out of a block of its.
-    Address {
-        /// The holder of the address's block.
-        of: HostId,
-        /// The address.
-        address: IpAddr,
-    },
-}
-
-/// Why an address can't be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// Nobody told this host of the network.
-    #[error("the network is not known here")]
-    UnknownNetwork,
-    /// Not an address that an endpoint of the network can have.
-    #[error("{0} is not an address that an endpoint can have in this network")]
-    NotAssignable(IpAddr),
-    /// An endpoint of this host has it.
-    #[error("{address} is in use by another endpoint of the same host")]
-    Bound {
-        /// The address.
-        address: IpAddr,
-        /// The endpoint.
-        endpoint: EndpointId,
-    },
-    /// Another host has it.
-    #[error("{address} is delegated to another host")]
-    Delegated {
-        /// The address.
-        address: IpAddr,
-        /// The borrower.
-        to: HostId,
-    },
-    /// The host that holds the address's block can't be asked.
-    #[error("{address} is in a block held by a host that does not answer")]
-    Unreachable {
-        /// The address.
-        address: IpAddr,
-        /// The holder.
-        holder: HostId,
-    },
-    /// No free address is held here, and nobody who holds one can be asked.
-    #[error("no free address: {} hosts hold the rest", holders.len())]
-    Full {
-        /// Who holds how many blocks, this host included.
-        holders: BTreeMap<HostId, usize>,
-    },
-    /// This host does not hold the block.
-    #[error("the block is not held by the host that was asked")]
-    NotHolder {
-        /// The holder as far as the host that was asked knows.
-        holder: Option<HostId>,
-    },
-}
-
-impl Denial {
-    /// The same of this address: a denial that came over the wire does not name one.
-    pub fn about(self, wanted: Option<IpAddr>) -> Self {
-        match (self, wanted) {
-            (Self::NotAssignable(_), Some(address)) => Self::NotAssignable(address),
-            (Self::Bound { endpoint, .. }, Some(address)) => Self::Bound { address, endpoint },
-            (Self::Delegated { to, .. }, Some(address)) => Self::Delegated { address, to },
-            (denial, _) => denial,
-        }
-    }
+    tombstones: BTreeSet<NetworkId>,
+    #[cfg(test)]
+    without: Option<Rule>,
 }
 
 impl Ledger {
-    /// The ledger of a host that holds nothing.
+    /// The ledger of a host that belongs to no cluster yet.
     pub fn new(me: HostId) -> Self {
-        Self { me, accounts: BTreeMap::new() }
+        Self {
+            me,
+            page: 0,
+            membership: Membership::new(),
+            accounts: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            #[cfg(test)]
+            without: None,
+        }
     }
 
     /// Whose ledger it is.
@@ -265,33 +88,84 @@ impl Ledger {
         &self.accounts
     }
 
+    /// The networks that are deleted.
+    pub fn tombstones(&self) -> &BTreeSet<NetworkId> {
+        &self.tombstones
+    }
+
+    /// Who belongs to the cluster, and whether this host may act.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// How far this host has come: goes with whatever it says.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { boot: self.membership.boot, page: self.page }
+    }
+
+    /// May this host act?
+    pub fn is_established(&self) -> bool {
+        self.membership.standing == Standing::Established
+    }
+
     /// Decides; changes nothing.
     pub fn step(&self, input: &Input, now: Millis) -> Step {
+        let mut step = match self.bars(input) {
+            Some(denial) => Step::denied(denial),
+            None => self.decide(input, now),
+        };
+        if !step.changes.is_empty() && self.counts_page(input) {
+            step.changes.push(Change::Page(self.page + 1));
+        }
+        step
+    }
+
+    /// Not what a host writes because it has booted and until it is checked: by that an old disk would come up to the
+    /// page that the others have seen.
+    fn counts_page(&self, input: &Input) -> bool {
+        !matches!(input, Input::Booted { .. }) && !matches!(self.membership.standing, Standing::Unchecked { .. })
+    }
+
+    fn decide(&self, input: &Input, now: Millis) -> Step {
         match input {
             Input::Create(network) => self.create(network),
-            Input::Learn(network) if self.accounts.contains_key(&network.id) => Step::done([]),
-            Input::Learn(network) => Step::done([Change::Open(network.clone())]),
-            Input::Close(id) => Step::done(self.accounts.contains_key(id).then_some(Change::Close(*id))),
-            Input::Tick => Step::done(self.accounts.values().flat_map(|a| a.tick(self.me, now))),
-            Input::Allocate(request) => self.within(request.network, |a| a.allocate(self.me, request, now)),
-            Input::Release { network, endpoint, name } => {
-                self.within(*network, |a| Step::done(a.release(*endpoint, name, now)))
-            }
+            Input::Learn(network) => self.learn(network),
+            Input::Close(id) => self.close(*id),
+            Input::Tick => self.tick(now),
+            Input::Allocate(request) => self.in_open(request.network, |a| a.allocate(self.me, request, now)),
+            Input::Release { network, endpoint, name } => self.release(*network, *endpoint, name, now),
             Input::GiveSpace { network, to, share } => {
-                self.within(*network, |a| a.give_space(self.me, *to, *share, now))
+                self.in_open(*network, |a| a.give_space(self.me, *to, *share, now))
             }
             Input::GiveAddress { network, to, address } => {
-                self.within(*network, |a| a.give_address(self.me, *to, *address))
+                self.in_open(*network, |a| a.give_address(self.me, *to, *address))
             }
-            Input::Holding { network, from, runs, borrowed } => {
-                self.within(*network, |a| Step::done(a.hear_holding(self.me, *from, runs, borrowed)))
+            Input::Holding { network, from, stamp, runs, borrowed } => {
+                let step = self.in_open(*network, |a| Step::done(a.hear_holding(self.me, *from, runs, borrowed)));
+                self.noting(*from, *stamp, step)
             }
-            Input::Stated { network, from, statement } => {
-                self.within(*network, |a| a.hear_statement(self.me, *from, statement, now))
+            Input::Stated { network, from, stamp, statement } => {
+                let newest_only = self.keeps(Rule::HighestLease);
+                let step = self.in_open(*network, |a| a.hear_statement(self.me, *from, statement, newest_only, now));
+                self.noting(*from, *stamp, step)
             }
             Input::Taken { network, statement } => self.within(*network, |a| {
                 Step::done(a.outbox.contains(statement).then_some(Change::Unpost(*network, *statement)))
             }),
+            Input::Found => self.found(),
+            Input::Seek => self.seek(),
+            Input::Acknowledge { from, stamp } => self.acknowledge(*from, *stamp),
+            Input::Acknowledged { by, welcome } => self.acknowledged(*by, welcome),
+            Input::Booted { nonce } => self.booted(*nonce, now),
+            Input::Admit { from, stamp, claims, elsewhere } => self.admit(*from, *stamp, claims, *elsewhere),
+            Input::Admitted { by, welcome } => self.admitted(*by, welcome),
+            Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
+            Input::Trust => self.trust(),
+            Input::Refused { by, denial } => self.refused(*by, denial),
+            Input::Forget { hosts, force } => self.forget(hosts, *force),
+            Input::Seal { from, host, warrant } => self.seal(*from, *host, warrant),
+            Input::Sealed { by, host, testimony } => self.sealed(*by, *host, testimony, now),
+            Input::Seals { from, seals } => self.hear_seals(*from, seals),
         }
     }
 
@@ -301,6 +175,12 @@ impl Ledger {
             match change {
                 Change::Open(network) => drop(self.accounts.insert(network.id, Account::new(network.clone()))),
                 Change::Close(id) => drop(self.accounts.remove(id)),
+                Change::Tombstone(id) => drop(self.tombstones.insert(*id)),
+                Change::Page(page) => self.page = *page,
+                Change::Standing(Standing::Fenced(_)) => {
+                    self.membership.apply(change);
+                    self.accounts.clear();
+                }
                 Change::Block(id, ..)
                 | Change::Address(id, ..)
                 | Change::Bind(id, ..)
@@ -312,17 +192,16 @@ impl Ledger {
                         account.apply(change);
                     }
                 }
+                _ => self.membership.apply(change),
             }
         }
     }
 
-    /// The host has booted: its clock starts again, and all addresses that rest do so from now. To be made durable with
-    /// the mark of this boot, and applied.
-    #[must_use = "a rest that is not written goes by the clock of an earlier boot"]
-    pub fn rebooted(&self, now: Millis) -> Vec<Change> {
-        let rests =
-            self.accounts.iter().flat_map(|(id, a)| a.resting.iter().map(|(address, rest)| (*id, *address, rest)));
-        rests.map(|(id, address, rest)| Change::Unbind(id, address, Rest { since: now, ..rest.clone() })).collect()
+    /// The ledger after these changes.
+    fn with(&self, changes: &[Change]) -> Self {
+        let mut after = self.clone();
+        after.apply(changes);
+        after
     }
 
     /// Endpoints of this host that are not in use came to nothing before anybody heard of them: their addresses rest, for
@@ -334,20 +213,72 @@ impl Ledger {
         unused.map(|(id, address, _)| Change::Unbind(id, address, Rest { name: None, since: now })).collect()
     }
 
-    /// What this host says of its leases to the others.
+    /// What this host says of its leases to the others: nothing while it may not act.
     pub fn holding(
         &self,
     ) -> impl Iterator<Item = (NetworkId, Vec<Run>, BTreeMap<IpAddr, Version>, &BTreeSet<Statement>)> {
-        self.accounts.iter().map(|(id, a)| (*id, a.runs(self.me), a.borrowed(self.me), &a.outbox))
+        let accounts = self.accounts.iter().filter(|_| self.is_established());
+        accounts.map(|(id, a)| (*id, a.runs(self.me), a.borrowed(self.me), &a.outbox))
+    }
+
+    /// What this host thinks it holds, to be confirmed by members when it has booted.
+    pub fn claims(&self) -> BTreeMap<NetworkId, Claim> {
+        let claim = |a: &Account| Claim { runs: a.runs(self.me), borrowed: a.borrowed(self.me) };
+        self.accounts.iter().map(|(id, account)| (*id, claim(account))).collect()
     }
 
     fn create(&self, network: &Network) -> Step {
-        if self.accounts.contains_key(&network.id) {
+        if self.accounts.contains_key(&network.id) || self.tombstones.contains(&network.id) {
             return Step::done([]);
         }
         let mine = BlockLease { epoch: 1, holder: self.me };
         let blocks = network.blocks().map(|block| Change::Block(network.id, block, mine));
         Step::done(std::iter::once(Change::Open(network.clone())).chain(blocks))
+    }
+
+    /// Not of a network that is known to be deleted: with its account went which old leases to refuse.
+    fn learn(&self, network: &Network) -> Step {
+        let known = self.accounts.contains_key(&network.id) || self.tombstones.contains(&network.id);
+        Step::done((!known).then(|| Change::Open(network.clone())))
+    }
+
+    fn close(&self, id: NetworkId) -> Step {
+        let tombstone = (!self.tombstones.contains(&id)).then_some(Change::Tombstone(id));
+        let account = self.accounts.get(&id);
+        // What is in it here stays; of its leases nobody wants to know any more.
+        let owed = account.into_iter().flat_map(|a| a.outbox.iter().map(|s| Change::Unpost(id, *s)));
+        let unused = account.is_some_and(|account| account.bound.is_empty());
+        Step::done(tombstone.into_iter().chain(owed).chain(unused.then_some(Change::Close(id))))
+    }
+
+    /// With the last endpoint that was in it, a deleted network is forgotten.
+    fn release(&self, id: NetworkId, endpoint: EndpointId, name: &crate::network::Name, now: Millis) -> Step {
+        self.within(id, |account| {
+            let mut changes = account.release(endpoint, name, now);
+            let drained = self.tombstones.contains(&id) && account.bound.values().all(|e| *e == endpoint);
+            changes.extend(drained.then_some(Change::Close(id)));
+            Step::done(changes)
+        })
+    }
+
+    fn tick(&self, now: Millis) -> Step {
+        let gone = |host: &HostId| self.membership.is_forgotten(*host);
+        let home = self.open().flat_map(|a| a.tick(self.me, now));
+        let forgets = self.membership.seals.values().any(|seal| seal.done);
+        let back = self.open().filter(|_| forgets).flat_map(|a| a.take_back_from(self.me, gone, now));
+        let changes: Vec<Change> = home.chain(back).collect();
+        // Whom this host waited for to forget another may be forgotten itself meanwhile.
+        Step::done(if changes.is_empty() { self.inherit() } else { changes })
+    }
+
+    /// The accounts of networks that are not deleted.
+    fn open(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().filter(|(id, _)| !self.tombstones.contains(id)).map(|(_, account)| account)
+    }
+
+    /// Of a deleted network nobody gets anything any more.
+    fn in_open(&self, network: NetworkId, decide: impl FnOnce(&Account) -> Step) -> Step {
+        if self.tombstones.contains(&network) { Step::denied(Denial::Deleted) } else { self.within(network, decide) }
     }
 
     fn within(&self, network: NetworkId, decide: impl FnOnce(&Account) -> Step) -> Step {
@@ -356,19 +287,13 @@ impl Ledger {
             None => Step::denied(Denial::UnknownNetwork),
         }
     }
-}
 
-impl Step {
-    fn done(changes: impl IntoIterator<Item = Change>) -> Self {
-        Self { changes: changes.into_iter().collect(), outcome: Outcome::Done }
-    }
-
-    fn denied(denial: Denial) -> Self {
-        Self { changes: Vec::new(), outcome: Outcome::Denied(denial) }
-    }
-
-    fn ask(ask: Ask) -> Self {
-        Self { changes: Vec::new(), outcome: Outcome::Ask(ask) }
+    /// What is taken from another host is remembered with how far that host had come.
+    fn noting(&self, from: HostId, stamp: Stamp, mut step: Step) -> Step {
+        if !step.changes.is_empty() {
+            step.changes.extend(self.membership.note(from, stamp));
+        }
+        step
     }
 }
 

@@ -9,8 +9,9 @@
 //!
 //! Read [`plan`] first: everything else exists to feed it or to obey it.
 //!
-//! - [`id`], [`addr`], [`network`], [`endpoint`], [`host`], [`lease`]: the words, parsed once and never wrong.
-//! - [`record`] is what hosts say of themselves; [`cluster`] is what all of it means together.
+//! - [`id`], [`addr`], [`network`], [`endpoint`], [`host`], [`lease`], [`member`], [`member`]: the words, parsed once and never wrong.
+//! - [`record`] is what hosts say of themselves, [`said`] how it comes about and who hears it; [`cluster`] is what all of it means together.
+//! - [`admission`] says who founds a cluster and who joins one.
 //! - [`intent`] is what this host was asked for; [`ledger`] is which addresses it may use.
 //! - [`desired`] and [`observed`] are kernel state as it should be and as it is; [`firewall`] is its rules.
 //! - [`report`] is what became of a plan; [`fake`] is a kernel in memory that obeys the same conformance suite.
@@ -19,6 +20,7 @@
 //! Without that feature this crate knows no clock, no randomness and no I/O: time and liveness are arguments.
 
 pub mod addr;
+pub mod admission;
 pub mod cluster;
 pub mod desired;
 pub mod endpoint;
@@ -31,8 +33,10 @@ pub mod intent;
 pub mod kernel;
 pub mod lease;
 pub mod ledger;
+pub mod member;
 pub mod network;
 pub mod observed;
 pub mod plan;
 pub mod record;
 pub mod report;
+pub mod said;

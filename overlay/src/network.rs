@@ -49,7 +49,7 @@ impl FromStr for Name {
 pub type Lamport = u64;
 
 /// One subnet of a network and how it is cut into blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     /// The subnet.
     pub subnet: Subnet,
@@ -195,7 +195,7 @@ fn host_address(subnet: &Subnet, address: IpAddr) -> Result<(), Unfit> {
 }
 
 /// The definition of a network.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
     /// Drawn at random by the creator.
     pub id: NetworkId,

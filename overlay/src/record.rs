@@ -9,6 +9,7 @@ use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::lease::Version;
+use crate::member::Seal;
 use crate::network::{BlockId, Network};
 
 /// All that one host says of itself.
@@ -28,6 +29,8 @@ pub struct Record {
     pub outbox: BTreeMap<NetworkId, BTreeSet<Statement>>,
     /// Its endpoints.
     pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    /// The hosts that it deals with no more.
+    pub seals: BTreeMap<HostId, Seal>,
 }
 
 /// A host's part in a network.
@@ -40,7 +43,7 @@ pub struct Membership {
 }
 
 /// Neighbouring blocks that a host holds under one epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
     /// The first block.
     pub start: BlockId,
@@ -50,8 +53,22 @@ pub struct Run {
     pub epoch: u64,
 }
 
+impl Run {
+    /// Its blocks, each with the epoch.
+    pub fn blocks(&self) -> impl Iterator<Item = (BlockId, u64)> + use<> {
+        let Self { start, len, epoch } = *self;
+        let end = start.index.saturating_add(len);
+        (start.index..end).map(move |index| (BlockId { index, ..start }, epoch))
+    }
+
+    /// Does the block come right after its last one?
+    pub fn is_followed_by(&self, block: BlockId) -> bool {
+        self.start.range == block.range && u32::from(self.start.index) + u32::from(self.len) == u32::from(block.index)
+    }
+}
+
 /// A lease that its writer tells the world of until it has arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Statement {
     /// A block went to another host.
     Transfer {

@@ -40,7 +40,20 @@ fn what_network_prints() {
 
 #[test]
 fn what_host_lease_and_fdb_print() {
-    let host = ["endpoints", "id", "is_self", "name", "peer", "state", "vtep", "vxlan_port"];
+    let host = [
+        "endpoints",
+        "heir",
+        "id",
+        "is_self",
+        "name",
+        "peer",
+        "phase",
+        "silent_seconds",
+        "state",
+        "vtep",
+        "vxlan_port",
+        "waits_for",
+    ];
     assert_eq!(keys::<wire::HostRow>(), host);
     let lease = ["blocks", "count", "epoch", "first", "free", "holder", "holder_state", "kind", "last"];
     assert_eq!(keys::<wire::LeaseRow>(), lease);
@@ -48,8 +61,16 @@ fn what_host_lease_and_fdb_print() {
 }
 
 #[test]
+fn what_forget_and_trust_disk_print() {
+    assert_eq!(keys::<wire::ForgetProgress>(), ["done", "hosts", "waits_for"]);
+    assert_eq!(keys::<wire::Waiting>(), ["host", "state"]);
+    assert_eq!(keys::<wire::TrustDiskReply>(), ["was_unchecked"]);
+}
+
+#[test]
 fn what_status_prints() {
     let expected = [
+        "draining",
         "dropped",
         "endpoints",
         "failures",
@@ -59,6 +80,7 @@ fn what_status_prints() {
         "hosts",
         "hosts_live",
         "networks",
+        "phase",
         "queries",
         "settled",
         "synced",
@@ -67,7 +89,9 @@ fn what_status_prints() {
         "version",
         "vtep",
         "vxlan_port",
+        "waits_for",
     ];
     assert_eq!(keys::<wire::StatusReply>(), expected);
+    assert_eq!(keys::<wire::Draining>(), ["endpoints", "id", "network"]);
     assert_eq!(keys::<wire::UnopenedRow>(), ["datagrams", "from", "seconds_ago"]);
 }

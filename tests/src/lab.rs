@@ -15,6 +15,7 @@
 mod agent;
 mod capture;
 mod container;
+mod disk;
 mod exec;
 mod host;
 mod observe;
@@ -36,6 +37,7 @@ use serde_json::Value;
 pub use agent::{Agent, Ending};
 pub use capture::{Capture, Inner, Tally};
 pub use container::Container;
+pub use disk::Image;
 pub use exec::{Done, Proc, run};
 pub use host::{Host, Place};
 pub use observe::Oracle;
@@ -250,6 +252,15 @@ impl Lab {
         let program = self.programs.overlayctl()?.display().to_string();
         let words: Vec<&str> = std::iter::once(program.as_str()).chain(arguments.split_whitespace()).collect();
         run(&mut self.host(host)?.place().command(&words), CTL)
+    }
+
+    /// Starts `overlayctl` on a host and does not wait for its end; `label` names its output file.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn start_ctl(&self, host: &str, arguments: &str, label: &str) -> anyhow::Result<Proc> {
+        let line = format!("{} {arguments}", self.programs.overlayctl()?.display());
+        self.host(host)?.place().spawn(&line, &Host::directory(host).join(label))
     }
 
     /// Runs `overlayctl -o json` on a host and reads what it prints.

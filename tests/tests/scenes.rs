@@ -18,16 +18,22 @@ use overlay_tests::{lab, sandbox};
 
 #[path = "scenes/agents.rs"]
 mod agents;
+#[path = "scenes/disks.rs"]
+mod disks;
 #[path = "scenes/endpoints.rs"]
 mod endpoints;
 #[path = "scenes/input.rs"]
 mod input;
 #[path = "scenes/lab_itself.rs"]
 mod lab_itself;
+#[path = "scenes/leases.rs"]
+mod leases;
 #[path = "scenes/names.rs"]
 mod names;
 #[path = "scenes/packets.rs"]
 mod packets;
+#[path = "scenes/partitions.rs"]
+mod partitions;
 #[path = "scenes/redis.rs"]
 mod redis;
 #[path = "scenes/restarts.rs"]
@@ -76,6 +82,25 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_stranger_without_the_key_learns_and_changes_nothing,
         busy_processors_kill_nobody,
         busy_processors_kill_nobody_at_the_slowest_gossip_either;
+    leases:
+        a_new_cluster_is_ready_as_soon_as_its_hosts_hear_each_other,
+        a_dead_host_is_forgotten_and_its_space_is_used_again,
+        forgetting_waits_for_a_member_that_is_away_and_says_for_whom,
+        a_host_that_is_there_is_not_forgotten,
+        two_heirs_agree,
+        hosts_that_are_off_are_forgotten_together,
+        a_rebooted_host_is_let_in_or_waits;
+    disks:
+        a_restored_disk_is_fenced,
+        a_cloned_disk_is_refused_while_its_host_runs,
+        the_strict_check_asks_all,
+        a_lost_or_damaged_disk_owns_nothing,
+        a_full_disk_refuses_and_still_lets_go;
+    partitions:
+        both_sides_of_a_split_go_on_until_they_are_full,
+        the_same_network_name_in_two_partitions,
+        a_network_deleted_in_one_part_drains_in_the_other,
+        a_full_power_loss_comes_back_with_the_same_addresses;
     restarts:
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,

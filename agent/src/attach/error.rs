@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use overlay::addr::{IfName, Mac, Subnet};
 use overlay::kernel::netns::NetnsError;
+use overlay::ledger::Denial;
 use overlay::network::{Name, Unfit};
 use overlay::report::StepError;
 
@@ -13,6 +14,9 @@ use crate::store::StoreError;
 /// Why an endpoint can't be attached or let go.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
+    /// This host, or the one that was asked, may not act on its leases yet.
+    #[error("no address can be had yet: {0}; `overlayctl status` says what is waited for")]
+    NotReady(Denial),
     /// No such network.
     #[error("there is no network `{0}`: see `overlayctl network ls`, or make it with `overlayctl network create`")]
     UnknownNetwork(String),
@@ -54,6 +58,22 @@ pub enum AttachError {
         name: String,
         /// Its host.
         host: String,
+    },
+    /// The address is another endpoint's, whose host is gone: it may come back with it.
+    #[error(
+        "address {address} is in use in network `{network}` by endpoint `{name}` on host `{host}`, which is gone{silence}: choose another address, or `overlayctl host forget {host}` if that host is off for good"
+    )]
+    AddressOfGone {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The other endpoint.
+        name: String,
+        /// Its host.
+        host: String,
+        /// Since when that has not been heard.
+        silence: String,
     },
     /// The address is an endpoint's that nobody has told of yet.
     #[error(
@@ -115,7 +135,7 @@ pub enum AttachError {
     },
     /// The holder does not answer.
     #[error(
-        "address {address} of network `{network}` is in a block held by host `{host}`, which does not answer: start that host, or choose an address that this host holds (`overlayctl lease ls {network}`)"
+        "address {address} of network `{network}` is in a block held by host `{host}`, which does not answer{silence}: start that host, choose an address that this host holds (`overlayctl lease ls {network}`), or `overlayctl host forget {host}` if that host is off for good"
     )]
     HolderAway {
         /// The address.
@@ -124,6 +144,8 @@ pub enum AttachError {
         network: String,
         /// The holder.
         host: String,
+        /// Since when it has not been heard.
+        silence: String,
     },
     /// The holder that was asked is it no more.
     #[error(
@@ -139,7 +161,7 @@ pub enum AttachError {
     },
     /// No address is left.
     #[error(
-        "network `{network}` has no free address that can be reached from here: {holders}; disconnect an endpoint, or start the hosts that do not answer"
+        "network `{network}` has no free address that can be reached from here: {holders}; disconnect an endpoint, start the hosts that do not answer, or `overlayctl host forget` one that is off for good"
     )]
     Full {
         /// The network.

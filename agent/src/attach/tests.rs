@@ -7,6 +7,7 @@ use overlay::network::Range;
 use overlay::record::{Incarnation, Membership, Record, Records};
 
 use super::*;
+use crate::local::AdmitError;
 use crate::reconcile::tests::{Host, label, network};
 
 /// Hosts `alpha` (this one, alive), `beta` (alive), `gamma` (suspected) and `delta` (given up); on each an endpoint of
@@ -22,7 +23,8 @@ fn cluster() -> (Cluster, Network) {
             vxlan_port: 4789,
             peer: ([192, 0, 2, number], 7946).into(),
             underlay_mtu: 1500,
-            page: 1,
+            stamp: overlay::member::Stamp::default(),
+            phase: overlay::host::Phase::Established,
         };
         let endpoint = endpoint(&network, number + 1, &format!("web-{name}"));
         let record = Record {
@@ -102,11 +104,11 @@ fn what_the_cluster_says_against_it_is_told_with_object_cause_and_next_step() {
         (Wanted { aliases: many, ..wanted("new") }, &["`new`", "65 aliases", "64 is the most"]),
     ];
     for (wanted, words) in cases {
-        assert_line(&check(&cluster, view, &wanted).expect_err("it can't be had"), words);
+        assert_line(&check(&seen(&cluster), view, &wanted).expect_err("it can't be had"), words);
     }
     // The name of a host that was given up is free, and so is all else.
     let free = [wanted("web-delta"), wanted("new"), at(9)];
-    assert!(free.iter().all(|wanted| check(&cluster, view, wanted).is_ok()));
+    assert!(free.iter().all(|wanted| check(&seen(&cluster), view, wanted).is_ok()));
     assert_line(&find(&cluster, "nte").expect_err("a slip"), &["no network `nte`", "overlayctl network ls"]);
     assert_eq!(view.network, network);
 }
@@ -141,7 +143,7 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
         ),
     ];
     for (denial, words) in cases {
-        assert_line(&denied(&cluster, view, &wanted, denial), words);
+        assert_line(&denied(&seen(&cluster), view, &wanted, denial), words);
     }
 }
 
@@ -158,6 +160,10 @@ fn a_refusal_at_the_last_moment_says_the_same_as_one_before() {
     for (refusal, words) in cases {
         assert_line(&not_admitted("alpha", view, &endpoint, refusal), words);
     }
+}
+
+fn seen(cluster: &Cluster) -> Seen {
+    Seen { cluster: Arc::new(cluster.clone()), ..Seen::default() }
 }
 
 fn attacher(host: &Host) -> Attacher {

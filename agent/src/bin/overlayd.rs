@@ -1,12 +1,14 @@
 //! overlayd: the agent of the overlay network. Flags, configuration, logging; then [`overlay_agent::run`].
 
 use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ContextKind;
 use overlay_agent::config::Options;
+use overlay_agent::run::Ended;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -46,7 +48,8 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     match start(flags) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Told) => ExitCode::SUCCESS,
+        Ok(Ended::Fenced) => again(),
         Err(error) => {
             eprintln!("overlayd: {error:#}");
             ExitCode::FAILURE
@@ -86,8 +89,17 @@ fn misuse(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-fn start(flags: Flags) -> anyhow::Result<()> {
+fn start(flags: Flags) -> anyhow::Result<Ended> {
     let config = flags.options.or_file(flags.config.as_deref())?.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok(runtime.block_on(overlay_agent::run::run(config))?)
+}
+
+/// Nothing of the life before is left in a program that begins again; whoever watches the process sees the same one.
+fn again() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let error = std::process::Command::new("/proc/self/exe").arg0(program).args(arguments).exec();
+    eprintln!("overlayd: can't start again under a new identity: {error}; start it by hand");
+    ExitCode::FAILURE
 }

@@ -1,16 +1,16 @@
 //! What people and scripts are shown of the cluster. Pure: values in, messages out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::desired::{SERVICE_ADDRESS, port_ifname};
-use overlay::host::Liveness;
+use overlay::host::{Liveness, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, Intents};
 use overlay::lease::Holder;
-use overlay::ledger::Account;
+use overlay::ledger::{Account, Membership, Standing};
 use overlay::network::{BlockId, Network};
 use overlay::observed::ObservedSegment;
 use overlay_dns::server::Counts;
@@ -20,6 +20,7 @@ use tonic::Status;
 use crate::gossip::{self, Stranger};
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
+use crate::view::Silence;
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -73,13 +74,54 @@ fn state(liveness: Liveness) -> &'static str {
     }
 }
 
+const UNKNOWN: &str = "unknown";
+
+/// The same of a host that may be unknown, or forgotten.
+pub(super) fn state_of(cluster: &Cluster, id: HostId) -> &'static str {
+    match cluster.hosts.get(&id) {
+        Some(host) => state(host.liveness),
+        None if cluster.forgotten.contains_key(&id) => "forgotten",
+        None => UNKNOWN,
+    }
+}
+
+/// May a host act?
+pub(super) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Joining => "joining",
+        Phase::Unchecked => "unchecked",
+        Phase::Established => "established",
+    }
+}
+
+/// The members that have not yet said what a host needs to hear before it may act.
+pub(super) fn silent(membership: &Membership) -> BTreeSet<HostId> {
+    let heard = match &membership.standing {
+        Standing::Joining { acknowledged } => acknowledged,
+        Standing::Unchecked { admitted, .. } => admitted,
+        Standing::Established | Standing::Fenced(_) => return BTreeSet::new(),
+    };
+    membership.others().filter(|host| !heard.contains(host)).collect()
+}
+
+/// A host that is waited for.
+pub(super) fn waiting(cluster: &Cluster, id: HostId) -> wire::Waiting {
+    wire::Waiting { host: name(cluster, id), state: state_of(cluster, id).to_owned() }
+}
+
+/// What people call a host.
+pub(super) fn name(cluster: &Cluster, id: HostId) -> String {
+    let known = cluster.hosts.get(&id).or_else(|| cluster.forgotten.get(&id));
+    known.map_or_else(|| id.short(), |host| host.info.name.to_string())
+}
+
 impl Shown<'_> {
     fn host_name(&self, id: HostId) -> String {
-        self.cluster.hosts.get(&id).map_or_else(|| id.short(), |h| h.info.name.to_string())
+        name(self.cluster, id)
     }
 
     fn host_state(&self, id: HostId) -> String {
-        self.cluster.hosts.get(&id).map_or("unknown", |h| state(h.liveness)).to_owned()
+        state_of(self.cluster, id).to_owned()
     }
 
     /// What could not be done, and for which network.
@@ -97,18 +139,51 @@ impl Shown<'_> {
         format!("network `{network}`: {whose}{}", failure.message)
     }
 
-    pub(super) fn hosts(&self) -> Vec<wire::HostRow> {
+    /// The deleted networks that endpoints of this host are still in.
+    pub(super) fn draining(&self) -> Vec<wire::Draining> {
+        let deleted = self.intents.networks.values().filter(|network| self.intents.tombstones.contains(&network.id));
+        let row = |network: &Network| wire::Draining {
+            network: network.name.to_string(),
+            id: network.id.to_string(),
+            endpoints: self.intents.attached(network.id).map(|a| a.endpoint.name.to_string()).collect(),
+        };
+        deleted.map(row).filter(|row| !row.endpoints.is_empty()).collect()
+    }
+
+    /// The hosts, also those that are forgotten and members that nobody tells of any more; whom this host waits for to
+    /// forget one; and who is silent.
+    pub(super) fn hosts(
+        &self,
+        members: &BTreeSet<HostId>,
+        waits: &BTreeMap<HostId, BTreeSet<HostId>>,
+        silent: &Silence,
+    ) -> Vec<wire::HostRow> {
+        let waits_for = |id: &HostId| waits.get(id).into_iter().flatten().map(|host| self.host_name(*host)).collect();
         let row = |(id, host): (&HostId, &overlay::cluster::Host)| wire::HostRow {
             id: id.to_string(),
             name: host.info.name.to_string(),
-            state: state(host.liveness).to_owned(),
+            state: self.host_state(*id),
+            phase: phase(host.info.phase).to_owned(),
+            heir: self.cluster.seals.get(id).map_or_else(String::new, |seal| self.host_name(seal.heir)),
+            waits_for: waits_for(id),
             vtep: host.info.vtep.to_string(),
             vxlan_port: host.info.vxlan_port.into(),
             peer: host.info.peer.to_string(),
             endpoints: count(host.record.endpoints.values()),
             is_self: *id == self.me,
+            silent_seconds: silent.of(*id).as_secs(),
         };
-        let mut rows: Vec<_> = self.cluster.hosts.iter().map(row).collect();
+        let heard = self.cluster.hosts.iter().chain(&self.cluster.forgotten).map(row);
+        let unheard = members.iter().filter(|id| state_of(self.cluster, **id) == UNKNOWN);
+        let unheard = unheard.map(|id| wire::HostRow {
+            id: id.to_string(),
+            name: id.short(),
+            state: state(Liveness::Dead).to_owned(),
+            waits_for: waits_for(id),
+            silent_seconds: silent.of(*id).as_secs(),
+            ..wire::HostRow::default()
+        });
+        let mut rows: Vec<_> = heard.chain(unheard).collect();
         rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         rows
     }

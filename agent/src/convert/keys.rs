@@ -9,6 +9,7 @@
 //! | `l/<network>/<shard>` | addresses borrowed |
 //! | `o/<network>/<shard>` | leases written for others, until they have arrived |
 //! | `e/<network>/<shard>` | endpoints |
+//! | `f` | the hosts that it deals with no more |
 //!
 //! A value is the schema's number as one character and the protobuf message in base64url. Values are few and fat: chitchat
 //! looks at every key whenever anything changes. An unknown key or schema is left alone.
@@ -19,7 +20,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use overlay::endpoint::Endpoint;
 use overlay::host::HostInfo;
-use overlay::id::NetworkId;
+use overlay::id::{HostId, NetworkId};
+use overlay::member::Seal;
 use overlay::record::{Membership, Record, Run, Statement};
 use overlay_proto::v1 as wire;
 use prost::Message;
@@ -37,6 +39,10 @@ pub fn encode_record(record: &Record) -> BTreeMap<String, String> {
     let mut entries = BTreeMap::new();
     if let Some(host) = &record.host {
         entries.insert("h".to_owned(), value(&host.to_wire()));
+    }
+    if !record.seals.is_empty() {
+        let seals = record.seals.iter().map(|(host, seal)| (*host, *seal).to_wire()).collect();
+        entries.insert("f".to_owned(), value(&wire::Seals { seals }));
     }
     for (id, membership) in &record.networks {
         entries.insert(format!("n/{id}"), value(&membership.to_wire()));
@@ -96,6 +102,11 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
     let kind = parts.next().unwrap_or_default();
     if kind == "h" {
         record.host = Some(HostInfo::from_wire(&message(body)?)?);
+        return Ok(());
+    }
+    if kind == "f" {
+        let seals: wire::Seals = message(body)?;
+        record.seals = seals.seals.iter().map(<(HostId, Seal)>::from_wire).collect::<Result<_, _>>()?;
         return Ok(());
     }
     if kind == "x" {

@@ -1,6 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use overlay::host::Phase;
+use overlay::id::{EndpointId, HostId};
+use overlay::ledger::{Claim, Denial, Evidence, Fencing, Forget, Known, Standing, Testimony, Welcome};
+use overlay::member::{Boot, Seal, Stamp};
 use overlay::record::Record;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -110,16 +114,70 @@ fn endpoints_in(networks: impl Strategy<Value = NetworkId>) -> impl Strategy<Val
 fn hosts() -> impl Strategy<Value = HostInfo> {
     let peer = (addresses(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::new(ip, port));
     let vteps = addresses().prop_filter("nobody can send there", |a| vtep(&a.to_string()).is_ok());
-    (names(), vteps, 1..=u16::MAX, peer, UNDERLAY_MTUS, any::<u64>()).prop_map(
-        |(name, vtep, vxlan_port, peer, underlay_mtu, page)| HostInfo {
+    let phases = prop_oneof![Just(Phase::Joining), Just(Phase::Unchecked), Just(Phase::Established)];
+    (names(), vteps, 1..=u16::MAX, peer, UNDERLAY_MTUS, (stamps(), phases)).prop_map(
+        |(name, vtep, vxlan_port, peer, underlay_mtu, (stamp, phase))| HostInfo {
             name,
             vtep,
             vxlan_port,
             peer,
             underlay_mtu,
-            page,
+            stamp,
+            phase,
         },
     )
+}
+
+fn boots() -> impl Strategy<Value = Boot> {
+    (0..=MAX_COUNT, any::<u64>()).prop_map(|(generation, nonce)| Boot { generation, nonce })
+}
+
+fn stamps() -> impl Strategy<Value = Stamp> {
+    (boots(), 0..=MAX_COUNT).prop_map(|(boot, page)| Stamp { boot, page })
+}
+
+fn seals() -> impl Strategy<Value = BTreeMap<HostId, Seal>> {
+    let seal = (host_ids(), any::<bool>()).prop_map(|(heir, done)| Seal { heir, done });
+    btree_map(host_ids(), seal, 0..3)
+}
+
+fn evidence() -> impl Strategy<Value = Evidence> {
+    prop_oneof![
+        (any::<u64>(), any::<u64>()).prop_map(|(page, seen)| Evidence::LaterPage { page, seen }),
+        Just(Evidence::LaterLease),
+        Just(Evidence::Elsewhere),
+    ]
+}
+
+fn standings() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        btree_set(host_ids(), 0..3).prop_map(|acknowledged| Standing::Joining { acknowledged }),
+        Just(Standing::Established),
+        (btree_set(host_ids(), 0..3), btree_set(host_ids(), 0..3))
+            .prop_map(|(admitted, waiting)| Standing::Unchecked { admitted, waiting }),
+        host_ids().prop_map(|by| Standing::Fenced(Fencing::Forgotten { by })),
+        (host_ids(), evidence()).prop_map(|(by, evidence)| Standing::Fenced(Fencing::Restored { by, evidence })),
+    ]
+}
+
+fn welcomes() -> impl Strategy<Value = Welcome> {
+    (btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4), seals(), any::<bool>())
+        .prop_map(|(members, dealt, seals, unchecked)| Welcome { members, dealt, seals, unchecked })
+}
+
+fn testimonies() -> impl Strategy<Value = Testimony> {
+    let block = (1..=MAX_COUNT, 0_u8..3)
+        .prop_map(|(epoch, holder)| BlockLease { epoch, holder: HostId::from_bytes([holder; 16]) });
+    let lease = (versions(), proptest::option::of(host_ids()))
+        .prop_map(|(version, holder)| AddressLease { version, holder: holder.map_or(Holder::Home, Holder::Host) });
+    let known = (memberships(), vec(block, 0..8), btree_map(addresses(), lease, 0..4)).prop_map(
+        |(Membership { network, .. }, leases, addresses)| {
+            let blocks = network.blocks().zip(leases).collect();
+            Known { network, blocks, addresses }
+        },
+    );
+    let networks = vec(known, 0..3).prop_map(|all| all.into_iter().map(|k| (k.network.id, k)).collect());
+    (stamps(), welcomes(), networks).prop_map(|(stamp, welcome, networks)| Testimony { stamp, welcome, networks })
 }
 
 fn records() -> impl Strategy<Value = Record> {
@@ -132,8 +190,8 @@ fn records() -> impl Strategy<Value = Record> {
     let endpoints =
         vec(endpoints_in(few), 0..30).prop_map(|all| all.into_iter().map(|e| (e.id, e)).collect::<BTreeMap<_, _>>());
     let tombstones = btree_set(network_ids(), 0..3);
-    (proptest::option::of(hosts()), networks, tombstones, held, borrowed, outbox, endpoints).prop_map(
-        |(host, networks, tombstones, blocks, borrowed, outbox, endpoints)| Record {
+    (proptest::option::of(hosts()), networks, tombstones, held, borrowed, outbox, endpoints, seals()).prop_map(
+        |(host, networks, tombstones, blocks, borrowed, outbox, endpoints, seals)| Record {
             host,
             networks,
             tombstones,
@@ -141,6 +199,7 @@ fn records() -> impl Strategy<Value = Record> {
             borrowed,
             outbox,
             endpoints,
+            seals,
         },
     )
 }
@@ -212,6 +271,23 @@ fn a_denial_says_the_same_to_the_one_who_asked() {
         (Denial::Unreachable { address, holder: host }, Denial::NotHolder { holder: Some(host) }),
         (Denial::Full { holders }, Denial::Full { holders: BTreeMap::new() }),
     ];
+    let seal = Seal { heir: HostId::from_bytes([9; 16]), done: true };
+    let boot = Boot { generation: 3, nonce: 4 };
+    let of_members = [
+        Denial::Deleted,
+        Denial::Joining,
+        Denial::Unchecked,
+        Denial::Fenced,
+        Denial::Stranger { host },
+        Denial::Sealed { host },
+        Denial::Stale { known: boot },
+        Denial::Restored(Evidence::LaterPage { page: 1, seen: 2 }),
+        Denial::Readmitted { host, boot },
+        Denial::Rival { host, seal },
+        Denial::Unnamed { hosts: [host].into() },
+        Denial::TooMany,
+    ];
+    let told = told.into_iter().chain(of_members.map(|denial| (denial.clone(), denial)));
     for (said, heard) in told {
         let came = there_and_back::<_, wire::Denial>(&said).map(|denial| denial.about(Some(address)));
         assert_eq!(came, Ok(heard), "{said:?}");
@@ -219,6 +295,24 @@ fn a_denial_says_the_same_to_the_one_who_asked() {
 }
 
 proptest! {
+    #[test]
+    fn what_is_said_of_members_comes_back_whole(
+        standing in standings(),
+        welcome in welcomes(),
+        testimony in testimonies(),
+        (boot, force) in (boots(), any::<bool>()),
+        (sealed_by, before) in (btree_set(host_ids(), 0..4), btree_set(host_ids(), 0..4)),
+        (network, runs, borrowed) in (network_ids(), vec(runs(), 0..4), btree_map(addresses(), versions(), 0..4)),
+    ) {
+        prop_assert_eq!(there_and_back::<_, wire::Standing>(&standing), Ok(standing));
+        prop_assert_eq!(there_and_back::<_, wire::Welcome>(&welcome), Ok(welcome));
+        prop_assert_eq!(there_and_back::<_, wire::Testimony>(&testimony), Ok(testimony));
+        let forget = Forget { boot, sealed_by, before, force };
+        prop_assert_eq!(there_and_back::<_, wire::Forget>(&forget), Ok(forget));
+        let claim = (network, Claim { runs, borrowed });
+        prop_assert_eq!(there_and_back::<_, wire::admit_request::Claim>(&claim), Ok(claim));
+    }
+
     #[test]
     fn a_record_comes_back_whole(record in records()) {
         prop_assert_eq!(decode(&encode_record(&record)), (record, Vec::new()));
@@ -238,11 +332,11 @@ proptest! {
         schema in "[^1]",
         body in "[A-Za-z0-9_-]{0,40}",
     ) {
-        prop_assume!(!["h", "n", "x", "b", "l", "o", "e"].contains(&kind.as_str()));
+        prop_assume!(!["h", "f", "n", "x", "b", "l", "o", "e"].contains(&kind.as_str()));
         let id = NetworkId::from_bytes([9; 16]);
         let mut entries = encode_record(&record);
         entries.insert(format!("{kind}/{id}/0"), format!("1{body}"));
-        for known in ["n", "x", "b", "l", "o", "e"] {
+        for known in ["f", "n", "x", "b", "l", "o", "e"] {
             entries.entry(format!("{known}/{id}/later")).or_insert_with(|| format!("{schema}{body}"));
         }
         entries.insert("~".to_owned(), "17".to_owned());
@@ -265,14 +359,14 @@ proptest! {
 
     #[test]
     fn whatever_comes_is_read_or_refused(
-        key in "[hnxbloe](/[0-9a-f]{32}|/.{0,8}){0,3}",
+        key in "[hfnxbloe](/[0-9a-f]{32}|/.{0,8}){0,3}",
         bytes in vec(any::<u8>(), 0..200),
         text in ".{0,60}",
     ) {
         use base64::Engine;
         let sealed = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
         let id = NetworkId::from_bytes([9; 16]);
-        for kind in ["n", "x", "b", "l", "o", "e"] {
+        for kind in ["f", "n", "x", "b", "l", "o", "e"] {
             decode_record([(format!("{kind}/{id}/0").as_str(), format!("1{sealed}").as_str())]);
         }
         decode_record([("h", format!("1{sealed}").as_str()), (&key, &text), (&key, &format!("1{sealed}"))]);
@@ -411,7 +505,8 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
         vxlan_port: 4789,
         peer: "192.0.2.1:7946".to_owned(),
         underlay_mtu: 1500,
-        page: 1,
+        stamp: Some(wire::Stamp::default()),
+        phase: wire::Phase::Established.into(),
     };
     let vteps =
         ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "::ffff:127.0.0.1", "x"];

@@ -116,13 +116,23 @@ impl Roster {
     /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
     pub fn hosts(&self) -> Hosts {
         let mut hosts = Hosts::new();
-        for (id, track) in self.tracks.iter().rev() {
+        for (id, track) in self.tracks.iter().rev().filter(|(id, _)| !self.is_copy(id)) {
             let incarnations = hosts.entry(id.node_id.to_string()).or_default();
             if !incarnations.iter().any(|newer: &Incarnation| newer.complete) {
                 incarnations.push(track.incarnation(id));
             }
         }
         hosts
+    }
+
+    /// Does an earlier incarnation go on elsewhere? Then its disk was copied to another machine, and what that one says is not
+    /// the host's word.
+    fn is_copy(&self, id: &ChitchatId) -> bool {
+        let earlier = self.tracks.range(..id).rev().take_while(|(other, _)| other.node_id == id.node_id);
+        let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
+        earlier
+            .into_iter()
+            .any(|(other, track)| elsewhere(other) && track.is_heard() && track.liveness != Liveness::Dead)
     }
 
     /// The addresses of all other hosts that are not held dead.

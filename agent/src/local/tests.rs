@@ -2,6 +2,7 @@ use overlay::addr::Mac;
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::intent::NetnsRef;
 use overlay::ledger::{Request, Share};
+use overlay::member::Stamp;
 use overlay::network::Range;
 use overlay::record::{Run, Statement};
 
@@ -16,6 +17,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let scratch = Scratch::new();
+        drop(scratch.found().expect("a new state"));
         let handle = start(&scratch);
         Self { scratch, handle }
     }
@@ -112,9 +114,10 @@ fn start(scratch: &Scratch) -> Handle {
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
-        page: loaded.page,
+        stamp: loaded.ledger.stamp(),
+        phase: Phase::Joining,
     };
-    spawn(store, loaded, info).expect("what is on disk is in order")
+    spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("what is on disk is in order")
 }
 
 fn label(text: &str) -> Name {
@@ -141,12 +144,13 @@ fn an_attached_endpoint_is_wanted_said_and_kept() {
     let id = attachment.endpoint.id;
     let seen = |host: &Host| (host.kept(), host.record());
     let before = seen(&host);
+    let stamp = host.run(|local| local.ledger().stamp());
     for (kept, record) in [before, seen(&host.restart())] {
         assert_eq!(kept.intents.attachments.get(&id), Some(&attachment));
         let seat = kept.intents.seats.get(&network.id).expect("it has a seat");
         assert_eq!(record.endpoints.get(&id), Some(&attachment.endpoint));
         assert_eq!(record.networks.get(&network.id).and_then(|m| m.vni), Some(seat.vni));
-        assert_eq!(record.host.as_ref().map(|h| h.page), Some(kept.page));
+        assert_eq!(record.host.as_ref().map(|h| h.stamp), Some(stamp));
     }
 }
 
@@ -211,12 +215,28 @@ fn nobody_gets_into_a_network_that_is_deleted_and_it_is_not_learnt_again() {
     let learn = Input::Learn(network.clone());
     host.step(learn.clone());
     host.run(move |local| local.step_all(&[learn])).expect("the disk takes it");
+    let (endpoint, name) = (late.endpoint.id, late.endpoint.name);
+    host.run(move |local| local.abandon(id, endpoint, name)).expect("the disk takes it");
     let (ledger, intents, _, record) = host.all();
     assert!(ledger.accounts().is_empty() && intents.networks.is_empty() && intents.attachments.is_empty());
     assert_eq!((record.tombstones.clone(), record.networks.len()), ([id].into(), 0));
     let host = host.restart();
     assert!(host.run(|local| local.ledger().accounts().is_empty()));
     assert_eq!(host.record().tombstones, [id].into());
+}
+
+#[test]
+fn a_crash_on_the_way_into_a_deleted_network_leaves_nothing_of_it() {
+    let host = Host::new();
+    let network = host.create(1);
+    host.given(&network, 1, "web");
+    let id = network.id;
+    host.run(move |local| local.bury(&[id].into())).expect("the disk takes it");
+    assert!(host.kept().intents.networks.contains_key(&id), "somebody has an address in it");
+    let host = host.restart();
+    let (ledger, intents, _, record) = host.all();
+    assert!(ledger.accounts().is_empty() && intents.networks.is_empty());
+    assert_eq!((record.tombstones.clone(), record.networks.len()), ([id].into(), 0));
 }
 
 #[test]
@@ -301,7 +321,13 @@ fn each_of_many_steps_sees_those_before_it_and_all_are_one_commit() {
     let other = HostId::from_bytes([9; 16]);
     let theirs = network(7, other);
     let run = Run { start: theirs.blocks().next().expect("it has blocks"), len: 4, epoch: 1 };
-    let holding = Input::Holding { network: theirs.id, from: other, runs: vec![run], borrowed: BTreeMap::new() };
+    let holding = Input::Holding {
+        network: theirs.id,
+        from: other,
+        stamp: Stamp::default(),
+        runs: vec![run],
+        borrowed: BTreeMap::new(),
+    };
     let before = host.kept().page;
     let inputs = [Input::Learn(theirs.clone()), holding];
     host.run(move |local| local.step_all(&inputs)).expect("the disk takes it");
@@ -349,13 +375,18 @@ fn a_host_says_what_it_holds_and_owes_and_keeps_alive() {
     // A block that comes here makes this host one of those who keep the network alive.
     let block = theirs.blocks().next().expect("it has blocks");
     let statement = Statement::Transfer { block, epoch: 2, to: host.run(|local| local.ledger().me()) };
-    assert_eq!(host.step(Input::Stated { network: theirs.id, from: other, statement }), Outcome::Done);
+    assert_eq!(
+        host.step(Input::Stated { network: theirs.id, from: other, stamp: Stamp::default(), statement }),
+        Outcome::Done
+    );
     assert!(host.record().networks.contains_key(&theirs.id));
 }
 
 #[test]
 fn the_owner_ends_with_its_last_handle() {
     // `restart` waits for just that, and the file could not be opened again before.
-    let host = Host::new().restart().restart();
-    assert_eq!(host.kept().page, 0);
+    let host = Host::new();
+    let page = host.kept().page;
+    let host = host.restart().restart();
+    assert_eq!(host.kept().page, page);
 }

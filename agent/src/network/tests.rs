@@ -14,7 +14,8 @@ fn cluster() -> Cluster {
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
-        page: 1,
+        stamp: overlay::member::Stamp::default(),
+        phase: overlay::host::Phase::Established,
     };
     let record = Record { host: Some(info), ..Record::default() };
     let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };
@@ -103,11 +104,12 @@ async fn of_two_who_give_one_name_at_once_one_gets_it() {
 #[tokio::test]
 async fn a_live_peer_gets_half_of_a_new_network() {
     let host = Host::start();
-    let (networks, peer) = (networks(&host), HostId::from_bytes([2; 16]));
+    // The other member of the cluster that the host founded.
+    let (networks, peer) = (networks(&host), HostId::from_bytes([9; 16]));
     let mut cluster = Cluster::clone(&host.seen.borrow().cluster);
     let HostView { info, record, .. } = cluster.hosts[&host.identity.id()].clone();
-    cluster.hosts.insert(peer, HostView { info, liveness: Liveness::Live, record, generation: 1 });
-    let (_sees, seen) = watch::channel(Seen { cluster: Arc::new(cluster), synced: true });
+    cluster.hosts.insert(peer, HostView { info, liveness: Liveness::Live, record, generation: 1, is_newest: true });
+    let (_sees, seen) = watch::channel(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
     let alone = Networks { seen, ..networks };
     let network = define(&Cluster::default(), alone.me, "net", &["10.2.0.0/16".to_owned()], "").expect("all is well");
     let (id, blocks) = (network.id, usize::from(network.ranges[0].blocks()));
@@ -123,5 +125,5 @@ async fn who_was_told_of_others_and_has_met_none_makes_no_network() {
     let (_sees, seen) = watch::channel(Seen::default());
     let networks = Networks { seen, told_to_join: true, ..networks(&host) };
     let error = networks.create("net", &["10.2.0.0/16".to_owned()], "").await.expect_err("it has met none");
-    assert!(error.to_string().contains("--join"), "{error}");
+    assert!(error.to_string().contains("--join") && error.to_string().contains("--bootstrap"), "{error}");
 }

@@ -1,22 +1,24 @@
 //! Asking other hosts.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::ledger::{Ask, Denial};
+use overlay::ledger::{Ask, Claim, Denial, Testimony, Warrant, Welcome};
+use overlay::member::Stamp;
 use overlay::record::Statement;
 use overlay_proto::v1 as wire;
 use overlay_proto::v1::peer_client::PeerClient;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls;
-use crate::convert::{Wire, WireError};
+use crate::convert::{Wire, WireError, boot_to_wire};
 use crate::identity::Identity;
 use crate::view::Seen;
 
@@ -79,7 +81,7 @@ impl Peers {
     ///
     /// # Errors
     /// When it does not answer, or gives nothing.
-    pub async fn ask(&self, network: NetworkId, ask: Ask) -> Result<Vec<Statement>, CallError> {
+    pub async fn ask(&self, network: NetworkId, ask: Ask) -> Result<(Vec<Statement>, Stamp), CallError> {
         let network = network.as_bytes().to_vec();
         let (host, reply) = match ask {
             Ask::Space { of } => {
@@ -96,7 +98,55 @@ impl Peers {
         if let Some(denial) = reply.denial {
             return Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?));
         }
-        reply.statements.iter().map(Statement::from_wire).collect::<Result<_, _>>().map_err(nonsense)
+        let stamp = reply.stamp.as_ref().ok_or(WireError::Missing("stamp")).and_then(Stamp::from_wire);
+        let statements = reply.statements.iter().map(Statement::from_wire).collect::<Result<_, _>>();
+        Ok((statements.map_err(nonsense)?, stamp.map_err(nonsense)?))
+    }
+
+    /// Asks a member to acknowledge this host as one.
+    ///
+    /// # Errors
+    /// When it does not answer, or does not.
+    pub async fn acknowledge(&self, by: HostId, stamp: Stamp) -> Result<Welcome, CallError> {
+        let request = wire::AcknowledgeRequest { stamp: Some(stamp.to_wire()) };
+        let reply = self.client(by).await?.acknowledge(request).await;
+        welcome(by, reply)
+    }
+
+    /// Asks a member whether this host's leases still hold.
+    ///
+    /// # Errors
+    /// When it does not answer, or says that they don't.
+    pub async fn admit(
+        &self,
+        by: HostId,
+        stamp: Stamp,
+        claims: &BTreeMap<NetworkId, Claim>,
+    ) -> Result<Welcome, CallError> {
+        let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
+        let request = wire::AdmitRequest { stamp: Some(stamp.to_wire()), claims };
+        let reply = self.client(by).await?.admit(request).await;
+        welcome(by, reply)
+    }
+
+    /// Asks a member to seal a host, for this one as its heir.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub async fn seal(&self, by: HostId, host: HostId, warrant: &Warrant) -> Result<Testimony, CallError> {
+        use wire::seal_reply::Kind;
+        let request = wire::SealRequest {
+            host: host.as_bytes().to_vec(),
+            boot: Some(boot_to_wire(warrant.boot)),
+            yielded: warrant.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
+        };
+        let reply = self.client(by).await?.seal(request).await;
+        let nonsense = |source| CallError::Nonsense { host: by, source };
+        match reply.map_err(|status| refused(by, status))?.into_inner().kind {
+            Some(Kind::Testimony(testimony)) => Testimony::from_wire(&testimony).map_err(nonsense),
+            Some(Kind::Denial(denial)) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
+            None => Err(nonsense(WireError::Missing("kind"))),
+        }
     }
 
     /// A connection to a host, for more than one call.
@@ -128,13 +178,17 @@ impl Peers {
     }
 
     async fn client(&self, host: HostId) -> Result<PeerClient<Channel>, CallError> {
-        let address = self.seen.borrow().cluster.hosts.get(&host).map(|h| h.info.peer);
-        let address = address.ok_or(CallError::Unknown(host))?;
+        let peer = |host| self.seen.borrow().cluster.hosts.get(&host).map(|h| h.info.peer);
+        let address = peer(host).ok_or(CallError::Unknown(host))?;
+        // From the address that this host tells of: a witness knows a copied disk by where it calls from.
+        let from = peer(self.identity.id()).map(|own| SocketAddr::new(own.ip(), 0));
         let connector = tls::connector(&self.identity, host);
         let connect = tower::service_fn(move |_: Uri| {
             let connector = connector.clone();
             async move {
-                let stream = TcpStream::connect(address).await?;
+                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                from.map_or(Ok(()), |from| socket.bind(from))?;
+                let stream = socket.connect(address).await?;
                 stream.set_nodelay(true)?;
                 // The name is not looked at: the key is.
                 let name = ServerName::IpAddress(address.ip().into());
@@ -160,11 +214,18 @@ impl Line {
     ///
     /// # Errors
     /// When it does not answer, or does not take it.
-    pub async fn deliver(&mut self, network: NetworkId, statement: &Statement) -> Result<(), CallError> {
-        let request =
-            wire::DeliverRequest { network: network.as_bytes().to_vec(), statement: Some(statement.to_wire()) };
-        self.client.deliver(request).await.map_err(|status| refused(self.to, status))?;
-        Ok(())
+    pub async fn deliver(&mut self, network: NetworkId, statement: &Statement, stamp: Stamp) -> Result<(), CallError> {
+        let request = wire::DeliverRequest {
+            network: network.as_bytes().to_vec(),
+            statement: Some(statement.to_wire()),
+            stamp: Some(stamp.to_wire()),
+        };
+        let reply = self.client.deliver(request).await.map_err(|status| refused(self.to, status))?;
+        let nonsense = |source| CallError::Nonsense { host: self.to, source };
+        match reply.into_inner().denial {
+            Some(denial) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -184,6 +245,19 @@ impl CallError {
 
 /// What a snapshot of a large cluster takes.
 const SNAPSHOT_BYTES: usize = 64 << 20;
+
+fn welcome(
+    by: HostId,
+    reply: Result<tonic::Response<wire::WelcomeReply>, tonic::Status>,
+) -> Result<Welcome, CallError> {
+    use wire::welcome_reply::Kind;
+    let nonsense = |source| CallError::Nonsense { host: by, source };
+    match reply.map_err(|status| refused(by, status))?.into_inner().kind {
+        Some(Kind::Welcome(welcome)) => Welcome::from_wire(&welcome).map_err(nonsense),
+        Some(Kind::Denial(denial)) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
+        None => Err(nonsense(WireError::Missing("kind"))),
+    }
+}
 
 fn refused(host: HostId, status: tonic::Status) -> CallError {
     CallError::Refused { host, status: Box::new(status) }

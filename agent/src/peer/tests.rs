@@ -14,7 +14,6 @@ use overlay::network::{Network, Range};
 use overlay::record::{Incarnation, Records};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tonic::Code;
 
 use super::*;
 use crate::gossip::{ClusterKey, Generations, Gossip};
@@ -45,7 +44,7 @@ impl Generations for One {
 impl Agent {
     async fn start(name: &str) -> Self {
         let scratch = Scratch::new();
-        let (store, loaded) = scratch.open().expect("a new state");
+        let (store, loaded) = scratch.found().expect("a new state");
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let identity = Arc::new(loaded.identity.clone());
@@ -55,9 +54,11 @@ impl Agent {
             vxlan_port: 4789,
             peer: address,
             underlay_mtu: 1500,
-            page: loaded.page,
+            stamp: Stamp::default(),
+            phase: overlay::host::Phase::Established,
         };
-        let local = local::spawn(store, loaded, info).expect("nothing to put in order");
+        let local = local::spawn(store, loaded, info, crate::trace::Trace::new(&scratch.0, "boot 1"))
+            .expect("nothing to put in order");
         let gossip = gossip(identity.id()).await;
         let (sees, seen) = watch::channel(Seen::default());
         let service = Service::new(
@@ -81,14 +82,14 @@ impl Agent {
                 (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
             })
             .collect();
-        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records)), synced: true });
+        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records)), synced: true, ..Seen::default() });
     }
 
     /// Another agent is, in the eyes of this one, where a third one is.
     fn sees_at(&self, other: &Self, address: SocketAddr) {
         let mut cluster = Cluster::clone(&self.sees.borrow().cluster);
         cluster.hosts.get_mut(&other.id).expect("it is seen").info.peer = address;
-        self.sees.send_replace(Seen { cluster: Arc::new(cluster), synced: true });
+        self.sees.send_replace(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
     }
 
     async fn step(&self, input: Input) -> Outcome {
@@ -126,17 +127,15 @@ async fn two() -> (Agent, Agent, Network) {
     };
     lender.step(Input::Create(network.clone())).await;
     borrower.step(Input::Learn(network.clone())).await;
-    for agent in [&lender, &borrower] {
+    for (agent, other) in [(&lender, &borrower), (&borrower, &lender)] {
+        agent.step(Input::Acknowledge { from: other.id, stamp: stamp(other).await }).await;
         agent.sees(&[&lender, &borrower]);
     }
     (lender, borrower, network)
 }
 
-fn code(error: &CallError) -> Option<Code> {
-    match error {
-        CallError::Refused { status, .. } => Some(status.code()),
-        _ => None,
-    }
+async fn stamp(agent: &Agent) -> Stamp {
+    agent.ledger().await.stamp()
 }
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 38, 0, 11));
@@ -144,12 +143,12 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 38, 0, 11));
 #[tokio::test]
 async fn space_is_given_by_the_one_who_holds_it() {
     let (lender, borrower, network) = two().await;
-    let statements = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given");
+    let (statements, _) = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given");
     let blocks = usize::from(network.ranges[0].blocks());
     assert_eq!(statements.len(), blocks / 4);
     assert_eq!(lender.ledger().await.accounts()[&network.id].held_by(lender.id).count(), blocks - blocks / 4);
     // A lost answer costs nothing: the same again.
-    let again = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given again");
+    let (again, _) = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given again");
     let as_set = |statements: Vec<Statement>| statements.into_iter().collect::<BTreeSet<_>>();
     assert_eq!(as_set(again), as_set(statements));
 }
@@ -158,7 +157,7 @@ async fn space_is_given_by_the_one_who_holds_it() {
 async fn an_address_is_given_once_and_denied_with_the_reason() {
     let (lender, borrower, network) = two().await;
     let ask = |address| Ask::Address { of: lender.id, address };
-    let statements = borrower.peers.ask(network.id, ask(ADDRESS)).await.expect("it is free");
+    let (statements, _) = borrower.peers.ask(network.id, ask(ADDRESS)).await.expect("it is free");
     assert!(matches!(statements[..], [Statement::Delegate { address: ADDRESS, to, .. }] if to == borrower.id));
 
     let taken = IpAddr::from([172, 38, 0, 12]);
@@ -191,8 +190,8 @@ async fn what_was_delivered_is_on_the_disk_of_the_other_when_it_answers() {
     let outcome = lender.step(Input::GiveAddress { network: network.id, to: borrower.id, address: ADDRESS }).await;
     let Outcome::Given(statements) = outcome else { unreachable!("it is free") };
     let mut line = lender.peers.line(borrower.id).await.expect("it answers");
-    line.deliver(network.id, &statements[0]).await.expect("it takes it");
-    line.deliver(network.id, &statements[0]).await.expect("also twice");
+    line.deliver(network.id, &statements[0], stamp(&lender).await).await.expect("it takes it");
+    line.deliver(network.id, &statements[0], stamp(&lender).await).await.expect("also twice");
 
     // Killed right after the answer: what a copy of its disk says now is what it knows when it starts again.
     let copy = Scratch::new();
@@ -208,8 +207,8 @@ async fn a_lease_is_not_taken_from_one_who_could_not_write_it() {
     let forged = Statement::Return { address: ADDRESS, version: Version { epoch: 1, count: 2 } };
     let mut line = borrower.peers.line(lender.id).await.expect("it answers");
     let before = lender.ledger().await;
-    let error = line.deliver(network.id, &forged).await.expect_err("it was not lent");
-    assert_eq!(code(&error), Some(Code::FailedPrecondition), "{error}");
+    let error = line.deliver(network.id, &forged, stamp(&borrower).await).await.expect_err("it was not lent");
+    assert!(matches!(error, CallError::Denied(Denial::NotHolder { .. })), "{error}");
     assert!(error.is_answer(), "others can still be delivered");
     assert_eq!(lender.ledger().await, before);
 }
@@ -223,7 +222,7 @@ async fn a_stranger_is_refused_whatever_it_asks() {
     let before = lender.ledger().await;
     let statement = Statement::Return { address: ADDRESS, version: Default::default() };
     let delivered = match stranger.peers.line(lender.id).await {
-        Ok(mut line) => line.deliver(network.id, &statement).await,
+        Ok(mut line) => line.deliver(network.id, &statement, Stamp::default()).await,
         Err(error) => Err(error),
     };
     let refused = [

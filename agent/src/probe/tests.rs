@@ -8,10 +8,18 @@ use super::*;
 
 fn seen(peer: SocketAddr, liveness: Liveness) -> Seen {
     let name = "h2".parse().expect("a label");
-    let info = HostInfo { name, vtep: peer.ip(), vxlan_port: 4789, peer, underlay_mtu: 1500, page: 0 };
-    let host = Host { info, liveness, record: Arc::default(), generation: 1 };
+    let info = HostInfo {
+        name,
+        vtep: peer.ip(),
+        vxlan_port: 4789,
+        peer,
+        underlay_mtu: 1500,
+        stamp: overlay::member::Stamp::default(),
+        phase: overlay::host::Phase::Established,
+    };
+    let host = Host { info, liveness, record: Arc::default(), generation: 1, is_newest: true };
     let cluster = Cluster { hosts: [(id(), host)].into(), ..Cluster::default() };
-    Seen { cluster: Arc::new(cluster), synced: true }
+    Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() }
 }
 
 fn id() -> HostId {
@@ -63,4 +71,19 @@ async fn one_answer_is_enough_to_be_there() {
     let _task = tokio::spawn(follow(seen_rx, absent_tx, ask));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!absent.has_changed().expect("the task runs"), "it was taken for absent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_where_another_is_heard_is_absent_and_nobody_is_asked() {
+    let peer = SocketAddr::from(([192, 0, 2, 2], 7946));
+    let old = seen(peer, Liveness::Suspect);
+    let mut cluster = Cluster::clone(&old.cluster);
+    let new = Host { liveness: Liveness::Live, ..cluster.hosts[&id()].clone() };
+    cluster.hosts.insert(HostId::from_bytes([3; 16]), new);
+    let (_view, seen_rx) = watch::channel(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
+    let (absent_tx, mut absent) = watch::channel(BTreeSet::new());
+    let ask = |_| async { unreachable!("whoever answers is not the one that is meant") };
+    let _task = tokio::spawn(follow(seen_rx, absent_tx, ask));
+    let found = absent.wait_for(|a| !a.is_empty()).await.expect("the task runs").clone();
+    assert_eq!(found, [id()].into());
 }

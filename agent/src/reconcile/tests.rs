@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use overlay::addr::Mac;
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::fake::FakeKernel;
-use overlay::host::HostInfo;
+use overlay::host::{HostInfo, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, NetnsRef};
 use overlay::ledger::{Input, Outcome, Request};
@@ -15,6 +15,7 @@ use super::*;
 use crate::gossip;
 use crate::identity::Identity;
 use crate::store::tests::Scratch;
+use crate::trace::Trace;
 use crate::view;
 
 /// Longer than anything here takes.
@@ -77,7 +78,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn start() -> Self {
         let scratch = Scratch::new();
-        let (store, loaded) = scratch.open().expect("a new state");
+        let (store, loaded) = scratch.found().expect("a new state");
         let identity = Arc::new(loaded.identity.clone());
         let me = identity.id();
         let info = HostInfo {
@@ -86,9 +87,11 @@ impl Host {
             vxlan_port: 4789,
             peer: ([192, 0, 2, 1], 7946).into(),
             underlay_mtu: 1500,
-            page: loaded.page,
+            stamp: loaded.ledger.stamp(),
+            phase: Phase::Established,
         };
-        let local = local::spawn(store, loaded, info).expect("nothing to put in order");
+        let local =
+            local::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
         let view = gossip::View { synced: true, ..gossip::View::default() };
         let (gossip, heard) = watch::channel(Arc::new(view));
         let (found_tx, found) = watch::channel(BTreeSet::new());

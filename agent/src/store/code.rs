@@ -1,12 +1,14 @@
 //! How a change is a row: keys start with the network's id, values are the messages of `record.proto`.
 
 use overlay::lease::{AddressLease, BlockLease};
-use overlay::ledger::Rest;
+use overlay::ledger::{Forget, Rest};
+use overlay::member::{Seal, Stamp};
 use overlay::record::Statement;
 use overlay_proto::v1 as wire;
 use prost::Message;
 
 use super::*;
+use crate::convert::boot_to_wire;
 
 pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
     match write {
@@ -18,7 +20,6 @@ pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::E
             put(txn, ATTACHMENTS, id.as_bytes(), &attachment.to_wire().encode_to_vec())
         }
         Write::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
-        Write::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
         Write::Peer(id, address) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
     }
 }
@@ -44,11 +45,50 @@ fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Err
         Change::Rested(id, ip) => delete(txn, RESTING, &ip_key(*id, *ip)),
         Change::Post(id, statement) => put(txn, OUTBOX, &statement_key(*id, statement), &[]),
         Change::Unpost(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
+        Change::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
+        Change::Member(host) => put(txn, MEMBERS, host.as_bytes(), &[]),
+        Change::Dealt(host, stamp) => put(txn, DEALT, host.as_bytes(), &stamp.to_wire().encode_to_vec()),
+        Change::Seal(host, seal) => put(txn, SEALS, host.as_bytes(), &(*host, *seal).to_wire().encode_to_vec()),
+        Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
+        Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
+        Change::Standing(standing) => put(txn, META, STANDING.as_bytes(), &standing.to_wire().encode_to_vec()),
+        Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
+        Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
     }
+}
+
+pub(super) const STANDING: &str = "standing";
+const LIFE: &str = "life";
+const PAGE: &str = "ledger-page";
+
+/// What the ledger has only one of, by its key among the others of that kind.
+pub(super) const SINGLE: [&str; 3] = [STANDING, LIFE, PAGE];
+
+/// The change that such a value stands for.
+pub(super) fn single(key: &str, value: &[u8]) -> Result<Change, WireError> {
+    Ok(match key {
+        STANDING => Change::Standing(message::<Standing, wire::Standing>(value)?),
+        LIFE => Change::Boot(message::<Stamp, wire::Stamp>(value)?.boot),
+        _ => {
+            let page = value.try_into().map_err(|_| WireError::Missing("page"))?;
+            Change::Page(u64::from_be_bytes(page))
+        }
+    })
 }
 
 /// The change that a row of one of the ledger's tables stands for.
 pub(super) fn change(table: Table, key: &[u8], value: &[u8]) -> Result<Change, WireError> {
+    match redb::TableHandle::name(&table) {
+        "tombstones" => return Ok(Change::Tombstone(id(key)?)),
+        "members" => return Ok(Change::Member(id(key)?)),
+        "dealt" => return Ok(Change::Dealt(id(key)?, message::<Stamp, wire::Stamp>(value)?)),
+        "forgets" => return Ok(Change::Forget(id(key)?, message::<Forget, wire::Forget>(value)?)),
+        "seals" => {
+            let (host, seal) = message::<(HostId, Seal), wire::Seal>(value)?;
+            return Ok(Change::Seal(host, seal));
+        }
+        _ => {}
+    }
     let (network, rest) = key.split_at_checked(16).ok_or(WireError::Missing("network id"))?;
     let network: NetworkId = id(network)?;
     Ok(match redb::TableHandle::name(&table) {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,12 +7,14 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use overlay::addr::Mac;
 use overlay::endpoint::{Assigned, Endpoint};
-use overlay::id::Vni;
+use overlay::id::{HostId, Vni};
 use overlay::intent::NetnsRef;
 use overlay::ledger::{Input, Outcome, Request, Share};
+use overlay::member::{Boot, Seal, Stamp};
 use overlay::network::Range;
 
 use super::*;
+use crate::trace::Trace;
 
 /// A directory that goes with its test, also when that fails.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -30,7 +33,27 @@ impl Scratch {
     }
 
     pub(crate) fn open(&self) -> Result<(Store, Loaded), StoreError> {
-        Store::open(&self.0, &machine("a", "boot 1", 1000))
+        self.open_as(&machine("a", "boot 1", 1000))
+    }
+
+    /// Leaves the trace in the run directory that a daemon would.
+    fn open_as(&self, machine: &Machine) -> Result<(Store, Loaded), StoreError> {
+        let trace = Trace::new(&self.0, &machine.boot);
+        let opened = Store::open(&self.0, &Machine { ran: trace.find(), ..machine.clone() })?;
+        trace.leave(opened.1.ledger.me(), opened.1.ledger.stamp());
+        Ok(opened)
+    }
+
+    /// A store of the first host of a cluster, which knows one other.
+    pub(crate) fn found(&self) -> Result<(Store, Loaded), StoreError> {
+        let (mut store, mut loaded) = self.open()?;
+        let other = HostId::from_bytes([9; 16]);
+        let mut changes = loaded.ledger.step(&Input::Found, 0).changes;
+        changes.push(Change::Member(other));
+        store.commit(&changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+        loaded.ledger.apply(&changes);
+        loaded.page += 1;
+        Ok((store, loaded))
     }
 }
 
@@ -53,7 +76,7 @@ pub(crate) fn bring_disk_back(store: &mut Store, scratch: &Scratch) {
 }
 
 fn machine(id: &str, boot: &str, now: Millis) -> Machine {
-    Machine { id: id.to_owned(), boot: boot.to_owned(), now }
+    Machine { id: id.to_owned(), boot: boot.to_owned(), now, ran: None, nonce: now }
 }
 
 fn network(number: u8, creator: HostId) -> Network {
@@ -88,6 +111,8 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
     let (own, old) = (network(1, me), network(2, me));
     let address = |last| Some(IpAddr::from([172, 38, 1, last]));
     let inputs = [
+        Input::Found,
+        Input::Acknowledge { from: other, stamp: Stamp { page: 3, ..Stamp::default() } },
         Input::Create(own.clone()),
         Input::Create(old.clone()),
         allocate(own.id, 1, address(1)),
@@ -101,6 +126,8 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
         Input::GiveSpace { network: own.id, to: other, share: Share::Quarter },
         allocate(old.id, 1, address(1)),
         Input::GiveSpace { network: old.id, to: other, share: Share::Half },
+        Input::Close(NetworkId::from_bytes([3; 16])),
+        Input::Forget { hosts: [(other, Boot { generation: 3, nonce: 4 })].into(), force: false },
     ];
     for input in inputs {
         let step = ledger.step(&input, 1000);
@@ -111,7 +138,9 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
     }
     let account = &ledger.accounts()[&own.id];
     let full = !account.bound.is_empty() && !account.resting.is_empty() && !account.addresses.is_empty();
-    assert!(full && !account.outbox.is_empty(), "every table has rows");
+    let membership = ledger.membership();
+    let members = !membership.dealt.is_empty() && !membership.seals.is_empty() && !ledger.tombstones().is_empty();
+    assert!(full && members && !account.outbox.is_empty(), "every table has rows");
 }
 
 #[test]
@@ -129,7 +158,6 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
         Write::Seat(NetworkId::from_bytes([2; 16]), Some(seat)),
         Write::Attach(kept.clone()),
         Write::Attach(gone.clone()),
-        Write::Tombstone(NetworkId::from_bytes([3; 16])),
         Write::Peer(peer, address),
     ])?;
     let last = [Write::Detach(gone.endpoint.id), Write::Seat(NetworkId::from_bytes([2; 16]), None)];
@@ -141,7 +169,6 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
     assert_eq!(again.identity.id(), loaded.identity.id());
     assert_eq!(again.seats, [(id, seat)].into());
     assert_eq!(again.attachments, [(kept.endpoint.id, kept)].into());
-    assert_eq!(again.tombstones, [NetworkId::from_bytes([3; 16])].into());
     assert_eq!(again.peers, [(peer, address)].into());
     assert_eq!(again.page, page);
     assert_eq!(again.put_aside, None);
@@ -218,13 +245,63 @@ fn the_state_of_another_machine_is_put_aside_whole() -> Result<(), StoreError> {
     live(&mut store, &mut ledger);
     drop(store);
 
-    let (store, other) = Store::open(&scratch.0, &machine("b", "boot 7", 500))?;
+    let (store, other) = scratch.open_as(&machine("b", "boot 7", 500))?;
     assert_ne!(other.identity.id(), loaded.identity.id());
     assert!(other.ledger.accounts().is_empty() && other.page == 0);
-    let aside = other.put_aside.expect("it says where");
+    let (aside, why) = other.put_aside.expect("it says where");
+    assert_eq!(why, OfNoUse::OtherMachine);
     drop(store);
     fs::rename(aside, scratch.file()).expect("it is there");
-    assert_eq!(scratch.open()?.1.ledger, ledger);
+    let back =
+        Machine { ran: Some((ledger.me(), Stamp { page: 0, ..ledger.stamp() })), ..machine("a", "boot 1", 1000) };
+    assert_eq!(Store::open(&scratch.0, &back)?.1.ledger, ledger);
+    Ok(())
+}
+
+#[test]
+fn the_state_of_a_host_that_gave_its_identity_up_is_put_aside() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.found()?;
+    let by = HostId::from_bytes([9; 16]);
+    let seals = [(loaded.ledger.me(), Seal { heir: by, done: true })].into();
+    let told = loaded.ledger.step(&Input::Seals { from: by, seals }, 0);
+    store.commit(&told.changes.into_iter().map(Write::Ledger).collect::<Vec<_>>())?;
+    drop(store);
+    let (_store, again) = scratch.open()?;
+    assert_ne!(again.identity.id(), loaded.identity.id());
+    assert!(matches!(again.put_aside, Some((_, OfNoUse::Fenced(Fencing::Forgotten { by: b }))) if b == by));
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.found()?;
+    let mut ledger = loaded.ledger;
+    let id = NetworkId::from_bytes([1; 16]);
+    for input in [Input::Create(network(1, ledger.me())), allocate(id, 1, Some(IpAddr::from([172, 38, 1, 1])))] {
+        let step = ledger.step(&input, 0);
+        store.commit(&step.changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+        ledger.apply(&step.changes);
+    }
+    store.commit(&[Write::Attach(attachment(1, id))])?;
+    let boot = ledger.membership().boot;
+    let page = ledger.stamp().page;
+    let (before, copy) = (scratch.file(), scratch.0.join("copy"));
+    fs::copy(&before, &copy).expect("it can be read");
+    let step = ledger.step(&Input::Create(network(2, ledger.me())), 0);
+    store.commit(&step.changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+    ledger.apply(&step.changes);
+    Trace::new(&scratch.0, "boot 1").leave(ledger.me(), ledger.stamp());
+    drop(store);
+    assert_eq!(scratch.open()?.1.ledger, ledger, "the one that ran is as it was");
+    fs::rename(&copy, &before).expect("it is there");
+    let restored = scratch.open()?.1;
+    assert!(restored.attachments.is_empty(), "it lets go of all that it had");
+    let restored = restored.ledger;
+    assert_eq!(restored.stamp().page, page, "by that it must not come up to what the others have seen");
+    assert!(restored.accounts()[&id].bound.is_empty() && restored.membership().boot.supersedes(boot));
+    assert!(matches!(restored.membership().standing, Standing::Unchecked { .. }));
     Ok(())
 }
 
@@ -239,9 +316,9 @@ fn after_a_reboot_rests_start_again_by_the_new_clock() -> Result<(), StoreError>
         let resting = loaded.ledger.accounts().values().flat_map(|a| a.resting.values().map(|rest| rest.since));
         resting.collect::<Vec<_>>()
     };
-    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 1", 9000))?.1), [1000], "no reboot");
-    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 2", 7))?.1), [7]);
-    assert_eq!(since(&Store::open(&scratch.0, &machine("a", "boot 2", 50))?.1), [7], "it is kept");
+    assert_eq!(since(&scratch.open_as(&machine("a", "boot 1", 9000))?.1), [1000], "no reboot");
+    assert_eq!(since(&scratch.open_as(&machine("a", "boot 2", 7))?.1), [7]);
+    assert_eq!(since(&scratch.open_as(&machine("a", "boot 2", 50))?.1), [7], "it is kept");
     Ok(())
 }
 
@@ -405,7 +482,7 @@ fn after_a_reboot_nobody_is_attached_and_the_addresses_rest_for_their_names() ->
     assert_eq!(scratch.open()?.1.attachments.len(), 1, "no reboot");
 
     for now in [7, 50] {
-        let loaded = Store::open(&scratch.0, &machine("a", "boot 2", now))?.1;
+        let loaded = scratch.open_as(&machine("a", "boot 2", now))?.1;
         assert!(loaded.attachments.is_empty() && loaded.seats.is_empty());
         let account = &loaded.ledger.accounts()[&id];
         assert!(account.bound.values().all(|endpoint| *endpoint != old.endpoint.id));

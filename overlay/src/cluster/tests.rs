@@ -3,7 +3,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::Mac;
 use crate::endpoint::Assigned;
+use crate::host::Phase;
 use crate::lease::Version;
+use crate::member::Stamp;
 use crate::network::Range;
 use crate::record::Membership;
 
@@ -30,7 +32,8 @@ fn info(number: u8) -> HostInfo {
         vxlan_port: 4789,
         peer: ([192, 168, 0, number], 7946).into(),
         underlay_mtu: 1500,
-        page: 0,
+        stamp: Stamp::default(),
+        phase: Phase::Established,
     }
 }
 
@@ -89,9 +92,15 @@ fn any_record(number: u8, networks: Vec<Network>) -> impl Strategy<Value = Recor
     let endpoints = prop::collection::vec(endpoint, 0..5);
     let known = prop::sample::subsequence(networks, 0..=3);
     let tombstone = prop::option::weighted(0.1, (0_u8..3).prop_map(network_id));
-    (endpoints, known, tombstone, prop::bool::weighted(0.9)).prop_map(move |(endpoints, known, tombstone, arrived)| {
+    let seal = (0_u8..4, 0_u8..4, any::<bool>())
+        .prop_map(|(host, heir, done)| (host_id(host), Seal { heir: host_id(heir), done }));
+    let sealed = prop::option::weighted(0.1, seal);
+    let arrived = prop::bool::weighted(0.9);
+    (endpoints, known, tombstone, sealed, arrived).prop_map(move |(endpoints, known, tombstone, sealed, arrived)| {
         let record = record(number, &known, &endpoints);
-        Record { host: record.host.clone().filter(|_| arrived), tombstones: tombstone.into_iter().collect(), ..record }
+        let seals = sealed.into_iter().filter(|(host, _)| *host != host_id(number)).collect();
+        let tombstones = tombstone.into_iter().collect();
+        Record { host: record.host.clone().filter(|_| arrived), tombstones, seals, ..record }
     })
 }
 
@@ -207,7 +216,7 @@ proptest! {
         let alive = |life: &Incarnation| Incarnation { liveness: Liveness::Live, ..life.clone() };
         let all_live: Vec<_> = history.iter().map(|(h, l)| (*h, alive(l))).collect();
         let mut cluster = derive(&heard(&history));
-        for host in cluster.hosts.values_mut() {
+        for host in cluster.hosts.values_mut().chain(cluster.forgotten.values_mut()) {
             host.liveness = Liveness::Live;
         }
         for located in cluster.networks.values_mut().flat_map(|v| v.endpoints.values_mut()) {
@@ -318,4 +327,27 @@ fn a_network_is_found_by_name_by_name_and_id_and_by_the_start_of_its_id() {
     assert_eq!(find("a2a"), None, "too short to be meant as an id");
     assert_eq!(find(""), None);
     assert_eq!(cluster.networks[&twin.id].shown_name(), "a~a0a0bbbb");
+}
+
+#[test]
+fn a_forgotten_host_says_nothing_but_what_is_deleted() {
+    let (gone, stays) = (network(0, "a", 1), network(1, "b", 1));
+    let mut dead = record(1, &[gone.clone(), stays.clone()], &[endpoint(1, 1, 5, (1, 0))]);
+    dead.tombstones.insert(gone.id);
+    let mut heir = record(2, &[gone, stays.clone()], &[]);
+    let before = derive(&records([(1, dead.clone()), (2, heir.clone())]));
+    assert!(before.networks[&stays.id].at(ip(5)).is_some());
+    heir.seals.insert(host_id(1), Seal { heir: host_id(2), done: false });
+    let sealed = derive(&records([(1, dead.clone()), (2, heir.clone())]));
+    assert_eq!(
+        (&sealed.hosts.keys().collect::<Vec<_>>(), &sealed.networks[&stays.id].endpoints),
+        (&before.hosts.keys().collect(), &before.networks[&stays.id].endpoints)
+    );
+    heir.seals.insert(host_id(1), Seal { heir: host_id(2), done: true });
+    let after = derive(&records([(1, dead), (2, heir)]));
+    assert_eq!(after.forgotten.keys().collect::<Vec<_>>(), [&host_id(1)]);
+    assert!(!after.hosts.contains_key(&host_id(1)));
+    let view = &after.networks[&stays.id];
+    assert_eq!((view.at(ip(5)), view.vnis.keys().collect::<Vec<_>>()), (None, vec![&host_id(2)]));
+    assert_eq!(after.networks.keys().collect::<Vec<_>>(), [&stays.id], "a deletion counts whoever said it");
 }

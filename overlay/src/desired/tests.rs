@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::derive;
 use crate::endpoint::{Assigned, Endpoint};
-use crate::host::HostInfo;
+use crate::host::{HostInfo, Phase};
 use crate::lease::Version;
+use crate::member::Stamp;
 use crate::network::{Name, Range};
 use crate::record::{Incarnation, Membership, Record, Records};
 
@@ -77,7 +78,8 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu
             vxlan_port: 4700 + u16::from(number),
             peer: (vtep(number), 7946).into(),
             underlay_mtu,
-            page: 0,
+            stamp: Stamp::default(),
+            phase: Phase::Established,
         }),
         networks: networks.iter().map(member).collect(),
         endpoints: endpoints.iter().map(|e| (e.id, e.clone())).collect(),

@@ -28,7 +28,7 @@ impl Share {
 }
 
 /// What one host knows of one network's leases.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Account {
     /// The network.
     pub network: Network,
@@ -58,7 +58,6 @@ impl Account {
 
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Open(_) | Change::Close(_) => {}
             Change::Block(_, block, lease) => drop(self.blocks.insert(*block, *lease)),
             Change::Address(_, address, lease) => drop(self.addresses.insert(*address, *lease)),
             Change::Bind(_, address, endpoint) => {
@@ -72,6 +71,7 @@ impl Account {
             Change::Rested(_, address) => drop(self.resting.remove(address)),
             Change::Post(_, statement) => drop(self.outbox.insert(*statement)),
             Change::Unpost(_, statement) => drop(self.outbox.remove(statement)),
+            _ => {}
         }
     }
 
@@ -115,13 +115,7 @@ impl Account {
         let mut runs: Vec<Run> = Vec::new();
         for (block, epoch) in self.held_by(host) {
             match runs.last_mut() {
-                Some(run)
-                    if run.epoch == epoch
-                        && run.start.range == block.range
-                        && u32::from(run.start.index) + u32::from(run.len) == u32::from(block.index) =>
-                {
-                    run.len += 1;
-                }
+                Some(run) if run.epoch == epoch && run.is_followed_by(block) => run.len += 1,
                 _ => runs.push(Run { start: block, len: 1, epoch }),
             }
         }
@@ -141,6 +135,14 @@ impl Account {
         self.bound.range(ends.clone()).next().is_none()
             && self.addresses.range(ends.clone()).all(|(a, _)| self.at_home(*a, epoch))
             && self.resting.range(ends).all(|(_, rest)| rest.is_over(now))
+    }
+
+    /// Everything that rests does so from now, by the clock of a new boot.
+    pub(super) fn rest_from(&self, now: Millis) -> impl Iterator<Item = Change> + '_ {
+        let again = move |(address, rest): (&IpAddr, &Rest)| {
+            Change::Unbind(self.network.id, *address, Rest { since: now, ..rest.clone() })
+        };
+        self.resting.iter().map(again)
     }
 
     pub(super) fn resting_in(&self, block: BlockId) -> impl Iterator<Item = IpAddr> + '_ {

@@ -48,8 +48,15 @@ impl Account {
     }
 
     /// A writer says what it wrote.
-    pub(super) fn hear_statement(&self, me: HostId, from: HostId, statement: &Statement, now: Millis) -> Step {
-        if from != me && !self.has(statement) {
+    pub(super) fn hear_statement(
+        &self,
+        me: HostId,
+        from: HostId,
+        statement: &Statement,
+        newest_only: bool,
+        now: Millis,
+    ) -> Step {
+        if from != me && !(newest_only && self.has(statement)) {
             return match *statement {
                 Statement::Transfer { block, epoch, to } if to == me => self.take_block(me, block, epoch),
                 Statement::Delegate { address, version, to } if to == me => self.borrow(me, address, version, now),
@@ -84,8 +91,10 @@ impl Account {
             return Step::denied(Denial::NotAssignable(address));
         }
         let lease = AddressLease { version, holder: Holder::Host(me) };
-        let idle = Rest { name: None, since: now };
-        Step::done([Change::Address(self.network.id, address, lease), Change::Unbind(self.network.id, address, idle)])
+        // An heir confirms what its endpoint may have already.
+        let idle = !self.bound.contains_key(&address) && !self.resting.contains_key(&address);
+        let rest = idle.then_some(Change::Unbind(self.network.id, address, Rest { name: None, since: now }));
+        Step::done(std::iter::once(Change::Address(self.network.id, address, lease)).chain(rest))
     }
 
     /// Only the borrower writes what follows on its lease, and only the holder of the block is told by it.
@@ -115,14 +124,5 @@ impl Account {
 
     fn epoch(&self, block: BlockId) -> u64 {
         self.blocks.get(&block).map_or(0, |l| l.epoch)
-    }
-}
-
-impl Run {
-    /// Its blocks, each with the epoch.
-    pub fn blocks(&self) -> impl Iterator<Item = (BlockId, u64)> + use<> {
-        let Self { start, len, epoch } = *self;
-        let end = start.index.saturating_add(len);
-        (start.index..end).map(move |index| (BlockId { index, ..start }, epoch))
     }
 }

@@ -2,7 +2,7 @@
 //! the others are single rules.
 
 use super::*;
-use crate::network::Range;
+use crate::network::{BlockId, Name, Range};
 
 mod allocation;
 mod chaos;
@@ -38,6 +38,13 @@ fn network(number: u8, subnet: &str) -> Network {
         created: 1,
         creator: host(0),
     }
+}
+
+/// The ledger of host 0, the first of a cluster, which knows host 1.
+fn founder() -> Ledger {
+    let mut ledger = Ledger::new(host(0));
+    ledger.apply(&[Change::Standing(Standing::Established), Change::Member(host(1))]);
+    ledger
 }
 
 /// All addresses that an endpoint can have.

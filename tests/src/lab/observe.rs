@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,13 @@ use crate::eventually::pass;
 
 const EACH: Duration = Duration::from_secs(1);
 
+/// Network, name and place of each container.
+type Places = Arc<Mutex<Vec<(String, String, Place)>>>;
+
 /// Watches containers in the background.
 #[derive(Debug)]
 pub struct Oracle {
+    places: Places,
     stop: Arc<AtomicBool>,
     watch: JoinHandle<anyhow::Result<usize>>,
 }
@@ -29,17 +33,23 @@ impl Oracle {
     /// # Errors
     /// When one of them is not attached.
     pub fn watch(containers: &[&Container]) -> anyhow::Result<Self> {
-        let mut places = Vec::new();
+        let (places, stop) = (Places::default(), Arc::new(AtomicBool::new(false)));
         for container in containers {
-            let (network, _) = container.endpoint.as_ref().context("the container is not attached")?;
-            places.push((network.clone(), container.name().to_owned(), container.place().clone()));
+            add(&places, container)?;
         }
-        let stop = Arc::new(AtomicBool::new(false));
         let watch = thread::spawn({
-            let stop = Arc::clone(&stop);
+            let (places, stop) = (Arc::clone(&places), Arc::clone(&stop));
             move || watch(&places, &stop)
         });
-        Ok(Self { stop, watch })
+        Ok(Self { places, stop, watch })
+    }
+
+    /// One more to watch.
+    ///
+    /// # Errors
+    /// When it is not attached.
+    pub fn also(&self, container: &Container) -> anyhow::Result<()> {
+        add(&self.places, container)
     }
 
     /// Ends the watch; how many times it looked, which is at least once.
@@ -52,12 +62,20 @@ impl Oracle {
     }
 }
 
-fn watch(places: &[(String, String, Place)], stop: &AtomicBool) -> anyhow::Result<usize> {
+fn add(places: &Places, container: &Container) -> anyhow::Result<()> {
+    let (network, _) = container.endpoint.as_ref().context("the container is not attached")?;
+    let place = (network.clone(), container.name().to_owned(), container.place().clone());
+    places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+    Ok(())
+}
+
+fn watch(places: &Places, stop: &AtomicBool) -> anyhow::Result<usize> {
     let mut looks = 0;
     loop {
         let began = Instant::now();
+        let places = places.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut live: BTreeMap<(&str, Ipv4Addr), &str> = BTreeMap::new();
-        for (network, container, place) in places {
+        for (network, container, place) in &places {
             // A container whose host crashed, or that was removed, has no addresses.
             let Ok(done) = place.try_sh("ip -j -4 address show up scope global") else { continue };
             let Ok(interfaces) = done.json() else { continue };

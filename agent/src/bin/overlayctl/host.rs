@@ -1,15 +1,28 @@
 //! `overlayctl host`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
-use overlay_proto::v1::ListHostsRequest;
+use overlay_proto::v1::{ForgetHostRequest, HostRow, ListHostsRequest};
 
 use crate::client::Client;
-use crate::output::{Failure, Format, print};
+use crate::output::{Failure, Format, json, line, print};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the hosts: alive, suspect (silent for a moment), or gone
+    /// List the hosts: alive, suspect (silent for a moment), gone or forgotten
     Ls,
+    /// Forget hosts that are off for good: this host takes the space that they held, once all others have agreed to deal
+    /// with them no more. Should one come back, it does so as a new host
+    Forget {
+        /// Names or ids of the hosts: all that are off now, together
+        #[arg(required = true, value_name = "HOST")]
+        hosts: Vec<String>,
+        /// Be content with a majority of the other hosts, and forget more than half of them. If one that was not asked
+        /// has let a forgotten host in meanwhile, addresses may be given twice: only if the others are lost as well
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub async fn run(verb: &Verb, client: &Client, format: Format) -> Result<(), Failure> {
@@ -19,9 +32,42 @@ pub async fn run(verb: &Verb, client: &Client, format: Format) -> Result<(), Fai
             let rows = hosts.iter().map(|h| {
                 let name = if h.is_self { format!("{} *", h.name) } else { h.name.clone() };
                 let short = h.id.chars().take(8).collect();
-                [name, h.state.clone(), h.vtep.clone(), h.peer.clone(), h.endpoints.to_string(), short]
+                let endpoints = h.endpoints.to_string();
+                [name, state(h), h.vtep.clone(), h.peer.clone(), endpoints, h.heir.clone(), short]
             });
-            print(format, &hosts, ["HOST", "STATE", "VTEP", "PEER", "ENDPOINTS", "ID"], rows)
+            print(format, &hosts, ["HOST", "STATE", "VTEP", "PEER", "ENDPOINTS", "HEIR", "ID"], rows)
         }
+        Verb::Forget { hosts, force } => forget(hosts.clone(), *force, client, format).await,
     }
+}
+
+/// A host that does not act yet says so.
+fn state(host: &HostRow) -> String {
+    match host.phase.as_str() {
+        _ if host.silent_seconds > 0 && matches!(host.state.as_str(), "suspect" | "gone") => {
+            format!("{} for {}", host.state, humantime::format_duration(Duration::from_secs(host.silent_seconds)))
+        }
+        "established" | "" => host.state.clone(),
+        phase => format!("{}, {phase}", host.state),
+    }
+}
+
+async fn forget(hosts: Vec<String>, force: bool, client: &Client, format: Format) -> Result<(), Failure> {
+    let request = ForgetHostRequest { hosts, force };
+    let mut steps = client.connect().await?.forget_host(request).await?.into_inner();
+    while let Some(step) = steps.message().await? {
+        if step.done {
+            return match format {
+                Format::Json => json(&step),
+                Format::Table => step.hosts.iter().try_for_each(|host| line(&format!("host {host} is forgotten"))),
+            };
+        }
+        let waits = step.waits_for.iter().map(|w| format!("{} ({})", w.host, w.state)).collect::<Vec<_>>().join(", ");
+        eprintln!(
+            "waiting for {waits}; it goes on if you stop this command. If one of these is off as well, or was forgotten \
+             meanwhile, say so of all together: overlayctl host forget {} HOST",
+            step.hosts.join(" ")
+        );
+    }
+    Err(Failure::failed("overlayd ended before the host was forgotten; it goes on when overlayd runs again"))
 }

@@ -80,7 +80,6 @@ fn main() -> ExitCode {
     let result = match cli.noun {
         Noun::Sandbox(arguments) => sandbox::enter(&arguments, &cli.run_dir),
         Noun::Completions { shell } => completions(shell).map(|()| ExitCode::SUCCESS),
-        Noun::Cluster(verb) => cluster::run(&verb, cli.output).map(|()| ExitCode::SUCCESS),
         noun => with_daemon(noun, &Client::new(&cli.run_dir), cli.output),
     };
     result.unwrap_or_else(|failure| failure.report())
@@ -99,13 +98,14 @@ fn with_daemon(noun: Noun, client: &Client, format: Format) -> Result<ExitCode, 
     runtime.block_on(async {
         match noun {
             Noun::Status => status::run(client, format).await?,
+            Noun::Cluster(verb) => cluster::run(&verb, client, format).await?,
             Noun::Host(verb) => host::run(&verb, client, format).await?,
             Noun::Network(verb) => network::run(verb, client, format).await?,
             Noun::Endpoint(verb) => endpoint::run(&verb, client, format).await?,
             Noun::Lease(verb) => lease::run(&verb, client, format).await?,
             Noun::Fdb { network } => fdb::run(network, client, format).await?,
             Noun::Run(arguments) => return run::run(arguments, client).await,
-            Noun::Sandbox(_) | Noun::Completions { .. } | Noun::Cluster(_) => unreachable!("these need no daemon"),
+            Noun::Sandbox(_) | Noun::Completions { .. } => unreachable!("these need no daemon"),
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{Draining, StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -25,6 +25,7 @@ fn table(status: &StatusReply) -> String {
         format!("tunnels    {} port {}, underlay MTU {}", status.vtep, status.vxlan_port, status.underlay_mtu),
         format!("gossip     {}, {gossip}", status.gossip),
         format!("hosts      {} of {} alive", status.hosts_live, status.hosts),
+        format!("leases     {}", leases(status)),
         format!("networks   {}", status.networks),
         format!("endpoints  {} on this host", status.endpoints),
         format!("queries    {}", sum(&status.queries)),
@@ -32,8 +33,34 @@ fn table(status: &StatusReply) -> String {
         format!("kernel     {}", if status.settled { "as it should be" } else { "not as it should be:" }),
     ];
     lines.extend(status.failures.iter().map(|failure| format!("           {failure}")));
+    lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     lines.join("\n")
+}
+
+/// May the host act on what it holds, and if not, why?
+fn leases(status: &StatusReply) -> String {
+    let waits = status.waits_for.iter().map(|w| format!("{} ({})", w.host, w.state)).collect::<Vec<_>>().join(", ");
+    match (status.phase.as_str(), waits.as_str()) {
+        ("established", _) => "this host may use what it holds".to_owned(),
+        ("joining", "") => {
+            "this host joins: it waits to hear all hosts that it was told to --join, or --bootstrap makes it the first"
+                .to_owned()
+        }
+        ("joining", waits) => format!("this host joins: it waits until most members know it; asked are {waits}"),
+        (_, waits) => format!(
+            "the machine has booted: members have to confirm that its leases still hold; it waits for those that can \
+             be reached of {waits}; if its disk is surely the newest, `overlayctl cluster trust-disk` goes on without"
+        ),
+    }
+}
+
+fn draining(row: &Draining) -> String {
+    let Draining { network, id, endpoints } = row;
+    format!(
+        "network {network} is deleted and goes with its last endpoint; here are {}: `overlayctl network disconnect {id} NAME`",
+        endpoints.join(", ")
+    )
 }
 
 fn unopened(row: &UnopenedRow) -> String {

@@ -90,6 +90,23 @@ fn a_restart_takes_nothing_away() {
 }
 
 #[test]
+fn a_copy_of_a_host_that_goes_on_is_not_listened_to() {
+    let at = |generation, last| ChitchatId::new("a", generation, ([192, 0, 2, last], 7946).into());
+    let (host, copy) = (at(1, 1), at(2, 9));
+    let mut world = World::new();
+    world.states.insert(host.clone(), state(&[said(&[("k", "v")])]));
+    world.look(&[&host]);
+    world.states.insert(copy.clone(), state(&[said(&[("k", "other")])]));
+    for _ in 0..5 {
+        world.later(200).look(&[&host, &copy]);
+        assert_eq!(world.host("a"), [(1, true, Liveness::Live)]);
+    }
+    // It moved.
+    world.later(700).look(&[&copy]);
+    assert_eq!(world.host("a"), [(2, true, Liveness::Live)]);
+}
+
+#[test]
 fn a_state_that_is_fetched_again_stays_in_view_until_it_is_complete() {
     let a = id("a", 1);
     let mut world = World::new();

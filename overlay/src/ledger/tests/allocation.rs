@@ -153,7 +153,7 @@ fn exhaustion_says_who_holds_how_many_blocks() {
 
 #[test]
 fn a_network_that_nobody_told_of_is_not_known() {
-    let ledger = Ledger::new(host(0));
+    let ledger = founder();
     let release = Input::Release { network: network(9, "10.0.0.0/28").id, endpoint: endpoint(1), name: name("a") };
     assert_eq!(ledger.step(&release, 0).outcome, Outcome::Denied(Denial::UnknownNetwork));
 }
@@ -176,7 +176,7 @@ fn an_address_that_came_to_nothing_rests_for_no_name() {
 #[test]
 fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
     let (one, two) = (network(1, "10.0.0.0/28"), network(2, "10.0.0.0/28"));
-    let mut ledger = Ledger::new(host(0));
+    let mut ledger = founder();
     let run = |ledger: &mut Ledger, input: Input| {
         let step = ledger.step(&input, 0);
         ledger.apply(&step.changes);
@@ -203,9 +203,28 @@ fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
     run(&mut ledger, Input::Release { network: one.id, endpoint: endpoint(2), name: name("a") });
     assert_ne!(ledger, only_two);
     run(&mut ledger, Input::Close(one.id));
-    assert_eq!(ledger, only_two);
-    assert_eq!(run(&mut ledger, allocate(&one, 3)), Outcome::Denied(Denial::UnknownNetwork));
+    assert_eq!(ledger.accounts(), only_two.accounts());
+    assert_eq!(run(&mut ledger, allocate(&one, 3)), Outcome::Denied(Denial::Deleted));
+    run(&mut ledger, Input::Learn(one.clone()));
+    run(&mut ledger, Input::Create(one.clone()));
+    assert_eq!(ledger.accounts(), only_two.accounts(), "what is deleted does not come back");
     assert_eq!(ledger.step(&Input::Close(one.id), 0).changes, []);
+}
+
+#[test]
+fn a_deleted_network_drains() {
+    let mut world = World::new(2, "10.0.0.0/28");
+    get(&mut world, 1, "a", None);
+    get(&mut world, 2, "b", None);
+    let network = world.network.id;
+    world.step(0, &Input::Close(network), Luck::Good);
+    let bound = |world: &World| world.account(0).map(|a| a.bound.len());
+    assert_eq!(bound(&world), Some(2), "who is in it stays");
+    world.release(0, endpoint(1), &name("a"), Luck::Good);
+    assert_eq!(bound(&world), Some(1));
+    world.release(0, endpoint(2), &name("b"), Luck::Good);
+    assert_eq!(bound(&world), None, "the last one leaves, and the network is forgotten");
+    assert!(world.ledger(0).tombstones().contains(&network));
 }
 
 #[test]

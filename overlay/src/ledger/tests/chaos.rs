@@ -71,7 +71,7 @@ impl World {
                 self.release(member, own(member, endpoint), &named(name), luck);
             }
             Op::Endow { from, to } => {
-                self.wire.push(Letter { from: to, to: from, body: Body::AskSpace(Share::Half) });
+                self.send(to, id_of(from), Body::AskSpace(Share::Half));
             }
             Op::Deliver { ref letter, again, luck } if !self.wire.is_empty() => {
                 let at = letter.index(self.wire.len());

@@ -98,11 +98,13 @@ fn a_transfer_that_was_passed_on_before_it_was_confirmed_does_not_stay_posted() 
     let mut world = World::new(3, "10.0.0.0/29");
     let to_one = world.step(0, &space(&world, 1, Share::Quarter), Luck::Good);
     let Some(Outcome::Given(statements)) = to_one else { unreachable!("{to_one:?}") };
-    let stated = Input::Stated { network: world.network.id, from: id_of(0), statement: statements[0] };
+    let stated =
+        Input::Stated { network: world.network.id, from: id_of(0), stamp: Stamp::default(), statement: statements[0] };
     world.step(1, &stated, Luck::Good);
     let to_two = world.step(1, &space(&world, 2, Share::Quarter), Luck::Good);
     let Some(Outcome::Given(statements)) = to_two else { unreachable!("{to_two:?}") };
-    let stated = Input::Stated { network: world.network.id, from: id_of(1), statement: statements[0] };
+    let stated =
+        Input::Stated { network: world.network.id, from: id_of(1), stamp: Stamp::default(), statement: statements[0] };
     world.step(2, &stated, Luck::Good);
     // Host 1 has died: it never confirms.
     world.gossip(2);
@@ -117,13 +119,18 @@ fn a_return_confirms_the_delegation_that_it_answers() {
     let mut world = World::new(2, "10.0.0.0/28");
     let input = Input::GiveAddress { network: world.network.id, to: id_of(1), address: ip("10.0.0.6") };
     let Some(Outcome::Given(statements)) = world.step(0, &input, Luck::Good) else { unreachable!("it is free") };
-    let stated = Input::Stated { network: world.network.id, from: id_of(0), statement: statements[0] };
+    let stated =
+        Input::Stated { network: world.network.id, from: id_of(0), stamp: Stamp::default(), statement: statements[0] };
     world.step(1, &stated, Luck::NothingSent);
     world.wait(REST);
     world.tick();
     let back = world.account(1).and_then(|a| a.outbox.first().copied()).expect("a return");
     assert_eq!(world.account(0).map(|a| a.outbox.len()), Some(1));
-    world.step(0, &Input::Stated { network: world.network.id, from: id_of(1), statement: back }, Luck::Good);
+    world.step(
+        0,
+        &Input::Stated { network: world.network.id, from: id_of(1), stamp: Stamp::default(), statement: back },
+        Luck::Good,
+    );
     assert_eq!(world.account(0).map(|a| a.outbox.len()), Some(0));
 }
 

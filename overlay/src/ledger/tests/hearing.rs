@@ -2,7 +2,7 @@
 
 use super::world::{Luck, World, id_of};
 use super::*;
-use crate::lease::Holder;
+use crate::lease::{AddressLease, Holder};
 
 fn version(epoch: u64, count: u64) -> Version {
     Version { epoch, count }
@@ -11,7 +11,11 @@ fn version(epoch: u64, count: u64) -> Version {
 /// Host 1 hears that; does its ledger change?
 fn believes(world: &mut World, from: usize, statement: Statement) -> bool {
     let before = world.ledger(1).clone();
-    world.step(1, &Input::Stated { network: world.network.id, from: id_of(from), statement }, Luck::Good);
+    world.step(
+        1,
+        &Input::Stated { network: world.network.id, from: id_of(from), stamp: Stamp::default(), statement },
+        Luck::Good,
+    );
     *world.ledger(1) != before
 }
 
@@ -54,8 +58,13 @@ fn of_two_epochs_in_one_breath_the_higher_counts() {
     let run = |epoch| Run { start: block(0), len: 1, epoch };
     for runs in [[run(9), run(5)], [run(12), run(12)], [run(13), run(14)]] {
         let highest = runs.iter().map(|r| r.epoch).max();
-        let input =
-            Input::Holding { network: world.network.id, from: id_of(0), runs: runs.into(), borrowed: [].into() };
+        let input = Input::Holding {
+            network: world.network.id,
+            from: id_of(0),
+            stamp: Stamp::default(),
+            runs: runs.into(),
+            borrowed: [].into(),
+        };
         world.step(1, &input, Luck::Good);
         let known = world.account(1).and_then(|a| a.blocks.get(&block(0))).map(|l| l.epoch);
         assert_eq!(known, highest);
@@ -65,7 +74,7 @@ fn of_two_epochs_in_one_breath_the_higher_counts() {
 #[test]
 fn a_block_that_moves_on_outdates_what_was_delegated_before() {
     let net = network(7, "10.0.0.0/28");
-    let mut ledger = Ledger::new(host(0));
+    let mut ledger = founder();
     let lent = |count| AddressLease { version: version(1, count), holder: Holder::Host(host(1)) };
     let block_at = |epoch| Change::Block(net.id, block(1), BlockLease { epoch, holder: host(0) });
     ledger.apply(&[Change::Open(net.clone()), block_at(1), Change::Address(net.id, ip("10.0.0.6"), lent(3))]);
@@ -82,7 +91,13 @@ fn blocks_and_addresses_that_the_network_does_not_have_are_not_taken() {
     for block in [none, block(4), block(u16::MAX)] {
         assert!(!believes(&mut world, 0, Statement::Transfer { block, epoch: 7, to: id_of(1) }), "{block:?}");
         let runs = vec![Run { start: block, len: u16::MAX, epoch: 7 }];
-        let input = Input::Holding { network: world.network.id, from: id_of(0), runs, borrowed: [].into() };
+        let input = Input::Holding {
+            network: world.network.id,
+            from: id_of(0),
+            stamp: Stamp::default(),
+            runs,
+            borrowed: [].into(),
+        };
         let before = world.ledger(1).clone();
         world.step(1, &input, Luck::Good);
         assert_eq!(world.ledger(1), &before, "{block:?}");
@@ -99,6 +114,7 @@ fn what_a_host_holds_is_told_in_as_few_runs_as_there_are_gaps() {
     let input = Input::Holding {
         network: world.network.id,
         from: id_of(0),
+        stamp: Stamp::default(),
         runs: vec![Run { start: block(1), len: 1, epoch: 4 }],
         borrowed: [].into(),
     };
@@ -111,7 +127,7 @@ fn what_a_host_holds_is_told_in_as_few_runs_as_there_are_gaps() {
 #[test]
 fn two_networks_on_one_subnet_have_nothing_in_common() {
     let (one, two) = (network(1, "10.0.0.0/28"), network(2, "10.0.0.0/28"));
-    let mut ledger = Ledger::new(host(0));
+    let mut ledger = founder();
     for input in [Input::Create(one.clone()), Input::Learn(two.clone())] {
         let step = ledger.step(&input, 0);
         ledger.apply(&step.changes);

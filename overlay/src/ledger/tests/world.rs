@@ -2,7 +2,7 @@
 //! order, twice, or never. After every step an oracle that sees all hosts at once checks what the protocol promises.
 
 use super::*;
-use crate::lease::Holder;
+use crate::lease::{AddressLease, Holder};
 
 /// What happens to a host while it takes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Body {
 pub struct Letter {
     pub from: usize,
     pub to: usize,
+    /// When it was written.
+    pub stamp: Stamp,
     pub body: Body,
 }
 
@@ -69,8 +71,10 @@ impl World {
             released: BTreeMap::new(),
             seen: BTreeMap::new(),
         };
+        world.step(0, &Input::Found, Luck::Good);
         world.step(0, &Input::Create(world.network.clone()), Luck::Good);
         for n in 1..members {
+            world.join(n);
             world.step(n, &Input::Learn(world.network.clone()), Luck::Good);
         }
         world.talk();
@@ -141,12 +145,34 @@ impl World {
         assert_eq!(replayed, self.members[member].ledger, "host {member}: the log is not the ledger");
     }
 
-    /// The machine is started again: its clock begins at 0.
+    /// All members before this one acknowledge it.
+    fn join(&mut self, member: usize) {
+        for by in 0..member {
+            let ask = Input::Acknowledge { from: id_of(member), stamp: self.ledger(member).stamp() };
+            let Some(Outcome::Welcome(welcome)) = self.step(by, &ask, Luck::Good) else {
+                unreachable!("host {by} does not acknowledge host {member}")
+            };
+            self.step(member, &Input::Acknowledged { by: id_of(by), welcome }, Luck::Good);
+        }
+        assert!(self.ledger(member).is_established(), "host {member} has not joined");
+    }
+
+    /// The machine is started again: its clock begins at 0, and all others let it in.
     pub fn reboot(&mut self, member: usize) {
         self.restart(member);
         self.members[member].booted = self.now;
-        let changes = self.members[member].ledger.rebooted(0);
-        self.write(member, &changes);
+        self.step(member, &Input::Booted { nonce: self.now }, Luck::Good);
+        for by in (0..self.size()).filter(|by| *by != member) {
+            let (stamp, claims) = (self.ledger(member).stamp(), self.ledger(member).claims());
+            let ask = Input::Admit { from: id_of(member), stamp, claims, elsewhere: false };
+            let answer = self.step(by, &ask, Luck::Good);
+            let Some(Outcome::Welcome(welcome)) = answer else {
+                unreachable!("host {by} does not let host {member} in: {answer:?}")
+            };
+            self.step(member, &Input::Admitted { by: id_of(by), welcome }, Luck::Good);
+        }
+        self.step(member, &Input::Conclude { reachable: None }, Luck::Good);
+        assert!(self.ledger(member).is_established(), "host {member} was not let in");
     }
 
     pub fn allocate(&mut self, member: usize, request: &Request, luck: Luck) -> Option<Outcome> {
@@ -178,20 +204,21 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: HostId, body: Body) {
+    pub fn send(&mut self, from: usize, to: HostId, body: Body) {
         let to = (0..self.size()).find(|n| id_of(*n) == to).expect("hosts know of members only");
-        self.wire.push(Letter { from, to, body });
+        let stamp = self.ledger(from).stamp();
+        self.wire.push(Letter { from, to, stamp, body });
     }
 
     /// The letter arrives and is answered.
     pub fn deliver(&mut self, letter: Letter, luck: Luck) {
-        let Letter { from, to, body } = letter;
+        let Letter { from, to, stamp, body } = letter;
         let (network, author) = (self.network.id, id_of(from));
         let input = match body.clone() {
             Body::AskSpace(share) => Input::GiveSpace { network, to: author, share },
             Body::AskAddress(address) => Input::GiveAddress { network, to: author, address },
-            Body::Stated(statement) => Input::Stated { network, from: author, statement },
-            Body::Holding(runs, borrowed) => Input::Holding { network, from: author, runs, borrowed },
+            Body::Stated(statement) => Input::Stated { network, from: author, stamp, statement },
+            Body::Holding(runs, borrowed) => Input::Holding { network, from: author, stamp, runs, borrowed },
             Body::Taken(statement) => Input::Taken { network, statement },
         };
         match (body, self.step(to, &input, luck)) {
@@ -339,5 +366,7 @@ fn kind(change: &Change) -> &'static str {
         Change::Unpost(_, Statement::Transfer { .. }) => "transfer arrived",
         Change::Unpost(_, Statement::Delegate { .. }) => "delegate arrived",
         Change::Unpost(_, Statement::Return { .. }) => "return arrived",
+        Change::Tombstone(_) => "tombstone",
+        _ => "membership",
     }
 }

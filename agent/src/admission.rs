@@ -1,0 +1,191 @@
+//! Admission: what this host asks of others by itself, so that it may act: to be acknowledged when it joins, to be let in
+//! when its machine has booted, and to seal what it was told to forget. The ledger says what to ask and what the answers
+//! mean; this only asks, again and again, until nothing is left to ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use overlay::admission::{founds, reachable, seeks, witnesses};
+use overlay::cluster::Cluster;
+use overlay::id::{HostId, NetworkId};
+use overlay::ledger::{Claim, Input, Ledger, Standing, Want, Warrant};
+use overlay::member::Stamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::local;
+use crate::peer::{CallError, Peers};
+use crate::store::StoreError;
+use crate::view::Seen;
+
+/// Between two rounds if nothing happens and something is left to ask.
+const PERIOD: Duration = Duration::from_millis(500);
+/// At most this many hosts are asked at the same time.
+const AT_ONCE: usize = 16;
+
+/// How a host becomes one that may act.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Where the hosts are that it was told to join, itself left out.
+    pub join: Vec<SocketAddr>,
+    /// Does it found a cluster whatever it hears?
+    pub bootstrap: bool,
+    /// After a boot, does it take all members to let it in, or those that can be reached?
+    pub strict: bool,
+}
+
+/// Starts the task. It ends only with what it listens to.
+pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers, policy: Policy) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut admission = Admission { local, seen, peers, policy, introduced: BTreeSet::new() };
+        while admission.round().await {}
+    })
+}
+
+struct Admission {
+    local: local::Handle,
+    seen: watch::Receiver<Seen>,
+    peers: Peers,
+    policy: Policy,
+    /// The members that this life of the agent has asked to remember this host.
+    introduced: BTreeSet<HostId>,
+}
+
+/// What goes with a question.
+struct Sheet {
+    me: HostId,
+    stamp: Stamp,
+    claims: BTreeMap<NetworkId, Claim>,
+    warrants: BTreeMap<HostId, Warrant>,
+}
+
+impl Admission {
+    /// Asks what there is to ask, and waits until that may have changed; false when it never will again.
+    async fn round(&mut self) -> bool {
+        let mut standing = self.local.standing.clone();
+        let mut record = self.local.record.clone();
+        standing.borrow_and_update();
+        record.borrow_and_update();
+        let cluster = Arc::clone(&self.seen.borrow_and_update().cluster);
+        let heard = reachable(&cluster);
+        let introduced = self.introduced.clone();
+        let (wants, sheet) = self.local.call(move |local| look(local.ledger(), &heard, &introduced)).await;
+        let busy = !wants.is_empty() || !matches!(*self.local.standing.borrow(), Standing::Established);
+        self.decide().await;
+        self.ask_all(wants, Arc::new(sheet), &cluster).await;
+        let changed = async {
+            tokio::select! {
+                changed = standing.changed() => changed.is_ok(),
+                changed = record.changed() => changed.is_ok(),
+                changed = self.seen.changed() => changed.is_ok(),
+            }
+        };
+        match tokio::time::timeout(PERIOD, changed).await {
+            Ok(goes_on) => goes_on,
+            Err(_) if busy => true,
+            Err(_) => {
+                tokio::select! {
+                    changed = standing.changed() => changed.is_ok(),
+                    changed = record.changed() => changed.is_ok(),
+                    changed = self.seen.changed() => changed.is_ok(),
+                }
+            }
+        }
+    }
+
+    /// Those that are there first, and each answer counts at once: who does not answer holds nobody up.
+    async fn ask_all(&mut self, wants: BTreeMap<HostId, Vec<Want>>, sheet: Arc<Sheet>, cluster: &Cluster) {
+        let there = reachable(cluster);
+        let (first, last): (Vec<_>, Vec<_>) = wants.into_iter().partition(|(host, _)| there.contains(host));
+        let questions = first.into_iter().chain(last);
+        let questions = questions.flat_map(|(host, wants)| wants.into_iter().map(move |want| (host, want)));
+        let asked = questions.map(|(host, want)| {
+            let (peers, sheet) = (self.peers.clone(), Arc::clone(&sheet));
+            async move { (host, want.clone(), ask(&peers, host, want, &sheet).await) }
+        });
+        let mut answers = stream::iter(asked.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
+        while let Some((host, want, answer)) = answers.next().await {
+            let input = match answer {
+                Ok(input) => input,
+                Err(CallError::Denied(denial)) => {
+                    tracing::debug!(host = %host.short(), ?want, %denial, "refused");
+                    Input::Refused { by: host, denial }
+                }
+                Err(error) => {
+                    tracing::debug!(host = %host.short(), ?want, %error, "not asked");
+                    continue;
+                }
+            };
+            if want == Want::Acknowledge && matches!(input, Input::Acknowledged { .. }) {
+                self.introduced.insert(host);
+            }
+            self.tell(input).await;
+            self.decide().await;
+        }
+    }
+
+    /// Is what was answered enough, or is there nobody to ask?
+    async fn decide(&self) {
+        let Seen { cluster, synced, .. } = self.seen.borrow().clone();
+        let standing = self.local.standing.borrow().clone();
+        let me = self.local.call(|local| local.ledger().me()).await;
+        match standing {
+            Standing::Unchecked { .. } if synced || self.policy.strict => {
+                let reachable = (!self.policy.strict).then(|| witnesses(&cluster));
+                self.tell(Input::Conclude { reachable }).await;
+            }
+            Standing::Joining { .. }
+                if self.policy.bootstrap && !seeks(me, &self.policy.join, &cluster)
+                    || founds(me, &self.policy.join, &cluster) =>
+            {
+                self.tell(Input::Found).await;
+            }
+            Standing::Established if seeks(me, &self.policy.join, &cluster) => self.tell(Input::Seek).await,
+            _ => {}
+        }
+    }
+
+    async fn tell(&self, input: Input) {
+        let told: Result<_, StoreError> = self.local.call(move |local| local.step(&input)).await;
+        if let Err(error) = told {
+            tracing::error!(%error, "what a member answered could not be kept");
+        }
+    }
+}
+
+/// Members that this life has not asked to remember this host are asked as well: a majority let it join, not all.
+fn look(
+    ledger: &Ledger,
+    heard: &BTreeSet<HostId>,
+    introduced: &BTreeSet<HostId>,
+) -> (BTreeMap<HostId, Vec<Want>>, Sheet) {
+    let membership = ledger.membership();
+    let mut wants = ledger.wants(heard);
+    if ledger.is_established() {
+        for host in membership.others().filter(|host| heard.contains(host) && !introduced.contains(host)) {
+            wants.entry(host).or_default().push(Want::Acknowledge);
+        }
+    }
+    let warrants = membership.forgets.keys().filter_map(|host| Some((*host, ledger.warrant(*host)?))).collect();
+    let sheet = Sheet { me: ledger.me(), stamp: ledger.stamp(), claims: ledger.claims(), warrants };
+    (wants, sheet)
+}
+
+async fn ask(peers: &Peers, by: HostId, want: Want, sheet: &Sheet) -> Result<Input, CallError> {
+    debug_assert_ne!(by, sheet.me, "nobody asks himself");
+    Ok(match want {
+        Want::Acknowledge => Input::Acknowledged { by, welcome: peers.acknowledge(by, sheet.stamp).await? },
+        Want::Admit => Input::Admitted { by, welcome: peers.admit(by, sheet.stamp, &sheet.claims).await? },
+        Want::Seal(host) => {
+            let warrant = sheet.warrants.get(&host).ok_or(CallError::Unknown(host))?;
+            Input::Sealed { by, host, testimony: peers.seal(by, host, warrant).await? }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Forgetting hosts: the command that starts it, and how far it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use overlay::cluster::Cluster;
+use overlay::host::Liveness;
+use overlay::id::HostId;
+use overlay::ledger::{Denial, Input, Ledger, Membership, Outcome};
+use overlay_proto::v1 as wire;
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::show::{name, waiting};
+use super::{Service, in_one_line};
+use crate::view::Seen;
+use crate::{local, probe};
+
+/// How long one listens before nobody's being heard means anything.
+const LISTENING: Duration = Duration::from_secs(10);
+
+pub(super) type Progress = BoxStream<'static, Result<wire::ForgetProgress, Status>>;
+
+/// Starts it, unless one of them is there after all.
+pub(super) async fn start(service: &Service, named: &[String], force: bool) -> Result<Progress, Status> {
+    let cluster = service.cluster();
+    let members = service.attacher.local.call(|local| local.ledger().membership().clone()).await;
+    let mut hosts = BTreeMap::new();
+    for text in named {
+        let id = find(&cluster, &members.others().collect(), text)?;
+        if id == service.attacher.me {
+            return Err(Status::invalid_argument(format!(
+                "host `{text}` is this one: a host that is to go is forgotten from another, after it is off"
+            )));
+        }
+        let known = cluster.hosts.get(&id);
+        if known.is_none() {
+            look_for(service, &members, id, text).await?;
+        }
+        if let Some(known) = known.filter(|host| host.liveness != Liveness::Dead) {
+            return Err(Status::failed_precondition(format!(
+                "host `{text}` is {}: stop its overlayd and its containers for good, or turn it off, and try again \
+                 once `overlayctl host ls` says that it is gone",
+                if known.liveness == Liveness::Live { "alive" } else { "silent, but may be there" }
+            )));
+        }
+        hosts.insert(id, members.newest_boot(id, known.map(|host| host.info.stamp.boot)));
+    }
+    let names = || hosts.keys().map(|id| name(&cluster, *id)).collect::<Vec<_>>();
+    if hosts.is_empty() {
+        return Err(Status::invalid_argument("no host is named: see `overlayctl host ls`"));
+    }
+    let input = Input::Forget { hosts: hosts.clone(), force };
+    let outcome = service.attacher.local.call(move |local| local.step(&input)).await;
+    match outcome.map_err(|error| Status::internal(in_one_line(&error)))? {
+        Outcome::Denied(denial) => Err(refused(&cluster, &names(), &denial)),
+        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.local.clone(), service.seen.clone())),
+    }
+}
+
+/// Gossip forgets who is silent for long, and knows nobody yet when the agent starts: is the host there all the same?
+async fn look_for(service: &Service, members: &Membership, host: HostId, text: &str) -> Result<(), Status> {
+    if members.is_forgotten(host) {
+        return Ok(());
+    }
+    if service.seen.borrow().silent.of(host) < LISTENING {
+        return Err(Status::unavailable(format!(
+            "overlayd has just started and has not heard of host `{text}` yet: try again in a moment"
+        )));
+    }
+    let taken = |at| service.cluster().hosts.values().any(|known| known.info.peer == at);
+    match service.about.peers.get(&host) {
+        Some(at) if !taken(*at) && probe::is_there(*at).await => Err(Status::failed_precondition(format!(
+            "host `{text}` is silent, but something answers at {at}: stop its overlayd and its containers for good, or \
+             turn it off, and try again"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
+    let together = named.join(" ");
+    Status::failed_precondition(match denial {
+        Denial::Rival { host, seal } => {
+            let (host, heir) = (name(cluster, *host), name(cluster, seal.heir));
+            format!(
+                "host `{host}` is being forgotten by host `{heir}`: see there how far it is; if that one is off as \
+                 well, name it too: `overlayctl host forget {together} {heir}`"
+            )
+        }
+        Denial::Readmitted { host, .. } => format!(
+            "host `{}` has booted since it was heard last and was let in: is it really off? Then try again",
+            name(cluster, *host)
+        ),
+        Denial::Unnamed { hosts } => {
+            let more: Vec<String> = hosts.iter().map(|host| name(cluster, *host)).collect();
+            let more = more.join(" ");
+            format!(
+                "this host is to forget {more} already, and one that came back since may have let another in: if all \
+                 are off now, name them together: `overlayctl host forget {more} {together}`"
+            )
+        }
+        Denial::TooMany => format!(
+            "more than half of the members would be forgotten at once, and a host that only they let join would be \
+             unknown to those left: forget fewer ({together} were named), or say --force if there is no such host"
+        ),
+        denial => format!("`{together}` can't be forgotten from here: {denial}"),
+    })
+}
+
+/// What is waited for, whenever it changes, to the end.
+fn progress(hosts: BTreeSet<HostId>, local: local::Handle, seen: watch::Receiver<Seen>) -> Progress {
+    let changes = local.record.clone();
+    let steps = stream::unfold(Some((local, seen, changes, None)), move |state| {
+        let hosts = hosts.clone();
+        async move {
+            let (local, seen, mut changes, mut told) = state?;
+            loop {
+                changes.borrow_and_update();
+                let asked = hosts.clone();
+                let now = local.call(move |local| look(local.ledger(), &asked)).await;
+                if told.as_ref() != Some(&now) {
+                    let cluster = seen.borrow().cluster.clone();
+                    let said = now.said(&cluster, &hosts);
+                    let goes_on = said.as_ref().is_ok_and(|said| !said.done);
+                    told = Some(now);
+                    return Some((said, goes_on.then_some((local, seen, changes, told))));
+                }
+                changes.changed().await.ok()?;
+            }
+        }
+    });
+    steps.boxed()
+}
+
+/// How far it is.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    forgotten: BTreeSet<HostId>,
+    missing: BTreeSet<HostId>,
+    /// Another host, whose id is lower, goes on with these.
+    passed_on: BTreeMap<HostId, HostId>,
+    /// These are not off: somebody has let them in.
+    back: BTreeSet<HostId>,
+}
+
+fn look(ledger: &Ledger, hosts: &BTreeSet<HostId>) -> State {
+    let membership = ledger.membership();
+    let (forgotten, open): (BTreeSet<HostId>, BTreeSet<HostId>) =
+        hosts.iter().partition(|host| membership.is_forgotten(**host));
+    let idle = open.iter().filter(|host| !membership.forgets.contains_key(host));
+    let heir = |host: &HostId| membership.seals.get(host).map(|seal| seal.heir).filter(|heir| *heir != ledger.me());
+    State {
+        forgotten,
+        missing: open.iter().flat_map(|host| ledger.missing(*host)).collect(),
+        passed_on: idle.clone().filter_map(|host| Some((*host, heir(host)?))).collect(),
+        back: idle.filter(|host| heir(host).is_none()).copied().collect(),
+    }
+}
+
+impl State {
+    fn said(&self, cluster: &Cluster, hosts: &BTreeSet<HostId>) -> Result<wire::ForgetProgress, Status> {
+        if let Some(back) = self.back.first() {
+            let back = name(cluster, *back);
+            return Err(Status::aborted(format!(
+                "host `{back}` has come back, and a member has let it in. It gives its identity up when it hears that \
+                 it was to be forgotten; then, or if it is off by now, try again"
+            )));
+        }
+        let heirs = self.passed_on.iter().map(|(host, heir)| wire::Waiting {
+            host: name(cluster, *heir),
+            state: format!("it forgets {} now", name(cluster, *host)),
+        });
+        Ok(wire::ForgetProgress {
+            hosts: hosts.iter().map(|id| name(cluster, *id)).collect(),
+            done: self.forgotten.len() == hosts.len(),
+            waits_for: self.missing.iter().map(|id| waiting(cluster, *id)).chain(heirs).collect(),
+        })
+    }
+}
+
+/// A host by its name, its id or the start of that; also a member that nobody tells of any more. A name that several hosts
+/// have means none of them: of a machine that came back under a new identity both have it.
+fn find(cluster: &Cluster, members: &BTreeSet<HostId>, text: &str) -> Result<HostId, Status> {
+    let is_id = |id: &HostId| text.len() >= 4 && id.to_string().starts_with(text);
+    let all = || cluster.hosts.iter().chain(&cluster.forgotten);
+    let named = all().filter(|(id, host)| host.info.name.as_str() == text || is_id(id)).map(|(id, _)| *id);
+    let meant: BTreeSet<HostId> = named.chain(members.iter().copied().filter(is_id)).collect();
+    let unforgotten: Vec<HostId> = meant.iter().copied().filter(|id| !cluster.forgotten.contains_key(id)).collect();
+    match (unforgotten.as_slice(), meant.first()) {
+        ([id], _) => Ok(*id),
+        ([], Some(forgotten)) => Ok(*forgotten),
+        ([], None) => Err(Status::not_found(format!("there is no host `{text}`: see `overlayctl host ls`"))),
+        (several, _) => {
+            let ids: Vec<String> = several.iter().map(HostId::short).collect();
+            Err(Status::invalid_argument(format!(
+                "`{text}` means {} hosts: give the id of one instead ({})",
+                ids.len(),
+                ids.join(", ")
+            )))
+        }
+    }
+}

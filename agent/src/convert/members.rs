@@ -1,0 +1,276 @@
+//! Membership on the wire and on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlay::host::Phase;
+use overlay::id::{HostId, NetworkId};
+use overlay::lease::{AddressLease, BlockLease};
+use overlay::ledger::{Claim, Evidence, Fencing, Forget, Known, Standing, Testimony, Welcome};
+use overlay::member::{Boot, Seal, Stamp};
+use overlay::network::{BlockId, Network};
+use overlay::record::Run;
+use overlay_proto::v1 as wire;
+
+use super::{Wire, WireError, counted, id, parse, required, wrong};
+
+fn host(field: &'static str, bytes: &[u8]) -> Result<HostId, WireError> {
+    id(field, bytes)
+}
+
+pub(super) fn hosts(field: &'static str, all: &[Vec<u8>]) -> Result<BTreeSet<HostId>, WireError> {
+    all.iter().map(|bytes| host(field, bytes)).collect()
+}
+
+pub(super) fn bytes<'a>(hosts: impl IntoIterator<Item = &'a HostId>) -> Vec<Vec<u8>> {
+    hosts.into_iter().map(|host| host.as_bytes().to_vec()).collect()
+}
+
+/// A boot is on the wire as a stamp without a page.
+pub fn boot_to_wire(boot: Boot) -> wire::Stamp {
+    Stamp { boot, page: 0 }.to_wire()
+}
+
+/// The boot of a stamp.
+///
+/// # Errors
+/// When it is missing or wrong.
+pub fn boot_from_wire(stamp: Option<&wire::Stamp>) -> Result<Boot, WireError> {
+    required::<Stamp, _>("boot", stamp).map(|stamp| stamp.boot)
+}
+
+impl Wire<wire::Stamp> for Stamp {
+    fn to_wire(&self) -> wire::Stamp {
+        wire::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, page: self.page }
+    }
+
+    fn from_wire(wire: &wire::Stamp) -> Result<Self, WireError> {
+        let generation = counted("generation", wire.generation)?;
+        Ok(Self { boot: Boot { generation, nonce: wire.nonce }, page: counted("page", wire.page)? })
+    }
+}
+
+impl Wire<i32> for Phase {
+    fn to_wire(&self) -> i32 {
+        let phase = match self {
+            Self::Joining => wire::Phase::Joining,
+            Self::Unchecked => wire::Phase::Unchecked,
+            Self::Established => wire::Phase::Established,
+        };
+        phase.into()
+    }
+
+    fn from_wire(wire: &i32) -> Result<Self, WireError> {
+        match wire::Phase::try_from(*wire) {
+            Ok(wire::Phase::Joining) => Ok(Self::Joining),
+            Ok(wire::Phase::Unchecked) => Ok(Self::Unchecked),
+            Ok(wire::Phase::Established) => Ok(Self::Established),
+            Ok(wire::Phase::Unspecified) | Err(_) => Err(WireError::Missing("phase")),
+        }
+    }
+}
+
+impl Wire<wire::Seal> for (HostId, Seal) {
+    fn to_wire(&self) -> wire::Seal {
+        let (host, Seal { heir, done }) = self;
+        wire::Seal { host: host.as_bytes().to_vec(), heir: heir.as_bytes().to_vec(), done: *done }
+    }
+
+    fn from_wire(wire: &wire::Seal) -> Result<Self, WireError> {
+        Ok((host("host", &wire.host)?, Seal { heir: host("heir", &wire.heir)?, done: wire.done }))
+    }
+}
+
+impl Wire<wire::Evidence> for Evidence {
+    fn to_wire(&self) -> wire::Evidence {
+        use wire::evidence::{Kind, LaterPage};
+        let kind = match *self {
+            Self::LaterPage { page, seen } => Kind::LaterPage(LaterPage { page, seen }),
+            Self::LaterLease => Kind::LaterLease(true),
+            Self::Elsewhere => Kind::Elsewhere(true),
+        };
+        wire::Evidence { kind: Some(kind) }
+    }
+
+    fn from_wire(wire: &wire::Evidence) -> Result<Self, WireError> {
+        use wire::evidence::Kind;
+        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("evidence"))? {
+            Kind::LaterPage(seen) => Self::LaterPage { page: seen.page, seen: seen.seen },
+            Kind::LaterLease(_) => Self::LaterLease,
+            Kind::Elsewhere(_) => Self::Elsewhere,
+        })
+    }
+}
+
+impl Wire<wire::Standing> for Standing {
+    fn to_wire(&self) -> wire::Standing {
+        use wire::standing::{Joining, Kind, Unchecked};
+        let kind = match self {
+            Self::Joining { acknowledged } => Kind::Joining(Joining { acknowledged: bytes(acknowledged) }),
+            Self::Established => Kind::Established(true),
+            Self::Unchecked { admitted, waiting } => {
+                Kind::Unchecked(Unchecked { admitted: bytes(admitted), waiting: bytes(waiting) })
+            }
+            Self::Fenced(Fencing::Forgotten { by }) => {
+                Kind::Fenced(wire::Fencing { by: by.as_bytes().to_vec(), evidence: None })
+            }
+            Self::Fenced(Fencing::Restored { by, evidence }) => {
+                Kind::Fenced(wire::Fencing { by: by.as_bytes().to_vec(), evidence: Some(evidence.to_wire()) })
+            }
+        };
+        wire::Standing { kind: Some(kind) }
+    }
+
+    fn from_wire(wire: &wire::Standing) -> Result<Self, WireError> {
+        use wire::standing::Kind;
+        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("standing"))? {
+            Kind::Joining(joining) => Self::Joining { acknowledged: hosts("acknowledged", &joining.acknowledged)? },
+            Kind::Established(_) => Self::Established,
+            Kind::Unchecked(unchecked) => Self::Unchecked {
+                admitted: hosts("admitted", &unchecked.admitted)?,
+                waiting: hosts("waiting", &unchecked.waiting)?,
+            },
+            Kind::Fenced(fencing) => {
+                let by = host("by", &fencing.by)?;
+                let evidence = fencing.evidence.as_ref().map(Evidence::from_wire).transpose()?;
+                Self::Fenced(match evidence {
+                    Some(evidence) => Fencing::Restored { by, evidence },
+                    None => Fencing::Forgotten { by },
+                })
+            }
+        })
+    }
+}
+
+impl Wire<wire::Forget> for Forget {
+    fn to_wire(&self) -> wire::Forget {
+        wire::Forget {
+            boot: Some(boot_to_wire(self.boot)),
+            sealed_by: bytes(&self.sealed_by),
+            before: bytes(&self.before),
+            force: self.force,
+        }
+    }
+
+    fn from_wire(wire: &wire::Forget) -> Result<Self, WireError> {
+        Ok(Self {
+            boot: boot_from_wire(wire.boot.as_ref())?,
+            sealed_by: hosts("sealed_by", &wire.sealed_by)?,
+            before: hosts("before", &wire.before)?,
+            force: wire.force,
+        })
+    }
+}
+
+impl Wire<wire::Welcome> for Welcome {
+    fn to_wire(&self) -> wire::Welcome {
+        let dealt = self
+            .dealt
+            .iter()
+            .map(|(host, stamp)| wire::welcome::Dealt { host: host.as_bytes().to_vec(), stamp: Some(stamp.to_wire()) });
+        let seals = self.seals.iter().map(|(host, seal)| (*host, *seal).to_wire());
+        wire::Welcome {
+            members: bytes(&self.members),
+            dealt: dealt.collect(),
+            seals: seals.collect(),
+            unchecked: self.unchecked,
+        }
+    }
+
+    fn from_wire(wire: &wire::Welcome) -> Result<Self, WireError> {
+        let dealt = |d: &wire::welcome::Dealt| Ok((host("host", &d.host)?, required("stamp", d.stamp.as_ref())?));
+        Ok(Self {
+            members: hosts("members", &wire.members)?,
+            dealt: wire.dealt.iter().map(dealt).collect::<Result<_, WireError>>()?,
+            seals: wire.seals.iter().map(<(HostId, Seal)>::from_wire).collect::<Result<_, _>>()?,
+            unchecked: wire.unchecked,
+        })
+    }
+}
+
+impl Wire<wire::admit_request::Claim> for (NetworkId, Claim) {
+    fn to_wire(&self) -> wire::admit_request::Claim {
+        let (network, Claim { runs, borrowed }) = self;
+        let borrowed = borrowed.iter().map(|(address, version)| wire::holding::Borrowed {
+            address: address.to_string(),
+            version: Some(version.to_wire()),
+        });
+        let holding = wire::Holding { runs: runs.iter().map(Wire::to_wire).collect(), borrowed: borrowed.collect() };
+        wire::admit_request::Claim { network: network.as_bytes().to_vec(), holding: Some(holding) }
+    }
+
+    fn from_wire(wire: &wire::admit_request::Claim) -> Result<Self, WireError> {
+        let holding = wire.holding.as_ref().ok_or(WireError::Missing("holding"))?;
+        let borrowed =
+            |b: &wire::holding::Borrowed| Ok((parse("address", &b.address)?, required("version", b.version.as_ref())?));
+        let runs = holding.runs.iter().map(Run::from_wire).collect::<Result<_, _>>()?;
+        let borrowed = holding.borrowed.iter().map(borrowed).collect::<Result<_, WireError>>()?;
+        Ok((id("network", &wire.network)?, Claim { runs, borrowed }))
+    }
+}
+
+impl Wire<wire::testimony::Known> for Known {
+    fn to_wire(&self) -> wire::testimony::Known {
+        let addresses = self.addresses.iter().map(|(address, lease)| wire::testimony::Address {
+            address: address.to_string(),
+            lease: Some(lease.to_wire()),
+        });
+        wire::testimony::Known {
+            network: Some(self.network.to_wire()),
+            blocks: block_runs(&self.blocks),
+            addresses: addresses.collect(),
+        }
+    }
+
+    fn from_wire(wire: &wire::testimony::Known) -> Result<Self, WireError> {
+        let network: Network = required("network", wire.network.as_ref())?;
+        let mut blocks = BTreeMap::new();
+        for part in &wire.blocks {
+            let (run, holder): (Run, _) = (required("run", part.run.as_ref())?, host("holder", &part.holder)?);
+            // Not more than the network has, whatever the length says.
+            let known = run.blocks().filter(|(block, _)| network.block_subnet(*block).is_some());
+            blocks.extend(known.map(|(block, epoch)| (block, BlockLease { epoch, holder })));
+        }
+        let address = |a: &wire::testimony::Address| -> Result<(IpAddr, AddressLease), WireError> {
+            Ok((parse("address", &a.address)?, required("lease", a.lease.as_ref())?))
+        };
+        let addresses = wire.addresses.iter().map(address).collect::<Result<_, _>>()?;
+        Ok(Self { network, blocks, addresses })
+    }
+}
+
+/// Neighbouring blocks of one holder and one epoch are one.
+fn block_runs(blocks: &BTreeMap<BlockId, BlockLease>) -> Vec<wire::testimony::BlockRun> {
+    let mut runs: Vec<(Run, HostId)> = Vec::new();
+    for (block, BlockLease { epoch, holder }) in blocks {
+        match runs.last_mut() {
+            Some((run, of)) if of == holder && run.epoch == *epoch && run.is_followed_by(*block) => run.len += 1,
+            _ => runs.push((Run { start: *block, len: 1, epoch: *epoch }, *holder)),
+        }
+    }
+    let wire = |(run, holder): (Run, HostId)| wire::testimony::BlockRun {
+        run: Some(run.to_wire()),
+        holder: holder.as_bytes().to_vec(),
+    };
+    runs.into_iter().map(wire).collect()
+}
+
+impl Wire<wire::Testimony> for Testimony {
+    fn to_wire(&self) -> wire::Testimony {
+        wire::Testimony {
+            stamp: Some(self.stamp.to_wire()),
+            welcome: Some(self.welcome.to_wire()),
+            networks: self.networks.values().map(Wire::to_wire).collect(),
+        }
+    }
+
+    fn from_wire(wire: &wire::Testimony) -> Result<Self, WireError> {
+        let networks = wire.networks.iter().map(Known::from_wire);
+        let networks: Vec<Known> = networks.collect::<Result<_, _>>().map_err(|e| wrong("networks")(&e))?;
+        Ok(Self {
+            stamp: required("stamp", wire.stamp.as_ref())?,
+            welcome: required("welcome", wire.welcome.as_ref())?,
+            networks: networks.into_iter().map(|known| (known.network.id, known)).collect(),
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! Who founds a cluster, and who rather joins another: decided by what a host hears.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use crate::cluster::{Cluster, Host};
+use crate::host::{Liveness, Phase};
+use crate::id::HostId;
+
+/// The hosts that can be asked.
+pub fn reachable(cluster: &Cluster) -> BTreeSet<HostId> {
+    cluster.hosts.iter().filter(|(_, host)| host.liveness == Liveness::Live).map(|(id, _)| *id).collect()
+}
+
+/// The hosts that can be asked whether a ledger still holds: not those that join themselves.
+pub fn witnesses(cluster: &Cluster) -> BTreeSet<HostId> {
+    let may_testify = |host: &Host| host.liveness == Liveness::Live && host.info.phase != Phase::Joining;
+    cluster.hosts.iter().filter(|(_, host)| may_testify(host)).map(|(id, _)| *id).collect()
+}
+
+fn live(cluster: &Cluster, me: HostId) -> impl Iterator<Item = (&HostId, &Host)> {
+    cluster.hosts.iter().filter(move |(id, host)| **id != me && host.liveness == Liveness::Live)
+}
+
+/// Is this host the one to found the cluster? There must be none yet as far as it hears, it must hear all that it was told
+/// to join, and of all that wait as it does it has the lowest id.
+pub fn founds(me: HostId, join: &[SocketAddr], cluster: &Cluster) -> bool {
+    let heard: BTreeSet<SocketAddr> = live(cluster, me).map(|(_, host)| host.info.peer).collect();
+    let nobody_may_act = live(cluster, me).all(|(_, host)| host.info.phase == Phase::Joining);
+    nobody_may_act && join.iter().all(|address| heard.contains(address)) && live(cluster, me).all(|(id, _)| *id > me)
+}
+
+/// Should this host, if it is alone in a cluster where nothing is, rather belong to another? If it was told to; else of
+/// two that found each other the one with the lower id stays, unless something is at the other already.
+pub fn seeks(me: HostId, join: &[SocketAddr], cluster: &Cluster) -> bool {
+    live(cluster, me)
+        .filter(|(_, host)| host.info.phase == Phase::Established)
+        .any(|(id, host)| join.contains(&host.info.peer) || *id < me || !host.record.networks.is_empty())
+}

@@ -1,0 +1,147 @@
+//! The boot check: after its machine has booted, or with another disk, a host asks members before it acts. Whoever
+//! testifies remembers that the host is back, refuses what its earlier boots said, and knows a disk that is too old.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Change, Claim, Denial, Evidence, Fencing, Ledger, Millis, Outcome, Rule, Standing, Step, Welcome};
+use crate::id::{HostId, NetworkId};
+use crate::lease::{AddressLease, Holder};
+use crate::member::{Boot, Stamp};
+use crate::record::Run;
+
+impl Ledger {
+    /// The machine has booted, or the disk is not the one that the host ran on: rests begin anew by the new clock.
+    pub(super) fn booted(&self, nonce: u64, now: Millis) -> Step {
+        let generation = self.membership.boot.generation + 1;
+        let mut changes = vec![Change::Boot(Boot { generation, nonce })];
+        changes.extend(self.accounts.values().flat_map(|account| account.rest_from(now)));
+        let alone = self.membership.others().next().is_none();
+        changes.extend(match self.membership.standing {
+            Standing::Established | Standing::Unchecked { .. } if alone => {
+                Some(Change::Standing(Standing::Established))
+            }
+            Standing::Established | Standing::Unchecked { .. } => Some(self.unchecked()),
+            Standing::Joining { .. } | Standing::Fenced(_) => None,
+        });
+        Step::done(changes)
+    }
+
+    fn unchecked(&self) -> Change {
+        Change::Standing(Standing::Unchecked { admitted: BTreeSet::new(), waiting: BTreeSet::new() })
+    }
+
+    /// A member that has booted asks whether its ledger still holds.
+    pub(super) fn admit(
+        &self,
+        from: HostId,
+        stamp: Stamp,
+        claims: &BTreeMap<NetworkId, Claim>,
+        elsewhere: bool,
+    ) -> Step {
+        let refused = |evidence| Step::denied(Denial::Restored(evidence));
+        let dealt = self.membership.dealt.get(&from).copied().unwrap_or_default();
+        if elsewhere {
+            return refused(Evidence::Elsewhere);
+        }
+        if self.keeps(Rule::Pages) {
+            if dealt.page > stamp.page {
+                return refused(Evidence::LaterPage { page: stamp.page, seen: dealt.page });
+            }
+            if claims.iter().any(|(network, claim)| self.knows_later(*network, from, claim)) {
+                return refused(Evidence::LaterLease);
+            }
+        }
+        if !stamp.boot.follows(dealt.boot) {
+            return Step::denied(Denial::Stale { known: dealt.boot });
+        }
+        let member = (!self.membership.members.contains(&from)).then_some(Change::Member(from));
+        let changes = member.into_iter().chain(self.membership.note(from, stamp)).collect();
+        Step { changes, outcome: Outcome::Welcome(self.membership.welcome(self.me)) }
+    }
+
+    /// Has something that `host` claims to hold a later lease?
+    fn knows_later(&self, network: NetworkId, host: HostId, claim: &Claim) -> bool {
+        let Some(account) = self.accounts.get(&network) else { return false };
+        let block = |(block, epoch)| account.blocks.get(&block).is_some_and(|lease| lease.epoch > epoch);
+        claim.runs.iter().flat_map(Run::blocks).any(block)
+            || claim.borrowed.iter().any(|(address, version)| {
+                // An heir confirms under a new epoch what the borrower does not know of yet.
+                let later = |lease: &AddressLease| lease.version > *version && lease.holder != Holder::Host(host);
+                let lent = |lease: &AddressLease| lease.holder == Holder::Host(host);
+                // A block moves on only when all of it is at home, or with what is lent out of it confirmed.
+                let moved = || {
+                    let mine = account.block_lease(*address).filter(|block| block.holder == self.me);
+                    mine.is_some_and(|block| block.epoch > version.epoch)
+                };
+                account.addresses.get(address).map_or_else(moved, |lease| later(lease) || moved() && !lent(lease))
+            })
+    }
+
+    /// A member lets this host in.
+    pub(super) fn admitted(&self, by: HostId, welcome: &Welcome) -> Step {
+        let mut changes = self.membership.heed(self.me, welcome);
+        if let Standing::Unchecked { mut admitted, mut waiting } = self.membership.standing.clone() {
+            if welcome.unchecked && self.keeps(Rule::CheckedTestify) {
+                waiting.insert(by);
+            } else {
+                waiting.remove(&by);
+                admitted.insert(by);
+            }
+            changes.push(Change::Standing(Standing::Unchecked { admitted, waiting }));
+        }
+        Step::done(changes)
+    }
+
+    /// Is that enough? `reachable` are the members that could be asked; `None` if it takes all of them.
+    pub(super) fn conclude(&self, reachable: Option<&BTreeSet<HostId>>) -> Step {
+        let Standing::Unchecked { admitted, waiting } = &self.membership.standing else { return Step::done([]) };
+        let silent: BTreeSet<HostId> =
+            self.membership.others().filter(|host| !admitted.contains(host) && !waiting.contains(host)).collect();
+        let all = silent.iter().all(|host| self.membership.seals.contains_key(host));
+        let enough = match reachable {
+            Some(reachable) => silent.is_disjoint(reachable) && (all || !admitted.is_empty()),
+            None => all,
+        };
+        let alone = self.membership.others().next().is_none();
+        if enough && (alone || !admitted.is_empty() || !waiting.is_empty()) {
+            Step::done([Change::Standing(Standing::Established)])
+        } else {
+            Step::denied(Denial::Unchecked)
+        }
+    }
+
+    /// The operator answers for the disk.
+    pub(super) fn trust(&self) -> Step {
+        match self.membership.standing {
+            Standing::Unchecked { .. } => Step::done([Change::Standing(Standing::Established)]),
+            _ => Step::done([]),
+        }
+    }
+
+    /// Another host refuses to deal with this one. What it says of us we can't know better.
+    pub(super) fn refused(&self, by: HostId, denial: &Denial) -> Step {
+        let fence = |fencing| Step::done([Change::Standing(Standing::Fenced(fencing))]);
+        match denial {
+            // Also from one that became a member while this host was away.
+            Denial::Sealed { host, .. } if *host == self.me => fence(Fencing::Forgotten { by }),
+            _ if !self.membership.members.contains(&by) => Step::done([]),
+            Denial::Restored(evidence) if matches!(self.membership.standing, Standing::Unchecked { .. }) => {
+                fence(Fencing::Restored { by, evidence: *evidence })
+            }
+            Denial::Stale { known } if known.generation >= self.membership.boot.generation => {
+                let boot = Boot { generation: known.generation + 1, ..self.membership.boot };
+                let again = matches!(self.membership.standing, Standing::Unchecked { .. }).then(|| self.unchecked());
+                Step::done(std::iter::once(Change::Boot(boot)).chain(again))
+            }
+            // It is not off: the operator has to look again. Of what was sealed already it will hear.
+            Denial::Readmitted { host, boot } => {
+                let withdraw = self.membership.forgets.contains_key(host).then_some(Change::Withdraw(*host));
+                Step::done(self.membership.note(*host, Stamp { boot: *boot, page: 0 }).into_iter().chain(withdraw))
+            }
+            Denial::Rival { host, seal } if seal.done || seal.heir == by && by < self.me => {
+                Step::done(self.membership.seal(*host, *seal))
+            }
+            _ => Step::done([]),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Forgetting a host that is off for good. Every other member seals it, so that it is never let in again and nothing
+//! that it said is taken from then on; what each of them knew is put together by one of them, the heir; and when all
+//! have sealed, the heir takes what is left, under the next epoch.
+//!
+//! Hosts that are off at the same time are forgotten together, by one statement of the operator: they need no seals of
+//! each other, and none is done before all are, else the one could come back and use what it had got from the other. Two
+//! statements would not do: between them the first host may have come back, and have let the second one in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{
+    Account, Change, Denial, Forget, Known, Ledger, Membership, Millis, Outcome, Rest, Rule, Step, Testimony, Warrant,
+};
+use crate::id::HostId;
+use crate::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::member::{Boot, Seal, Stamp};
+use crate::network::BlockId;
+use crate::record::Statement;
+
+impl Ledger {
+    /// The operator says that these hosts, of these boots, are off, all at the same time, and makes this host their heir.
+    pub(super) fn forget(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> Step {
+        let mine = &self.membership;
+        let hosts: BTreeMap<HostId, Boot> =
+            hosts.iter().filter(|(host, _)| !mine.is_forgotten(**host)).map(|(host, boot)| (*host, *boot)).collect();
+        if hosts.is_empty() {
+            return Step::done([]);
+        }
+        if let Some(denial) = self.bars_forgetting(&hosts, force) {
+            return Step::denied(denial);
+        }
+        let before: BTreeSet<HostId> = mine.members.iter().copied().filter(|host| mine.is_forgotten(*host)).collect();
+        let named: BTreeSet<HostId> = hosts.keys().copied().chain(mine.forgets.keys().copied()).collect();
+        let mut changes = Vec::new();
+        for host in named {
+            let known = mine.forgets.get(&host);
+            let boot = hosts.get(&host).copied().or(known.map(|forget| forget.boot)).unwrap_or_default();
+            let forget = Forget {
+                boot,
+                sealed_by: known.map_or(BTreeSet::new(), |forget| forget.sealed_by.clone()),
+                before: before.clone(),
+                force: force || known.is_some_and(|forget| forget.force),
+            };
+            changes.extend([Change::Seal(host, Seal { heir: self.me, done: false }), Change::Forget(host, forget)]);
+            changes.extend(mine.note(host, Stamp { boot, page: 0 }));
+        }
+        changes.extend(self.with(&changes).inherit());
+        Step::done(changes)
+    }
+
+    /// Why what the operator says of these hosts, all that are not forgotten yet, is not enough.
+    fn bars_forgetting(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> Option<Denial> {
+        let mine = &self.membership;
+        for (&host, boot) in hosts {
+            if host == self.me || !mine.members.contains(&host) {
+                return Some(Denial::Stranger { host });
+            }
+            let dealt = mine.boot_of(host);
+            if self.keeps(Rule::NoSealIfBack) && !boot.follows(dealt) {
+                return Some(Denial::Readmitted { host, boot: dealt });
+            }
+            // One with a higher id gives way when it is asked to seal.
+            let rival =
+                |seal: &&Seal| seal.heir < self.me && !hosts.contains_key(&seal.heir) && !mine.is_forgotten(seal.heir);
+            if let Some(seal) = mine.seals.get(&host).filter(rival) {
+                return Some(Denial::Rival { host, seal: *seal });
+            }
+        }
+        // Whoever is left out of the new statement may have come back since the last, and have let another in.
+        let unnamed: BTreeSet<HostId> = mine.forgets.keys().copied().filter(|host| !hosts.contains_key(host)).collect();
+        if !unnamed.is_empty() && self.keeps(Rule::OffTogether) {
+            return Some(Denial::Unnamed { hosts: unnamed });
+        }
+        // A host that a majority let join has to be known to one that is left.
+        let of = mine.others().count() + 1;
+        (2 * hosts.len() > of && !force).then_some(Denial::TooMany)
+    }
+
+    /// An heir wants this host to seal another.
+    pub(super) fn seal(&self, from: HostId, host: HostId, warrant: &Warrant) -> Step {
+        let (mine, dealt) = (&self.membership, self.membership.boot_of(host));
+        if host == self.me {
+            return Step::denied(Denial::Readmitted { host, boot: mine.boot });
+        }
+        if self.keeps(Rule::NoSealIfBack) && !warrant.boot.follows(dealt) {
+            return Step::denied(Denial::Readmitted { host, boot: dealt });
+        }
+        if let Some(&seal) = mine.seals.get(&host).filter(|seal| seal.heir != from) {
+            // Of two heirs the lower one goes on. Of a third it has to be known that it gave way, or is off.
+            let gives_way = match seal.heir {
+                heir if heir == self.me => from < self.me,
+                heir => warrant.yielded.contains(&heir),
+            };
+            if seal.done || !gives_way {
+                return Step::denied(Denial::Rival { host, seal });
+            }
+        }
+        let done = mine.is_forgotten(host);
+        let mut changes = mine.seal(host, Seal { heir: from, done });
+        changes.extend((!mine.members.contains(&from)).then_some(Change::Member(from)));
+        let testimony = self.with(&changes).testimony();
+        Step { changes, outcome: Outcome::Sealed(testimony) }
+    }
+
+    /// A member has sealed the host, and this is all that it knows.
+    pub(super) fn sealed(&self, by: HostId, host: HostId, testimony: &Testimony, now: Millis) -> Step {
+        let Some(forget) = self.membership.forgets.get(&host) else { return Step::done([]) };
+        let mut forget = forget.clone();
+        forget.sealed_by.insert(by);
+        let mut changes: Vec<Change> = self.membership.note(by, testimony.stamp).into_iter().collect();
+        if self.keeps(Rule::AskAllThatAreKnown) {
+            changes.extend(self.membership.heed(self.me, &testimony.welcome));
+        }
+        changes.extend(self.believe(testimony, now));
+        changes.push(Change::Forget(host, forget));
+        changes.extend(self.with(&changes).inherit());
+        Step::done(changes)
+    }
+
+    /// What to say to those that are to seal a host.
+    pub fn warrant(&self, host: HostId) -> Option<Warrant> {
+        let forget = self.membership.forgets.get(&host)?;
+        let off = self.membership.forgets.keys().chain(&forget.before);
+        Some(Warrant { boot: forget.boot, yielded: forget.sealed_by.iter().chain(off).copied().collect() })
+    }
+
+    /// Whom an heir waits for.
+    pub fn missing(&self, host: HostId) -> BTreeSet<HostId> {
+        let Some(forget) = self.membership.forgets.get(&host) else { return BTreeSet::new() };
+        self.needed(forget).filter(|member| !forget.sealed_by.contains(member)).collect()
+    }
+
+    /// All members but those that the operator knew to be off when he said so of this one: as they were not let in
+    /// themselves since, they have let nobody in.
+    fn needed(&self, forget: &Forget) -> impl Iterator<Item = HostId> {
+        let off = |host: &HostId| self.membership.forgets.contains_key(host) || forget.before.contains(host);
+        self.membership.members.iter().copied().filter(move |host| !off(host))
+    }
+
+    fn is_agreed(&self, forget: &Forget) -> bool {
+        let needed = self.needed(forget).count();
+        let sealed = self.needed(forget).filter(|host| forget.sealed_by.contains(host)).count();
+        sealed == needed || forget.force && 2 * (sealed + 1) > needed + 1 || !self.keeps(Rule::ForgetByAll)
+    }
+
+    /// If all that it takes have sealed all that this host is to forget: takes what they held.
+    pub(super) fn inherit(&self) -> Vec<Change> {
+        let forgets = &self.membership.forgets;
+        if forgets.is_empty() || !forgets.values().all(|forget| self.is_agreed(forget)) {
+            return Vec::new();
+        }
+        let done = Seal { heir: self.me, done: true };
+        let mut changes: Vec<Change> =
+            forgets.keys().flat_map(|host| [Change::Seal(*host, done), Change::Withdraw(*host)]).collect();
+        let after = self.with(&changes);
+        changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after.membership)));
+        changes
+    }
+
+    /// All that is known here.
+    fn testimony(&self) -> Testimony {
+        let networks = self.accounts.iter().map(|(id, account)| {
+            let (network, blocks) = (account.network.clone(), account.blocks.clone());
+            (*id, Known { network, blocks, addresses: account.addresses.clone() })
+        });
+        Testimony { welcome: self.membership.welcome(self.me), stamp: self.stamp(), networks: networks.collect() }
+    }
+
+    /// What a member that sealed says is believed of everything: the sealed host can't add to it any more.
+    fn believe(&self, testimony: &Testimony, now: Millis) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (id, Known { network, blocks, addresses }) in &testimony.networks {
+            if self.tombstones.contains(id) {
+                continue;
+            }
+            let unknown = Account::new(network.clone());
+            if !self.accounts.contains_key(id) {
+                changes.push(Change::Open(network.clone()));
+            }
+            let account = self.accounts.get(id).unwrap_or(&unknown);
+            changes.extend(account.believe(self.me, blocks, addresses, now));
+        }
+        changes
+    }
+
+    /// A member publishes whom it has forgotten.
+    pub(super) fn hear_seals(&self, from: HostId, seals: &BTreeMap<HostId, Seal>) -> Step {
+        if seals.contains_key(&self.me) {
+            return self.refused(from, &Denial::Sealed { host: self.me });
+        }
+        if !self.membership.members.contains(&from) {
+            return Step::done([]);
+        }
+        let news = seals.iter().filter(|(host, seal)| seal.done && !self.membership.is_forgotten(**host));
+        let mut changes: Vec<Change> = news.flat_map(|(host, seal)| self.membership.seal(*host, *seal)).collect();
+        changes.extend(self.with(&changes).joined());
+        Step::done(changes)
+    }
+}
+
+impl Account {
+    /// The higher leases among these.
+    fn believe(
+        &self,
+        me: HostId,
+        blocks: &BTreeMap<BlockId, BlockLease>,
+        addresses: &BTreeMap<IpAddr, AddressLease>,
+        now: Millis,
+    ) -> Vec<Change> {
+        let id = self.network.id;
+        let blocks = blocks.iter().filter(|(block, lease)| {
+            self.network.block_subnet(**block).is_some()
+                && self.blocks.get(block).is_none_or(|known| lease.epoch > known.epoch)
+        });
+        let addresses = addresses.iter().filter(|(address, lease)| {
+            self.network.assignable(**address)
+                && self.addresses.get(address).is_none_or(|known| lease.version > known.version)
+        });
+        let borrowed = |address: &IpAddr, lease: &AddressLease| {
+            let idle = lease.holder == Holder::Host(me) && !self.bound.contains_key(address);
+            idle.then_some(Change::Unbind(id, *address, Rest { name: None, since: now }))
+        };
+        let blocks = blocks.map(|(block, lease)| Change::Block(id, *block, *lease));
+        let addresses =
+            addresses.flat_map(|(a, lease)| std::iter::once(Change::Address(id, *a, *lease)).chain(borrowed(a, lease)));
+        blocks.chain(addresses).collect()
+    }
+
+    /// Takes the blocks of the hosts that this one is the heir of. What the living have borrowed out of them they keep,
+    /// by a lease of the new epoch.
+    fn inherit(&self, me: HostId, membership: &Membership) -> Vec<Change> {
+        let id = self.network.id;
+        let mut changes = Vec::new();
+        for (block, lease) in self.blocks.iter().filter(|(_, lease)| membership.last_heir(lease.holder) == Some(me)) {
+            let epoch = lease.epoch + 1;
+            changes.push(Change::Block(id, *block, BlockLease { epoch, holder: me }));
+            // What was owed to the one that is gone, nobody takes any more.
+            let owed = self.outbox.iter().filter(|s| self.is_about(s, *block));
+            changes.extend(owed.map(|s| Change::Unpost(id, *s)));
+            let Some(subnet) = self.network.block_subnet(*block) else { continue };
+            let lent = self.addresses.range(subnet.network()..=subnet.last());
+            for (address, known) in lent.filter(|(_, known)| known.version.epoch == lease.epoch) {
+                let version = Version { epoch, count: 1 };
+                match known.holder {
+                    Holder::Host(host) if host == me => {
+                        changes.push(Change::Address(id, *address, AddressLease { version, holder: Holder::Home }));
+                    }
+                    Holder::Host(host) if !membership.is_forgotten(host) => {
+                        changes.push(Change::Address(id, *address, AddressLease { version, holder: known.holder }));
+                        let statement = Statement::Delegate { address: *address, version, to: host };
+                        changes.push(Change::Post(id, statement));
+                    }
+                    Holder::Host(_) | Holder::Home => {}
+                }
+            }
+        }
+        changes
+    }
+
+    fn is_about(&self, statement: &Statement, block: BlockId) -> bool {
+        match statement {
+            Statement::Transfer { block: of, .. } => *of == block,
+            Statement::Delegate { address, .. } | Statement::Return { address, .. } => {
+                self.network.block_of(*address) == Some(block)
+            }
+        }
+    }
+
+    /// What was lent to hosts that are gone is at home again, and rests.
+    pub(super) fn take_back_from(&self, me: HostId, gone: impl Fn(&HostId) -> bool, now: Millis) -> Vec<Change> {
+        let id = self.network.id;
+        let lent = |(address, lease): (&IpAddr, &AddressLease)| {
+            let Holder::Host(host) = lease.holder else { return None };
+            let block = self.block_lease(*address)?;
+            (gone(&host) && block.holder == me && block.epoch == lease.version.epoch).then_some((*address, *lease))
+        };
+        let mut changes = Vec::new();
+        for (address, lease) in self.addresses.iter().filter_map(lent) {
+            let version = Version { count: lease.version.count + 1, ..lease.version };
+            changes.push(Change::Address(id, address, AddressLease { version, holder: Holder::Home }));
+            changes.push(Change::Unbind(id, address, Rest { name: None, since: now }));
+            let posted = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
+            changes.extend(self.outbox.iter().filter(posted).map(|s| Change::Unpost(id, *s)));
+        }
+        changes
+    }
+}

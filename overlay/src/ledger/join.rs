@@ -1,0 +1,63 @@
+//! Joining: a host takes no space and testifies to nothing before a majority of the members have it on their disks. So
+//! whoever asks all members that it knows, and all that those know, can't miss it.
+
+use std::collections::BTreeSet;
+
+use super::{Change, Denial, Ledger, Outcome, Rule, Standing, Step, Welcome};
+use crate::id::HostId;
+use crate::member::Stamp;
+
+impl Ledger {
+    /// The first host of a cluster has nobody to ask.
+    pub(super) fn found(&self) -> Step {
+        match &self.membership.standing {
+            Standing::Joining { .. } if self.membership.members.is_empty() => {
+                Step::done([Change::Standing(Standing::Established)])
+            }
+            Standing::Joining { .. } => Step::denied(Denial::Joining),
+            _ => Step::done([]),
+        }
+    }
+
+    /// A host that founded a cluster of its own and has nothing there yet joins another one instead.
+    pub(super) fn seek(&self) -> Step {
+        let alone = self.membership.members.is_empty() && self.accounts.is_empty();
+        match &self.membership.standing {
+            Standing::Established if alone => {
+                Step::done([Change::Standing(Standing::Joining { acknowledged: BTreeSet::new() })])
+            }
+            _ => Step::done([]),
+        }
+    }
+
+    /// Another host wants to be a member.
+    pub(super) fn acknowledge(&self, from: HostId, stamp: Stamp) -> Step {
+        let welcome = self.membership.welcome(self.me);
+        let member = (!self.membership.members.contains(&from)).then_some(Change::Member(from));
+        let changes = member.into_iter().chain(self.membership.note(from, stamp)).collect();
+        Step { changes, outcome: Outcome::Welcome(welcome) }
+    }
+
+    /// A member has it on its disk that this host is one.
+    pub(super) fn acknowledged(&self, by: HostId, welcome: &Welcome) -> Step {
+        let mut changes = self.membership.heed(self.me, welcome);
+        let Standing::Joining { acknowledged } = &self.membership.standing else { return Step::done(changes) };
+        if self.membership.members.is_empty() {
+            let dealt = welcome.dealt.iter().filter(|(host, _)| **host != self.me);
+            changes.extend(dealt.filter_map(|(host, stamp)| self.membership.note(*host, *stamp)));
+        }
+        let acknowledged = acknowledged.iter().copied().chain([by]).collect();
+        changes.push(Change::Standing(Standing::Joining { acknowledged }));
+        changes.extend(self.with(&changes).joined());
+        Step::done(changes)
+    }
+
+    /// Has a majority of the members acknowledged this host? Also when there are fewer of them now.
+    pub(super) fn joined(&self) -> Option<Change> {
+        let Standing::Joining { acknowledged } = &self.membership.standing else { return None };
+        let of = self.membership.others().count();
+        let by = self.membership.others().filter(|host| acknowledged.contains(host)).count();
+        let enough = 2 * by > of || by > 0 && !self.keeps(Rule::JoinByMajority);
+        enough.then_some(Change::Standing(Standing::Established))
+    }
+}

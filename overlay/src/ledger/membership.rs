@@ -1,0 +1,202 @@
+//! Who belongs to the cluster, as one host knows it durably, and whether that host may act.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Change;
+use crate::id::HostId;
+use crate::member::{Boot, Seal, Stamp};
+
+/// What a host knows of the members, itself included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Membership {
+    /// May this host act?
+    pub standing: Standing,
+    /// The present boot of this host.
+    pub boot: Boot,
+    /// The other members, also those that are forgotten.
+    pub members: BTreeSet<HostId>,
+    /// The newest boot and the highest page that this host has dealt with, of whom it dealt with.
+    pub dealt: BTreeMap<HostId, Stamp>,
+    /// The hosts that it deals with no more.
+    pub seals: BTreeMap<HostId, Seal>,
+    /// The hosts that it is to forget, as their heir.
+    pub forgets: BTreeMap<HostId, Forget>,
+}
+
+/// May a host act on its ledger?
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It takes no space and testifies to nothing before a majority of the members have it on their disks.
+    Joining {
+        /// Those that have.
+        acknowledged: BTreeSet<HostId>,
+    },
+    /// It may.
+    Established,
+    /// Its machine has booted, or its disk is another: it asks the members whether its ledger still holds.
+    Unchecked {
+        /// Those that may act and said so.
+        admitted: BTreeSet<HostId>,
+        /// Those that said so and wait for their own boot check. Hosts that are forgotten together could vouch for each
+        /// other, so this counts only when it comes from all that are left.
+        waiting: BTreeSet<HostId>,
+    },
+    /// Never again: the identity is given up.
+    Fenced(Fencing),
+}
+
+/// Why a host gave its identity up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Fencing {
+    /// It was forgotten.
+    #[error("host {} says that this host was forgotten", by.short())]
+    Forgotten {
+        /// Who said so.
+        by: HostId,
+    },
+    /// Its disk is older than what it once said.
+    #[error("host {} knows that {evidence}", by.short())]
+    Restored {
+        /// Who said so.
+        by: HostId,
+        /// What it knows.
+        evidence: Evidence,
+    },
+}
+
+/// What shows that a ledger is not the newest of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Evidence {
+    /// The host has written more since.
+    #[error("the ledger on this disk is an old one: its page {page} is less than {seen}, seen before")]
+    LaterPage {
+        /// Of the ledger.
+        page: u64,
+        /// Seen.
+        seen: u64,
+    },
+    /// Something that it thinks it holds has a later lease.
+    #[error("something that the ledger on this disk says is held has a later lease")]
+    LaterLease,
+    /// The same identity speaks from elsewhere at the same time.
+    #[error("the same identity is alive elsewhere: this disk is a copy")]
+    Elsewhere,
+}
+
+/// The work of an heir.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Forget {
+    /// The boot of the host that was known when the operator said that it is off. Who let in a later one refuses.
+    pub boot: Boot,
+    /// The members that have sealed it.
+    pub sealed_by: BTreeSet<HostId>,
+    /// The members that were forgotten before the operator said so, and need not be asked. One that is forgotten after
+    /// it may have let the host in, so then the operator has to say it once more.
+    pub before: BTreeSet<HostId>,
+    /// Is a majority enough?
+    pub force: bool,
+}
+
+/// What a member tells one that joins or has booted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Welcome {
+    /// The members that it knows, itself included.
+    pub members: BTreeSet<HostId>,
+    /// What it has dealt with.
+    pub dealt: BTreeMap<HostId, Stamp>,
+    /// Whom it deals with no more.
+    pub seals: BTreeMap<HostId, Seal>,
+    /// Does it wait for its own boot check?
+    pub unchecked: bool,
+}
+
+impl Membership {
+    pub(super) fn new() -> Self {
+        Self {
+            standing: Standing::Joining { acknowledged: BTreeSet::new() },
+            boot: Boot::default(),
+            members: BTreeSet::new(),
+            dealt: BTreeMap::new(),
+            seals: BTreeMap::new(),
+            forgets: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Standing(standing) => self.standing = standing.clone(),
+            Change::Boot(boot) => self.boot = *boot,
+            Change::Member(host) => drop(self.members.insert(*host)),
+            Change::Dealt(host, stamp) => drop(self.dealt.insert(*host, *stamp)),
+            Change::Seal(host, seal) => drop(self.seals.insert(*host, *seal)),
+            Change::Forget(host, forget) => drop(self.forgets.insert(*host, forget.clone())),
+            Change::Withdraw(host) => drop(self.forgets.remove(host)),
+            _ => {}
+        }
+    }
+
+    /// The other members that are not forgotten.
+    pub fn others(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.members.iter().copied().filter(|host| !self.is_forgotten(*host))
+    }
+
+    /// Has the host's space gone to its heir?
+    pub fn is_forgotten(&self, host: HostId) -> bool {
+        self.seals.get(&host).is_some_and(|seal| seal.done)
+    }
+
+    /// The host to which the space of a forgotten one has gone: its heir, or that one's if it is forgotten as well.
+    pub(super) fn last_heir(&self, host: HostId) -> Option<HostId> {
+        let heirs = std::iter::successors(self.heir_of(host), |heir| self.heir_of(*heir));
+        // No longer than there are seals, should two have been made heirs of each other.
+        heirs.take(self.seals.len()).last()
+    }
+
+    fn heir_of(&self, host: HostId) -> Option<HostId> {
+        self.seals.get(&host).filter(|seal| seal.done).map(|seal| seal.heir)
+    }
+
+    /// The newest boot of the host that this one has dealt with.
+    pub fn boot_of(&self, host: HostId) -> Boot {
+        self.dealt.get(&host).map_or(Boot::default(), |stamp| stamp.boot)
+    }
+
+    /// The newest boot of a host that anybody has heard of, where `heard` is what it says itself. Two boots of one
+    /// generation are those of a disk and of its copy: the one that was dealt with counts.
+    pub fn newest_boot(&self, host: HostId, heard: Option<Boot>) -> Boot {
+        let dealt = self.boot_of(host);
+        heard.filter(|boot| boot.supersedes(dealt)).unwrap_or(dealt)
+    }
+
+    /// To be written when something that another host said is taken in.
+    pub(super) fn note(&self, host: HostId, stamp: Stamp) -> Option<Change> {
+        let known = self.dealt.get(&host).copied().unwrap_or_default();
+        let boot = if stamp.boot.supersedes(known.boot) { stamp.boot } else { known.boot };
+        let noted = Stamp { boot, page: known.page.max(stamp.page) };
+        (noted != known).then_some(Change::Dealt(host, noted))
+    }
+
+    /// What a member tells others of the members.
+    pub(super) fn welcome(&self, me: HostId) -> Welcome {
+        let members = self.members.iter().copied().chain([me]).collect();
+        let unchecked = matches!(self.standing, Standing::Unchecked { .. });
+        Welcome { members, dealt: self.dealt.clone(), seals: self.seals.clone(), unchecked }
+    }
+
+    /// Takes in what a member told: more members, and seals that this host does not have or has lost.
+    pub(super) fn heed(&self, me: HostId, welcome: &Welcome) -> Vec<Change> {
+        let members = welcome.members.iter().filter(|host| **host != me && !self.members.contains(host));
+        let seals = welcome
+            .seals
+            .iter()
+            .filter(|(host, seal)| **host != me && self.seals.get(host).is_none_or(|mine| seal.done && !mine.done));
+        let seals = seals.flat_map(|(host, seal)| self.seal(*host, *seal));
+        members.map(|host| Change::Member(*host)).chain(seals).collect()
+    }
+
+    /// Another's seal takes the place of one's own.
+    pub(super) fn seal(&self, host: HostId, seal: Seal) -> Vec<Change> {
+        let withdraw = self.forgets.contains_key(&host).then_some(Change::Withdraw(host));
+        std::iter::once(Change::Seal(host, seal)).chain(withdraw).collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! Who may do what: the bars that an input has to pass before it is looked at.
+
+use super::{Denial, Input, Ledger, Standing};
+use crate::id::HostId;
+use crate::member::Stamp;
+
+/// The safety rules of the ledger. The model checker, in the test build only, switches them off one at a time, to show
+/// that each is needed and that it would see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Rule {
+    /// A lease that is not newer than the known one is not taken.
+    HighestLease,
+    /// What an earlier boot of a host said is not believed.
+    NewestBoot,
+    /// A witness knows an old disk by its page number and by later leases.
+    Pages,
+    /// A host that was let in since it was heard last is not sealed.
+    NoSealIfBack,
+    /// Nothing is taken from a host that is sealed.
+    SealedIsSilent,
+    /// An heir asks all members that any member knows.
+    AskAllThatAreKnown,
+    /// An heir takes nothing before all have sealed.
+    ForgetByAll,
+    /// A host is a member only when a majority has acknowledged it.
+    JoinByMajority,
+    /// Hosts that are forgotten together are said to be off at the same time.
+    OffTogether,
+    /// Only an established member testifies.
+    EstablishedTestify,
+    /// One that waits for its own boot check is a witness only together with all others.
+    CheckedTestify,
+}
+
+impl Ledger {
+    /// Is the rule kept? Always, but in the model checker.
+    pub(super) fn keeps(&self, rule: Rule) -> bool {
+        #[cfg(test)]
+        let kept = self.without != Some(rule);
+        #[cfg(not(test))]
+        let kept = {
+            let _ = rule;
+            true
+        };
+        kept
+    }
+
+    /// Why this host does not look at the input at all.
+    pub(super) fn bars(&self, input: &Input) -> Option<Denial> {
+        if let Some(denial) = self.bars_sender(input) {
+            return Some(denial);
+        }
+        match (&self.membership.standing, input) {
+            (Standing::Established, _) => None,
+            (Standing::Fenced(_), _) => Some(Denial::Fenced),
+            (_, Input::Learn(_) | Input::Close(_) | Input::Release { .. } | Input::Refused { .. }) => None,
+            (_, Input::Booted { .. } | Input::Seals { .. }) => None,
+            (
+                Standing::Joining { .. },
+                Input::Found | Input::Seek | Input::Acknowledged { .. } | Input::Seal { .. } | Input::Trust,
+            ) => None,
+            // Hosts that join together acknowledge each other, or none would ever have a majority. What they know of the
+            // members comes from one: before that their word is worth nothing.
+            (Standing::Joining { .. }, Input::Acknowledge { .. }) if !self.membership.members.is_empty() => None,
+            (Standing::Joining { .. }, Input::Admit { .. }) if !self.keeps(Rule::EstablishedTestify) => None,
+            (Standing::Joining { .. }, _) => Some(Denial::Joining),
+            (
+                Standing::Unchecked { .. },
+                Input::Admit { .. } | Input::Admitted { .. } | Input::Conclude { .. } | Input::Trust,
+            ) => None,
+            (Standing::Unchecked { .. }, _) => Some(Denial::Unchecked),
+        }
+    }
+
+    /// Does this host take nothing from, and give nothing to, the one that the input comes from?
+    fn bars_sender(&self, input: &Input) -> Option<Denial> {
+        let (host, stamp) = sender(input)?;
+        if self.membership.seals.contains_key(&host) && self.keeps(Rule::SealedIsSilent) {
+            return Some(Denial::Sealed { host });
+        }
+        let known = self.membership.boot_of(host);
+        if stamp.is_some_and(|stamp| !stamp.boot.follows(known)) && self.keeps(Rule::NewestBoot) {
+            return Some(Denial::Stale { known });
+        }
+        let asks_for_space = matches!(input, Input::GiveSpace { .. } | Input::GiveAddress { .. });
+        let stranger = asks_for_space && host != self.me && !self.membership.members.contains(&host);
+        stranger.then_some(Denial::Stranger { host })
+    }
+}
+
+/// The other host that an input comes from, and when it said so, where old news hurt.
+fn sender(input: &Input) -> Option<(HostId, Option<Stamp>)> {
+    match input {
+        Input::GiveSpace { to, .. } | Input::GiveAddress { to, .. } => Some((*to, None)),
+        Input::Holding { from, stamp, .. } | Input::Stated { from, stamp, .. } => Some((*from, Some(*stamp))),
+        Input::Acknowledge { from, .. }
+        | Input::Admit { from, .. }
+        | Input::Seal { from, .. }
+        | Input::Seals { from, .. } => Some((*from, None)),
+        _ => None,
+    }
+}

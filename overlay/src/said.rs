@@ -1,0 +1,60 @@
+//! What a host says of itself, and what the ledger of another takes from it.
+
+use crate::host::HostInfo;
+use crate::id::{HostId, NetworkId};
+use crate::intent::Intents;
+use crate::ledger::{Input, Ledger};
+use crate::record::{Membership, Record};
+
+/// What a host with this ledger and these intents says. It keeps a network's definition alive if it created the network,
+/// holds some of it, or has endpoints in it.
+pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
+    let mut record = Record {
+        host: Some(info.clone()),
+        tombstones: ledger.tombstones().clone(),
+        seals: ledger.membership().seals.clone(),
+        endpoints: intents.attachments.iter().map(|(id, a)| (*id, a.endpoint.clone())).collect(),
+        ..Record::default()
+    };
+    // Definitions never change, so that there is a network can be told by a host that may not act.
+    let me = ledger.me();
+    for (id, account) in ledger.accounts() {
+        let vni = intents.seats.get(id).map(|seat| seat.vni);
+        if account.network.creator == me || vni.is_some() || account.held_by(me).next().is_some() {
+            record.networks.insert(*id, Membership { network: account.network.clone(), vni });
+        }
+    }
+    for (id, runs, borrowed, outbox) in ledger.holding() {
+        if !runs.is_empty() {
+            record.blocks.insert(id, runs);
+        }
+        if !borrowed.is_empty() {
+            record.borrowed.insert(id, borrowed);
+        }
+        if !outbox.is_empty() {
+            record.outbox.insert(id, outbox.clone());
+        }
+    }
+    record
+}
+
+/// What a ledger is told when it hears a record; what it has heard before changes nothing.
+pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
+    // Without it nobody can say whether this is news: it is told when that part has arrived.
+    let Some(stamp) = record.host.as_ref().map(|host| host.stamp) else { return Vec::new() };
+    let mut networks: Vec<NetworkId> = record.blocks.keys().chain(record.borrowed.keys()).copied().collect();
+    networks.sort();
+    networks.dedup();
+    let holding = networks.into_iter().map(|network| Input::Holding {
+        network,
+        from,
+        stamp,
+        runs: record.blocks.get(&network).cloned().unwrap_or_default(),
+        borrowed: record.borrowed.get(&network).cloned().unwrap_or_default(),
+    });
+    let posted = record.outbox.iter().flat_map(|(network, statements)| {
+        statements.iter().map(|statement| Input::Stated { network: *network, from, stamp, statement: *statement })
+    });
+    let seals = (!record.seals.is_empty()).then(|| Input::Seals { from, seals: record.seals.clone() });
+    seals.into_iter().chain(holding).chain(posted).collect()
+}

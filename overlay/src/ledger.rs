@@ -298,4 +298,6 @@ impl Ledger {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -45,6 +45,12 @@ impl Ledger {
         kept
     }
 
+    /// The ledger with a rule switched off.
+    #[cfg(test)]
+    pub(crate) fn without(self, rule: Option<Rule>) -> Self {
+        Self { without: rule, ..self }
+    }
+
     /// Why this host does not look at the input at all.
     pub(super) fn bars(&self, input: &Input) -> Option<Denial> {
         if let Some(denial) = self.bars_sender(input) {

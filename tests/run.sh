@@ -73,6 +73,9 @@ unit_tests() {
 
 conformance() { tests --test conformance; }
 
+# A million operations: tests/tests/simulation.rs.
+simulation() { tests --test simulation; }
+
 # One at a time: each has the bounds of a machine to itself, such as three seconds to notice a dead host.
 scenes() { tests --test scenes -- --test-threads 1; }
 
@@ -163,6 +166,7 @@ step "walls: who imports whom" walls
 step "build" build
 step "unit tests: laws and examples" unit_tests
 step "conformance: the fake kernel and the real one" conformance
+step "simulation: 50,000 operations on hosts that fail" simulation
 step "scenes: three hosts and a Redis Cluster" scenes
 step "nothing left behind" leftovers
 

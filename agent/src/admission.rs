@@ -157,7 +157,6 @@ impl Admission {
     }
 }
 
-/// Members that this life has not asked to remember this host are asked as well: a majority let it join, not all.
 fn look(
     ledger: &Ledger,
     heard: &BTreeSet<HostId>,
@@ -165,10 +164,8 @@ fn look(
 ) -> (BTreeMap<HostId, Vec<Want>>, Sheet) {
     let membership = ledger.membership();
     let mut wants = ledger.wants(heard);
-    if ledger.is_established() {
-        for host in membership.others().filter(|host| heard.contains(host) && !introduced.contains(host)) {
-            wants.entry(host).or_default().push(Want::Acknowledge);
-        }
+    for host in ledger.introductions(heard, introduced) {
+        wants.entry(host).or_default().push(Want::Acknowledge);
     }
     let warrants = membership.forgets.keys().filter_map(|host| Some((*host, ledger.warrant(*host)?))).collect();
     let sheet = Sheet { me: ledger.me(), stamp: ledger.stamp(), claims: ledger.claims(), warrants };

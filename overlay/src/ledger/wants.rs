@@ -44,4 +44,15 @@ impl Ledger {
         }
         wants
     }
+
+    /// Members that this life has not asked to remember this host are asked as well: a majority let it join, not all. To
+    /// the others it is a stranger, who gets nothing from them. `introduced` are those that have answered.
+    pub fn introductions(
+        &self,
+        heard: &BTreeSet<HostId>,
+        introduced: &BTreeSet<HostId>,
+    ) -> impl Iterator<Item = HostId> {
+        let members = self.membership.others().filter(|_| self.is_established());
+        members.filter(|host| heard.contains(host) && !introduced.contains(host))
+    }
 }

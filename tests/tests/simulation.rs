@@ -1,0 +1,69 @@
+//! The simulation: many hosts in one process on virtual time, with the program's own ledgers, records, view, plan and a
+//! fake kernel each, over a network that loses, delays, repeats and cuts. After each operation an oracle that sees all
+//! of them at once looks whether an address is used twice; in the end all is healed, and all hosts must see the same.
+//!
+//! `OVERLAY_SEED` repeats one seed exactly, `OVERLAY_SEEDS` and `OVERLAY_OPS` say how many seeds and operations there are:
+//!
+//! ```text
+//! OVERLAY_SEEDS=400 OVERLAY_OPS=1000000 cargo test --release -p overlay-tests --test simulation -- --nocapture
+//! ```
+
+use std::time::Instant;
+
+#[path = "simulation/calls.rs"]
+mod calls;
+#[path = "simulation/gossip.rs"]
+mod gossip;
+#[path = "simulation/host.rs"]
+mod host;
+#[path = "simulation/ops.rs"]
+mod ops;
+#[path = "simulation/oracle.rs"]
+mod oracle;
+#[path = "simulation/replay.rs"]
+mod replay;
+#[path = "simulation/scenes.rs"]
+mod scenes;
+#[path = "simulation/size.rs"]
+mod size;
+#[path = "simulation/world.rs"]
+mod world;
+
+use world::{Seen, World};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// The operations of one seed, and what was seen.
+fn run(seed: u64, ops: u64) -> Seen {
+    let size = [3, 4, 5, 8, 12][usize::try_from(seed % 5).expect("small")];
+    let mut world = World::new(seed, size);
+    world.run(5_000);
+    for _ in 0..ops {
+        world.op();
+        world.check();
+    }
+    world.settle();
+    world.seen
+}
+
+#[test]
+fn no_address_is_ever_used_twice() {
+    let (seeds, ops) = (number("OVERLAY_SEEDS").unwrap_or(20), number("OVERLAY_OPS").unwrap_or(50_000));
+    let first = number("OVERLAY_SEED");
+    let seeds: Vec<u64> = first.map_or_else(|| (0..seeds).collect(), |seed| vec![seed]);
+    let each = ops / number("OVERLAY_SEEDS").unwrap_or(20);
+    let start = Instant::now();
+    let mut all = Seen::default();
+    for seed in &seeds {
+        println!("seed {seed}: OVERLAY_SEED={seed} OVERLAY_SEEDS=1 OVERLAY_OPS={each} repeats it");
+        for (what, count) in run(*seed, each).0 {
+            *all.0.entry(what).or_default() += count;
+        }
+    }
+    println!("{} seeds, {each} operations each, {:.1} s: {all:?}", seeds.len(), start.elapsed().as_secs_f64());
+    for what in ["attached", "fenced", "forget", "cut", "network deleted", "denied: unreachable", "denied: full"] {
+        assert!(first.is_some() || all.0.contains_key(what), "a run without `{what}` shows nothing about it");
+    }
+}

@@ -1,0 +1,194 @@
+//! What hosts ask of each other: a question and its answer can each be lost, late or come twice, and nobody waits forever.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::lease::Version;
+use overlay::ledger::{Ask, Claim, Denial, Input, Millis, Outcome, Request, Share, Testimony, Warrant, Welcome};
+use overlay::member::Stamp;
+use overlay::network::Name;
+use overlay::record::Statement;
+
+use crate::host::Power;
+use crate::world::{Event, World};
+
+/// How long a host waits for an answer.
+pub const PATIENCE: Millis = 2_000;
+
+#[derive(Debug, Clone)]
+pub enum Question {
+    Space(NetworkId),
+    Address(NetworkId, IpAddr),
+    Deliver(NetworkId, Statement),
+    Acknowledge,
+    Admit(BTreeMap<NetworkId, Claim>),
+    Seal(HostId, Warrant),
+}
+
+#[derive(Debug, Clone)]
+pub enum Answer {
+    Given(Vec<Statement>),
+    Done,
+    Welcome(Welcome),
+    Sealed(Testimony),
+    Denied(Denial),
+}
+
+/// An endpoint that waits for its address.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    pub host: usize,
+    pub request: Request,
+}
+
+pub struct Call {
+    pub from: usize,
+    pub question: Question,
+    pub attach: Option<Attach>,
+}
+
+impl World {
+    pub fn ask(&mut self, from: usize, to: HostId, question: Question, attach: Option<Attach>) {
+        let call = self.number();
+        let (id, stamp) = (self.hosts[from].id, self.hosts[from].ledger.stamp());
+        self.at(PATIENCE, Event::Patience(call));
+        if let Some(index) = self.index(to)
+            && self.passes(from, index)
+        {
+            let copies = if self.rng.u8(0..100) < 3 { 2 } else { 1 };
+            for _ in 0..copies {
+                let delay = self.delay();
+                self.at(delay, Event::Question { call, from: id, to, stamp, question: question.clone() });
+            }
+        }
+        self.calls.insert(call, Call { from, question, attach });
+    }
+
+    /// Mostly milliseconds; now and then longer than anybody waits.
+    fn delay(&mut self) -> Millis {
+        if self.rng.u8(0..100) < 2 { self.rng.u64(1_000..20_000) } else { self.rng.u64(1..30) }
+    }
+
+    pub fn asked(&mut self, call: u64, (from, to, stamp): (HostId, HostId, Stamp), question: Question) {
+        let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
+        let input = match question {
+            Question::Space(network) => Input::GiveSpace { network, to: from, share: Share::Quarter },
+            Question::Address(network, address) => Input::GiveAddress { network, to: from, address },
+            Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
+            Question::Acknowledge => Input::Acknowledge { from, stamp },
+            Question::Admit(claims) => Input::Admit { from, stamp, claims, elsewhere: false },
+            Question::Seal(host, warrant) => Input::Seal { from, host, warrant },
+        };
+        let now = self.now;
+        let outcome = self.hosts[index].step(&input, now);
+        self.mind(index);
+        if !self.calm && self.rng.u16(0..1000) == 0 {
+            // Killed between the write and the answer.
+            self.kill_agent(index);
+            return;
+        }
+        let answer = match outcome {
+            Outcome::Done => Answer::Done,
+            Outcome::Given(statements) => Answer::Given(statements),
+            Outcome::Welcome(welcome) => Answer::Welcome(welcome),
+            Outcome::Sealed(testimony) => Answer::Sealed(testimony),
+            Outcome::Denied(denial) => Answer::Denied(denial),
+            Outcome::Granted { .. } | Outcome::Ask(_) => unreachable!("no answer to another host"),
+        };
+        let stamp = self.hosts[index].ledger.stamp();
+        let Some(asker) = self.index(from) else { return };
+        if self.passes(index, asker) {
+            let delay = self.delay();
+            self.at(delay, Event::Answer { call, from: to, to: from, stamp, answer });
+        }
+    }
+
+    pub fn answered(&mut self, call: u64, (by, to, stamp): (HostId, HostId, Stamp), answer: Answer) {
+        let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
+        let Some(Call { question, attach, .. }) = self.calls.remove(&call) else { return };
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        match (question, answer) {
+            (Question::Space(network) | Question::Address(network, _), Answer::Given(statements)) => {
+                for statement in statements {
+                    host.step(&Input::Stated { network, from: by, stamp, statement }, now);
+                }
+            }
+            (Question::Deliver(network, statement), Answer::Done) => {
+                drop(host.step(&Input::Taken { network, statement }, now));
+            }
+            (Question::Acknowledge, Answer::Welcome(welcome)) => {
+                drop(host.step(&Input::Acknowledged { by, welcome }, now));
+                host.introduced.insert(by);
+            }
+            (Question::Admit(_), Answer::Welcome(welcome)) => drop(host.step(&Input::Admitted { by, welcome }, now)),
+            (Question::Seal(sealed, _), Answer::Sealed(testimony)) => {
+                drop(host.step(&Input::Sealed { by, host: sealed, testimony }, now));
+            }
+            (_, Answer::Denied(denial)) => {
+                host.step(&Input::Refused { by, denial }, now);
+                self.mind(index);
+            }
+            _ => {}
+        }
+        if let Some(attach) = attach {
+            self.allocate(attach.host, attach.request);
+        }
+    }
+
+    /// An endpoint wants an address: asks the ledger, and for the ledger the others, until there is an answer.
+    pub fn allocate(&mut self, index: usize, mut request: Request) {
+        if self.hosts[index].power != Power::On {
+            return;
+        }
+        let now = self.now;
+        let (network, endpoint, name) = (request.network, request.endpoint, request.name.clone());
+        match self.hosts[index].step(&Input::Allocate(request.clone()), now) {
+            Outcome::Granted { address, lease } => self.attached(index, (endpoint, network, name), (address, lease)),
+            Outcome::Ask(ask) => {
+                assert!(request.asked.insert(ask), "{ask:?} is asked for the second time");
+                let (of, question) = match ask {
+                    Ask::Space { of } => (of, Question::Space(network)),
+                    Ask::Address { of, address } => (of, Question::Address(network, address)),
+                };
+                self.ask(index, of, question, Some(Attach { host: index, request }));
+            }
+            Outcome::Denied(denial) => {
+                self.seen.note(kind(&denial));
+                self.log.push((now, index, endpoint, Err(denial)));
+            }
+            other => unreachable!("{other:?} is no answer to an allocation"),
+        }
+    }
+
+    fn attached(
+        &mut self,
+        index: usize,
+        (endpoint, network, name): (EndpointId, NetworkId, Name),
+        granted: (IpAddr, Version),
+    ) {
+        if self.hosts[index].intents.attachments.contains_key(&endpoint) {
+            return;
+        }
+        let rival = self.live.insert((network, granted.0), (index, endpoint));
+        let at = self.now;
+        assert_eq!(rival, None, "S3: at {at} ms {} of network {network} is live on host {index} as well", granted.0);
+        self.seen.note("attached");
+        self.log.push((at, index, endpoint, Ok(granted.0)));
+        self.hosts[index].attach(endpoint, network, &name, granted);
+    }
+}
+
+fn kind(denial: &Denial) -> &'static str {
+    match denial {
+        Denial::Bound { .. } => "denied: bound",
+        Denial::Delegated { .. } => "denied: delegated",
+        Denial::Unreachable { .. } => "denied: unreachable",
+        Denial::Full { .. } => "denied: full",
+        Denial::Joining => "denied: joining",
+        Denial::Unchecked => "denied: unchecked",
+        Denial::Deleted => "denied: deleted",
+        _ => "denied",
+    }
+}

@@ -1,0 +1,159 @@
+//! What happens in the simulation, at random.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use overlay::host::Liveness;
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::ledger::{Input, Outcome, Request, Share};
+use overlay::network::{Network, Range};
+
+use crate::host::{Host, Power, name};
+use crate::world::World;
+
+/// More networks than this are not made.
+const NETWORKS: usize = 6;
+
+impl World {
+    /// One operation.
+    pub fn op(&mut self) {
+        let index = self.rng.usize(0..self.hosts.len());
+        match self.rng.u32(0..1_000) {
+            0..500 => self.op_attach(index),
+            500..800 => self.op_detach(index),
+            800..830 => self.op_create(index),
+            830..838 => self.op_delete(index),
+            838..868 => self.op_cut(),
+            868..900 => self.part.fill(0),
+            900..920 => self.loss = [0, 0, 0, 5, 30][self.rng.usize(0..5)],
+            920..940 => self.op_kill(index),
+            940..970 => self.op_start(index),
+            970..980 => self.op_off(index),
+            _ => self.op_forget(index),
+        }
+        let pause = self.rng.u64(0..400);
+        self.run(pause);
+    }
+
+    fn is_on(&self, index: usize) -> bool {
+        self.hosts[index].power == Power::On
+    }
+
+    fn any_network(&mut self, index: usize) -> Option<Network> {
+        let networks: Vec<Network> = self.hosts[index].cluster.networks.values().map(|v| v.network.clone()).collect();
+        self.rng.choice(networks)
+    }
+
+    fn op_attach(&mut self, index: usize) {
+        if !self.is_on(index) {
+            return;
+        }
+        let Some(network) = self.any_network(index) else { return };
+        let all: Vec<IpAddr> = network.blocks().flat_map(|b| network.assignable_in(b).collect::<Vec<_>>()).collect();
+        let address = if self.rng.bool() { self.rng.choice(all) } else { None };
+        let endpoint = EndpointId::from_bytes(self.fresh_id());
+        let name = name(&format!("c{}", self.rng.u8(0..30)));
+        let taken = self.hosts[index].intents.find(network.id, &name).is_some();
+        if !taken {
+            let reachable = self.hosts[index].reachable();
+            let request = Request { network: network.id, endpoint, name, address, reachable, asked: BTreeSet::new() };
+            self.allocate(index, request);
+        }
+    }
+
+    fn op_detach(&mut self, index: usize) {
+        let attached: Vec<EndpointId> = self.hosts[index].intents.attachments.keys().copied().collect();
+        if let Some(endpoint) = self.rng.choice(attached).filter(|_| self.is_on(index)) {
+            self.detach(index, endpoint);
+            self.seen.note("detached");
+        }
+    }
+
+    fn op_create(&mut self, index: usize) {
+        let cluster = &self.hosts[index].cluster;
+        let (created, many) = (cluster.now + 1, cluster.networks.len() >= NETWORKS);
+        if !self.is_on(index) || many {
+            return;
+        }
+        let subnet = ["10.0.0.0/28", "10.0.0.0/27", "10.1.0.0/25"][self.rng.usize(0..3)];
+        let network = Network {
+            id: NetworkId::from_bytes(self.fresh_id()),
+            name: name(["red", "green", "blue"][self.rng.usize(0..3)]),
+            ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
+            created,
+            creator: self.hosts[index].id,
+        };
+        let id = network.id;
+        let now = self.now;
+        if self.hosts[index].step(&Input::Create(network), now) != Outcome::Done {
+            return;
+        }
+        self.seen.note("network created");
+        let members = self.hosts[index].ledger.membership().members.clone();
+        let peers: Vec<_> = self.hosts[index].reachable().into_iter().filter(|id| members.contains(id)).collect();
+        if let Some(to) = self.rng.choice(peers) {
+            self.hosts[index].step(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
+        }
+        self.look(index);
+    }
+
+    fn op_delete(&mut self, index: usize) {
+        let Some(network) = self.any_network(index).filter(|_| self.is_on(index)) else { return };
+        let now = self.now;
+        let used = self.hosts[index].cluster.networks[&network.id].endpoints.len();
+        if used < 3 {
+            self.hosts[index].step(&Input::Close(network.id), now);
+            self.seen.note("network deleted");
+            self.look(index);
+        }
+    }
+
+    fn op_cut(&mut self) {
+        let parts = self.rng.u8(2..4);
+        for part in &mut self.part {
+            *part = self.rng.u8(0..parts);
+        }
+        self.seen.note("cut");
+    }
+
+    fn op_kill(&mut self, index: usize) {
+        if self.is_on(index) {
+            self.kill_agent(index);
+            self.seen.note("agent killed");
+        }
+    }
+
+    pub fn op_start(&mut self, index: usize) {
+        match self.hosts[index].power {
+            Power::On => {}
+            Power::NoAgent => self.start_agent(index),
+            Power::Off => self.power_on(index),
+        }
+    }
+
+    fn op_off(&mut self, index: usize) {
+        if self.hosts[index].power != Power::Off {
+            self.power_off(index);
+            self.seen.note("power lost");
+        }
+    }
+
+    /// The operator sees that a host is off: it is, and this one knows it to be gone.
+    fn op_forget(&mut self, index: usize) {
+        if !self.is_on(index) {
+            return;
+        }
+        let cluster = std::sync::Arc::clone(&self.hosts[index].cluster);
+        let gone = |host: &&Host| {
+            let known = cluster.hosts.get(&host.id).is_some_and(|h| h.liveness == Liveness::Dead);
+            host.power == Power::Off && known
+        };
+        let off: Vec<HostId> = self.hosts.iter().filter(gone).map(|host| host.id).collect();
+        let one = self.rng.choice(off.clone());
+        let named = if self.rng.bool() { one.into_iter().collect() } else { off };
+        let pending = self.hosts[index].ledger.membership().forgets.len();
+        if !named.is_empty() && self.forget(index, &named) == Outcome::Done {
+            self.seen.note(if pending > 0 { "forget: said again" } else { "forget" });
+        }
+    }
+}

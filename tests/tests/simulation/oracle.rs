@@ -1,0 +1,201 @@
+//! Sees all hosts at once, and says what no host could: that the promises hold.
+
+use std::collections::BTreeMap;
+
+use overlay::cluster::Cluster;
+use overlay::host::Liveness;
+use overlay::id::{HostId, NetworkId};
+use overlay::lease::Holder;
+use overlay::ledger::{Denial, Input, Outcome, Standing};
+use overlay::record::Statement;
+
+use crate::host::{Host, Power};
+use crate::world::World;
+
+/// Long enough for all that was cut, killed or off to be whole again.
+const SETTLE: u64 = 60_000;
+/// How often the operator then looks whether there is a host to forget.
+const ROUNDS: u32 = 4;
+/// And how often whether what is owed has arrived.
+const MOMENTS: u32 = 40;
+const MOMENT: u64 = 250;
+
+impl World {
+    /// What holds at any time, whatever happened.
+    pub fn check(&self) {
+        let trusted = |host: &&Host| host.power != Power::Off && host.ledger.is_established();
+        let mut blocks = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for host in self.hosts.iter().filter(trusted) {
+            for (network, account) in host.ledger.accounts() {
+                for (block, _) in account.held_by(host.id) {
+                    let rival = blocks.insert((*network, block), host.index);
+                    assert_eq!(rival, None, "S1: host {} holds {block:?} of {network} as well", host.index);
+                }
+                for address in account.borrowed(host.id).into_keys() {
+                    let rival = addresses.insert((*network, address), host.index);
+                    assert_eq!(rival, None, "S2: host {} has borrowed {address} of {network} as well", host.index);
+                }
+            }
+        }
+        for ((network, address), borrower) in &addresses {
+            let holds = |host: &&Host| {
+                let account = host.ledger.accounts().get(network);
+                let delegated = |a: &overlay::ledger::Account| {
+                    a.addresses.get(address).is_some_and(|lease| matches!(lease.holder, Holder::Host(_)))
+                };
+                host.index != *borrower
+                    && account.is_some_and(|a| a.may_use(host.id, *address).is_some() && !delegated(a))
+            };
+            let rival = self.hosts.iter().filter(trusted).find(holds).map(|host| host.index);
+            assert_eq!(rival, None, "S2: {address} of {network} is lent to host {borrower} and used at home");
+        }
+        for ((network, address), (index, endpoint)) in &self.live {
+            let host = &self.hosts[*index];
+            let bound = host.ledger.accounts().get(network).and_then(|a| a.bound.get(address));
+            assert_eq!(bound, Some(endpoint), "host {index} uses {address} of {network} and does not know it");
+        }
+    }
+
+    /// Everything is healed and left alone: after a while all hosts are members, see the same, and have done it.
+    pub fn settle(&mut self) {
+        self.part.fill(0);
+        self.loss = 0;
+        self.calm = true;
+        for index in 0..self.hosts.len() {
+            self.op_start(index);
+        }
+        self.run(SETTLE);
+        self.trust_a_disk_if_nobody_acts();
+        // Of one that had come back, or was forgotten after another, it has to be said again.
+        for _ in 0..ROUNDS {
+            let some = self.forget_all_that_is_gone();
+            self.run(SETTLE / 4);
+            if !some {
+                break;
+            }
+        }
+        // What began to go home last may be on its way.
+        for _ in 0..MOMENTS {
+            if self.hosts.iter().all(|host| host.ledger.accounts().values().all(|account| account.outbox.is_empty())) {
+                break;
+            }
+            self.run(MOMENT);
+        }
+        self.check();
+        let first = self.meaning(0);
+        for index in 0..self.hosts.len() {
+            let host = &self.hosts[index];
+            if !host.ledger.is_established() || !host.ledger.membership().forgets.is_empty() {
+                self.explain_members();
+            }
+            assert!(host.ledger.is_established(), "host {index}: {:?}", host.ledger.membership().standing);
+            assert!(host.is_settled(), "host {index}: its kernel is not as the cluster calls for");
+            let owed: Vec<_> =
+                host.ledger.accounts().iter().flat_map(|(n, a)| a.outbox.iter().map(|s| (*n, *s))).collect();
+            for (network, statement) in &owed {
+                self.explain(*network, statement);
+            }
+            assert_eq!(owed, [], "host {index} owes leases that nobody takes");
+            assert_eq!(host.ledger.membership().forgets.len(), 0, "host {index} waits to forget a host");
+            let seen = self.meaning(index);
+            assert_eq!(seen.hosts.keys().collect::<Vec<_>>(), first.hosts.keys().collect::<Vec<_>>(), "{index}");
+            assert_eq!(seen.networks, first.networks, "hosts 0 and {index} see different networks");
+            assert!(seen == first, "hosts 0 and {index} see different clusters");
+        }
+    }
+
+    /// What each host knows of what a statement is about: for the one who looks into a failure.
+    fn explain(&self, network: NetworkId, statement: &Statement) {
+        println!("{statement:?} of {network}:");
+        for host in &self.hosts {
+            let account = host.ledger.accounts().get(&network);
+            let known = account.map(|account| match statement {
+                Statement::Transfer { block, .. } => (account.blocks.get(block).copied(), None),
+                Statement::Delegate { address, .. } | Statement::Return { address, .. } => {
+                    (account.block_lease(*address), account.addresses.get(address).copied())
+                }
+            });
+            println!("  {} {} {known:?} {:?}", host.index, host.id.short(), host.ledger.membership().seals);
+        }
+    }
+
+    /// What each host knows of the members, for the same.
+    fn explain_members(&self) {
+        let short = |hosts: &mut dyn Iterator<Item = HostId>| hosts.map(|id| id.short()).collect::<Vec<_>>().join(" ");
+        for host in &self.hosts {
+            let membership = host.ledger.membership();
+            println!("  {} {} {:?} {:?}", host.index, host.id.short(), host.power, membership.standing);
+            println!("    members {}", short(&mut membership.others()));
+            println!("    seals {:?}", membership.seals);
+            for (of, forget) in &membership.forgets {
+                let missing = short(&mut host.ledger.missing(*of).into_iter());
+                println!("    forgets {} of boot {:?}, waits for {missing}", of.short(), forget.boot);
+            }
+        }
+    }
+
+    /// All have lost power, and somebody who is gone for good can't be asked: the operator answers for one of the disks.
+    fn trust_a_disk_if_nobody_acts(&mut self) {
+        let is_unchecked = |host: &Host| matches!(host.ledger.membership().standing, Standing::Unchecked { .. });
+        if self.hosts.iter().any(|host| host.ledger.is_established()) {
+            return;
+        }
+        let waits = self.hosts.iter().position(is_unchecked).expect("somebody is left");
+        let now = self.now;
+        self.hosts[waits].step(&Input::Trust, now);
+        self.seen.note("disk trusted");
+        self.run(SETTLE / 4);
+    }
+
+    /// The operator forgets the identities that nobody has any more, wherever `host ls` shows some; false if there are none.
+    fn forget_all_that_is_gone(&mut self) -> bool {
+        let present: Vec<HostId> = self.hosts.iter().map(|host| host.id).collect();
+        let mut some = false;
+        for by in 0..self.hosts.len() {
+            let ledger = &self.hosts[by].ledger;
+            let gone: Vec<HostId> = ledger.membership().others().filter(|id| !present.contains(id)).collect();
+            if gone.is_empty() || !ledger.is_established() {
+                continue;
+            }
+            some = true;
+            let outcome = self.forget(by, &gone);
+            // Of several heirs the lowest goes on.
+            let goes_on = matches!(outcome, Outcome::Done | Outcome::Denied(Denial::Rival { .. }));
+            assert!(goes_on, "host {by} can't forget what is gone: {outcome:?}");
+        }
+        some
+    }
+
+    /// The operator says that these are off, and insists if they are many.
+    pub fn forget(&mut self, by: usize, hosts: &[HostId]) -> Outcome {
+        let heir = &self.hosts[by];
+        // Nobody may remember one but the ledgers.
+        let boot = |host: &HostId| {
+            let heard = heir.cluster.hosts.get(host).map(|h| h.info.stamp.boot);
+            heir.ledger.membership().newest_boot(*host, heard)
+        };
+        let hosts: BTreeMap<_, _> = hosts.iter().map(|host| (*host, boot(host))).collect();
+        let now = self.now;
+        match self.hosts[by].step(&Input::Forget { hosts: hosts.clone(), force: false }, now) {
+            Outcome::Denied(Denial::TooMany) if self.calm => {
+                self.hosts[by].step(&Input::Forget { hosts, force: true }, now)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What a host sees, but for itself being nearer to itself.
+    fn meaning(&self, index: usize) -> Cluster {
+        let mut cluster = Cluster::clone(&self.hosts[index].cluster);
+        let gone: Vec<HostId> = cluster.forgotten.keys().copied().collect();
+        gone.into_iter().for_each(|id| drop(cluster.forgotten.remove(&id)));
+        cluster.hosts.values_mut().for_each(|host| host.generation = 0);
+        // The old identities of hosts that were fenced before anybody forgot them stay for the operator to forget.
+        cluster.hosts.retain(|_, host| host.liveness == Liveness::Live);
+        for view in cluster.networks.values_mut() {
+            view.endpoints.retain(|_, located| located.liveness == Liveness::Live);
+        }
+        cluster
+    }
+}

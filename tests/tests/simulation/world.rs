@@ -1,0 +1,338 @@
+//! The hosts, and the network between them on virtual time: what is sent is lost, late, repeated and cut off, all by one
+//! seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::IpAddr;
+
+use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::ledger::{Denial, Input, Millis, Standing, Want};
+use overlay::member::Stamp;
+use overlay::record::Statement;
+
+use crate::calls::{Answer, Call, Question};
+use crate::gossip::{Detector, INTERVAL, Letter, Slot};
+use crate::host::{Host, Power};
+
+/// Between two rounds of what a host does by itself.
+const CHORES: Millis = 500;
+
+pub enum Event {
+    Gossip(usize),
+    Chores(usize),
+    Letter { to: usize, letter: Letter },
+    Question { call: u64, from: HostId, to: HostId, stamp: Stamp, question: Question },
+    Answer { call: u64, from: HostId, to: HostId, stamp: Stamp, answer: Answer },
+    Patience(u64),
+}
+
+struct At(Millis, u64, Event);
+
+impl PartialEq for At {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+impl Eq for At {}
+impl PartialOrd for At {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for At {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+/// What happened, so that a run can show that it is about something.
+#[derive(Debug, Default, Clone)]
+pub struct Seen(pub BTreeMap<&'static str, u64>);
+
+impl Seen {
+    pub fn note(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+}
+
+pub struct World {
+    pub rng: fastrand::Rng,
+    pub now: Millis,
+    pub hosts: Vec<Host>,
+    /// Which part of a cut network each host is in.
+    pub part: Vec<u8>,
+    /// Of a hundred messages, how many are lost.
+    pub loss: u8,
+    /// Is no agent killed by chance any more?
+    pub calm: bool,
+    /// Addresses that are configured on running containers: what must never be doubled.
+    pub live: BTreeMap<(NetworkId, IpAddr), (usize, EndpointId)>,
+    pub seen: Seen,
+    /// How each attach ended: when, on which host, and with which address or why not.
+    pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Denial>)>,
+    queue: BinaryHeap<Reverse<At>>,
+    numbers: u64,
+    pub calls: BTreeMap<u64, Call>,
+    /// Which host has which identity now.
+    places: BTreeMap<HostId, usize>,
+    identities: Slot,
+    detector: Detector,
+}
+
+impl World {
+    /// All machines are on, and the first host has founded the cluster that all others were told to join.
+    pub fn new(seed: u64, size: usize) -> Self {
+        let mut world = Self::dark(seed, size);
+        for index in 0..size {
+            world.power_on(index);
+        }
+        world.found();
+        world
+    }
+
+    pub fn found(&mut self) {
+        let now = self.now;
+        self.hosts[0].step(&Input::Found, now);
+    }
+
+    /// No machine is on yet.
+    pub fn dark(seed: u64, size: usize) -> Self {
+        let mut world = Self {
+            rng: fastrand::Rng::with_seed(seed),
+            now: 1_000,
+            hosts: Vec::new(),
+            part: vec![0; size],
+            loss: 0,
+            calm: false,
+            live: BTreeMap::new(),
+            seen: Seen::default(),
+            log: Vec::new(),
+            queue: BinaryHeap::new(),
+            numbers: 0,
+            calls: BTreeMap::new(),
+            places: BTreeMap::new(),
+            identities: 0,
+            detector: Detector::of(size),
+        };
+        for index in 0..size {
+            let host = world.stranger(index);
+            world.hosts.push(host);
+            let jitter = world.rng.u64(0..INTERVAL);
+            world.at(jitter, Event::Gossip(index));
+            world.at(jitter, Event::Chores(index));
+        }
+        world
+    }
+
+    /// A host that nobody knows.
+    fn stranger(&mut self, index: usize) -> Host {
+        let id = HostId::from_bytes(self.fresh_id());
+        let slot = self.identities;
+        self.identities += 1;
+        self.places.insert(id, index);
+        Host::new(id, slot, index)
+    }
+
+    pub fn fresh_id(&mut self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.rng.fill(&mut id);
+        id
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub fn at(&mut self, delay: Millis, event: Event) {
+        let number = self.number();
+        self.queue.push(Reverse(At(self.now + delay, number, event)));
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Millis) {
+        let end = self.now + time;
+        while let Some(Reverse(At(when, _, _))) = self.queue.peek() {
+            if *when > end {
+                break;
+            }
+            let Some(Reverse(At(when, _, event))) = self.queue.pop() else { break };
+            self.now = when;
+            self.handle(event);
+        }
+        self.now = end;
+    }
+
+    /// Can a message pass?
+    pub fn passes(&mut self, from: usize, to: usize) -> bool {
+        self.part[from] == self.part[to] && self.rng.u8(0..100) >= self.loss
+    }
+
+    pub fn index(&self, id: HostId) -> Option<usize> {
+        self.places.get(&id).copied()
+    }
+
+    pub fn power_on(&mut self, index: usize) {
+        let (now, nonce) = (self.now, self.number());
+        let host = &mut self.hosts[index];
+        host.boot(now, nonce);
+        host.start(now);
+    }
+
+    pub fn power_off(&mut self, index: usize) {
+        self.hosts[index].power = Power::Off;
+        self.live.retain(|_, (host, _)| *host != index);
+        self.calls.retain(|_, call| call.from != index);
+    }
+
+    pub fn kill_agent(&mut self, index: usize) {
+        self.hosts[index].power = Power::NoAgent;
+        self.calls.retain(|_, call| call.from != index);
+    }
+
+    pub fn start_agent(&mut self, index: usize) {
+        let now = self.now;
+        // A crash between granting an address and writing the endpoint leaves an address with nobody.
+        let host = &mut self.hosts[index];
+        let used: BTreeSet<EndpointId> = host.intents.attachments.keys().copied().collect();
+        let orphans = host.ledger.release_unused(|id| used.contains(&id), now - host.booted);
+        host.ledger.apply(&orphans);
+        host.start(now);
+    }
+
+    /// The identity is given up: all that it had goes, and it starts again as a new host.
+    pub fn renew(&mut self, index: usize) {
+        let generation = self.hosts[index].own.generation;
+        self.power_off(index);
+        self.places.remove(&self.hosts[index].id);
+        self.hosts[index] = self.stranger(index);
+        self.hosts[index].own.generation = generation;
+        self.power_on(index);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Gossip(index) => {
+                self.gossip(index);
+                self.at(INTERVAL, Event::Gossip(index));
+            }
+            Event::Chores(index) => {
+                self.chores(index);
+                self.at(CHORES, Event::Chores(index));
+            }
+            Event::Letter { to, letter } => {
+                if self.hosts[to].power == Power::On {
+                    self.hosts[to].heard.take(letter);
+                }
+            }
+            Event::Question { call, from, to, stamp, question } => self.asked(call, (from, to, stamp), question),
+            Event::Answer { call, from, to, stamp, answer } => self.answered(call, (from, to, stamp), answer),
+            Event::Patience(call) => {
+                if let Some(call) = self.calls.remove(&call)
+                    && let Some(attach) = call.attach
+                {
+                    self.allocate(attach.host, attach.request);
+                }
+            }
+        }
+    }
+
+    fn gossip(&mut self, index: usize) {
+        if self.hosts[index].power != Power::On {
+            return;
+        }
+        for _ in 0..3 {
+            let to = self.rng.usize(0..self.hosts.len());
+            if to == index || self.hosts[to].power != Power::On || !self.passes(index, to) {
+                continue;
+            }
+            // An exchange goes both ways.
+            for (from, to) in [(index, to), (to, index)] {
+                let Ok([from, reader]) = self.hosts.get_disjoint_mut([from, to]) else { continue };
+                let letter = from.letter_to(&reader.heard, self.now);
+                let delay = self.rng.u64(1..40);
+                self.at(delay, Event::Letter { to, letter });
+            }
+        }
+    }
+
+    /// Looks around, lets time pass for the ledger, brings what is posted, and asks what there is to ask.
+    fn chores(&mut self, index: usize) {
+        if self.hosts[index].power != Power::On {
+            return;
+        }
+        self.look(index);
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        host.step(&Input::Tick, now);
+        let reachable = host.reachable();
+        let mut wants = host.ledger.wants(&reachable);
+        for to in host.ledger.introductions(&reachable, &host.introduced) {
+            wants.entry(to).or_default().push(Want::Acknowledge);
+        }
+        let forgets = host.ledger.membership().forgets.keys();
+        let warrants: BTreeMap<_, _> = forgets.filter_map(|gone| Some((*gone, host.ledger.warrant(*gone)?))).collect();
+        let mut mail = Vec::new();
+        if host.ledger.is_established() {
+            for (network, account) in host.ledger.accounts() {
+                for statement in account.outbox.iter().take(8) {
+                    let to = match statement {
+                        Statement::Transfer { to, .. } | Statement::Delegate { to, .. } => Some(*to),
+                        Statement::Return { address, .. } => account.block_lease(*address).map(|lease| lease.holder),
+                    };
+                    mail.extend(to.filter(|to| reachable.contains(to)).map(|to| (to, *network, *statement)));
+                }
+            }
+        }
+        for (to, want) in wants.into_iter().flat_map(|(to, wants)| wants.into_iter().map(move |want| (to, want))) {
+            let question = match want {
+                Want::Acknowledge => Question::Acknowledge,
+                Want::Admit => Question::Admit(self.hosts[index].ledger.claims()),
+                Want::Seal(gone) => Question::Seal(gone, warrants[&gone].clone()),
+            };
+            self.ask(index, to, question, None);
+        }
+        for (to, network, statement) in mail {
+            self.ask(index, to, Question::Deliver(network, statement), None);
+        }
+        self.decide(index);
+    }
+
+    fn decide(&mut self, index: usize) {
+        let now = self.now;
+        let host = &mut self.hosts[index];
+        let input = match host.ledger.membership().standing {
+            Standing::Unchecked { .. } => {
+                Some(Input::Conclude { reachable: Some(overlay::admission::witnesses(&host.cluster)) })
+            }
+            _ => None,
+        };
+        if let Some(input) = input {
+            host.step(&input, now);
+        }
+        self.mind(index);
+    }
+
+    pub fn look(&mut self, index: usize) {
+        let Self { hosts, places, part, .. } = self;
+        let is_there = |host: &Host| host.power != Power::Off && part[host.index] == part[index];
+        let answers: Vec<bool> = hosts.iter().map(is_there).collect();
+        let answers = |id| places.get(&id).is_some_and(|index| answers[*index]);
+        hosts[index].look(self.now, self.detector, answers);
+        self.mind(index);
+    }
+
+    /// A fenced host is torn down and starts again.
+    pub fn mind(&mut self, index: usize) {
+        if self.hosts[index].is_fenced() {
+            self.seen.note("fenced");
+            self.renew(index);
+        }
+    }
+
+    pub fn detach(&mut self, index: usize, endpoint: EndpointId) {
+        let now = self.now;
+        self.live.retain(|_, (_, id)| *id != endpoint);
+        self.hosts[index].detach(endpoint, now);
+    }
+}

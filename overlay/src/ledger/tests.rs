@@ -6,8 +6,10 @@ use crate::network::{BlockId, Name, Range};
 
 mod allocation;
 mod chaos;
+mod forgetting;
 mod handover;
 mod hearing;
+mod order;
 mod world;
 
 fn host(number: u8) -> HostId {

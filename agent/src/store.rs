@@ -5,9 +5,9 @@
 //! it is: repaired, it would be an older ledger.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use overlay::endpoint::Endpoint;
@@ -16,12 +16,13 @@ use overlay::intent::{Attachment, Seat};
 use overlay::ledger::{Change, Fencing, Input, Ledger, Millis, Standing};
 use overlay::member::Stamp;
 use overlay::network::{BlockId, Network};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::convert::{Wire, WireError};
 use crate::identity::Identity;
 
 mod code;
+mod file;
 mod reserve;
 mod sound;
 
@@ -169,6 +170,11 @@ pub struct Store {
 }
 
 impl Write {
+    /// Does it end this host's life under its identity? Others use then what it had.
+    fn fences(&self) -> bool {
+        matches!(self, Self::Ledger(Change::Standing(Standing::Fenced(_))))
+    }
+
     /// Does it let go of something, so that it must be possible on a full disk?
     fn gives_back(&self) -> bool {
         match self {
@@ -206,16 +212,22 @@ impl Store {
             store = Self::open_file(&path)?;
             put_aside = Some((aside, why));
         }
-        let identity = store.identity(machine)?;
-        let mut loaded = store.load(identity)?;
+        let mut loaded = store.take_up(machine)?;
         loaded.put_aside = put_aside;
-        let same_boot = store.meta("boot")?.as_deref() == Some(machine.boot.as_bytes());
-        if !same_boot || !is_what_ran(&loaded.ledger, machine.ran) {
-            store.take_note_of_boot(&mut loaded, machine)?;
-        }
-        store.page = loaded.page;
-        store.reserve.refill();
         Ok((store, loaded))
+    }
+
+    /// Loads what is there, as the state of this machine.
+    fn take_up(&mut self, machine: &Machine) -> Result<Loaded, StoreError> {
+        let identity = self.identity(machine)?;
+        let mut loaded = self.load(identity)?;
+        let same_boot = self.meta("boot")?.as_deref() == Some(machine.boot.as_bytes());
+        if !same_boot || !is_what_ran(&loaded.ledger, machine.ran) {
+            self.take_note_of_boot(&mut loaded, machine)?;
+        }
+        self.page = loaded.page;
+        self.reserve.refill();
+        Ok(loaded)
     }
 
     /// The host has booted, or this is not the disk that it ran on. No container of before is there, and the kernel's
@@ -257,8 +269,12 @@ impl Store {
     }
 
     fn open_file(path: &Path) -> Result<Self, StoreError> {
-        let mut store =
-            Self { db: Some(open_db(path)?), path: path.to_owned(), page: 0, reserve: Reserve::beside(path) };
+        Self::open_on(file::open(path)?, path)
+    }
+
+    /// Takes an open database for what is in the file `path`.
+    fn open_on(db: Database, path: &Path) -> Result<Self, StoreError> {
+        let mut store = Self { db: Some(db), path: path.to_owned(), page: 0, reserve: Reserve::beside(path) };
         store.transact(|txn| {
             let mut tables = OF_ACCOUNT.iter().chain(&OF_LEDGER).chain(&OTHERS);
             tables.try_for_each(|table| txn.open_table(*table).map(drop).map_err(redb::Error::from))
@@ -272,7 +288,10 @@ impl Store {
     /// When the disk is full or broken; then nothing was written.
     pub fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
         let page = match self.try_commit(writes) {
-            Err(_) if self.reserve.is_there() && writes.iter().all(Write::gives_back) => {
+            Err(_)
+                if self.reserve.is_there()
+                    && (writes.iter().all(Write::gives_back) || writes.iter().any(Write::fences)) =>
+            {
                 self.reserve.spend();
                 self.try_commit(writes)
             }
@@ -401,7 +420,7 @@ impl Store {
     fn db(&mut self) -> Result<&Database, StoreError> {
         let db = match self.db.take() {
             Some(db) => db,
-            None => open_db(&self.path)?,
+            None => file::open(&self.path)?,
         };
         Ok(self.db.insert(db))
     }
@@ -415,32 +434,6 @@ impl Store {
 fn is_what_ran(ledger: &Ledger, ran: Option<(HostId, Stamp)>) -> bool {
     let stamp = ledger.stamp();
     ran.is_some_and(|(host, seen)| host == ledger.me() && stamp.boot == seen.boot && stamp.page >= seen.page)
-}
-
-/// Opens the file, or makes it, so that it is still there after a power failure.
-fn open_db(path: &Path) -> Result<Database, StoreError> {
-    let directory = |source| StoreError::Directory { path: path.to_owned(), source };
-    let corrupt = |what: String| StoreError::Corrupt { path: path.to_owned(), what };
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    let file = file.map_err(directory)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => return Err(directory(source)),
-    }
-    if file.metadata().map_err(directory)?.len() > 0 {
-        sound::check(&file).map_err(|error| match error {
-            sound::Unsound::Unreadable(source) => directory(source),
-            sound::Unsound::Damaged(what) => corrupt(what),
-        })?;
-    }
-    let db = Database::builder().create_file(file).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
-        DatabaseError::Storage(StorageError::Io(source)) => directory(source),
-        other => corrupt(other.to_string()),
-    })?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all()).map_err(directory)?;
-    Ok(db)
 }
 
 fn put(txn: &WriteTransaction, table: Table, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {

@@ -1,8 +1,7 @@
 //! Is the file whole? redb checks the sums of what it reads only when it repairs, and then goes back to an older commit,
 //! which for a ledger is worse than nothing. So all of a copy is checked first, and the file itself stays as it is.
 
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use redb::backends::InMemoryBackend;
@@ -20,10 +19,10 @@ pub(super) enum Unsound {
 }
 
 /// Checks all of a file that is not empty.
-pub(super) fn check(mut file: &File) -> Result<(), Unsound> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
+pub(super) fn check(file: &impl StorageBackend) -> Result<(), Unsound> {
+    let len = usize::try_from(file.len()?).map_err(damaged)?;
+    let mut bytes = vec![0; len];
+    file.read(0, &mut bytes)?;
     let copy = InMemoryBackend::new();
     copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).map_err(damaged)?;
     // redb trusts some of its own numbers so much that a wrong one ends in a panic.

@@ -16,6 +16,8 @@ use overlay::network::Range;
 use super::*;
 use crate::trace::Trace;
 
+mod crash;
+mod disk;
 mod laws;
 
 /// A directory that goes with its test, also when that fails.

@@ -26,9 +26,11 @@ use crate::peer::{CallError, Peers};
 use crate::reconcile;
 use crate::view::Seen;
 
+mod again;
 mod error;
 mod refusal;
 
+pub use again::Turns;
 pub use error::AttachError;
 use refusal::{denied, in_use, not_admitted, not_assignable};
 
@@ -60,6 +62,8 @@ pub struct Wanted {
     pub mac: Option<Mac>,
     /// The interface in the container.
     pub ifname: IfName,
+    /// What it is to be known by, if the one who asks may ask again.
+    pub id: Option<EndpointId>,
 }
 
 /// Attaches endpoints and lets them go.
@@ -75,10 +79,13 @@ pub struct Attacher {
     pub reconciler: reconcile::Handle,
     /// This host.
     pub me: HostId,
+    /// Who works on which endpoint.
+    pub turns: Turns,
 }
 
 impl Attacher {
-    /// Attaches an endpoint. When this returns its packets flow and the cluster shows it.
+    /// Attaches an endpoint. When this returns its packets flow and the cluster shows it. One that is attached already under
+    /// the wanted id, as it is wanted, is the answer as it is.
     ///
     /// It goes on to its end also when nobody waits for it any more: an endpoint is never left half attached.
     ///
@@ -90,21 +97,24 @@ impl Attacher {
     }
 
     async fn attach(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
+        let _turn = self.turn(wanted.id).await;
         let netns = netns::identify(&wanted.netns)?;
         self.forget_the_lost(&wanted.network, &wanted.name).await?;
         let seen = self.seen.borrow().clone();
         let view = find(&seen.cluster, &wanted.network)?;
+        if let Some(there) = self.attached_before(&seen.cluster, view, wanted, &netns)? {
+            return self.again(view, there).await;
+        }
         check(&seen, view, wanted)?;
         check_container(view, wanted, &netns).await?;
 
-        let (network, id) = (view.network.id, EndpointId::from_bytes(crate::random()));
+        let (network, id) = (view.network.id, wanted.id.unwrap_or_else(|| EndpointId::from_bytes(crate::random())));
         let granted = self.allocate(&seen, view, wanted, id).await?;
         let attached = self.put_in_place(&seen.cluster, view, wanted, netns, (id, granted)).await;
         match &attached {
             Ok(_) => {
                 tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), address = %granted.0, "attached");
-                self.until(|seen| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id))).await;
-                self.be_found(network, id).await;
+                self.be_seen(network, id).await;
             }
             Err(_) => {
                 let name = wanted.name.clone();
@@ -114,6 +124,27 @@ impl Attacher {
             }
         }
         attached
+    }
+
+    async fn turn(&self, endpoint: Option<EndpointId>) -> Option<again::Turn> {
+        Some(self.turns.take(endpoint?).await)
+    }
+
+    /// What the first request for an endpoint would have been answered. It may have ended with the agent, right after the
+    /// endpoint was durable.
+    async fn again(&self, view: &NetworkView, there: Attachment) -> Result<Attachment, AttachError> {
+        let (network, id, name) = (there.endpoint.network, there.endpoint.id, there.endpoint.name.clone());
+        let page = self.local.kept.borrow().page;
+        let settled = self.settle(page, network, id).await;
+        settled.map_err(|why| AttachError::Kernel { name, network: view.shown_name(), why })?;
+        self.be_seen(network, id).await;
+        Ok(there)
+    }
+
+    /// Waits until the view shows an endpoint, and the other hosts find it.
+    async fn be_seen(&self, network: NetworkId, id: EndpointId) {
+        self.until(|seen| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id))).await;
+        self.be_found(network, id).await;
     }
 
     /// Waits until the other hosts of the network find the way to an endpoint. Before that the answer to its first packet
@@ -174,6 +205,31 @@ impl Attacher {
     /// # Errors
     /// When there is none of that name.
     pub async fn disconnect(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
+        let attachment = self.named(network, name)?;
+        self.let_go(attachment).await
+    }
+
+    /// The same for the endpoint with this id only; `None` if it is gone already.
+    ///
+    /// # Errors
+    /// When the id means another endpoint.
+    pub async fn disconnect_as(
+        &self,
+        network: &str,
+        name: &Name,
+        id: EndpointId,
+    ) -> Result<Option<Attachment>, AttachError> {
+        let _turn = self.turn(Some(id)).await;
+        let cluster = Arc::clone(&self.seen.borrow().cluster);
+        let of_deleted = || Some(deleted(&self.local.kept.borrow().intents, network)?.0);
+        let network = cluster.find(network).map(|view| view.network.id).or_else(of_deleted);
+        match self.attached_as(&cluster, (network, name), id)? {
+            Some(attachment) => self.let_go(attachment).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn named(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let kept = self.local.kept.borrow().clone();
         let (network, shown) = match cluster.find(network) {
@@ -183,13 +239,17 @@ impl Attacher {
         let elsewhere = || cluster.networks.get(&network)?.named(name).map(|l| host_name(&cluster, l.host));
         let unknown =
             || AttachError::UnknownEndpoint { name: name.to_string(), network: shown.clone(), elsewhere: elsewhere() };
-        let attachment = kept.intents.find(network, name).cloned().ok_or_else(unknown)?;
-        let id = attachment.endpoint.id;
+        kept.intents.find(network, name).cloned().ok_or_else(unknown)
+    }
+
+    async fn let_go(&self, attachment: Attachment) -> Result<Attachment, AttachError> {
+        let Endpoint { id, network, .. } = attachment.endpoint;
+        let shown = shown_name(&self.seen.borrow().cluster, network);
         let page = self.local.call(move |local| local.detach(&[id])).await?;
         // What the kernel refuses to remove now stays in `status` and is tried again.
         let _ = self.settle(page, network, id).await;
         self.until(|seen| seen.cluster.networks.values().all(|v| !v.endpoints.contains_key(&id))).await;
-        tracing::info!(endpoint = %name, network = %shown, "disconnected");
+        tracing::info!(endpoint = %attachment.endpoint.name, network = %shown, "disconnected");
         Ok(attachment)
     }
 
@@ -300,6 +360,11 @@ fn find<'a>(cluster: &'a Cluster, network: &str) -> Result<&'a NetworkView, Atta
 
 fn host_name(cluster: &Cluster, host: HostId) -> String {
     cluster.hosts.get(&host).map_or_else(|| host.short(), |h| h.info.name.to_string())
+}
+
+/// What people call a network, also one that is deleted.
+fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
+    cluster.networks.get(&network).map_or_else(|| network.short(), NetworkView::shown_name)
 }
 
 /// What the cluster says against it.

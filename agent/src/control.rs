@@ -57,6 +57,9 @@ pub struct Service {
     pub about: About,
 }
 
+/// What an id looks like.
+const ENDPOINT_ID: &str = "32 lower-case hexadecimal digits";
+
 type Answer<T> = Result<Response<T>, Status>;
 
 impl Service {
@@ -107,7 +110,8 @@ impl From<AttachError> for Status {
         use AttachError as E;
         let code = match &error {
             E::UnknownNetwork(_) | E::UnknownEndpoint { .. } => Code::NotFound,
-            E::NameInUse { .. }
+            E::IdInUse { .. }
+            | E::NameInUse { .. }
             | E::AddressInUse { .. }
             | E::AddressOfGone { .. }
             | E::AddressTaken { .. }
@@ -117,6 +121,7 @@ impl From<AttachError> for Status {
             | E::NoNetns { .. }
             | E::Netns(_)
             | E::Overlaps { .. }
+            | E::IdTooClose { .. }
             | E::TooManyAliases { .. } => Code::InvalidArgument,
             E::NotReady(_)
             | E::AddressDelegated { .. }
@@ -262,6 +267,7 @@ impl Control for Service {
             address: parse_some("address", &request.ip, "an address like 172.38.0.11, without a prefix length")?,
             mac: parse_some("MAC", &request.mac, "a unicast MAC like 02:42:ac:26:00:0b")?,
             ifname: parse(if request.ifname.is_empty() { "eth0" } else { &request.ifname })?,
+            id: parse_some("endpoint id", &request.endpoint_id, ENDPOINT_ID)?,
         };
         let attachment = self.attacher.connect(&wanted).await?;
         let cluster = self.cluster();
@@ -269,10 +275,15 @@ impl Control for Service {
     }
 
     async fn disconnect_endpoint(&self, request: Request<wire::DisconnectRequest>) -> Answer<wire::EndpointInfo> {
-        let wire::DisconnectRequest { network, name } = request.into_inner();
+        let wire::DisconnectRequest { network, name, endpoint_id } = request.into_inner();
         let cluster = self.cluster();
-        let attachment = self.attacher.disconnect(&network, &parse(&name)?).await?;
-        Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
+        let label = parse(&name)?;
+        let gone = match parse_some("endpoint id", &endpoint_id, ENDPOINT_ID)? {
+            None => Some(self.attacher.disconnect(&network, &label).await?),
+            Some(id) => self.attacher.disconnect_as(&network, &label, id).await?,
+        };
+        let before = || wire::EndpointInfo { id: endpoint_id, network, name, ..wire::EndpointInfo::default() };
+        Ok(Response::new(gone.map_or_else(before, |attachment| self.shown(&cluster).attachment(&attachment))))
     }
 
     async fn list_endpoints(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListEndpointsReply> {

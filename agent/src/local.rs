@@ -46,6 +46,9 @@ pub enum AdmitError {
     /// Another endpoint of this host in the network has the MAC.
     #[error("the MAC is in use by `{}`", .0)]
     MacInUse(Name),
+    /// The id of another endpoint of this host begins the same, and interfaces are named after that.
+    #[error("the id begins like that of `{}`", .0)]
+    IdTooClose(Name),
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -276,6 +279,10 @@ impl Local {
         let deleted = self.intents.tombstones.contains(&endpoint.network);
         if deleted || !endpoint.addresses.iter().all(|a| bound(a.address)) {
             return Err(AdmitError::NoNetwork);
+        }
+        let others = self.intents.attachments.values().map(|a| &a.endpoint).filter(|e| e.id != endpoint.id);
+        if let Some(other) = others.into_iter().find(|e| e.id.tag() == endpoint.id.tag()) {
+            return Err(AdmitError::IdTooClose(other.name.clone()));
         }
         for other in self.intents.attached(endpoint.network).map(|a| &a.endpoint).filter(|e| e.id != endpoint.id) {
             if other.name == endpoint.name {

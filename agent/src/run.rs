@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admission::{self, Policy};
-use crate::attach::Attacher;
+use crate::attach::{Attacher, Turns};
 use crate::config::Config;
 use crate::control::{self, About};
 use crate::convert::encode_record;
@@ -157,7 +157,8 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         let (identity, stopped) = (Arc::clone(&identity), until(stopped.clone()));
         tokio::spawn(async move { others.serve(&identity, listener, stopped).await })
     };
-    let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me };
+    let turns = Turns::default();
+    let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
     let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr(), peers: peers_before };
     let control = control::Service { attacher, networks, resolver, seen, gossip: handle, refusals, about };

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use overlay::addr::{IfName, Mac, Subnet};
+use overlay::id::EndpointId;
 use overlay::kernel::netns::NetnsError;
 use overlay::ledger::Denial;
 use overlay::network::{Name, Unfit};
@@ -32,6 +33,32 @@ pub enum AttachError {
         network: String,
         /// The host that it is on.
         elsewhere: Option<String>,
+    },
+    /// The id means an endpoint that is not as it is wanted.
+    #[error(
+        "endpoint id {id} is in use in network `{network}` by endpoint `{name}` on host `{host}`, which has another {differs} than is asked for: repeat the request as it was, or choose another id"
+    )]
+    IdInUse {
+        /// The id.
+        id: EndpointId,
+        /// The endpoint.
+        name: Name,
+        /// Its network.
+        network: String,
+        /// Its host.
+        host: String,
+        /// What is not the same.
+        differs: &'static str,
+    },
+    /// Interfaces are named after ids, and there is no space for all of one.
+    #[error(
+        "endpoint id {id} begins like that of endpoint `{name}` on this host: choose another id, all of it drawn at random"
+    )]
+    IdTooClose {
+        /// The id.
+        id: EndpointId,
+        /// The other endpoint.
+        name: Name,
     },
     /// The name means another endpoint.
     #[error(

@@ -22,6 +22,7 @@ pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, 
         AdmitError::NoNetwork => AttachError::UnknownNetwork(network),
         AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
         AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
+        AdmitError::IdTooClose(name) => AttachError::IdTooClose { id: endpoint.id, name },
         AdmitError::Store(error) => AttachError::Store(error),
     }
 }

@@ -10,6 +10,8 @@ use super::*;
 use crate::local::AdmitError;
 use crate::reconcile::tests::{Host, label, network};
 
+mod again;
+
 /// Hosts `alpha` (this one, alive), `beta` (alive), `gamma` (suspected) and `delta` (given up); on each an endpoint of
 /// network `net`: `web-alpha` with 172.38.0.1, and so on.
 fn cluster() -> (Cluster, Network) {
@@ -69,6 +71,7 @@ fn wanted(name: &str) -> Wanted {
         address: None,
         mac: None,
         ifname: "ovtest0".parse().expect("a name"),
+        id: None,
     }
 }
 
@@ -173,6 +176,7 @@ fn attacher(host: &Host) -> Attacher {
         peers: Peers::new(Arc::clone(&host.identity), host.seen.clone()),
         reconciler: host.reconciler.clone(),
         me: host.identity.id(),
+        turns: Turns::default(),
     }
 }
 

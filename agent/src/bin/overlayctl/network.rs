@@ -45,6 +45,9 @@ pub enum Verb {
         network: String,
         /// Name of the endpoint
         name: String,
+        /// Only if it is the endpoint with this id; that it is gone already is no error then
+        #[arg(long, value_name = "ID")]
+        endpoint_id: Option<String>,
     },
 }
 
@@ -69,6 +72,10 @@ pub struct Connect {
     /// What the interface is to be called in there
     #[arg(long, default_value = "eth0")]
     ifname: String,
+    /// What it is to be known by, 32 hexadecimal digits drawn at random: with the same id the same request can be made
+    /// again, and gets the same answer [default: a new one]
+    #[arg(long, value_name = "ID")]
+    endpoint_id: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +136,7 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
                 mac: connect.mac.unwrap_or_default(),
                 aliases: connect.alias,
                 ifname: connect.ifname,
+                endpoint_id: connect.endpoint_id.unwrap_or_default(),
             };
             let info: EndpointInfo = daemon.connect_endpoint(request).await?.into_inner();
             match format {
@@ -136,8 +144,10 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
                 Format::Table => endpoint::table(format, &[info]),
             }
         }
-        Verb::Disconnect { network, name } => {
-            let info = daemon.disconnect_endpoint(DisconnectRequest { network, name }).await?.into_inner();
+        Verb::Disconnect { network, name, endpoint_id } => {
+            let endpoint_id = endpoint_id.unwrap_or_default();
+            let request = DisconnectRequest { network, name, endpoint_id };
+            let info = daemon.disconnect_endpoint(request).await?.into_inner();
             said(format, &info, &info.name)
         }
     }

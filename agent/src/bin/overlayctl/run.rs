@@ -46,6 +46,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
         mac: String::new(),
         aliases: arguments.alias,
         ifname: "eth0".to_owned(),
+        endpoint_id: String::new(),
     };
     let info = match daemon.connect_endpoint(request).await {
         Ok(info) => info.into_inner(),
@@ -64,13 +65,10 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
 
 /// Connects anew: the command may have run for days, and the daemon may have been restarted since.
 async fn let_go(info: EndpointInfo, client: &Client) -> Result<(), Failure> {
-    let request = DisconnectRequest { network: info.network, name: info.name };
-    match client.connect().await?.disconnect_endpoint(request).await {
-        Ok(_) => Ok(()),
-        // The daemon has noticed by itself that the namespace is gone.
-        Err(status) if status.code() == tonic::Code::NotFound => Ok(()),
-        Err(status) => Err(status.into()),
-    }
+    let request = DisconnectRequest { network: info.network, name: info.name, endpoint_id: info.id };
+    // That the daemon has noticed by itself that the namespace is gone is no error.
+    client.connect().await?.disconnect_endpoint(request).await?;
+    Ok(())
 }
 
 /// The inner half, waiting in its namespaces.

@@ -16,6 +16,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The daemon that scenes run is optimised a little, with debug assertions on. Everything is built in this profile, so
 # that there is one build.
 PROFILE=lab
+# Scenes kill it at every durable write. What is delivered is built without.
+FEATURES=overlay-agent/fail-points
 SUMMARY=()
 FAILED=0
 FILTER=("$@")
@@ -26,7 +28,7 @@ scripts() { shellcheck --external-sources deploy/*.sh tests/*.sh .ci/run; }
 
 format() { cargo fmt --all --check; }
 
-lints() { cargo clippy --quiet --workspace --all-targets -- --deny warnings; }
+lints() { cargo clippy --quiet --workspace --all-targets --features "$FEATURES" -- --deny warnings; }
 
 documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --workspace --no-deps --document-private-items; }
 
@@ -64,7 +66,7 @@ forbid() {
     return 1
 }
 
-build() { cargo build --quiet --workspace --all-targets --profile "$PROFILE"; }
+build() { cargo build --quiet --workspace --all-targets --profile "$PROFILE" --features "$FEATURES"; }
 
 unit_tests() {
     tests --lib --bins --test programs --test json
@@ -80,7 +82,7 @@ simulation() { tests --test simulation; }
 scenes() { tests --test scenes -- --test-threads 1; }
 
 # A test that hangs is one that fails.
-tests() { timeout --verbose 15m cargo test --quiet --workspace --profile "$PROFILE" "$@"; }
+tests() { timeout --verbose 15m cargo test --quiet --workspace --profile "$PROFILE" --features "$FEATURES" "$@"; }
 
 dependencies() {
     if ! cargo deny --version >/dev/null 2>&1; then

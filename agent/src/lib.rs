@@ -16,6 +16,7 @@ pub mod config;
 pub mod control;
 pub mod convert;
 pub mod courier;
+mod fail;
 pub mod gossip;
 pub mod identity;
 pub mod local;

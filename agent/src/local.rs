@@ -14,6 +14,7 @@ use overlay::record::Record;
 use overlay::said;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::fail::{self, Point};
 use crate::store::{Loaded, Store, StoreError, Write};
 use crate::trace::Trace;
 
@@ -321,6 +322,7 @@ impl Local {
             intents.tombstones = self.ledger.tombstones().clone();
         }
         self.publish(page);
+        fail::reach(Point::BeforeAnswer);
         Ok(page)
     }
 

@@ -19,6 +19,7 @@ use overlay::network::{BlockId, Network};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::convert::{Wire, WireError};
+use crate::fail::{self, Point};
 use crate::identity::Identity;
 
 mod code;
@@ -406,7 +407,10 @@ impl Store {
         let attempt = |db: &Database| {
             let txn = db.begin_write()?;
             write(&txn)?;
-            Ok(txn.commit()?)
+            fail::reach(Point::BeforeCommit);
+            txn.commit()?;
+            fail::reach(Point::AfterCommit);
+            Ok(())
         };
         attempt(self.db()?).map_err(|source| match source {
             redb::Error::Corrupted(what) => self.corrupt(&what),

@@ -28,7 +28,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -182,10 +182,40 @@ impl Lab {
     /// As there.
     pub fn start_with(&mut self, name: &str, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
         let arguments: Vec<String> = self.overlayd_arguments(name)?.iter().map(|argument| change(argument)).collect();
-        let mut agent = Agent::start(&self.programs, self.host(name)?, &arguments)?;
+        let mut agent = Agent::start(&self.programs, self.host(name)?, &arguments, &[])?;
         agent.wait_until_ready()?;
         self.agents.insert(name.to_owned(), agent);
         Ok(())
+    }
+
+    /// [`Lab::start`] of an agent that kills itself at the `nth` time that it comes to a fail point, such as `after-commit`.
+    /// Says whether it is ready: it may be killed before. It needs to be built with its feature `fail-points`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_to_fail(&mut self, name: &str, point: &str, nth: u32) -> anyhow::Result<bool> {
+        let armed = format!("{point}:{nth}");
+        let environment = [("OVERLAYD_FAIL_POINT", Path::new(&armed))];
+        let mut agent = Agent::start(&self.programs, self.host(name)?, &self.overlayd_arguments(name)?, &environment)?;
+        let ready = agent.wait_until_ready();
+        if agent.is_killed()? {
+            return Ok(false);
+        }
+        self.agents.insert(name.to_owned(), agent);
+        ready.map(|()| true)
+    }
+
+    /// Whether the agent of a host, which was started, is killed; if so, it is collected.
+    ///
+    /// # Errors
+    /// When it ended in another way, or was not started.
+    pub fn is_killed(&mut self, name: &str) -> anyhow::Result<bool> {
+        let agent = self.agents.get_mut(name).with_context(|| format!("no agent was started on {name}"))?;
+        let killed = agent.is_killed()?;
+        if killed {
+            self.agents.remove(name);
+        }
+        Ok(killed)
     }
 
     /// What the lab starts a host's agent with: the other hosts are its seeds.

@@ -22,6 +22,8 @@ mod agents;
 mod disks;
 #[path = "scenes/endpoints.rs"]
 mod endpoints;
+#[path = "scenes/fail_points.rs"]
+mod fail_points;
 #[path = "scenes/input.rs"]
 mod input;
 #[path = "scenes/lab_itself.rs"]
@@ -82,6 +84,11 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_stranger_without_the_key_learns_and_changes_nothing,
         busy_processors_kill_nobody,
         busy_processors_kill_nobody_at_the_slowest_gossip_either;
+    fail_points:
+        an_agent_killed_before_any_commit_has_done_nothing,
+        an_agent_killed_after_any_commit_has_done_all_of_it,
+        an_agent_killed_before_any_answer_gives_it_when_asked_again,
+        an_endpoint_id_means_one_endpoint;
     leases:
         a_new_cluster_is_ready_as_soon_as_its_hosts_hear_each_other,
         a_dead_host_is_forgotten_and_its_space_is_used_again,

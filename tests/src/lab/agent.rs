@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,8 @@ use super::programs::Programs;
 use crate::eventually::eventually;
 
 const READY: Duration = Duration::from_secs(20);
+/// The status of what SIGKILL ended.
+const KILLED: i32 = 137;
 const END: Duration = Duration::from_secs(10);
 
 /// How an agent is to end.
@@ -33,7 +36,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub(super) fn start(programs: &Programs, host: &Host, arguments: &[String]) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        programs: &Programs,
+        host: &Host,
+        arguments: &[String],
+        more: &[(&str, &Path)],
+    ) -> anyhow::Result<Self> {
         let directory = Host::directory(host.name());
         let socket = directory.join("notify.sock");
         if socket.exists() {
@@ -43,7 +51,7 @@ impl Agent {
         notify.set_nonblocking(true)?;
         let program = programs.overlayd()?.display().to_string();
         let words: Vec<&str> = std::iter::once(&program).chain(arguments).map(String::as_str).collect();
-        let environment = [("NOTIFY_SOCKET", socket.as_path())];
+        let environment = [&[("NOTIFY_SOCKET", socket.as_path())], more].concat();
         let process = Proc::start(&host.place(), &words, &environment, &directory.join("overlayd.log"))?;
         Ok(Self { host: host.name().to_owned(), process, notify })
     }
@@ -92,8 +100,17 @@ impl Agent {
         self.process.signal(signal)?;
         let code = self.process.wait(END)?;
         match (ending, code) {
-            (Ending::Term, 0) | (Ending::Kill, 137) => Ok(()),
+            (Ending::Term, 0) | (Ending::Kill, KILLED) => Ok(()),
             _ => bail!("overlayd on {} ended with {code} after {ending:?}", self.host),
+        }
+    }
+
+    /// Whether something has killed it.
+    pub(super) fn is_killed(&mut self) -> anyhow::Result<bool> {
+        match self.process.ended()? {
+            None => Ok(false),
+            Some(KILLED) => Ok(true),
+            Some(code) => bail!("overlayd on {} ended with {code}: {}", self.host, tail(&self.log()?, 30)),
         }
     }
 

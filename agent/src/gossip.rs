@@ -61,6 +61,10 @@ use seal::{Opener, Sealer};
 use task::{Command, Ends, Task};
 use transport::{Link, Receiver};
 
+/// How long a dead incarnation is remembered, for as long as its host may come back, and for half as long named in digests.
+/// chitchat's default of a day fills them.
+pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
 /// How to take part.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -77,6 +81,8 @@ pub struct Config {
     pub expected: BTreeSet<String>,
     /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`Liveness::Dead`] within 2.5 s.
     pub interval: Duration,
+    /// How long a dead incarnation or a deleted key is remembered; [`REMEMBERED`] unless in a test.
+    pub remembered: Duration,
     /// The secret of the cluster.
     pub key: ClusterKey,
 }
@@ -265,11 +271,12 @@ async fn assemble(
     let (receiver, pushes) = Receiver::new(Arc::clone(&link), opener, codec);
 
     let seeds = config.seeds.into_iter().filter(|seed| *seed != advertise).collect();
-    let identity = Identity { node: config.node.into(), listen, advertise, seeds, interval: config.interval };
+    let (interval, remembered) = (config.interval, config.remembered);
+    let identity = Identity { node: config.node.into(), listen, advertise, seeds, interval, remembered };
     let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
         .await
         .map_err(GossipError::Chitchat)?;
-    let roster = Roster::new(member.id().clone(), LivenessConfig::of(config.interval), config.expected);
+    let roster = Roster::new(member.id().clone(), LivenessConfig::of(interval), config.expected);
     let task = Task::new(identity, generations, (link, counters), (member, roster), said);
     Ok((receiver, pushes, task))
 }

@@ -282,6 +282,7 @@ async fn start_gossip(
         seeds,
         expected,
         interval: config.gossip_interval,
+        remembered: gossip::REMEMBERED,
         key: config.key.clone(),
     };
     let mut record = local.record.clone();

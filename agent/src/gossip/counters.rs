@@ -1,6 +1,6 @@
 //! What was dropped, and why. Owns the reasons and their counts; logs nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::strangers::Strangers;
 
@@ -96,6 +96,7 @@ impl Reason {
 pub struct Counters {
     counts: [AtomicU64; Reason::ALL.len()],
     strangers: Strangers,
+    digest: AtomicUsize,
 }
 
 impl Counters {
@@ -112,6 +113,16 @@ impl Counters {
     /// Who of late was behind [`Reason::BadSeal`].
     pub fn strangers(&self) -> &Strangers {
         &self.strangers
+    }
+
+    /// Bytes of the message that last began an exchange: little more than the digest, which names each incarnation that is
+    /// known. Beyond 60,000 the others drop it, and this host hears nothing any more.
+    pub fn digest(&self) -> usize {
+        self.digest.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_digest(&self, bytes: usize) {
+        self.digest.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn count(&self, reason: Reason) {

@@ -22,7 +22,7 @@ impl LivenessConfig {
         Self {
             suspect_after: (interval * 2 + Duration::from_millis(100)).max(Duration::from_millis(750)),
             dead_after: Duration::from_millis(1500).max(interval * 3),
-            first_grace: Duration::from_secs(3),
+            first_grace: Duration::from_secs(3).max(interval * 6),
         }
     }
 }

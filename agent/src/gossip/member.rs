@@ -17,8 +17,6 @@ use super::transport::{Link, SealedTransport};
 
 /// The seal already keeps clusters apart; chitchat wants a name all the same.
 const CLUSTER: &str = "overlay";
-/// How long a dead incarnation or a deleted key is remembered. chitchat's default of a day fills the digests.
-const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 /// phi from which on chitchat counts a host as silent and gossips with it less: some eight times what it heard in between before.
 const PHI: f64 = 8.0;
 const SAMPLES: usize = 100;
@@ -33,6 +31,7 @@ pub(super) struct Identity {
     pub advertise: SocketAddr,
     pub seeds: Vec<SocketAddr>,
     pub interval: Duration,
+    pub remembered: Duration,
 }
 
 /// A running incarnation.
@@ -156,8 +155,8 @@ fn config(identity: &Identity, chitchat_id: ChitchatId) -> ChitchatConfig {
         gossip_interval: interval,
         listen_addr: identity.listen,
         seed_nodes: identity.seeds.iter().map(SocketAddr::to_string).collect(),
-        failure_detector_config: FailureDetectorConfig::new(PHI, SAMPLES, interval * 10, interval, REMEMBERED),
-        marked_for_deletion_grace_period: REMEMBERED,
+        failure_detector_config: FailureDetectorConfig::new(PHI, SAMPLES, interval * 10, interval, identity.remembered),
+        marked_for_deletion_grace_period: identity.remembered,
         catchup_callback: None,
         extra_liveness_predicate: None,
         // Every host of ours can read V1, and the digest takes a third of V0's room.

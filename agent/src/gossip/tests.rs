@@ -36,6 +36,7 @@ impl Cluster {
             advertise: ([127, 0, 0, 1], 0).into(),
             seeds: seeds.iter().map(|seed| seed.handle.addr()).collect(),
             interval: self.interval,
+            remembered: REMEMBERED,
             key: self.key.clone(),
             expected: BTreeSet::new(),
         }

@@ -233,6 +233,7 @@ impl Socket for SealedSocket {
     }
 
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+        let begins = matches!(envelope.message, ChitchatMessage::Syn { .. });
         let encoded = match &envelope.message {
             ChitchatMessage::Syn { .. } if locked(&self.link.exchanges).is_fresh(to, Instant::now()) => {
                 return Ok(SendOutcome { num_bytes_sent: 0 });
@@ -243,6 +244,9 @@ impl Socket for SealedSocket {
         match encoded {
             Ok(bytes) => {
                 let num_bytes_sent = bytes.len();
+                if begins {
+                    self.link.counters.note_digest(num_bytes_sent);
+                }
                 self.link.send(&[to], Kind::Chitchat, bytes).await;
                 Ok(SendOutcome { num_bytes_sent })
             }

@@ -109,6 +109,7 @@ async fn gossip(id: HostId) -> Gossip {
         seeds: Vec::new(),
         expected: std::collections::BTreeSet::new(),
         interval: Duration::from_millis(250),
+        remembered: gossip::REMEMBERED,
         key: ClusterKey::generate().expect("randomness"),
     };
     gossip::spawn(config, One, BTreeMap::new()).await.expect("gossip starts")

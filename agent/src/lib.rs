@@ -26,6 +26,7 @@ pub mod peer;
 pub mod probe;
 pub mod reconcile;
 pub mod run;
+pub mod saying;
 pub mod store;
 pub mod trace;
 pub mod view;

@@ -32,7 +32,7 @@ use crate::peer::{self, Peers};
 use crate::store::{Machine, Store, StoreError};
 use crate::trace::Trace;
 use crate::view::{self, Seen};
-use crate::{courier, names, probe, reconcile};
+use crate::{courier, names, probe, reconcile, saying};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -285,18 +285,10 @@ async fn start_gossip(
         remembered: gossip::REMEMBERED,
         key: config.key.clone(),
     };
-    let mut record = local.record.clone();
-    let first = encode_record(&record.borrow_and_update().clone());
+    let record = local.record.clone();
+    let first = encode_record(&record.borrow().clone());
     let gossip = gossip::spawn(gossip_config, Lives(local.clone()), first).await?;
-    let publish = gossip.publish.clone();
-    let saying = tokio::spawn(async move {
-        while record.changed().await.is_ok() {
-            let said = encode_record(&record.borrow_and_update().clone());
-            if publish.send(said).is_err() {
-                return;
-            }
-        }
-    });
+    let saying = saying::spawn(record, gossip.publish.clone());
     Ok((gossip, saying))
 }
 

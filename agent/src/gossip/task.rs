@@ -27,8 +27,11 @@ use super::{Generations, View};
 
 /// Between two batches of changes of ours.
 const PUBLISH_SPACING: Duration = Duration::from_millis(25);
-/// Between two looks at what others say.
+/// Between two looks at what others say: at least this, and a tenth of the interval between two rounds.
 const LOOK_SPACING: Duration = Duration::from_millis(25);
+/// How many times as long as the last look took it is until the next: in a large cluster where much happens, looking takes a
+/// tenth of a processor at most. Up to a quarter of the interval between two rounds, so that no heartbeat is seen late.
+const REST_PER_WORK: u32 = 10;
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
 /// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
@@ -122,10 +125,11 @@ impl Task {
     /// Runs until `ends.stop` resolves, all handles are gone, or nobody receives any more.
     pub async fn run(mut self, mut ends: Ends) {
         let mut publish = Throttle::new(PUBLISH_SPACING);
-        let mut look = Throttle::new(LOOK_SPACING);
+        let mut look = Throttle::new(LOOK_SPACING.max(self.identity.interval / 10));
         let mut publisher_lives = true;
         let mut started = Instant::now();
-        let mut looked = started;
+        let (mut looked, mut breath) = (started, Duration::ZERO);
+        let mut pulse: Option<Instant> = None;
         let mut died = Box::pin(self.member.died());
         let mut pushes = Vec::with_capacity(PUSHES_AT_ONCE);
         publish.request(started);
@@ -133,7 +137,10 @@ impl Task {
 
         loop {
             let idle = looked + self.rest;
-            let due = [publish.due(), look.due()].into_iter().flatten().fold(idle, Instant::min);
+            // Heartbeats tell of no change, so they are none of the throttle's. A look that it has put off sees them as well.
+            let pulse_due = pulse.filter(|_| look.due().is_none());
+            let look_due = look.due().map(|due| due.max(looked + breath));
+            let due = [publish.due(), look_due, pulse_due].into_iter().flatten().fold(idle, Instant::min);
             let wake = tokio::select! {
                 _ = &mut ends.stop => Wake::Stop,
                 () = &mut died => Wake::Died,
@@ -151,7 +158,6 @@ impl Task {
                 () = sleep_until(due) => Wake::Due,
             };
             let now = Instant::now();
-            let stepped = matches!(wake, Wake::Stepped);
             match wake {
                 Wake::Stop => return,
                 Wake::Published => publish.request(now),
@@ -162,7 +168,8 @@ impl Task {
                     look.request(now);
                 }
                 Wake::Changed => look.request(now),
-                Wake::Stepped | Wake::Due => {}
+                Wake::Stepped => drop(pulse.get_or_insert(now.max(looked + breath))),
+                Wake::Due => {}
                 Wake::Died => {
                     tokio::select! {
                         _ = &mut ends.stop => return,
@@ -180,11 +187,12 @@ impl Task {
                 self.publish().await;
                 look.request(now);
             }
-            // Heartbeats tell of no change, so they are none of the throttle's. The look that it has put off sees them as well.
-            let pulse = stepped && look.due().is_none();
-            if look.take(now) || pulse || now >= looked + self.rest {
-                looked = now;
+            let pulses = pulse.is_some_and(|due| due <= now) && look.due().is_none();
+            let rested = now >= looked + breath;
+            if pulses || now >= looked + self.rest || rested && look.take(now) {
+                (looked, pulse) = (now, None);
                 self.look(&ends.view).await;
+                breath = (now.elapsed() * REST_PER_WORK).min(self.identity.interval / 4);
             }
         }
     }

@@ -78,6 +78,9 @@ conformance() { tests --test conformance; }
 # A million operations: tests/tests/simulation.rs.
 simulation() { tests --test simulation; }
 
+# Its larger sister, 500 agents for a quarter of an hour, is for machines that do nothing else: tests/tests/swarm.rs.
+swarm() { tests --test swarm; }
+
 # One at a time: each has the bounds of a machine to itself, such as three seconds to notice a dead host.
 scenes() { tests --test scenes -- --test-threads 1; }
 
@@ -169,6 +172,7 @@ step "build" build
 step "unit tests: laws and examples" unit_tests
 step "conformance: the fake kernel and the real one" conformance
 step "simulation: 50,000 operations on hosts that fail" simulation
+step "swarm: agents come and go" swarm
 step "scenes: three hosts and a Redis Cluster" scenes
 step "nothing left behind" leftovers
 

@@ -1,0 +1,86 @@
+//! The swarm: many agents in one process, each with its own gossip over loopback UDP (sealing, codec and all), its own view
+//! and its own ledger on disk, while some are killed without a word and others start. Without a kernel and without DNS,
+//! which do not grow with the number of hosts that come and go; and what agents ask of each other by RPC is a call here.
+//!
+//! Whatever happens has to be in the view of every living agent within ten gossip intervals, the digest has to stay under
+//! 60 KB, and memory has to be flat once what is forgotten balances what is new.
+//!
+//! The bounds are in intervals because one machine stands for all of them: 500 agents at the 200 to 500 ms that users may
+//! choose are more than a machine does. The interval has to be so long that the column `CPUs` stays well below what the machine
+//! has, or it is the machine that is measured. `OVERLAY_AGENTS`, `OVERLAY_INTERVAL_MS`, `OVERLAY_MINUTES`
+//! (in each of which a fifth of them are killed), `OVERLAY_REMEMBERED_S` and `OVERLAY_SEED` choose another swarm:
+//!
+//! ```text
+//! cargo test --release -p overlay-tests --test swarm -- --ignored --nocapture
+//! ```
+
+use std::time::Duration;
+
+#[path = "swarm/agent.rs"]
+mod agent;
+#[path = "swarm/crowd.rs"]
+mod crowd;
+#[path = "swarm/figures.rs"]
+mod figures;
+#[path = "swarm/life.rs"]
+mod life;
+
+use life::{Plan, live};
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// The plan, but for what the environment says.
+fn chosen(plan: Plan) -> Plan {
+    let size = |variable| number(variable).map(|n| usize::try_from(n).expect("a size"));
+    Plan {
+        agents: size("OVERLAY_AGENTS").unwrap_or(plan.agents),
+        interval: number("OVERLAY_INTERVAL_MS").map_or(plan.interval, Duration::from_millis),
+        minutes: size("OVERLAY_MINUTES").unwrap_or(plan.minutes),
+        remembered: number("OVERLAY_REMEMBERED_S").map_or(plan.remembered, Duration::from_secs),
+        seed: number("OVERLAY_SEED").unwrap_or(plan.seed),
+        ..plan
+    }
+}
+
+fn run(plan: Plan) {
+    println!("OVERLAY_SEED={} repeats who is killed: {plan:?}", plan.seed);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(8).enable_all().build().expect("a runtime");
+    let lived = runtime.block_on(live(plan));
+    // What still runs when a check has failed would wait for it.
+    runtime.shutdown_background();
+    if let Err(error) = lived {
+        unreachable!("{error:?}");
+    }
+}
+
+/// Small and short, for every run of the tests: minutes of five seconds.
+#[test]
+fn agents_come_and_go_and_all_that_live_see_the_same() {
+    run(Plan {
+        agents: 40,
+        interval: Duration::from_millis(500),
+        minute: Duration::from_secs(5),
+        minutes: 4,
+        remembered: Duration::from_secs(5),
+        growth: 1.3,
+        seed: fastrand::u64(..1 << 32),
+    });
+}
+
+/// The size that is promised.
+#[test]
+#[ignore = "takes all of a machine for a quarter of an hour"]
+fn five_hundred_agents_of_which_a_fifth_is_killed_each_minute() {
+    run(chosen(Plan {
+        agents: 500,
+        interval: Duration::from_secs(6),
+        minute: Duration::from_secs(60),
+        minutes: 10,
+        remembered: Duration::from_secs(180),
+        growth: 1.1,
+        seed: fastrand::u64(..1 << 32),
+    }));
+}

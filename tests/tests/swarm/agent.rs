@@ -1,0 +1,254 @@
+//! One agent: the daemon's own parts from the ledger to the view, put together as `overlay_agent::run` does it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+use overlay::addr::Mac;
+use overlay::endpoint::{Assigned, Endpoint};
+use overlay::host::{HostInfo, Phase};
+use overlay::id::{EndpointId, HostId};
+use overlay::intent::{Attachment, NetnsRef};
+use overlay::ledger::{Ask, Input, Outcome, Request, Share};
+use overlay::network::{Name, Network};
+use overlay_agent::convert::encode_record;
+use overlay_agent::gossip::{self, ClusterKey, Generations, Gossip};
+use overlay_agent::local;
+use overlay_agent::saying;
+use overlay_agent::store::{Machine, Store};
+use overlay_agent::trace::Trace;
+use overlay_agent::view::{self, Seen};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The longest that an agent takes to end, or to hear what it has to wait for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine that an agent runs on: it stays when the agent is killed.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// Its number: its address follows from it.
+    pub number: u16,
+    pub dir: PathBuf,
+}
+
+impl Home {
+    pub fn new(number: u16, root: &Path) -> Self {
+        Self { number, dir: root.join(number.to_string()) }
+    }
+
+    /// Each has one of its own, as hosts have: all of 127/8 is this machine's.
+    fn gossip(&self) -> SocketAddr {
+        let [high, low] = self.number.to_be_bytes();
+        ([127, 1, high, low], 7946).into()
+    }
+
+    fn vtep(&self) -> IpAddr {
+        let [high, low] = self.number.to_be_bytes();
+        [10, 1, high, low].into()
+    }
+}
+
+/// What all agents of a swarm have in common.
+#[derive(Debug, Clone)]
+pub struct Common {
+    pub key: ClusterKey,
+    pub interval: Duration,
+    pub remembered: Duration,
+}
+
+/// What an agent is asked by others; a call to a dead one finds nobody.
+#[derive(Debug, Clone)]
+pub struct Door {
+    pub local: local::Handle,
+    pub gossip: gossip::Handle,
+}
+
+pub struct Agent {
+    pub id: HostId,
+    pub home: Home,
+    /// Of its gossip.
+    pub generation: u64,
+    /// When it began to be heard.
+    pub since: Instant,
+    pub seen: watch::Receiver<Seen>,
+    pub door: Door,
+    gossip: Gossip,
+    saying: JoinHandle<()>,
+    /// Nobody looks for silent hosts here, so no host is more than suspected.
+    absent: watch::Sender<BTreeSet<HostId>>,
+}
+
+/// Numbers the lives of an agent by its disk, and tells the last one.
+struct Lives(local::Handle, Arc<AtomicU64>);
+
+impl Generations for Lives {
+    fn next(&mut self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        let now = u64::try_from(now).expect("the year is before 584 million");
+        let next = self.0.call_and_block(move |local| local.next_generation(now)).expect("the disk takes it");
+        self.1.store(next, Ordering::Relaxed);
+        next
+    }
+}
+
+impl Agent {
+    /// Starts an agent that knows of `seeds`. On a machine that had one before it is the same host in its next life.
+    pub async fn start(home: Home, common: &Common, seeds: &[SocketAddr]) -> anyhow::Result<Self> {
+        let trace = Trace::new(&home.dir, "boot");
+        let machine = Machine {
+            id: "swarm".to_owned(),
+            boot: "boot".to_owned(),
+            now: local::now(),
+            ran: trace.find(),
+            nonce: u64::from(home.number) + 1,
+        };
+        let dir = home.dir.clone();
+        let (store, loaded) = tokio::task::spawn_blocking(move || Store::open(&dir, &machine)).await??;
+        let id = loaded.identity.id();
+        let info = HostInfo {
+            name: name(&format!("host{}", home.number)),
+            vtep: home.vtep(),
+            vxlan_port: 4789,
+            peer: (home.vtep(), 7946).into(),
+            underlay_mtu: 1500,
+            stamp: loaded.ledger.stamp(),
+            phase: Phase::Joining,
+        };
+        let local = local::spawn(store, loaded, info, trace)?;
+        // Who may be a member is none of this test's: each founds a cluster, and all meet.
+        local.call(|local| local.step(&Input::Found)).await?;
+
+        let address = home.gossip();
+        let config = gossip::Config {
+            node: id.to_string(),
+            listen: address,
+            advertise: address,
+            seeds: seeds.to_vec(),
+            expected: BTreeSet::new(),
+            interval: common.interval,
+            remembered: common.remembered,
+            key: common.key.clone(),
+        };
+        let record = local.record.clone();
+        let first = encode_record(&record.borrow().clone());
+        let (since, generation) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let gossip = gossip::spawn(config, Lives(local.clone(), Arc::clone(&generation)), first).await?;
+        let saying = saying::spawn(record, gossip.publish.clone());
+        let (absent, nobody) = watch::channel(BTreeSet::new());
+        let seen = view::spawn(id, gossip.view.clone(), nobody, local.clone());
+        let door = Door { local, gossip: gossip.handle() };
+        let generation = generation.load(Ordering::Relaxed);
+        Ok(Self { id, home, generation, since, seen, door, gossip, saying, absent })
+    }
+
+    /// Takes in what another knows, as a daemon does that has just started.
+    pub async fn catch_up(&self, other: &Door) {
+        // Either may be killed meanwhile; then gossip brings it.
+        if let Ok(snapshot) = other.gossip.snapshot().await {
+            let _ = self.door.gossip.feed(snapshot).await;
+        }
+    }
+
+    /// Ends it without a word to anybody, and waits until its state is closed.
+    pub async fn kill(self) -> anyhow::Result<Home> {
+        let Self { home, gossip, saying, absent, door, seen, .. } = self;
+        let mut kept = door.local.kept.clone();
+        drop(gossip);
+        saying.abort();
+        drop((door, seen, absent));
+        let ended = async { while kept.changed().await.is_ok() {} };
+        tokio::time::timeout(PATIENCE, ended).await.context("the owner of the ledger does not end")?;
+        Ok(home)
+    }
+}
+
+pub fn name(text: &str) -> Name {
+    text.parse().expect("a label")
+}
+
+impl Door {
+    /// Waits until this host has heard of a network.
+    pub async fn knows(&self, network: &Network) -> anyhow::Result<()> {
+        let mut kept = self.local.kept.clone();
+        let heard = kept.wait_for(|kept| kept.intents.networks.contains_key(&network.id));
+        tokio::time::timeout(PATIENCE, heard).await.context("the network is not heard of")??;
+        Ok(())
+    }
+
+    /// An endpoint of this host gets an address and is attached; `None` if no one who can be asked has one left. `reach` finds
+    /// the doors of others.
+    pub async fn attach(
+        &self,
+        network: &Network,
+        (endpoint, name): (EndpointId, Name),
+        reach: impl Fn(HostId) -> Option<Self>,
+    ) -> anyhow::Result<Option<EndpointId>> {
+        let me = self.local.call(|local| local.ledger().me()).await;
+        let holders = |local: &mut local::Local| -> BTreeSet<HostId> {
+            let accounts = local.ledger().accounts().values();
+            accounts.flat_map(|account| account.holders().into_keys()).collect()
+        };
+        let reachable = self.local.call(holders).await.into_iter().filter(|host| reach(*host).is_some()).collect();
+        let (id, asked) = (network.id, BTreeSet::new());
+        let mut request = Request { network: id, endpoint, name: name.clone(), address: None, reachable, asked };
+        loop {
+            let input = Input::Allocate(request.clone());
+            match self.local.call(move |local| local.step(&input)).await? {
+                Outcome::Granted { address, lease } => {
+                    let addresses = vec![Assigned { address, lease }];
+                    let mac = Mac::of_address(address);
+                    let created = 2;
+                    let endpoint =
+                        Endpoint { id: endpoint, network: id, name, aliases: BTreeSet::new(), addresses, mac, created };
+                    let netns = NetnsRef { path: format!("/run/netns/{}", endpoint.id).into(), cookie: 1 };
+                    let ifname = "eth0".parse().expect("a name");
+                    let attachment = Attachment { endpoint: endpoint.clone(), netns, ifname };
+                    self.local.call(move |local| local.attach(attachment)).await?;
+                    return Ok(Some(endpoint.id));
+                }
+                Outcome::Ask(ask) => {
+                    ensure!(request.asked.insert(ask), "{ask:?} is asked for the second time");
+                    let (Ask::Space { of } | Ask::Address { of, .. }) = ask;
+                    if let Some(other) = reach(of) {
+                        self.ask(me, (of, &other), network, ask).await?;
+                    }
+                }
+                _denied => return Ok(None),
+            }
+        }
+    }
+
+    /// The RPC: what is asked of another and what it answers, each durable before it leaves.
+    async fn ask(&self, me: HostId, (of, other): (HostId, &Self), network: &Network, ask: Ask) -> anyhow::Result<()> {
+        let id = network.id;
+        let question = match ask {
+            Ask::Space { .. } => Input::GiveSpace { network: id, to: me, share: Share::Quarter },
+            Ask::Address { address, .. } => Input::GiveAddress { network: id, to: me, address },
+        };
+        let stamp = self.local.call(|local| local.ledger().stamp()).await;
+        let answer = move |local: &mut local::Local| {
+            // A member it is: nobody else may ask.
+            local.step(&Input::Acknowledge { from: me, stamp })?;
+            local.step(&question)
+        };
+        let Outcome::Given(statements) = other.local.call(answer).await? else { return Ok(()) };
+        let stamp = other.local.call(|local| local.ledger().stamp()).await;
+        for statement in statements {
+            let stated = Input::Stated { network: id, from: of, stamp, statement };
+            self.local.call(move |local| local.step(&stated)).await?;
+            other.local.call(move |local| local.step(&Input::Taken { network: id, statement })).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets an endpoint go.
+    pub async fn detach(&self, endpoint: EndpointId) -> anyhow::Result<()> {
+        self.local.call(move |local| local.detach(&[endpoint])).await?;
+        Ok(())
+    }
+}

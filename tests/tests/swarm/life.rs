@@ -1,0 +1,198 @@
+//! What is done to a swarm minute by minute, and what has to be seen of it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures::future::join_all;
+use overlay::id::{EndpointId, HostId};
+use overlay_agent::gossip::Reason;
+use overlay_agent::view::Seen;
+use tokio::sync::watch;
+
+use crate::agent::name;
+use crate::crowd::{Born, Crowd, Doors, is_live};
+use crate::figures::{Row, Spread, all_see, resident, used};
+
+/// Whatever happens, all see it within so many intervals.
+const BOUND: u32 = 10;
+/// Waited for, to be able to say how late it was.
+const PATIENCE: u32 = 20;
+/// Bytes of a digest: what is left of a datagram has to hold some news.
+const MAX_DIGEST: usize = 60_000;
+/// Of the pairs of living agents, those of which one may suspect the other at some moment.
+const MAX_SUSPECTED: f64 = 0.01;
+/// Changes of endpoints in a minute, half of them while others die and start.
+const CHANGES: usize = 4;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub agents: usize,
+    pub interval: Duration,
+    /// A fifth of the agents is killed in each.
+    pub minute: Duration,
+    pub minutes: usize,
+    /// How long gossip remembers the dead.
+    pub remembered: Duration,
+    /// Of memory and digest at most, once what is forgotten balances what is new.
+    pub growth: f64,
+    pub seed: u64,
+}
+
+/// The life of a swarm.
+pub async fn live(plan: Plan) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let mut crowd = Crowd::new(&plan).await?;
+    let homes = crowd.new_homes(plan.agents - 1);
+    let born = crowd.start(homes).await?;
+    let observers = crowd.observers();
+    let within = (Instant::now(), plan.interval * PATIENCE);
+    let all = all_see(&observers, within, |seen| born.iter().all(|b| is_seen(seen, b))).await;
+    ensure!(all.lacking == 0, "{} of {} agents do not see all", all.lacking, plan.agents);
+    println!("{} agents have started and see each other after {:.1?}", plan.agents, started.elapsed());
+    println!("{}", Row::HEADER);
+    // Who dies before anybody has heard it twice is given longer.
+    tokio::time::sleep(plan.interval * BOUND).await;
+
+    let mut rows = Vec::new();
+    for minute in 1..=plan.minutes {
+        let (start, before) = (Instant::now(), used());
+        let mut row = Row { minute, ..pass(&plan, &mut crowd, start).await? };
+        row.processors = (used() - before).as_secs_f64() / start.elapsed().as_secs_f64();
+        row.resident = resident();
+        println!("{row}");
+        rows.push(row);
+    }
+    judge(&plan, &rows)
+}
+
+fn judge(plan: &Plan, rows: &[Row]) -> anyhow::Result<()> {
+    for row in rows {
+        let worst = row.change.max(row.death).max(row.birth);
+        ensure!(row.lacking == 0 && worst <= f64::from(BOUND), "later than {BOUND} intervals: {row}");
+        ensure!(row.digest < MAX_DIGEST, "a digest of {} bytes: {row}", row.digest);
+        ensure!(row.suspected < MAX_SUSPECTED * 1e6, "living agents are suspected: {row}");
+    }
+    // Until then more is remembered each minute.
+    let warm = plan.remembered.div_duration_f64(plan.minute).ceil() as usize + 1;
+    if let (Some(first), Some(last)) = (rows.get(warm), rows.last()) {
+        let growth = |of: fn(&Row) -> usize| of(last) as f64 / of(first) as f64;
+        let (memory, digest) = (growth(|row| row.resident), growth(|row| row.digest));
+        println!("from minute {} on: memory x {memory:.3}, digest x {digest:.3}", first.minute);
+        ensure!(memory < plan.growth && digest < plan.growth, "it grows");
+    }
+    Ok(())
+}
+
+/// A minute: a fifth is killed, as many start, half of them where one was killed, and meanwhile others change.
+async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<Row> {
+    let patience = plan.interval * PATIENCE;
+    let killed = crowd.kill(plan.agents / 5).await?;
+    let at = Instant::now();
+    let observers = crowd.observers();
+    let (back, gone) = killed.split_at(killed.len() / 2);
+    let gone: Vec<HostId> = gone.iter().map(|(id, _)| *id).collect();
+    let died = {
+        let observers = observers.clone();
+        let gone = gone.clone();
+        let all_gone = move |seen: &Seen| !gone.iter().any(|id| is_live(&seen.cluster, *id));
+        tokio::spawn(async move { all_see(&observers, (at, patience), all_gone).await })
+    };
+    let mut homes: Vec<_> = back.iter().map(|(_, home)| home.clone()).collect();
+    homes.extend(crowd.new_homes(gone.len()));
+
+    let changer = Changer { doors: crowd.doors(), patience, network: crowd.network.clone() };
+    let numbers = crowd.numbers();
+    let meanwhile = changer.change(&observers, numbers, CHANGES / 2);
+    let (born, meanwhile) = tokio::join!(crowd.start(homes), meanwhile);
+    let (born, mut change) = (born?, meanwhile?);
+
+    let observers = Arc::new(crowd.observers());
+    let births = born.into_iter().map(|born| tokio::spawn(seen_by_all(Arc::clone(&observers), born, patience)));
+    let changer = Changer { doors: crowd.doors(), ..changer };
+    let numbers = crowd.numbers();
+    let (births, later, death) = tokio::join!(join_all(births), changer.change(&observers, numbers, CHANGES / 2), died);
+    change = change.and(later?);
+    let (mut birth, death) = (Spread::default(), death?);
+    for spreads in births {
+        let (host, endpoints) = spreads?;
+        (birth, change) = (birth.and(host), change.and(endpoints));
+    }
+
+    let end = start + plan.minute;
+    let mut suspected: f64 = crowd.suspected();
+    while Instant::now() < end {
+        tokio::time::sleep_until((Instant::now() + plan.interval / 2).min(end).into()).await;
+        suspected = suspected.max(crowd.suspected());
+    }
+    let mut dropped = String::new();
+    for (reason, count) in crowd.dropped() {
+        write!(dropped, "{} {count} ", reason.name())?;
+    }
+    ensure!(!crowd.dropped().contains_key(&Reason::Overflow), "digests are too large: {dropped}");
+    let intervals = |spread: Spread| spread.worst.div_duration_f64(plan.interval);
+    Ok(Row {
+        living: crowd.agents.len(),
+        killed: killed.len(),
+        changes: 2 * CHANGES,
+        change: intervals(change),
+        death: intervals(death),
+        birth: intervals(birth),
+        lacking: change.lacking + death.lacking + birth.lacking,
+        suspected: suspected * 1e6,
+        digest: crowd.digest(),
+        dropped,
+        ..Row::default()
+    })
+}
+
+fn is_seen(seen: &Seen, born: &Born) -> bool {
+    // Its own life is the newest there is to itself.
+    let is_this_life = seen.cluster.hosts.get(&born.id).is_some_and(|host| host.generation >= born.generation);
+    is_this_life && is_live(&seen.cluster, born.id)
+}
+
+async fn seen_by_all(observers: Arc<Vec<watch::Receiver<Seen>>>, born: Born, patience: Duration) -> (Spread, Spread) {
+    let host = all_see(&observers, (born.since, patience), |seen| is_seen(seen, &born)).await;
+    let endpoints = born.endpoints.iter().map(|(id, since)| {
+        let wanted = |seen: &Seen| has(seen, *id);
+        all_see(&observers, (*since, patience), wanted)
+    });
+    (host, join_all(endpoints).await.into_iter().fold(Spread::default(), Spread::and))
+}
+
+fn has(seen: &Seen, endpoint: EndpointId) -> bool {
+    seen.cluster.networks.values().any(|network| network.endpoints.contains_key(&endpoint))
+}
+
+/// Changes what living agents say.
+struct Changer {
+    doors: Doors,
+    patience: Duration,
+    network: overlay::network::Network,
+}
+
+impl Changer {
+    /// One agent after the other gets an endpoint more and lets it go again.
+    async fn change(
+        &self,
+        observers: &[watch::Receiver<Seen>],
+        mut rng: fastrand::Rng,
+        times: usize,
+    ) -> anyhow::Result<Spread> {
+        let mut spread = Spread::default();
+        for _ in 0..times {
+            let Some(door) = rng.choice(self.doors.values()) else { break };
+            let id = EndpointId::from_bytes(rng.u128(..).to_be_bytes());
+            let reach = |host| self.doors.get(&host).cloned();
+            let attached = door.attach(&self.network, (id, name("more")), reach).await?;
+            if attached.is_some() {
+                spread = spread.and(all_see(observers, (Instant::now(), self.patience), |seen| has(seen, id)).await);
+                door.detach(id).await?;
+                spread = spread.and(all_see(observers, (Instant::now(), self.patience), |seen| !has(seen, id)).await);
+            }
+        }
+        Ok(spread)
+    }
+}

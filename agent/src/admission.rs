@@ -84,17 +84,7 @@ impl Admission {
                 changed = self.seen.changed() => changed.is_ok(),
             }
         };
-        match tokio::time::timeout(PERIOD, changed).await {
-            Ok(goes_on) => goes_on,
-            Err(_) if busy => true,
-            Err(_) => {
-                tokio::select! {
-                    changed = standing.changed() => changed.is_ok(),
-                    changed = record.changed() => changed.is_ok(),
-                    changed = self.seen.changed() => changed.is_ok(),
-                }
-            }
-        }
+        if busy { tokio::time::timeout(PERIOD, changed).await.unwrap_or(true) } else { changed.await }
     }
 
     /// Those that are there first, and each answer counts at once: who does not answer holds nobody up.

@@ -31,11 +31,9 @@ impl Ledger {
             return Step::denied(denial);
         }
         let before: BTreeSet<HostId> = mine.members.iter().copied().filter(|host| mine.is_forgotten(*host)).collect();
-        let named: BTreeSet<HostId> = hosts.keys().copied().chain(mine.forgets.keys().copied()).collect();
         let mut changes = Vec::new();
-        for host in named {
+        for (host, boot) in hosts {
             let known = mine.forgets.get(&host);
-            let boot = hosts.get(&host).copied().or(known.map(|forget| forget.boot)).unwrap_or_default();
             let forget = Forget {
                 boot,
                 sealed_by: known.map_or(BTreeSet::new(), |forget| forget.sealed_by.clone()),

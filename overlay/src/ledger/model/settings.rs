@@ -3,6 +3,20 @@
 use super::properties::Goal::*;
 use super::{Breach, Check, Rule, Setting};
 
+/// Two of four hosts lose power and are forgotten, by a third.
+fn two_off() -> Setting {
+    Setting {
+        hosts: 4,
+        addresses: 0,
+        epochs: 2,
+        boots: 2,
+        down: &[0, 1],
+        forgets: &[0, 1],
+        heirs: &[2],
+        ..Setting::default()
+    }
+}
+
 /// The protocol as it is.
 pub fn full() -> Vec<Setting> {
     let base = Setting::default;
@@ -112,51 +126,26 @@ pub fn full() -> Vec<Setting> {
         },
         Setting {
             name: "E1 two are forgotten by one heir together, and come back",
-            hosts: 4,
-            addresses: 0,
-            boots: 2,
-            epochs: 2,
-            down: &[0, 1],
-            forgets: &[0, 1],
-            heirs: &[2],
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
-            ..base()
+            ..two_off()
         },
         Setting {
             name: "E2 an heir dies half way; another forgets both",
-            hosts: 4,
-            addresses: 0,
-            boots: 2,
-            epochs: 2,
-            down: &[0, 1],
-            forgets: &[0, 1],
             heirs: &[1, 2],
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
-            ..base()
+            ..two_off()
         },
         Setting {
             name: "E3 two are forgotten, by any of two heirs each",
-            hosts: 4,
-            addresses: 0,
-            boots: 2,
-            epochs: 2,
-            down: &[0, 1],
-            forgets: &[0, 1],
             heirs: &[2, 3],
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
-            ..base()
+            ..two_off()
         },
         Setting {
             name: "E4 two are forgotten, and one of them is off twice",
-            hosts: 4,
-            addresses: 0,
             boots: 3,
-            epochs: 2,
-            down: &[0, 1],
-            forgets: &[0, 1],
-            heirs: &[2],
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
-            ..base()
+            ..two_off()
         },
     ]
 }
@@ -182,16 +171,6 @@ pub fn broken() -> Vec<Setting> {
     let roll = || Setting { check: Check::All, boots: 1, rolls: 1, counts: 1, down: &[0], rolled: &[0], ..base() };
     let forget = || Setting { boots: 1, forgets: &[0, 1, 2], ..base() };
     let join = || Setting { hosts: 4, addresses: 0, newcomer: true, boots: 1, down: &[0], forgets: &[0], ..base() };
-    let both = || Setting {
-        hosts: 4,
-        addresses: 0,
-        epochs: 2,
-        boots: 2,
-        down: &[0, 1],
-        forgets: &[0, 1],
-        heirs: &[2],
-        ..base()
-    };
     vec![
         Setting {
             name: "A1 answers leave before the write is durable",
@@ -236,13 +215,13 @@ pub fn broken() -> Vec<Setting> {
         Setting {
             name: "AI hosts that wait for their own boot check let each other in",
             without: Some(Rule::CheckedTestify),
-            ..both()
+            ..two_off()
         },
         Setting {
             name: "AJ two are said to be off one after the other",
             without: Some(Rule::OffTogether),
             boots: 3,
-            ..both()
+            ..two_off()
         },
         Setting { name: "AH a sealed host is heard", without: Some(Rule::SealedIsSilent), ..forget() },
     ]

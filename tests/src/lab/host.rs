@@ -136,7 +136,7 @@ impl Drop for Host {
 }
 
 /// Somewhere inside a host: the host itself, or a container of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     host: i32,
     netns: Option<PathBuf>,

@@ -64,8 +64,11 @@ impl Oracle {
 
 fn add(places: &Places, container: &Container) -> anyhow::Result<()> {
     let (network, _) = container.endpoint.as_ref().context("the container is not attached")?;
-    let place = (network.clone(), container.name().to_owned(), container.place().clone());
-    places.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+    let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+    // A container that was removed and made anew is in the place of the one before it, which is looked at once.
+    if !places.iter().any(|(of, _, place)| of == network && place == container.place()) {
+        places.push((network.clone(), container.name().to_owned(), container.place().clone()));
+    }
     Ok(())
 }
 

@@ -4,14 +4,16 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::addr::Subnet;
 use crate::id::{HostId, NetworkId};
 
 /// What people call a network or an endpoint: one DNS label (RFC 1035, section 2.3.1) of 1 to 63 letters, digits,
-/// hyphens and, because container names have them, underscores. DNS has no case, so it is kept in lower case.
+/// hyphens and, because container names have them, underscores. DNS has no case, so it is kept in lower case. Shared,
+/// since every look at the cluster copies those of all endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 /// A text that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +43,7 @@ impl FromStr for Name {
             && text.chars().all(inner)
             && outer(text.chars().next())
             && outer(text.chars().next_back());
-        if valid { Ok(Self(text.to_ascii_lowercase())) } else { Err(NameError(text.to_owned())) }
+        if valid { Ok(Self(text.to_ascii_lowercase().into())) } else { Err(NameError(text.to_owned())) }
     }
 }
 

@@ -124,11 +124,11 @@ const MIN_ID_PREFIX: usize = 4;
 pub fn derive(records: &Records) -> Cluster {
     let tombstones = records.values().flatten().flat_map(|l| &l.record.tombstones).copied().collect();
     let mut cluster = Cluster { tombstones, ..Cluster::default() };
-    let hosts: BTreeMap<HostId, Host> = records.iter().filter_map(|(id, lives)| Some((*id, host(lives)?))).collect();
+    let mut hosts: BTreeMap<HostId, Host> =
+        records.iter().filter_map(|(id, lives)| Some((*id, host(lives)?))).collect();
     cluster.seals = seals(&hosts);
     let is_forgotten = |host: &HostId| cluster.seals.get(host).is_some_and(|seal| seal.done);
-    let (forgotten, hosts): (BTreeMap<_, _>, BTreeMap<_, _>) = hosts.into_iter().partition(|(id, _)| is_forgotten(id));
-    cluster.forgotten = forgotten;
+    cluster.forgotten = hosts.extract_if(.., |id, _| is_forgotten(id)).collect();
     for (id, host) in &hosts {
         for (network_id, membership) in &host.record.networks {
             cluster.now = cluster.now.max(membership.network.created);
@@ -138,14 +138,14 @@ pub fn derive(records: &Records) -> Cluster {
             }
         }
     }
-    let mut claims = claims(&hosts);
+    let mut claims: Vec<Claim<'_>> = hosts.iter().flat_map(claims).collect();
     // Where two claim an address, the higher lease is right; a tie, which the ledger rules out, goes to the lower id.
-    claims.sort_by_key(|l| std::cmp::Reverse(l.rank()));
+    claims.sort_by_cached_key(|claim| std::cmp::Reverse(claim.rank()));
     let mut taken = BTreeSet::new();
     for claim in claims {
         cluster.now = cluster.now.max(claim.endpoint.created);
         if let Some(view) = cluster.networks.get_mut(&claim.endpoint.network) {
-            view.admit(claim, &mut taken);
+            view.admit(&claim, &mut taken);
         }
     }
     cluster.hosts = hosts;
@@ -174,12 +174,14 @@ impl NetworkView {
 
     /// Takes in an endpoint unless the network has no such address, or a better claim on its identity or on one of its
     /// addresses is there already.
-    fn admit(&mut self, claim: Located, taken: &mut BTreeSet<(NetworkId, IpAddr)>) {
-        let addresses: Vec<_> = claim.addresses().map(|a| (self.network.id, a)).collect();
-        let possible = addresses.iter().all(|a| self.network.assignable(a.1) && !taken.contains(a));
-        if possible && !self.endpoints.contains_key(&claim.endpoint.id) {
-            taken.extend(addresses);
-            self.endpoints.insert(claim.endpoint.id, claim);
+    fn admit(&mut self, claim: &Claim<'_>, taken: &mut BTreeSet<(NetworkId, IpAddr)>) {
+        let (id, endpoint) = (self.network.id, claim.endpoint);
+        let addresses = || endpoint.addresses.iter().map(|a| a.address);
+        let possible = addresses().all(|a| self.network.assignable(a) && !taken.contains(&(id, a)));
+        if possible && !self.endpoints.contains_key(&endpoint.id) {
+            taken.extend(addresses().map(|a| (id, a)));
+            let located = Located { endpoint: endpoint.clone(), host: claim.host, liveness: claim.liveness };
+            self.endpoints.insert(endpoint.id, located);
         }
     }
 }
@@ -195,16 +197,19 @@ fn seals(hosts: &BTreeMap<HostId, Host>) -> BTreeMap<HostId, Seal> {
     seals
 }
 
-fn claims(hosts: &BTreeMap<HostId, Host>) -> Vec<Located> {
-    let of = |(id, host): (&HostId, &Host)| {
-        let (id, liveness) = (*id, host.liveness);
-        let locate = move |e: &Endpoint| Located { endpoint: e.clone(), host: id, liveness };
-        host.record.endpoints.values().map(locate).collect::<Vec<_>>()
-    };
-    hosts.iter().flat_map(of).collect()
+/// What a host says of one of its endpoints, before it is compared with what others say.
+struct Claim<'a> {
+    endpoint: &'a Endpoint,
+    host: HostId,
+    liveness: Liveness,
 }
 
-impl Located {
+fn claims<'a>((id, host): (&HostId, &'a Host)) -> impl Iterator<Item = Claim<'a>> + use<'a> {
+    let (id, liveness) = (*id, host.liveness);
+    host.record.endpoints.values().map(move |endpoint| Claim { endpoint, host: id, liveness })
+}
+
+impl Claim<'_> {
     fn rank(&self) -> impl Ord + use<> {
         let lease = self.endpoint.addresses.iter().map(|a| a.lease).max();
         (lease, std::cmp::Reverse((self.endpoint.id, self.host)))

@@ -180,7 +180,7 @@ impl Wire<wire::Welcome> for Welcome {
     fn from_wire(wire: &wire::Welcome) -> Result<Self, WireError> {
         let dealt = |d: &wire::welcome::Dealt| Ok((host("host", &d.host)?, required("stamp", d.stamp.as_ref())?));
         Ok(Self {
-            members: hosts("members", &wire.members)?,
+            members: hosts("members", &wire.members)?.into_iter().collect(),
             dealt: wire.dealt.iter().map(dealt).collect::<Result<_, WireError>>()?,
             seals: wire.seals.iter().map(<(HostId, Seal)>::from_wire).collect::<Result<_, _>>()?,
             unchecked: wire.unchecked,

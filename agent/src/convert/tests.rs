@@ -161,8 +161,12 @@ fn standings() -> impl Strategy<Value = Standing> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    (btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4), seals(), any::<bool>())
-        .prop_map(|(members, dealt, seals, unchecked)| Welcome { members, dealt, seals, unchecked })
+    (btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4), seals(), any::<bool>()).prop_map(
+        |(members, dealt, seals, unchecked)| {
+            let (members, dealt) = (members.into_iter().collect(), dealt.into_iter().collect());
+            Welcome { members, dealt, seals, unchecked }
+        },
+    )
 }
 
 fn testimonies() -> impl Strategy<Value = Testimony> {

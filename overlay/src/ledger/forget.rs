@@ -151,8 +151,8 @@ impl Ledger {
         let done = Seal { heir: self.me, done: true };
         let mut changes: Vec<Change> =
             forgets.keys().flat_map(|host| [Change::Seal(*host, done), Change::Withdraw(*host)]).collect();
-        let after = self.with(&changes);
-        changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after.membership)));
+        let after = self.membership.with(&changes);
+        changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after)));
         changes
     }
 
@@ -192,7 +192,7 @@ impl Ledger {
         }
         let news = seals.iter().filter(|(host, seal)| seal.done && !self.membership.is_forgotten(**host));
         let mut changes: Vec<Change> = news.flat_map(|(host, seal)| self.membership.seal(*host, *seal)).collect();
-        changes.extend(self.with(&changes).joined());
+        changes.extend(self.joined_with(&changes));
         Step::done(changes)
     }
 }

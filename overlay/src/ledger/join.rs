@@ -43,20 +43,22 @@ impl Ledger {
         let mut changes = self.membership.heed(self.me, welcome);
         let Standing::Joining { acknowledged } = &self.membership.standing else { return Step::done(changes) };
         if self.membership.members.is_empty() {
-            let dealt = welcome.dealt.iter().filter(|(host, _)| **host != self.me);
+            let dealt = welcome.dealt.iter().filter(|(host, _)| *host != self.me);
             changes.extend(dealt.filter_map(|(host, stamp)| self.membership.note(*host, *stamp)));
         }
         let acknowledged = acknowledged.iter().copied().chain([by]).collect();
         changes.push(Change::Standing(Standing::Joining { acknowledged }));
-        changes.extend(self.with(&changes).joined());
+        changes.extend(self.joined_with(&changes));
         Step::done(changes)
     }
 
-    /// Has a majority of the members acknowledged this host? Also when there are fewer of them now.
-    pub(super) fn joined(&self) -> Option<Change> {
-        let Standing::Joining { acknowledged } = &self.membership.standing else { return None };
-        let of = self.membership.others().count();
-        let by = self.membership.others().filter(|host| acknowledged.contains(host)).count();
+    /// After these changes, has a majority of the members acknowledged this host? Also when there are fewer of them now.
+    pub(super) fn joined_with(&self, changes: &[Change]) -> Option<Change> {
+        let Standing::Joining { .. } = &self.membership.standing else { return None };
+        let after = self.membership.with(changes);
+        let Standing::Joining { acknowledged } = &after.standing else { return None };
+        let of = after.others().count();
+        let by = after.others().filter(|host| acknowledged.contains(host)).count();
         let enough = 2 * by > of || by > 0 && !self.keeps(Rule::JoinByMajority);
         enough.then_some(Change::Standing(Standing::Established))
     }

@@ -101,9 +101,9 @@ pub struct Forget {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Welcome {
     /// The members that it knows, itself included.
-    pub members: BTreeSet<HostId>,
+    pub members: Vec<HostId>,
     /// What it has dealt with.
-    pub dealt: BTreeMap<HostId, Stamp>,
+    pub dealt: Vec<(HostId, Stamp)>,
     /// Whom it deals with no more.
     pub seals: BTreeMap<HostId, Seal>,
     /// Does it wait for its own boot check?
@@ -133,6 +133,13 @@ impl Membership {
             Change::Withdraw(host) => drop(self.forgets.remove(host)),
             _ => {}
         }
+    }
+
+    /// What is known of the members after these changes.
+    pub(super) fn with(&self, changes: &[Change]) -> Self {
+        let mut after = self.clone();
+        changes.iter().for_each(|change| after.apply(change));
+        after
     }
 
     /// The other members that are not forgotten.
@@ -179,8 +186,9 @@ impl Membership {
     /// What a member tells others of the members.
     pub(super) fn welcome(&self, me: HostId) -> Welcome {
         let members = self.members.iter().copied().chain([me]).collect();
+        let dealt = self.dealt.iter().map(|(host, stamp)| (*host, *stamp)).collect();
         let unchecked = matches!(self.standing, Standing::Unchecked { .. });
-        Welcome { members, dealt: self.dealt.clone(), seals: self.seals.clone(), unchecked }
+        Welcome { members, dealt, seals: self.seals.clone(), unchecked }
     }
 
     /// Takes in what a member told: more members, and seals that this host does not have or has lost.

@@ -47,12 +47,12 @@ impl Ledger {
 
     /// Members that this life has not asked to remember this host are asked as well: a majority let it join, not all. To
     /// the others it is a stranger, who gets nothing from them. `introduced` are those that have answered.
-    pub fn introductions(
-        &self,
-        heard: &BTreeSet<HostId>,
-        introduced: &BTreeSet<HostId>,
-    ) -> impl Iterator<Item = HostId> {
-        let members = self.membership.others().filter(|_| self.is_established());
-        members.filter(|host| heard.contains(host) && !introduced.contains(host))
+    pub fn introductions<'a>(
+        &'a self,
+        heard: &'a BTreeSet<HostId>,
+        introduced: &'a BTreeSet<HostId>,
+    ) -> impl Iterator<Item = HostId> + 'a {
+        let unasked = self.membership.members.difference(introduced).filter(|_| self.is_established());
+        unasked.copied().filter(|host| heard.contains(host) && !self.membership.is_forgotten(*host))
     }
 }

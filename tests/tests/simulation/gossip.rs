@@ -81,7 +81,8 @@ impl Heard {
     }
 }
 
-fn put<T: Default + Clone>(all: &mut Vec<T>, slot: Slot, value: T) {
+/// In a list by number.
+pub fn put<T: Default + Clone>(all: &mut Vec<T>, slot: Slot, value: T) {
     if all.len() <= slot {
         all.resize(slot + 1, T::default());
     }

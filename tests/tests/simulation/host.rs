@@ -1,6 +1,6 @@
 //! A host of the simulation: the program's own ledger, records, view and plan over a fake kernel, without its tasks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use overlay::host::{HostInfo, Liveness, Phase};
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Intents, NetnsRef};
 use overlay::lease::Version;
-use overlay::ledger::{Input, Ledger, Millis, Outcome, Standing};
+use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
 use overlay::network::Name;
 use overlay::plan::{Knowledge, plan};
 use overlay::record::{Incarnation, Records};
 use overlay::report::round;
 use overlay::said;
 
-use crate::gossip::{Detector, Heard, Letter, News, Slot};
+use crate::gossip::{Detector, Heard, Letter, News, Slot, put};
 
 /// Is the machine on, and its agent?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +41,14 @@ pub struct Host {
     pub kernel: FakeKernel,
     pub heard: Heard,
     /// What the ledger was told of whom.
-    told: BTreeMap<Slot, (u64, u64)>,
+    told: Vec<Option<(u64, u64)>>,
     pub cluster: Arc<Cluster>,
     /// The members that know this life of it.
     pub introduced: BTreeSet<HostId>,
-    /// What the cluster was made from.
-    seen: Vec<Sight>,
+    /// What the cluster is made from.
+    records: Records,
+    /// How each looked when its records were taken.
+    seen: Vec<Option<Sight>>,
     pub own: News,
     /// Has something changed since it last said what it says?
     unsaid: bool,
@@ -56,7 +58,7 @@ pub struct Host {
 }
 
 /// What decides how a host looks to another.
-type Sight = (Slot, (u64, u64), Liveness);
+type Sight = ((u64, u64), Liveness);
 
 impl Host {
     pub fn new(id: HostId, slot: Slot, index: usize) -> Self {
@@ -70,9 +72,10 @@ impl Host {
             kernel: FakeKernel::new(),
             heard: Heard::nothing(slot),
             slot,
-            told: BTreeMap::new(),
+            told: Vec::new(),
             cluster: Arc::default(),
             introduced: BTreeSet::new(),
+            records: Records::new(),
             seen: Vec::new(),
             own,
             unsaid: true,
@@ -95,6 +98,7 @@ impl Host {
         self.told.clear();
         self.cluster = Arc::default();
         self.introduced.clear();
+        self.records.clear();
         self.seen.clear();
         self.unsaid = true;
     }
@@ -121,9 +125,17 @@ impl Host {
         let step = self.ledger.step(input, self.clock(now));
         if !step.changes.is_empty() {
             self.ledger.apply(&step.changes);
+            self.unsaid = true;
+        }
+        let about_networks = |change: &Change| {
+            matches!(
+                change,
+                Change::Open(_) | Change::Close(_) | Change::Tombstone(_) | Change::Standing(Standing::Fenced(_))
+            )
+        };
+        if step.changes.iter().any(about_networks) {
             self.intents.networks = self.ledger.accounts().iter().map(|(id, a)| (*id, a.network.clone())).collect();
             self.intents.tombstones = self.ledger.tombstones().clone();
-            self.unsaid = true;
         }
         step.outcome
     }
@@ -163,15 +175,9 @@ impl Host {
     /// What there is to see, told to the ledger and done to the kernel. `answers` says which machines answer a call.
     pub fn look(&mut self, now: Millis, detector: Detector, answers: impl Fn(HostId) -> bool) {
         self.say();
-        let sight = |(slot, news, beat): (Slot, &News, Millis)| {
-            (slot, news.age(), detector.judge((beat, self.started), now, || answers(news.id)))
-        };
-        let mine = (self.slot, self.own.age(), Liveness::Live);
-        let seen: Vec<Sight> = self.heard.iter().map(sight).chain([mine]).collect();
-        let changed = seen != self.seen;
+        let changed = self.notice(now, detector, answers);
         if changed {
-            self.cluster = Arc::new(derive(&self.records(&seen)));
-            self.seen = seen;
+            self.cluster = Arc::new(derive(&self.records));
         }
         self.listen(now);
         if changed || self.unsaid {
@@ -179,18 +185,31 @@ impl Host {
         }
     }
 
-    fn records(&self, seen: &[Sight]) -> Records {
-        let life = |generation, liveness, news: &News| {
-            vec![Incarnation { generation, complete: true, liveness, record: Arc::clone(&news.record) }]
-        };
-        let others = self.heard.iter().zip(seen);
-        let others = others.map(|((_, n, _), (.., liveness))| (n.id, life(n.generation, *liveness, n)));
-        others.chain([(self.id, life(u64::MAX, Liveness::Live, &self.own))]).collect()
+    /// Takes the records of those that look other than before; false if none does.
+    fn notice(&mut self, now: Millis, detector: Detector, answers: impl Fn(HostId) -> bool) -> bool {
+        let Self { heard, own, records, seen, .. } = self;
+        let others = heard.iter().map(|(slot, news, beat)| {
+            let liveness = detector.judge((beat, self.started), now, || answers(news.id));
+            (slot, news, news.generation, liveness)
+        });
+        let mut changed = false;
+        for (slot, news, generation, liveness) in others.chain([(self.slot, &*own, u64::MAX, Liveness::Live)]) {
+            let sight = Some((news.age(), liveness));
+            if seen.get(slot) != Some(&sight) {
+                put(seen, slot, sight);
+                let lives = records.entry(news.id).or_default();
+                lives.clear();
+                lives.push(Incarnation { generation, complete: true, liveness, record: Arc::clone(&news.record) });
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// What is new, told to the ledger.
     fn listen(&mut self, now: Millis) {
-        let new = |(slot, news, _): &(Slot, &News, Millis)| self.told.get(slot) != Some(&news.age());
+        let told = |slot: Slot| self.told.get(slot).copied().flatten();
+        let new = |(slot, news, _): &(Slot, &News, Millis)| told(*slot) != Some(news.age());
         let changed: Vec<(Slot, News)> =
             self.heard.iter().filter(new).map(|(slot, news, _)| (slot, news.clone())).collect();
         let cluster = Arc::clone(&self.cluster);
@@ -209,7 +228,7 @@ impl Host {
             for input in said::heard(news.id, &news.record) {
                 self.step(&input, now);
             }
-            self.told.insert(slot, news.age());
+            put(&mut self.told, slot, Some(news.age()));
         }
         // A ledger that may not act does not listen.
         if !could_act {

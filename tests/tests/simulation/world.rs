@@ -1,8 +1,7 @@
 //! The hosts, and the network between them on virtual time: what is sent is lost, late, repeated and cut off, all by one
 //! seed.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlay::id::{EndpointId, HostId, NetworkId};
@@ -24,25 +23,6 @@ pub enum Event {
     Question { call: u64, from: HostId, to: HostId, stamp: Stamp, question: Question },
     Answer { call: u64, from: HostId, to: HostId, stamp: Stamp, answer: Answer },
     Patience(u64),
-}
-
-struct At(Millis, u64, Event);
-
-impl PartialEq for At {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-impl Eq for At {}
-impl PartialOrd for At {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for At {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
 }
 
 /// What happened, so that a run can show that it is about something.
@@ -70,7 +50,8 @@ pub struct World {
     pub seen: Seen,
     /// How each attach ended: when, on which host, and with which address or why not.
     pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Denial>)>,
-    queue: BinaryHeap<Reverse<At>>,
+    /// What is to come, by when and in which order it was put there.
+    queue: BTreeMap<(Millis, u64), Event>,
     numbers: u64,
     pub calls: BTreeMap<u64, Call>,
     /// Which host has which identity now.
@@ -107,7 +88,7 @@ impl World {
             live: BTreeMap::new(),
             seen: Seen::default(),
             log: Vec::new(),
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             numbers: 0,
             calls: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -146,17 +127,14 @@ impl World {
 
     pub fn at(&mut self, delay: Millis, event: Event) {
         let number = self.number();
-        self.queue.push(Reverse(At(self.now + delay, number, event)));
+        self.queue.insert((self.now + delay, number), event);
     }
 
     /// Lets time pass.
     pub fn run(&mut self, time: Millis) {
         let end = self.now + time;
-        while let Some(Reverse(At(when, _, _))) = self.queue.peek() {
-            if *when > end {
-                break;
-            }
-            let Some(Reverse(At(when, _, event))) = self.queue.pop() else { break };
+        while let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end) {
+            let ((when, _), event) = next.remove_entry();
             self.now = when;
             self.handle(event);
         }

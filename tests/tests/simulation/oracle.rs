@@ -39,16 +39,14 @@ impl World {
             }
         }
         for ((network, address), borrower) in &addresses {
-            let holds = |host: &&Host| {
-                let account = host.ledger.accounts().get(network);
-                let delegated = |a: &overlay::ledger::Account| {
-                    a.addresses.get(address).is_some_and(|lease| matches!(lease.holder, Holder::Host(_)))
-                };
-                host.index != *borrower
-                    && account.is_some_and(|a| a.may_use(host.id, *address).is_some() && !delegated(a))
-            };
-            let rival = self.hosts.iter().filter(trusted).find(holds).map(|host| host.index);
-            assert_eq!(rival, None, "S2: {address} of {network} is lent to host {borrower} and used at home");
+            // At home it is only where its block is, and of that there is one holder.
+            let block = self.hosts[*borrower].ledger.accounts()[network].network.block_of(*address);
+            let Some(holder) = block.and_then(|block| blocks.get(&(*network, block))) else { continue };
+            let host = &self.hosts[*holder];
+            let account = &host.ledger.accounts()[network];
+            let lent = account.addresses.get(address).is_some_and(|lease| matches!(lease.holder, Holder::Host(_)));
+            let used = holder != borrower && !lent && account.may_use(host.id, *address).is_some();
+            assert!(!used, "S2: {address} of {network} is lent to host {borrower} and used at home, on host {holder}");
         }
         for ((network, address), (index, endpoint)) in &self.live {
             let host = &self.hosts[*index];

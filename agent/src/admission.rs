@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use overlay::admission::{founds, reachable, seeks, witnesses};
+use overlay::admission::{apart_and_there, asked, founds, reachable, seeks, witnesses};
 use overlay::cluster::Cluster;
 use overlay::id::{HostId, NetworkId};
 use overlay::ledger::{Claim, Input, Ledger, Standing, Want, Warrant};
@@ -41,7 +41,8 @@ pub struct Policy {
 /// Starts the task. It ends only with what it listens to.
 pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers, policy: Policy) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut admission = Admission { local, seen, peers, policy, introduced: BTreeSet::new() };
+        let mut admission =
+            Admission { local, seen, peers, policy, introduced: BTreeSet::new(), told: BTreeSet::new() };
         while admission.round().await {}
     })
 }
@@ -53,12 +54,15 @@ struct Admission {
     policy: Policy,
     /// The members that this life of the agent has asked to remember this host.
     introduced: BTreeSet<HostId>,
+    /// The founders of other clusters that the log has told of.
+    told: BTreeSet<HostId>,
 }
 
 /// What goes with a question.
 struct Sheet {
     me: HostId,
     stamp: Stamp,
+    founder: Option<HostId>,
     claims: BTreeMap<NetworkId, Claim>,
     warrants: BTreeMap<HostId, Warrant>,
 }
@@ -71,9 +75,15 @@ impl Admission {
         standing.borrow_and_update();
         record.borrow_and_update();
         let cluster = Arc::clone(&self.seen.borrow_and_update().cluster);
-        let heard = reachable(&cluster);
-        let introduced = self.introduced.clone();
-        let (wants, sheet) = self.local.call(move |local| look(local.ledger(), &heard, &introduced)).await;
+        let (around, introduced, join) = (Arc::clone(&cluster), self.introduced.clone(), self.policy.join.clone());
+        let (wants, sheet) = self
+            .local
+            .call(move |local| {
+                let founder = local.ledger().membership().founder;
+                look(local.ledger(), &asked(&around, &join, founder), &introduced)
+            })
+            .await;
+        self.tell_of_others(&cluster, sheet.founder);
         let busy = !wants.is_empty() || !matches!(*self.local.standing.borrow(), Standing::Established);
         self.decide().await;
         self.ask_all(wants, Arc::new(sheet), &cluster).await;
@@ -85,6 +95,21 @@ impl Admission {
             }
         };
         if busy { tokio::time::timeout(PERIOD, changed).await.unwrap_or(true) } else { changed.await }
+    }
+
+    /// Once of each: nothing comes of it by itself.
+    fn tell_of_others(&mut self, cluster: &Cluster, founder: Option<HostId>) {
+        for (founder, hosts) in apart_and_there(cluster, founder) {
+            if self.told.insert(founder) {
+                let names: BTreeSet<&str> = hosts.iter().map(|id| cluster.hosts[id].info.name.as_str()).collect();
+                let hosts = Vec::from_iter(names).join(", ");
+                tracing::warn!(
+                    %hosts,
+                    "these hosts have the same cluster key, but belong to a cluster that was founded apart from this one: \
+                     `overlayctl status` says how to make one of both"
+                );
+            }
+        }
     }
 
     /// Those that are there first, and each answer counts at once: who does not answer holds nobody up.
@@ -158,15 +183,25 @@ fn look(
         wants.entry(host).or_default().push(Want::Acknowledge);
     }
     let warrants = membership.forgets.keys().filter_map(|host| Some((*host, ledger.warrant(*host)?))).collect();
-    let sheet = Sheet { me: ledger.me(), stamp: ledger.stamp(), claims: ledger.claims(), warrants };
+    let sheet = Sheet {
+        me: ledger.me(),
+        stamp: ledger.stamp(),
+        founder: membership.founder,
+        claims: ledger.claims(),
+        warrants,
+    };
     (wants, sheet)
 }
 
 async fn ask(peers: &Peers, by: HostId, want: Want, sheet: &Sheet) -> Result<Input, CallError> {
     debug_assert_ne!(by, sheet.me, "nobody asks himself");
     Ok(match want {
-        Want::Acknowledge => Input::Acknowledged { by, welcome: peers.acknowledge(by, sheet.stamp).await? },
-        Want::Admit => Input::Admitted { by, welcome: peers.admit(by, sheet.stamp, &sheet.claims).await? },
+        Want::Acknowledge => {
+            Input::Acknowledged { by, welcome: peers.acknowledge(by, sheet.stamp, sheet.founder).await? }
+        }
+        Want::Admit => {
+            Input::Admitted { by, welcome: peers.admit(by, (sheet.stamp, sheet.founder), &sheet.claims).await? }
+        }
         Want::Seal(host) => {
             let warrant = sheet.warrants.get(&host).ok_or(CallError::Unknown(host))?;
             Input::Sealed { by, host, testimony: peers.seal(by, host, warrant).await? }

@@ -127,6 +127,7 @@ impl From<AttachError> for Status {
             | E::AddressDelegated { .. }
             | E::HolderAway { .. }
             | E::BlockMoved { .. }
+            | E::Apart { .. }
             | E::Kernel { .. } => Code::FailedPrecondition,
             E::Full { .. } => Code::ResourceExhausted,
             E::Look { .. } | E::Store(_) => Code::Internal,
@@ -183,6 +184,7 @@ impl Control for Service {
             phase: show::phase(me.info.phase).to_owned(),
             waits_for: silent.iter().map(|id| self.waiting(&cluster, *id)).collect(),
             draining: shown.draining(),
+            apart: shown.apart(me.info.founder),
         }))
     }
 

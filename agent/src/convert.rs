@@ -19,7 +19,7 @@ mod keys;
 mod members;
 
 pub use keys::{decode_record, encode_record};
-pub use members::{boot_from_wire, boot_to_wire};
+pub use members::{boot_from_wire, boot_to_wire, founder_from_wire, founder_to_wire};
 
 /// A message that says nothing sensible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,6 +117,7 @@ impl Wire<wire::HostInfo> for HostInfo {
             underlay_mtu: self.underlay_mtu,
             stamp: Some(self.stamp.to_wire()),
             phase: self.phase.to_wire(),
+            founder: founder_to_wire(self.founder),
         }
     }
 
@@ -134,6 +135,7 @@ impl Wire<wire::HostInfo> for HostInfo {
             underlay_mtu: wire.underlay_mtu,
             stamp: required("stamp", wire.stamp.as_ref())?,
             phase: Wire::from_wire(&wire.phase)?,
+            founder: founder_from_wire(&wire.founder)?,
         })
     }
 }

@@ -330,6 +330,7 @@ impl Local {
         let standing = &self.ledger.membership().standing;
         self.info.stamp = self.ledger.stamp();
         self.info.phase = phase(standing);
+        self.info.founder = self.ledger.membership().founder;
         self.trace.leave(self.ledger.me(), self.info.stamp);
         self.standing.send_if_modified(|known| {
             known != standing && {

@@ -105,9 +105,12 @@ impl Networks {
     /// # Errors
     /// With the reason; nothing was changed then.
     pub async fn create(&self, name: &str, subnets: &[String], gateway: &str) -> Result<NetworkId, NetworkError> {
+        let membership = self.local.call(|local| local.ledger().membership().clone()).await;
+        // Who is the only member has nobody to hear of networks from.
+        let is_sole = membership.standing == Standing::Established && membership.others().next().is_none();
         let network = {
             let seen = self.seen.borrow();
-            if self.told_to_join && !seen.synced {
+            if self.told_to_join && !seen.synced && !is_sole {
                 let alone = seen.cluster.hosts.len() < 2;
                 return Err(match *self.local.standing.borrow() {
                     Standing::Joining { .. } if !alone => NetworkError::NotReady(Denial::Joining),

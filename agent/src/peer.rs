@@ -18,7 +18,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::convert::{Wire, boot_from_wire, network_id};
+use crate::convert::{Wire, boot_from_wire, founder_from_wire, network_id};
 use crate::gossip;
 use crate::identity::{Identity, host_id};
 use crate::local;
@@ -185,7 +185,8 @@ impl Peer for Service {
     ) -> Result<Response<wire::WelcomeReply>, Status> {
         let from = self.caller(&request)?;
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
-        self.welcome(Input::Acknowledge { from, stamp }).await
+        let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
+        self.welcome(Input::Acknowledge { from, stamp, founder }).await
     }
 
     async fn admit(&self, request: Request<wire::AdmitRequest>) -> Result<Response<wire::WelcomeReply>, Status> {
@@ -193,8 +194,9 @@ impl Peer for Service {
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
         let claims = request.get_ref().claims.iter().map(<(NetworkId, Claim)>::from_wire);
         let claims = claims.collect::<Result<_, _>>().map_err(bad)?;
+        let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
         let elsewhere = self.is_elsewhere(from, &request);
-        self.welcome(Input::Admit { from, stamp, claims, elsewhere }).await
+        self.welcome(Input::Admit { from, stamp, founder, claims, elsewhere }).await
     }
 
     async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealReply>, Status> {

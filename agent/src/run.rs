@@ -122,6 +122,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         underlay_mtu: host.underlay_mtu,
         stamp: loaded.ledger.stamp(),
         phase: Phase::Joining,
+        founder: None,
     };
     let local = local::spawn(store, loaded, info, trace)?;
     let (gossip, saying) = start_gossip(&config, me.to_string(), (seeds, expected), &local).await?;

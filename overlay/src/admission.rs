@@ -1,6 +1,6 @@
 //! Who founds a cluster, and who rather joins another: decided by what a host hears.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::cluster::{Cluster, Host};
@@ -16,6 +16,41 @@ pub fn reachable(cluster: &Cluster) -> BTreeSet<HostId> {
 pub fn witnesses(cluster: &Cluster) -> BTreeSet<HostId> {
     let may_testify = |host: &Host| host.liveness == Liveness::Live && host.info.phase != Phase::Joining;
     cluster.hosts.iter().filter(|(_, host)| may_testify(host)).map(|(id, _)| *id).collect()
+}
+
+/// The hosts that belong to other clusters than the one that `founder` founded, by who founded theirs. They have the same
+/// key, so they are heard; but none of them is ever a member here.
+pub fn apart(cluster: &Cluster, founder: Option<HostId>) -> BTreeMap<HostId, BTreeSet<HostId>> {
+    let mut apart: BTreeMap<HostId, BTreeSet<HostId>> = BTreeMap::new();
+    for (id, host) in &cluster.hosts {
+        if let (Some(mine), Some(theirs)) = (founder, host.info.founder)
+            && mine != theirs
+        {
+            apart.entry(theirs).or_default().insert(*id);
+        }
+    }
+    apart
+}
+
+/// Those of them that are there: of a cluster that was given up nobody is.
+pub fn apart_and_there(cluster: &Cluster, founder: Option<HostId>) -> BTreeMap<HostId, BTreeSet<HostId>> {
+    let mut apart = apart(cluster, founder);
+    let there = reachable(cluster);
+    apart.values_mut().for_each(|hosts| hosts.retain(|host| there.contains(host)));
+    apart.retain(|_, hosts| !hosts.is_empty());
+    apart
+}
+
+/// The hosts that a host asks to let it in. One that belongs to no cluster yet asks those of one only, of two that were
+/// founded apart, and rather of one that it was told to join: the others would remember for good a member that they never
+/// get.
+pub fn asked(cluster: &Cluster, join: &[SocketAddr], founder: Option<HostId>) -> BTreeSet<HostId> {
+    let founder_of = |id: &HostId| cluster.hosts.get(id).and_then(|host| host.info.founder);
+    let told = |id: &&HostId| cluster.hosts.get(id).is_some_and(|host| join.contains(&host.info.peer));
+    let heard = reachable(cluster);
+    let first = || heard.iter().filter(told).filter_map(founder_of).min();
+    let chosen = founder.or_else(first).or_else(|| heard.iter().filter_map(founder_of).min());
+    heard.iter().copied().filter(|id| founder_of(id).is_none_or(|theirs| chosen == Some(theirs))).collect()
 }
 
 fn live(cluster: &Cluster, me: HostId) -> impl Iterator<Item = (&HostId, &Host)> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::id::HostId;
 use crate::member::Stamp;
 use crate::network::Name;
 
@@ -22,6 +23,8 @@ pub struct HostInfo {
     pub stamp: Stamp,
     /// May it act on its leases?
     pub phase: Phase,
+    /// Who founded the cluster that it belongs to; none before it belongs to one.
+    pub founder: Option<HostId>,
 }
 
 /// How far a host is with becoming, or being again, one that may act.

@@ -154,10 +154,12 @@ impl Ledger {
             }),
             Input::Found => self.found(),
             Input::Seek => self.seek(),
-            Input::Acknowledge { from, stamp } => self.acknowledge(*from, *stamp),
+            Input::Acknowledge { from, stamp, founder } => self.acknowledge(*from, *stamp, *founder),
             Input::Acknowledged { by, welcome } => self.acknowledged(*by, welcome),
             Input::Booted { nonce } => self.booted(*nonce, now),
-            Input::Admit { from, stamp, claims, elsewhere } => self.admit(*from, *stamp, claims, *elsewhere),
+            Input::Admit { from, stamp, founder, claims, elsewhere } => {
+                self.admit((*from, *stamp, *founder), claims, *elsewhere)
+            }
             Input::Admitted { by, welcome } => self.admitted(*by, welcome),
             Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
             Input::Trust => self.trust(),

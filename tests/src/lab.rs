@@ -104,12 +104,17 @@ impl Lab {
     /// As there.
     pub fn with_agents_told(count: u8, more: &str) -> anyhow::Result<Self> {
         let mut lab = Self::new(count)?;
-        lab.told = more.split_whitespace().map(str::to_owned).collect();
+        lab.tell(more);
         for host in lab.names() {
             lab.start(&host)?;
         }
         lab.wait_until_all_see_all()?;
         Ok(lab)
+    }
+
+    /// Gives further arguments to each agent that is started from now on, instead of those before; they are split at blanks.
+    pub fn tell(&mut self, more: &str) {
+        self.told = more.split_whitespace().map(str::to_owned).collect();
     }
 
     /// The names of all hosts, also of crashed ones.

@@ -18,6 +18,8 @@ use overlay_tests::{lab, sandbox};
 
 #[path = "scenes/agents.rs"]
 mod agents;
+#[path = "scenes/apart.rs"]
+mod apart;
 #[path = "scenes/disks.rs"]
 mod disks;
 #[path = "scenes/endpoints.rs"]
@@ -103,6 +105,9 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         the_strict_check_asks_all,
         a_lost_or_damaged_disk_owns_nothing,
         a_full_disk_refuses_and_still_lets_go;
+    apart:
+        clusters_that_were_founded_apart_stay_apart_until_one_is_given_up,
+        who_founds_alone_and_has_nothing_joins_the_others;
     partitions:
         both_sides_of_a_split_go_on_until_they_are_full,
         the_same_network_name_in_two_partitions,

@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use overlay::admission::apart;
 use overlay::cluster::derive;
 use overlay::host::{HostInfo, Liveness, Phase};
 use overlay::ledger::{Standing, Welcome};
@@ -31,10 +32,16 @@ struct Heard {
     phase: Phase,
     liveness: Liveness,
     has_network: bool,
+    founder: Option<u8>,
 }
 
 fn live(number: u8, phase: Phase) -> Heard {
-    Heard { number, phase, liveness: Liveness::Live, has_network: false }
+    Heard { number, phase, liveness: Liveness::Live, has_network: false, founder: None }
+}
+
+/// A member of the cluster that this host has founded.
+fn member_of(founder: u8, number: u8) -> Heard {
+    Heard { founder: Some(founder), ..live(number, Phase::Established) }
 }
 
 fn cluster(all: &[Heard]) -> Cluster {
@@ -47,6 +54,7 @@ fn cluster(all: &[Heard]) -> Cluster {
             underlay_mtu: 1500,
             stamp: Stamp::default(),
             phase: heard.phase,
+            founder: heard.founder.map(id),
         };
         let networks = heard.has_network.then(|| network(id(heard.number)));
         let networks = networks.map(|network| (network.id, Membership { network, vni: None }));
@@ -99,6 +107,30 @@ fn who_is_alone_in_a_new_cluster_leaves_it_for_one_that_it_was_told_to_join() {
     assert!(seeks(id(1), &[], &cluster(&[busy])), "where something is, is where to be");
 }
 
+fn ids(numbers: &[u8]) -> BTreeSet<HostId> {
+    numbers.iter().copied().map(id).collect()
+}
+
+#[test]
+fn a_host_asks_those_of_one_cluster_to_let_it_in() {
+    let heard = cluster(&[member_of(2, 2), member_of(2, 3), member_of(4, 4), member_of(4, 5), live(6, Phase::Joining)]);
+    assert_eq!(asked(&heard, &[], None), ids(&[2, 3, 6]), "of two the one with the lower founder");
+    assert_eq!(asked(&heard, &[address(5)], None), ids(&[4, 5, 6]), "or the one that it was told to join");
+    assert_eq!(asked(&heard, &[address(5)], Some(id(2))), ids(&[2, 3, 6]), "or the one that it belongs to");
+    assert_eq!(asked(&cluster(&[live(2, Phase::Joining)]), &[], None), ids(&[2]));
+}
+
+#[test]
+fn hosts_of_other_clusters_are_told_from_those_of_this_one() {
+    let gone = Heard { liveness: Liveness::Dead, ..member_of(6, 6) };
+    let all = [member_of(2, 2), member_of(2, 3), member_of(4, 4), member_of(4, 5), gone, live(7, Phase::Joining)];
+    let heard = cluster(&all);
+    assert_eq!(apart(&heard, Some(id(2))), [(id(4), ids(&[4, 5])), (id(6), ids(&[6]))].into());
+    assert_eq!(apart_and_there(&heard, Some(id(2))), [(id(4), ids(&[4, 5]))].into());
+    assert_eq!(apart_and_there(&heard, Some(id(4))), [(id(2), ids(&[2, 3]))].into());
+    assert_eq!(apart(&heard, None), [].into(), "who belongs to none is apart from none");
+}
+
 fn phases() -> impl Strategy<Value = Phase> {
     prop_oneof![Just(Phase::Joining), Just(Phase::Unchecked), Just(Phase::Established)]
 }
@@ -111,6 +143,7 @@ fn all_heard() -> impl Strategy<Value = Vec<Heard>> {
             phase,
             liveness,
             has_network,
+            founder: None,
         })
     };
     (1..6_u8).prop_flat_map(move |count| (1..=count).map(one).collect::<Vec<_>>())

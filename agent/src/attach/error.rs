@@ -186,6 +186,16 @@ pub enum AttachError {
         /// The new holder.
         host: String,
     },
+    /// The network is that of another cluster.
+    #[error(
+        "network `{network}` belongs to another cluster, founded apart from that of this host: its addresses are held there, by {holders}; attach the endpoint there, use another network, or make one of both clusters as `overlayctl status` says"
+    )]
+    Apart {
+        /// The network.
+        network: String,
+        /// The hosts of the other cluster that hold its addresses.
+        holders: String,
+    },
     /// No address is left.
     #[error(
         "network `{network}` has no free address that can be reached from here: {holders}; disconnect an endpoint, start the hosts that do not answer, or `overlayctl host forget` one that is off for good"

@@ -106,6 +106,13 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
             "more than half of the members would be forgotten at once, and a host that only they let join would be \
              unknown to those left: forget fewer ({together} were named), or say --force if there is no such host"
         ),
+        Denial::Stranger { host } => {
+            let host = name(cluster, *host);
+            format!(
+                "host `{host}` is no member of the cluster of this host, which can't take over what that one holds: a member \
+                 of its own cluster can; if there is none left, `overlayctl network rm` the networks of that cluster"
+            )
+        }
         denial => format!("`{together}` can't be forgotten from here: {denial}"),
     })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use overlay::admission::apart_and_there;
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::desired::{SERVICE_ADDRESS, port_ifname};
 use overlay::host::{Liveness, Phase};
@@ -148,6 +149,15 @@ impl Shown<'_> {
             endpoints: self.intents.attached(network.id).map(|a| a.endpoint.name.to_string()).collect(),
         };
         deleted.map(row).filter(|row| !row.endpoints.is_empty()).collect()
+    }
+
+    /// Other clusters that are heard.
+    pub(super) fn apart(&self, founder: Option<HostId>) -> Vec<wire::Apart> {
+        let row = |(founder, hosts): (HostId, BTreeSet<HostId>)| {
+            let names: BTreeSet<String> = hosts.iter().map(|id| self.host_name(*id)).collect();
+            wire::Apart { founder: founder.to_string(), hosts: names.into_iter().collect() }
+        };
+        apart_and_there(self.cluster, founder).into_iter().map(row).collect()
     }
 
     /// The hosts, also those that are forgotten and members that nobody tells of any more; whom this host waits for to

@@ -37,6 +37,7 @@ impl Wire<wire::Denial> for Denial {
             Self::Rival { host, seal } => Kind::Rival((*host, *seal).to_wire()),
             Self::Unnamed { hosts } => Kind::Unnamed(wire::Unnamed { hosts: bytes(hosts) }),
             Self::TooMany => Kind::TooMany(true),
+            Self::Apart { founder } => Kind::Apart(founder.as_bytes().to_vec()),
         };
         wire::Denial { kind: Some(kind) }
     }
@@ -73,6 +74,7 @@ impl Wire<wire::Denial> for Denial {
             }
             Kind::Unnamed(unnamed) => Self::Unnamed { hosts: hosts("hosts", &unnamed.hosts)? },
             Kind::TooMany(_) => Self::TooMany,
+            Kind::Apart(founder) => Self::Apart { founder: id("apart", founder)? },
         })
     }
 }

@@ -39,6 +39,19 @@ pub fn boot_from_wire(stamp: Option<&wire::Stamp>) -> Result<Boot, WireError> {
     required::<Stamp, _>("boot", stamp).map(|stamp| stamp.boot)
 }
 
+/// A host that belongs to no cluster yet says nothing of who founded it.
+pub fn founder_to_wire(founder: Option<HostId>) -> Vec<u8> {
+    founder.map_or_else(Vec::new, |founder| founder.as_bytes().to_vec())
+}
+
+/// Who founded a host's cluster.
+///
+/// # Errors
+/// When it is no id.
+pub fn founder_from_wire(bytes: &[u8]) -> Result<Option<HostId>, WireError> {
+    (!bytes.is_empty()).then(|| host("founder", bytes)).transpose()
+}
+
 impl Wire<wire::Stamp> for Stamp {
     fn to_wire(&self) -> wire::Stamp {
         wire::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, page: self.page }
@@ -174,6 +187,7 @@ impl Wire<wire::Welcome> for Welcome {
             dealt: dealt.collect(),
             seals: seals.collect(),
             unchecked: self.unchecked,
+            founder: founder_to_wire(self.founder),
         }
     }
 
@@ -184,6 +198,7 @@ impl Wire<wire::Welcome> for Welcome {
             dealt: wire.dealt.iter().map(dealt).collect::<Result<_, WireError>>()?,
             seals: wire.seals.iter().map(<(HostId, Seal)>::from_wire).collect::<Result<_, _>>()?,
             unchecked: wire.unchecked,
+            founder: founder_from_wire(&wire.founder)?,
         })
     }
 }

@@ -7,6 +7,7 @@ use overlay::ledger::{Claim, Denial, Evidence, Fencing, Forget, Known, Standing,
 use overlay::member::{Boot, Seal, Stamp};
 use overlay::record::Record;
 use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 
@@ -115,8 +116,8 @@ fn hosts() -> impl Strategy<Value = HostInfo> {
     let peer = (addresses(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::new(ip, port));
     let vteps = addresses().prop_filter("nobody can send there", |a| vtep(&a.to_string()).is_ok());
     let phases = prop_oneof![Just(Phase::Joining), Just(Phase::Unchecked), Just(Phase::Established)];
-    (names(), vteps, 1..=u16::MAX, peer, UNDERLAY_MTUS, (stamps(), phases)).prop_map(
-        |(name, vtep, vxlan_port, peer, underlay_mtu, (stamp, phase))| HostInfo {
+    (names(), vteps, 1..=u16::MAX, peer, UNDERLAY_MTUS, (stamps(), phases, option::of(host_ids()))).prop_map(
+        |(name, vtep, vxlan_port, peer, underlay_mtu, (stamp, phase, founder))| HostInfo {
             name,
             vtep,
             vxlan_port,
@@ -124,6 +125,7 @@ fn hosts() -> impl Strategy<Value = HostInfo> {
             underlay_mtu,
             stamp,
             phase,
+            founder,
         },
     )
 }
@@ -161,12 +163,11 @@ fn standings() -> impl Strategy<Value = Standing> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    (btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4), seals(), any::<bool>()).prop_map(
-        |(members, dealt, seals, unchecked)| {
-            let (members, dealt) = (members.into_iter().collect(), dealt.into_iter().collect());
-            Welcome { members, dealt, seals, unchecked }
-        },
-    )
+    let known = (option::of(host_ids()), btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4));
+    (known, seals(), any::<bool>()).prop_map(|((founder, members, dealt), seals, unchecked)| {
+        let (members, dealt) = (members.into_iter().collect(), dealt.into_iter().collect());
+        Welcome { founder, members, dealt, seals, unchecked }
+    })
 }
 
 fn testimonies() -> impl Strategy<Value = Testimony> {
@@ -290,6 +291,7 @@ fn a_denial_says_the_same_to_the_one_who_asked() {
         Denial::Rival { host, seal },
         Denial::Unnamed { hosts: [host].into() },
         Denial::TooMany,
+        Denial::Apart { founder: HostId::from_bytes([8; 16]) },
     ];
     let told = told.into_iter().chain(of_members.map(|denial| (denial.clone(), denial)));
     for (said, heard) in told {
@@ -511,6 +513,7 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
         underlay_mtu: 1500,
         stamp: Some(wire::Stamp::default()),
         phase: wire::Phase::Established.into(),
+        founder: Vec::new(),
     };
     let vteps =
         ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "::ffff:127.0.0.1", "x"];
@@ -519,6 +522,7 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
     bad.extend([0, 65_536].map(|vxlan_port| (wire::HostInfo { vxlan_port, ..good.clone() }, "vxlan_port")));
     bad.extend([0, 575, 65_536].map(|underlay_mtu| (wire::HostInfo { underlay_mtu, ..good.clone() }, "underlay_mtu")));
     bad.push((wire::HostInfo { peer: "192.0.2.1:0".to_owned(), ..good.clone() }, "peer"));
+    bad.push((wire::HostInfo { founder: vec![1; 15], ..good.clone() }, "founder"));
     for (info, field) in bad {
         let error = HostInfo::from_wire(&info).expect_err(field).to_string();
         assert!(error.starts_with(&format!("`{field}` is wrong")), "{error}: {info:?}");

@@ -116,6 +116,7 @@ fn start(scratch: &Scratch) -> Handle {
         underlay_mtu: 1500,
         stamp: loaded.ledger.stamp(),
         phase: Phase::Joining,
+        founder: None,
     };
     spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("what is on disk is in order")
 }

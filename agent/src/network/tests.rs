@@ -16,6 +16,7 @@ fn cluster() -> Cluster {
         underlay_mtu: 1500,
         stamp: overlay::member::Stamp::default(),
         phase: overlay::host::Phase::Established,
+        founder: None,
     };
     let record = Record { host: Some(info), ..Record::default() };
     let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };

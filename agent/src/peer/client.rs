@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls;
-use crate::convert::{Wire, WireError, boot_to_wire};
+use crate::convert::{Wire, WireError, boot_to_wire, founder_to_wire};
 use crate::identity::Identity;
 use crate::view::Seen;
 
@@ -107,8 +107,8 @@ impl Peers {
     ///
     /// # Errors
     /// When it does not answer, or does not.
-    pub async fn acknowledge(&self, by: HostId, stamp: Stamp) -> Result<Welcome, CallError> {
-        let request = wire::AcknowledgeRequest { stamp: Some(stamp.to_wire()) };
+    pub async fn acknowledge(&self, by: HostId, stamp: Stamp, founder: Option<HostId>) -> Result<Welcome, CallError> {
+        let request = wire::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
         let reply = self.client(by).await?.acknowledge(request).await;
         welcome(by, reply)
     }
@@ -120,11 +120,11 @@ impl Peers {
     pub async fn admit(
         &self,
         by: HostId,
-        stamp: Stamp,
+        (stamp, founder): (Stamp, Option<HostId>),
         claims: &BTreeMap<NetworkId, Claim>,
     ) -> Result<Welcome, CallError> {
         let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
-        let request = wire::AdmitRequest { stamp: Some(stamp.to_wire()), claims };
+        let request = wire::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
         let reply = self.client(by).await?.admit(request).await;
         welcome(by, reply)
     }

@@ -56,6 +56,7 @@ impl Agent {
             underlay_mtu: 1500,
             stamp: Stamp::default(),
             phase: overlay::host::Phase::Established,
+            founder: None,
         };
         let local = local::spawn(store, loaded, info, crate::trace::Trace::new(&scratch.0, "boot 1"))
             .expect("nothing to put in order");
@@ -129,7 +130,7 @@ async fn two() -> (Agent, Agent, Network) {
     lender.step(Input::Create(network.clone())).await;
     borrower.step(Input::Learn(network.clone())).await;
     for (agent, other) in [(&lender, &borrower), (&borrower, &lender)] {
-        agent.step(Input::Acknowledge { from: other.id, stamp: stamp(other).await }).await;
+        agent.step(Input::Acknowledge { from: other.id, stamp: stamp(other).await, founder: None }).await;
         agent.sees(&[&lender, &borrower]);
     }
     (lender, borrower, network)

@@ -16,6 +16,7 @@ fn seen(peer: SocketAddr, liveness: Liveness) -> Seen {
         underlay_mtu: 1500,
         stamp: overlay::member::Stamp::default(),
         phase: overlay::host::Phase::Established,
+        founder: None,
     };
     let host = Host { info, liveness, record: Arc::default(), generation: 1, is_newest: true };
     let cluster = Cluster { hosts: [(id(), host)].into(), ..Cluster::default() };

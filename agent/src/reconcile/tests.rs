@@ -89,6 +89,7 @@ impl Host {
             underlay_mtu: 1500,
             stamp: loaded.ledger.stamp(),
             phase: Phase::Established,
+            founder: None,
         };
         let local =
             local::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");

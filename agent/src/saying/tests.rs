@@ -13,6 +13,7 @@ fn record(page: u64) -> Record {
         underlay_mtu: 1500,
         stamp: Stamp { page, ..Stamp::default() },
         phase: Phase::Established,
+        founder: None,
     };
     Record { host: Some(info), ..Record::default() }
 }

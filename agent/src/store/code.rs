@@ -8,7 +8,7 @@ use overlay_proto::v1 as wire;
 use prost::Message;
 
 use super::*;
-use crate::convert::boot_to_wire;
+use crate::convert::{boot_to_wire, founder_from_wire, founder_to_wire};
 
 pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
     match write {
@@ -52,22 +52,25 @@ fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Err
         Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
         Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
         Change::Standing(standing) => put(txn, META, STANDING.as_bytes(), &standing.to_wire().encode_to_vec()),
+        Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), &founder_to_wire(*founder)),
         Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
         Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
     }
 }
 
 pub(super) const STANDING: &str = "standing";
+const FOUNDER: &str = "founder";
 const LIFE: &str = "life";
 const PAGE: &str = "ledger-page";
 
 /// What the ledger has only one of, by its key among the others of that kind.
-pub(super) const SINGLE: [&str; 3] = [STANDING, LIFE, PAGE];
+pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, PAGE];
 
 /// The change that such a value stands for.
 pub(super) fn single(key: &str, value: &[u8]) -> Result<Change, WireError> {
     Ok(match key {
         STANDING => Change::Standing(message::<Standing, wire::Standing>(value)?),
+        FOUNDER => Change::Founder(founder_from_wire(value)?),
         LIFE => Change::Boot(message::<Stamp, wire::Stamp>(value)?.boot),
         _ => {
             let page = value.try_into().map_err(|_| WireError::Missing("page"))?;

@@ -116,7 +116,7 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
     let address = |last| Some(IpAddr::from([172, 38, 1, last]));
     let inputs = [
         Input::Found,
-        Input::Acknowledge { from: other, stamp: Stamp { page: 3, ..Stamp::default() } },
+        Input::Acknowledge { from: other, stamp: Stamp { page: 3, ..Stamp::default() }, founder: None },
         Input::Create(own.clone()),
         Input::Create(old.clone()),
         allocate(own.id, 1, address(1)),

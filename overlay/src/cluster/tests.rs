@@ -34,6 +34,7 @@ fn info(number: u8) -> HostInfo {
         underlay_mtu: 1500,
         stamp: Stamp::default(),
         phase: Phase::Established,
+        founder: None,
     }
 }
 

@@ -80,6 +80,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu
             underlay_mtu,
             stamp: Stamp::default(),
             phase: Phase::Established,
+            founder: None,
         }),
         networks: networks.iter().map(member).collect(),
         endpoints: endpoints.iter().map(|e| (e.id, e.clone())).collect(),

@@ -34,6 +34,8 @@ pub enum Change {
     Unpost(NetworkId, Statement),
     /// May this host act?
     Standing(Standing),
+    /// Who founded the cluster that this host belongs to, if it belongs to one.
+    Founder(Option<HostId>),
     /// The present boot of this host.
     Boot(Boot),
     /// A host is a member.

@@ -33,11 +33,13 @@ impl Ledger {
     /// A member that has booted asks whether its ledger still holds.
     pub(super) fn admit(
         &self,
-        from: HostId,
-        stamp: Stamp,
+        (from, stamp, founder): (HostId, Stamp, Option<HostId>),
         claims: &BTreeMap<NetworkId, Claim>,
         elsewhere: bool,
     ) -> Step {
+        if let Some(founder) = self.membership.apart_from(founder) {
+            return Step::denied(Denial::Apart { founder });
+        }
         let refused = |evidence| Step::denied(Denial::Restored(evidence));
         let dealt = self.membership.dealt.get(&from).copied().unwrap_or_default();
         if elsewhere {
@@ -79,6 +81,9 @@ impl Ledger {
 
     /// A member lets this host in.
     pub(super) fn admitted(&self, by: HostId, welcome: &Welcome) -> Step {
+        if self.membership.apart_from(welcome.founder).is_some() {
+            return Step::done([]);
+        }
         let mut changes = self.membership.heed(self.me, welcome);
         if let Standing::Unchecked { mut admitted, mut waiting } = self.membership.standing.clone() {
             if welcome.unchecked && self.keeps(Rule::CheckedTestify) {

@@ -92,6 +92,8 @@ pub enum Input {
         from: HostId,
         /// When it asked.
         stamp: Stamp,
+        /// Who founded the cluster that it belongs to, if it belongs to one.
+        founder: Option<HostId>,
     },
     /// A member has it on its disk that this host is one.
     Acknowledged {
@@ -111,6 +113,8 @@ pub enum Input {
         from: HostId,
         /// When it asked.
         stamp: Stamp,
+        /// Who founded the cluster that it belongs to.
+        founder: Option<HostId>,
         /// What it thinks it holds.
         claims: BTreeMap<NetworkId, Claim>,
         /// Does the same identity answer elsewhere right now?

@@ -12,26 +12,31 @@ impl Ledger {
     pub(super) fn found(&self) -> Step {
         match &self.membership.standing {
             Standing::Joining { .. } if self.membership.members.is_empty() => {
-                Step::done([Change::Standing(Standing::Established)])
+                Step::done([Change::Founder(Some(self.me)), Change::Standing(Standing::Established)])
             }
             Standing::Joining { .. } => Step::denied(Denial::Joining),
             _ => Step::done([]),
         }
     }
 
-    /// A host that founded a cluster of its own and has nothing there yet joins another one instead.
+    /// A host that founded a cluster of its own and has nothing there yet joins another one instead. What it has heard of
+    /// the networks there is nothing of its own.
     pub(super) fn seek(&self) -> Step {
-        let alone = self.membership.members.is_empty() && self.accounts.is_empty();
+        let alone = self.membership.members.is_empty() && self.accounts.values().all(|a| a.is_of_others(self.me));
         match &self.membership.standing {
             Standing::Established if alone => {
-                Step::done([Change::Standing(Standing::Joining { acknowledged: BTreeSet::new() })])
+                let joining = Standing::Joining { acknowledged: BTreeSet::new() };
+                Step::done([Change::Founder(None), Change::Standing(joining)])
             }
             _ => Step::done([]),
         }
     }
 
     /// Another host wants to be a member.
-    pub(super) fn acknowledge(&self, from: HostId, stamp: Stamp) -> Step {
+    pub(super) fn acknowledge(&self, from: HostId, stamp: Stamp, founder: Option<HostId>) -> Step {
+        if let Some(founder) = self.membership.apart_from(founder) {
+            return Step::denied(Denial::Apart { founder });
+        }
         let welcome = self.membership.welcome(self.me);
         let member = (!self.membership.members.contains(&from)).then_some(Change::Member(from));
         let changes = member.into_iter().chain(self.membership.note(from, stamp)).collect();
@@ -40,12 +45,17 @@ impl Ledger {
 
     /// A member has it on its disk that this host is one.
     pub(super) fn acknowledged(&self, by: HostId, welcome: &Welcome) -> Step {
+        if self.membership.apart_from(welcome.founder).is_some() {
+            return Step::done([]);
+        }
         let mut changes = self.membership.heed(self.me, welcome);
         let Standing::Joining { acknowledged } = &self.membership.standing else { return Step::done(changes) };
         if self.membership.members.is_empty() {
             let dealt = welcome.dealt.iter().filter(|(host, _)| *host != self.me);
             changes.extend(dealt.filter_map(|(host, stamp)| self.membership.note(*host, *stamp)));
         }
+        let joins = self.membership.founder.is_none().then_some(welcome.founder).flatten();
+        changes.extend(joins.map(|founder| Change::Founder(Some(founder))));
         let acknowledged = acknowledged.iter().copied().chain([by]).collect();
         changes.push(Change::Standing(Standing::Joining { acknowledged }));
         changes.extend(self.joined_with(&changes));

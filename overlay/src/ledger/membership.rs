@@ -11,6 +11,8 @@ use crate::member::{Boot, Seal, Stamp};
 pub struct Membership {
     /// May this host act?
     pub standing: Standing,
+    /// Who founded the cluster that this host belongs to; none before it belongs to one.
+    pub founder: Option<HostId>,
     /// The present boot of this host.
     pub boot: Boot,
     /// The other members, also those that are forgotten.
@@ -100,6 +102,8 @@ pub struct Forget {
 /// What a member tells one that joins or has booted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Welcome {
+    /// Who founded the cluster that it belongs to.
+    pub founder: Option<HostId>,
     /// The members that it knows, itself included.
     pub members: Vec<HostId>,
     /// What it has dealt with.
@@ -114,6 +118,7 @@ impl Membership {
     pub(super) fn new() -> Self {
         Self {
             standing: Standing::Joining { acknowledged: BTreeSet::new() },
+            founder: None,
             boot: Boot::default(),
             members: BTreeSet::new(),
             dealt: BTreeMap::new(),
@@ -125,6 +130,7 @@ impl Membership {
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Standing(standing) => self.standing = standing.clone(),
+            Change::Founder(founder) => self.founder = *founder,
             Change::Boot(boot) => self.boot = *boot,
             Change::Member(host) => drop(self.members.insert(*host)),
             Change::Dealt(host, stamp) => drop(self.dealt.insert(*host, *stamp)),
@@ -140,6 +146,12 @@ impl Membership {
         let mut after = self.clone();
         changes.iter().for_each(|change| after.apply(change));
         after
+    }
+
+    /// The founder of this host's cluster, if that is another cluster than the one that `founder` founded. Members of the one
+    /// are never members of the other: of whom they let in, those who forget a host would not know.
+    pub(super) fn apart_from(&self, founder: Option<HostId>) -> Option<HostId> {
+        self.founder.filter(|mine| founder.is_some_and(|theirs| theirs != *mine))
     }
 
     /// The other members that are not forgotten.
@@ -188,7 +200,7 @@ impl Membership {
         let members = self.members.iter().copied().chain([me]).collect();
         let dealt = self.dealt.iter().map(|(host, stamp)| (*host, *stamp)).collect();
         let unchecked = matches!(self.standing, Standing::Unchecked { .. });
-        Welcome { members, dealt, seals: self.seals.clone(), unchecked }
+        Welcome { founder: self.founder, members, dealt, seals: self.seals.clone(), unchecked }
     }
 
     /// Takes in what a member told: more members, and seals that this host does not have or has lost.

@@ -122,6 +122,12 @@ pub enum Denial {
         /// The host.
         host: HostId,
     },
+    /// The host that was asked belongs to another cluster.
+    #[error("the host that was asked belongs to another cluster, founded by host {}", founder.short())]
+    Apart {
+        /// Who founded that.
+        founder: HostId,
+    },
     /// Nobody deals with the host any more.
     #[error("host {} was forgotten", host.short())]
     Sealed {

@@ -7,6 +7,7 @@ use crate::network::{BlockId, Name, Range};
 mod allocation;
 mod chaos;
 mod forgetting;
+mod founding;
 mod handover;
 mod hearing;
 mod order;

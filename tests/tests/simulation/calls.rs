@@ -21,8 +21,8 @@ pub enum Question {
     Space(NetworkId),
     Address(NetworkId, IpAddr),
     Deliver(NetworkId, Statement),
-    Acknowledge,
-    Admit(BTreeMap<NetworkId, Claim>),
+    Acknowledge(Option<HostId>),
+    Admit(Option<HostId>, BTreeMap<NetworkId, Claim>),
     Seal(HostId, Warrant),
 }
 
@@ -76,8 +76,8 @@ impl World {
             Question::Space(network) => Input::GiveSpace { network, to: from, share: Share::Quarter },
             Question::Address(network, address) => Input::GiveAddress { network, to: from, address },
             Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
-            Question::Acknowledge => Input::Acknowledge { from, stamp },
-            Question::Admit(claims) => Input::Admit { from, stamp, claims, elsewhere: false },
+            Question::Acknowledge(founder) => Input::Acknowledge { from, stamp, founder },
+            Question::Admit(founder, claims) => Input::Admit { from, stamp, founder, claims, elsewhere: false },
             Question::Seal(host, warrant) => Input::Seal { from, host, warrant },
         };
         let now = self.now;
@@ -118,11 +118,11 @@ impl World {
             (Question::Deliver(network, statement), Answer::Done) => {
                 drop(host.step(&Input::Taken { network, statement }, now));
             }
-            (Question::Acknowledge, Answer::Welcome(welcome)) => {
+            (Question::Acknowledge(_), Answer::Welcome(welcome)) => {
                 drop(host.step(&Input::Acknowledged { by, welcome }, now));
                 host.introduced.insert(by);
             }
-            (Question::Admit(_), Answer::Welcome(welcome)) => drop(host.step(&Input::Admitted { by, welcome }, now)),
+            (Question::Admit(..), Answer::Welcome(welcome)) => drop(host.step(&Input::Admitted { by, welcome }, now)),
             (Question::Seal(sealed, _), Answer::Sealed(testimony)) => {
                 drop(host.step(&Input::Sealed { by, host: sealed, testimony }, now));
             }

@@ -161,6 +161,7 @@ impl Host {
             underlay_mtu: 1500,
             stamp: self.ledger.stamp(),
             phase,
+            founder: None,
         };
         self.own.version += 1;
         self.own.record = Arc::new(said::by(&self.ledger, &self.intents, &info));

@@ -262,10 +262,11 @@ impl World {
                 }
             }
         }
+        let founder = self.hosts[index].ledger.membership().founder;
         for (to, want) in wants.into_iter().flat_map(|(to, wants)| wants.into_iter().map(move |want| (to, want))) {
             let question = match want {
-                Want::Acknowledge => Question::Acknowledge,
-                Want::Admit => Question::Admit(self.hosts[index].ledger.claims()),
+                Want::Acknowledge => Question::Acknowledge(founder),
+                Want::Admit => Question::Admit(founder, self.hosts[index].ledger.claims()),
                 Want::Seal(gone) => Question::Seal(gone, warrants[&gone].clone()),
             };
             self.ask(index, to, question, None);

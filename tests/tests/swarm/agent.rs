@@ -118,6 +118,7 @@ impl Agent {
             underlay_mtu: 1500,
             stamp: loaded.ledger.stamp(),
             phase: Phase::Joining,
+            founder: None,
         };
         let local = local::spawn(store, loaded, info, trace)?;
         // Who may be a member is none of this test's: each founds a cluster, and all meet.
@@ -233,7 +234,7 @@ impl Door {
         let stamp = self.local.call(|local| local.ledger().stamp()).await;
         let answer = move |local: &mut local::Local| {
             // A member it is: nobody else may ask.
-            local.step(&Input::Acknowledge { from: me, stamp })?;
+            local.step(&Input::Acknowledge { from: me, stamp, founder: None })?;
             local.step(&question)
         };
         let Outcome::Given(statements) = other.local.call(answer).await? else { return Ok(()) };

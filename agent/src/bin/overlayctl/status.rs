@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{Draining, StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{Apart, Draining, StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -34,6 +34,7 @@ fn table(status: &StatusReply) -> String {
     ];
     lines.extend(status.failures.iter().map(|failure| format!("           {failure}")));
     lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
+    lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     lines.join("\n")
 }
@@ -60,6 +61,15 @@ fn draining(row: &Draining) -> String {
     format!(
         "network {network} is deleted and goes with its last endpoint; here are {}: `overlayctl network disconnect {id} NAME`",
         endpoints.join(", ")
+    )
+}
+
+fn apart(row: &Apart) -> String {
+    format!(
+        "another cluster with the same key is heard, founded apart from this one: {}; to make one of both, stop overlayd on \
+         all hosts of one side, move STATE_DIR/state.redb away there, and start them again told to --join a host of the \
+         other side: their containers are cut off then and have to be connected anew",
+        row.hosts.join(", ")
     )
 }
 

@@ -193,8 +193,8 @@ fn lived_through() -> Life {
     let one = Event::Input;
     for event in [
         one(Input::Found),
-        one(Input::Acknowledge { from: other, stamp: stamp(3) }),
-        one(Input::Acknowledge { from: HostId::from_bytes([8; 16]), stamp: stamp(4) }),
+        one(Input::Acknowledge { from: other, stamp: stamp(3), founder: None }),
+        one(Input::Acknowledge { from: HostId::from_bytes([8; 16]), stamp: stamp(4), founder: None }),
         one(Input::Create(own.clone())),
         one(Input::GiveSpace { network: own.id, to: other, share: Share::Half }),
         one(allocate(own.id, 1, address(1))),

@@ -54,7 +54,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         3 => (networks(), hosts(), stamps(), statement(ME)).prop_map(|(network, from, stamp, statement)| {
             Input::Stated { network, from, stamp, statement }
         }),
-        2 => (hosts(), stamps()).prop_map(|(from, stamp)| Input::Acknowledge { from, stamp }),
+        2 => (hosts(), stamps()).prop_map(|(from, stamp)| Input::Acknowledge { from, stamp, founder: None }),
         1 => networks().prop_map(Input::Close),
         2 => Just(Input::Tick),
         1 => hosts().prop_map(|host| Input::Forget { hosts: [(host, Boot::default())].into(), force: true }),
@@ -153,7 +153,7 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Address Bind Block Close Dealt Forget Member Open Page Post Rested Seal Standing Tombstone Unbind \
+const ALL: &str = "Address Bind Block Close Dealt Forget Founder Member Open Page Post Rested Seal Standing Tombstone Unbind \
                    Unpost Withdraw";
 
 fn kind(change: &Change) -> String {

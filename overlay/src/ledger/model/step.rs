@@ -175,10 +175,10 @@ impl Scene<'_> {
     /// One request and its answer, as the daemons exchange them.
     fn ask(&mut self, host: usize, of: usize, want: &Want, answer: Answer) -> Option<()> {
         let asker = self.ledger(host);
-        let (from, stamp) = (asker.me(), asker.stamp());
+        let (from, stamp, founder) = (asker.me(), asker.stamp(), asker.membership().founder);
         let request = match want {
-            Want::Acknowledge => Input::Acknowledge { from, stamp },
-            Want::Admit => Input::Admit { from, stamp, claims: asker.claims(), elsewhere: false },
+            Want::Acknowledge => Input::Acknowledge { from, stamp, founder },
+            Want::Admit => Input::Admit { from, stamp, founder, claims: asker.claims(), elsewhere: false },
             Want::Seal(gone) => Input::Seal { from, host: *gone, warrant: asker.warrant(*gone)? },
         };
         let outcome = self.step(of, &request, EARLY);

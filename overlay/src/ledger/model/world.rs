@@ -171,8 +171,8 @@ impl Protocol {
         }
         for n in 1..members {
             for by in 0..n {
-                let (from, stamp) = (id(n), ledgers[n].stamp());
-                let outcome = write(&mut ledgers[by], &Input::Acknowledge { from, stamp });
+                let (from, stamp, founder) = (id(n), ledgers[n].stamp(), ledgers[n].membership().founder);
+                let outcome = write(&mut ledgers[by], &Input::Acknowledge { from, stamp, founder });
                 let crate::ledger::Outcome::Welcome(welcome) = outcome else { unreachable!("members acknowledge") };
                 write(&mut ledgers[n], &Input::Acknowledged { by: id(by), welcome });
             }

@@ -148,7 +148,8 @@ impl World {
     /// All members before this one acknowledge it.
     fn join(&mut self, member: usize) {
         for by in 0..member {
-            let ask = Input::Acknowledge { from: id_of(member), stamp: self.ledger(member).stamp() };
+            let (stamp, founder) = (self.ledger(member).stamp(), self.ledger(member).membership().founder);
+            let ask = Input::Acknowledge { from: id_of(member), stamp, founder };
             let Some(Outcome::Welcome(welcome)) = self.step(by, &ask, Luck::Good) else {
                 unreachable!("host {by} does not acknowledge host {member}")
             };
@@ -164,7 +165,8 @@ impl World {
         self.step(member, &Input::Booted { nonce: self.now }, Luck::Good);
         for by in (0..self.size()).filter(|by| *by != member) {
             let (stamp, claims) = (self.ledger(member).stamp(), self.ledger(member).claims());
-            let ask = Input::Admit { from: id_of(member), stamp, claims, elsewhere: false };
+            let founder = self.ledger(member).membership().founder;
+            let ask = Input::Admit { from: id_of(member), stamp, founder, claims, elsewhere: false };
             let answer = self.step(by, &ask, Luck::Good);
             let Some(Outcome::Welcome(welcome)) = answer else {
                 unreachable!("host {by} does not let host {member} in: {answer:?}")

@@ -10,6 +10,8 @@ pub(crate) enum Point {
     AfterCommit,
     /// The host acts on it and says it, but who asked has no answer.
     BeforeAnswer,
+    /// The host has given its identity up, durably, and its endpoints are still there.
+    Fenced,
 }
 
 /// The daemon is there. It goes on, unless it is told otherwise.
@@ -32,7 +34,9 @@ mod armed {
     static ARMED: LazyLock<Option<(Point, u64)>> = LazyLock::new(|| {
         let said = std::env::var(VARIABLE).ok()?;
         Some(parse(&said).unwrap_or_else(|| {
-            eprintln!("overlayd: {VARIABLE} `{said}`: expected before-commit:N, after-commit:N or before-answer:N");
+            eprintln!(
+                "overlayd: {VARIABLE} `{said}`: expected before-commit:N, after-commit:N, before-answer:N or fenced:N"
+            );
             std::process::exit(2)
         }))
     });
@@ -55,6 +59,7 @@ mod armed {
             "before-commit" => Point::BeforeCommit,
             "after-commit" => Point::AfterCommit,
             "before-answer" => Point::BeforeAnswer,
+            "fenced" => Point::Fenced,
             _ => return None,
         };
         Some((point, nth.parse().ok()?))

@@ -314,6 +314,11 @@ impl Local {
         writes.extend(changes.iter().cloned().map(Write::Ledger));
         let page = self.store.commit(&writes)?;
         self.ledger.apply(changes);
+        if changes.iter().any(|c| matches!(c, Change::Standing(Standing::Fenced(_)))) {
+            fail::reach(Point::Fenced);
+            // Nothing of it is this host's any more, and the kernel is to know before the next life begins.
+            self.intents = Arc::default();
+        }
         let networks_changed =
             changes.iter().any(|c| matches!(c, Change::Open(_) | Change::Close(_) | Change::Tombstone(_)));
         if networks_changed {
@@ -332,14 +337,15 @@ impl Local {
         self.info.phase = phase(standing);
         self.info.founder = self.ledger.membership().founder;
         self.trace.leave(self.ledger.me(), self.info.stamp);
+        self.kept.send_replace(Kept { page, intents: Arc::clone(&self.intents) });
+        self.record.send_replace(Arc::new(said::by(&self.ledger, &self.intents, &self.info)));
+        // Last: who waits for it finds the rest as it is under that standing.
         self.standing.send_if_modified(|known| {
             known != standing && {
                 *known = standing.clone();
                 true
             }
         });
-        self.kept.send_replace(Kept { page, intents: Arc::clone(&self.intents) });
-        self.record.send_replace(Arc::new(said::by(&self.ledger, &self.intents, &self.info)));
     }
 }
 

@@ -140,6 +140,16 @@ impl Handle {
     }
 }
 
+/// Takes everything out of the kernel that a host has put there: what it finds is that of an identity that is no more.
+///
+/// # Errors
+/// When the kernel can't be looked at, or something can't be removed.
+pub async fn cut_off<K: Kernel>(kernel: &mut K, place: &Place) -> Result<(), StepError> {
+    let nothing = desire(&Cluster::default(), &Intents::default(), place);
+    let (_, report) = round(kernel, &nothing, Knowledge::Partial).await?;
+    report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
 /// Starts the reconciler. Its task may be ended at any moment: the next one goes on from what the kernel has.
 pub fn spawn(
     kernel: RealKernel,

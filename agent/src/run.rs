@@ -29,7 +29,8 @@ use crate::gossip::{self, Generations, Gossip, GossipError};
 use crate::local;
 use crate::network::Networks;
 use crate::peer::{self, Peers};
-use crate::store::{Machine, Store, StoreError};
+use crate::reconcile::Settled;
+use crate::store::{Found, Machine, StoreError};
 use crate::trace::Trace;
 use crate::view::{self, Seen};
 use crate::{courier, names, probe, reconcile, saying};
@@ -105,7 +106,21 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let listener = listener.map_err(|source| RunError::Listen { address: peer_address, source })?;
     let socket = control_socket(&config.run_dir)?;
     let trace = Trace::new(&config.run_dir, &boot_id());
-    let (store, loaded) = Store::open(&config.state_dir, &machine(&trace))?;
+    let mut kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
+    let found = Found::look(&config.state_dir, &machine(&trace))?;
+    if let Some(given_up) = found.given_up() {
+        // First of all, and whatever comes of the rest: on a full disk this host does not get as far as a new identity.
+        let place = Place {
+            me: given_up,
+            vtep: config.address,
+            vxlan_port: config.vxlan_port,
+            underlay_mtu: host.underlay_mtu,
+        };
+        if let Err(error) = reconcile::cut_off(&mut kernel, &place).await {
+            tracing::error!(%error, "the endpoints of the identity that is given up may still be up");
+        }
+    }
+    let (store, loaded) = found.take_up()?;
     if let Some((file, why)) = &loaded.put_aside {
         tracing::warn!(file = %file.display(), %why, "the state was put aside: this host has a new identity");
     }
@@ -132,7 +147,6 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let place = Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
-    let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
     let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
     let (resolver, naming) =
         names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
@@ -148,7 +162,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let join = config.join.iter().copied().filter(|address| *address != peer_address).collect();
     let policy = Policy { join, bootstrap: config.bootstrap, strict: config.strict_boot_check };
     parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
-    let mut fenced = local.standing.clone();
+    let (mut fenced, settled, kept) = (local.standing.clone(), reconciler.settled.clone(), local.kept.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
@@ -176,6 +190,9 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
             if let Standing::Fenced(why) = &*standing {
                 tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
             }
+            drop(standing);
+            let page = kept.borrow().page;
+            until_cut_off(page, settled).await;
             return Ok(Ended::Fenced);
         }
         () = told_to_stop() => {}
@@ -191,6 +208,17 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let _ = tokio::time::timeout(LAST_CALLS, reconciling).await;
     let _ = std::fs::remove_file(socket_path(&config.run_dir));
     Ok(Ended::Told)
+}
+
+/// How long the kernel may take to cut off the endpoints of a fenced host.
+const CUTTING: Duration = Duration::from_secs(5);
+
+/// Before this the next life must not begin: it may not come as far as the kernel.
+async fn until_cut_off(page: u64, mut settled: watch::Receiver<Arc<Settled>>) {
+    let cut = settled.wait_for(|settled| settled.page >= page && settled.failures.is_empty());
+    if !matches!(tokio::time::timeout(CUTTING, cut).await, Ok(Ok(_))) {
+        tracing::error!("the endpoints of the identity that is given up may still be up");
+    }
 }
 
 /// How long a stop may take for what is under way.

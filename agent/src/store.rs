@@ -5,9 +5,7 @@
 //! it is: repaired, it would be an older ledger.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use overlay::endpoint::Endpoint;
@@ -24,9 +22,11 @@ use crate::identity::Identity;
 
 mod code;
 mod file;
+mod found;
 mod reserve;
 mod sound;
 
+pub use found::Found;
 use reserve::Reserve;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -79,6 +79,21 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// There is no room for a new identity.
+    #[error(
+        "state file {} of a new identity can't be made: see that its directory can be written and its disk has space, and start overlayd again{}",
+        path.display(),
+        put_aside.as_ref().map_or_else(String::new, |aside| format!("; the old one is {} now, and is of no more use", aside.display()))
+    )]
+    New {
+        /// The file.
+        path: PathBuf,
+        /// Where the state is that the host had before.
+        put_aside: Option<PathBuf>,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nothing was written.
     #[error("state file {} can't be written, so nothing was changed: see that its disk has space and works", path.display())]
@@ -201,21 +216,7 @@ impl Store {
     /// # Errors
     /// When the directory can't be used, or the file is another process's or damaged. Nothing is changed then.
     pub fn open(dir: &Path, machine: &Machine) -> Result<(Self, Loaded), StoreError> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
-        let path = dir.join("state.redb");
-        let (mut store, mut put_aside) = (Self::open_file(&path)?, None);
-        if let Some(why) = store.of_no_use(machine)? {
-            drop(store);
-            let aside = dir.join(format!("state.redb.{}-{}", why.suffix(), machine.now));
-            let renamed = std::fs::rename(&path, &aside);
-            renamed.map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
-            store = Self::open_file(&path)?;
-            put_aside = Some((aside, why));
-        }
-        let mut loaded = store.take_up(machine)?;
-        loaded.put_aside = put_aside;
-        Ok((store, loaded))
+        Found::look(dir, machine)?.take_up()
     }
 
     /// Loads what is there, as the state of this machine.

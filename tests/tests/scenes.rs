@@ -104,6 +104,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_cloned_disk_is_refused_while_its_host_runs,
         the_strict_check_asks_all,
         a_lost_or_damaged_disk_owns_nothing,
+        a_fenced_host_without_room_for_a_new_identity_is_cut_off,
+        a_fenced_host_that_is_killed_is_cut_off_before_it_needs_room,
         a_full_disk_refuses_and_still_lets_go;
     apart:
         clusters_that_were_founded_apart_stay_apart_until_one_is_given_up,

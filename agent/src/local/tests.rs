@@ -391,3 +391,21 @@ fn the_owner_ends_with_its_last_handle() {
     let host = host.restart().restart();
     assert_eq!(host.kept().page, page);
 }
+
+#[test]
+fn a_host_that_gives_its_identity_up_wants_nothing_of_the_kernel_any_more() {
+    let host = Host::new();
+    host.step(Input::Found);
+    let network = host.create(1);
+    host.attached(&network, 1);
+    let page = host.kept().page;
+    let mut standing = host.handle.standing.clone();
+    standing.borrow_and_update();
+    let (me, by) = (host.run(|local| local.ledger().me()), HostId::from_bytes([9; 16]));
+    host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
+    assert!(matches!(*standing.borrow_and_update(), Standing::Fenced(_)));
+    let kept = host.kept();
+    assert!(kept.page > page, "who waits for this commit waits for what it wants");
+    assert_eq!(*kept.intents, Intents::default());
+    assert!(host.record().endpoints.is_empty() && host.record().networks.is_empty(), "{:?}", host.record());
+}

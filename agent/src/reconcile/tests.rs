@@ -291,3 +291,19 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     }
     assert!(Scope::Host.breaks(id, endpoint) && !Scope::Segment(NetworkId::from_bytes([9; 16])).breaks(id, endpoint));
 }
+
+#[tokio::test]
+async fn what_an_identity_had_that_is_given_up_is_cut_off_at_once() {
+    let host = Host::start();
+    let network = host.create().await;
+    host.kernel.with(|kernel| kernel.open_container(container(1)));
+    let (_, page) = host.attach(&network, 1, container(1)).await;
+    host.until("the endpoint to be there", |settled| settled.page >= page && settled.failures.is_empty()).await;
+    assert_eq!(host.kernel.with(|kernel| kernel.state().segments.len()), 1);
+    // By its next life, which has a kernel and nothing else yet.
+    let mut kernel = FakeKernel::default();
+    host.kernel.with(|found| std::mem::swap(&mut kernel, found));
+    let place = Place { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+    cut_off(&mut kernel, &place).await.expect("the kernel does it");
+    assert_eq!(kernel.state().segments.len(), 0);
+}

@@ -3,8 +3,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use overlay::addr::Mac;
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::id::{HostId, Vni};
@@ -18,6 +16,7 @@ use crate::trace::Trace;
 
 mod crash;
 mod disk;
+mod full;
 mod laws;
 
 /// A directory that goes with its test, also when that fails.
@@ -412,64 +411,6 @@ fn a_row_that_says_nothing_sensible_is_refused() {
         drop(store);
         assert_corrupt(&scratch, &table.to_string());
     }
-}
-
-/// A disk of its own for the thread that calls, of so many bytes; `false` if this process may not mount.
-fn mount_disk(at: &Path, bytes: usize) -> bool {
-    let private = || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some(format!("size={bytes}").as_str()))
-    };
-    private().is_ok()
-}
-
-#[test]
-fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
-    // On a thread of its own: a mount namespace is the thread's.
-    let scratch = Scratch::new();
-    let test = || {
-        if !mount_disk(&scratch.0, 8 << 20) {
-            eprintln!("not tried: this user may not mount");
-            return;
-        }
-        let (mut store, _) = scratch.open().expect("there is space for a new one");
-        let id = NetworkId::from_bytes([1; 16]);
-        let many = |round: u64| {
-            (0..200).map(move |n| {
-                let mut attachment = attachment(1, id);
-                attachment.endpoint.id = EndpointId::from_bytes((u128::from(round) << 64 | n).to_be_bytes());
-                Write::Attach(attachment)
-            })
-        };
-        let mut written = 0;
-        let error = loop {
-            match store.commit(&many(written).collect::<Vec<_>>()) {
-                Ok(_) => written += 1,
-                Err(error) => break error,
-            }
-            assert!(written < 10_000, "the disk is never full");
-        };
-        assert!(error.to_string().contains("nothing was changed"), "{error}");
-        let page = store.page;
-        assert_eq!(page, written, "what failed does not count");
-        assert!(page > 1, "there was space for some");
-
-        let detach: Vec<Write> = many(0)
-            .filter_map(|w| match w {
-                Write::Attach(a) => Some(Write::Detach(a.endpoint.id)),
-                _ => None,
-            })
-            .collect();
-        for (n, one) in (1..).zip(detach.chunks(4)) {
-            assert_eq!(store.commit(one).map_err(|e| e.to_string()), Ok(page + n), "a release is written");
-        }
-        drop(store);
-        let (_, loaded) = scratch.open().expect("the file is whole");
-        assert_eq!(loaded.page, page + 50);
-        assert_eq!(loaded.attachments.len() as u64, 200 * (written - 1));
-    };
-    std::thread::scope(|scope| scope.spawn(test).join()).expect("the test's thread");
 }
 
 #[test]

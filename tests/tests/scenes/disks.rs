@@ -182,6 +182,67 @@ fn damage_disk(lab: &Lab, host: &str, how: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// On a full disk the life that is to come does not come far: what it would cut off is cut off before.
+pub fn a_fenced_host_without_room_for_a_new_identity_is_cut_off() -> anyhow::Result<()> {
+    fenced_without_room(false)
+}
+
+pub fn a_fenced_host_that_is_killed_is_cut_off_before_it_needs_room() -> anyhow::Result<()> {
+    fenced_without_room(true)
+}
+
+/// `killed` between giving the identity up and cutting its endpoints off?
+fn fenced_without_room(killed: bool) -> anyhow::Result<()> {
+    let mut lab = Lab::new(3)?;
+    lab.shrink_disk("h3", 4 << 20)?;
+    for host in ["h1", "h2"] {
+        lab.start(host)?;
+    }
+    // Twice: it never comes there.
+    lab.start_to_fail("h3", "fenced", if killed { 1 } else { 2 })?;
+    lab.wait_until_all_see_all()?;
+    lab.network("web", "10.20.0.0/26")?;
+    let [left, right] = &ends(&lab)?;
+    let app = lab.reachable("h3", "web", "app", "")?;
+    let oracle = Oracle::watch(&[left, right, &app])?;
+    let old = id_of(&lab, "h1", "h3")?;
+    lab.wire.cut(&["h3"], &["h1", "h2"])?;
+    wait_for_state(&lab, "h1", &old, "gone")?;
+    lab.ctl("h1", "host forget h3")?.ok()?;
+    let ballast = lab.host("h3")?.state_dir().join("ballast");
+    lab.host("h3")?.place().try_sh(&format!("dd if=/dev/zero of={} bs=1k", ballast.display()))?;
+    lab.wire.heal()?;
+
+    let is_up =
+        || Ok::<_, anyhow::Error>(app.sh("ip -json address show dev eth0").unwrap_or_default().contains("LOWER_UP"));
+    if killed {
+        eventually(2 * AGREED, "the agent to be killed", || {
+            ensure!(lab.is_killed("h3")?, "it lives");
+            Ok(())
+        })?;
+        ensure!(is_up()?, "nobody was there to cut it off");
+        let refused = lab.start("h3").err().context("it starts without room")?;
+        ensure!(format!("{refused:?}").contains("new identity"), "{refused:?}");
+    } else {
+        eventually(2 * AGREED, "the agent to say that it can't go on", || {
+            let log = lab.agent("h3")?.log()?;
+            ensure!(log.contains("state.redb of a new identity can't be made"), "{log}");
+            Ok(())
+        })?;
+    }
+    ensure!(!is_up()?, "an endpoint of the identity that was given up is up");
+    let taken = lab.connect("h2", "web", "taken", &format!("--ip {}", app.address()?))?;
+    oracle.also(&taken)?;
+
+    lab.host("h3")?.place().sh(&format!("rm {}", ballast.display()))?;
+    lab.start("h3")?;
+    new_identity(&lab, "h3", &old)?;
+    let back = eventually(AGREED, "the host to be a member again", || anew(&lab, "h3", "back"))?;
+    oracle.also(&back)?;
+    agree(&lab, "web")?;
+    oracle.stop().map(drop)
+}
+
 pub fn a_full_disk_refuses_and_still_lets_go() -> anyhow::Result<()> {
     let mut lab = Lab::new(2)?;
     // Room for the state of an agent that starts, and not for much more.

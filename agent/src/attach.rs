@@ -99,12 +99,13 @@ impl Attacher {
     async fn attach(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
         let _turn = self.turn(wanted.id).await;
         let netns = netns::identify(&wanted.netns)?;
-        self.forget_the_lost(&wanted.network, &wanted.name).await?;
+        self.forget_the_lost(wanted).await?;
         let seen = self.seen.borrow().clone();
-        let view = find(&seen.cluster, &wanted.network)?;
-        if let Some(there) = self.attached_before(&seen.cluster, view, wanted, &netns)? {
-            return self.again(view, there).await;
+        // First: what the network is called may have changed since, and it may be deleted.
+        if let Some(there) = self.attached_before(&seen.cluster, wanted, &netns)? {
+            return self.again(there).await;
         }
+        let view = find(&seen.cluster, &wanted.network)?;
         check(&seen, view, wanted)?;
         check_container(view, wanted, &netns).await?;
 
@@ -132,11 +133,12 @@ impl Attacher {
 
     /// What the first request for an endpoint would have been answered. It may have ended with the agent, right after the
     /// endpoint was durable.
-    async fn again(&self, view: &NetworkView, there: Attachment) -> Result<Attachment, AttachError> {
+    async fn again(&self, there: Attachment) -> Result<Attachment, AttachError> {
         let (network, id, name) = (there.endpoint.network, there.endpoint.id, there.endpoint.name.clone());
         let page = self.local.kept.borrow().page;
         let settled = self.settle(page, network, id).await;
-        settled.map_err(|why| AttachError::Kernel { name, network: view.shown_name(), why })?;
+        let shown = || shown_name(&self.seen.borrow().cluster, network);
+        settled.map_err(|why| AttachError::Kernel { name, network: shown(), why })?;
         self.be_seen(network, id).await;
         Ok(there)
     }
@@ -221,8 +223,6 @@ impl Attacher {
     ) -> Result<Option<Attachment>, AttachError> {
         let _turn = self.turn(Some(id)).await;
         let cluster = Arc::clone(&self.seen.borrow().cluster);
-        let of_deleted = || Some(deleted(&self.local.kept.borrow().intents, network)?.0);
-        let network = cluster.find(network).map(|view| view.network.id).or_else(of_deleted);
         match self.attached_as(&cluster, (network, name), id)? {
             Some(attachment) => self.let_go(attachment).await.map(Some),
             None => Ok(None),
@@ -262,15 +262,16 @@ impl Attacher {
 
     /// A container that was stopped and started again under its name may be here before its end was noticed. One that
     /// runs keeps its name, also if the path that it was attached by is gone.
-    async fn forget_the_lost(&self, network: &str, name: &Name) -> Result<(), AttachError> {
+    async fn forget_the_lost(&self, wanted: &Wanted) -> Result<(), AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let mut kept = self.local.kept.clone();
-        let Some(network) = cluster.find(network).map(|view| view.network.id) else { return Ok(()) };
-        let old = kept.borrow_and_update().intents.find(network, name).cloned();
-        let Some(old) = old.filter(|a| netns::at_path(&a.netns) == AtPath::Gone) else { return Ok(()) };
-        let id = old.endpoint.id;
+        let intents = Arc::clone(&kept.borrow_and_update().intents);
+        let same = wanted.id.and_then(|id| intents.attachments.get(&id));
+        let named = || intents.find(cluster.find(&wanted.network)?.network.id, &wanted.name);
+        let old = same.or_else(named).filter(|a| netns::at_path(&a.netns) == AtPath::Gone);
+        let Some(Endpoint { id, network, .. }) = old.map(|old| old.endpoint.clone()) else { return Ok(()) };
         let observed = self.reconciler.look().await;
-        let observed = observed.map_err(|source| AttachError::Look { name: name.clone(), source })?;
+        let observed = observed.map_err(|source| AttachError::Look { name: wanted.name.clone(), source })?;
         if observed.is_lost(network, id, AtPath::Gone) {
             self.local.call(move |local| local.detach(&[id])).await?;
         } else {

@@ -105,17 +105,10 @@ impl Cluster {
             return Some(view);
         }
         // `name~id` goes on to work when the rival has gone.
-        let (name, id) = text.split_once('~').map_or((None, text.as_str()), |(name, id)| (Some(name), id));
-        let mut meant = self.networks.values().filter(|v| {
-            let named = name.is_none_or(|n| n == v.network.name.as_str());
-            named && id.len() >= MIN_ID_PREFIX && v.network.id.to_string().starts_with(id)
-        });
+        let mut meant = self.networks.values().filter(|v| v.network.may_be_called(&text));
         meant.next().filter(|_| meant.next().is_none())
     }
 }
-
-/// Fewer digits of an id than this mean no network.
-const MIN_ID_PREFIX: usize = 4;
 
 /// What the records mean.
 ///

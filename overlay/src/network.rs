@@ -211,7 +211,19 @@ pub struct Network {
     pub creator: HostId,
 }
 
+/// Fewer digits of an id than this mean no network.
+const MIN_ID_PREFIX: usize = 4;
+
 impl Network {
+    /// Can people mean this network by the text: by its name, `name~id`, its id, or the start of that? Which of several they
+    /// mean is for the cluster to say, and may change.
+    pub fn may_be_called(&self, text: &str) -> bool {
+        let text = text.to_ascii_lowercase();
+        let (name, id) = text.split_once('~').map_or((None, text.as_str()), |(name, id)| (Some(name), id));
+        let named = name.is_none_or(|n| n == self.name.as_str());
+        text == self.name.as_str() || named && id.len() >= MIN_ID_PREFIX && self.id.to_string().starts_with(id)
+    }
+
     /// The range that `address` is in, with its number.
     pub fn range_of(&self, address: IpAddr) -> Option<(u8, &Range)> {
         (0_u8..).zip(&self.ranges).find(|(_, range)| range.subnet.contains(address))

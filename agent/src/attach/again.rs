@@ -2,11 +2,12 @@
 //! it would have had.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use overlay::cluster::{Cluster, NetworkView};
-use overlay::id::{EndpointId, NetworkId};
+use overlay::cluster::Cluster;
+use overlay::id::EndpointId;
 use overlay::intent::{Attachment, NetnsRef};
-use overlay::network::Name;
+use overlay::network::{Name, Network};
 use tokio::sync::watch;
 
 use super::{AttachError, Attacher, Wanted, host_name, shown_name};
@@ -44,14 +45,14 @@ impl Attacher {
     pub(super) fn attached_before(
         &self,
         cluster: &Cluster,
-        view: &NetworkView,
         wanted: &Wanted,
         netns: &NetnsRef,
     ) -> Result<Option<Attachment>, AttachError> {
         let Some(id) = wanted.id else { return Ok(None) };
-        let there = self.local.kept.borrow().intents.attachments.get(&id).cloned();
+        let intents = Arc::clone(&self.local.kept.borrow().intents);
+        let there = intents.attachments.get(&id).cloned();
         let Some(there) = there else { return self.not_elsewhere(cluster, id).map(|()| None) };
-        match difference(&there, view.network.id, wanted, netns) {
+        match difference(&there, intents.networks.get(&there.endpoint.network), wanted, netns) {
             None => Ok(Some(there)),
             Some(differs) => Err(self.id_in_use(cluster, &there, differs)),
         }
@@ -61,29 +62,34 @@ impl Attacher {
     pub(super) fn attached_as(
         &self,
         cluster: &Cluster,
-        (network, wanted): (Option<NetworkId>, &Name),
+        (network, wanted): (&str, &Name),
         id: EndpointId,
     ) -> Result<Option<Attachment>, AttachError> {
-        let there = self.local.kept.borrow().intents.attachments.get(&id).cloned();
+        let intents = Arc::clone(&self.local.kept.borrow().intents);
+        let there = intents.attachments.get(&id).cloned();
         let Some(there) = there else { return self.not_elsewhere(cluster, id).map(|()| None) };
         let endpoint = &there.endpoint;
         match () {
-            () if network != Some(endpoint.network) => Err(self.id_in_use(cluster, &there, "network")),
+            () if !is_called(intents.networks.get(&endpoint.network), network) => {
+                Err(self.id_in_use(cluster, &there, "network"))
+            }
             () if endpoint.name != *wanted => Err(self.id_in_use(cluster, &there, "name")),
             () => Ok(Some(there)),
         }
     }
 
     fn not_elsewhere(&self, cluster: &Cluster, id: EndpointId) -> Result<(), AttachError> {
-        let others = cluster.networks.values().filter_map(|view| Some((view, view.endpoints.get(&id)?)));
-        // What this host itself says may be a moment older than what it does.
-        match others.into_iter().find(|(_, located)| located.host != self.me) {
+        // What this host itself says may be a moment older than what it does. Of the others also what is in no view: an
+        // endpoint in a deleted network is there until it is let go.
+        let others = cluster.hosts.iter().filter(|(host, _)| **host != self.me);
+        let mut there = others.filter_map(|(host, says)| Some((*host, says.record.endpoints.get(&id)?)));
+        match there.next() {
             None => Ok(()),
-            Some((view, located)) => Err(AttachError::IdInUse {
+            Some((host, endpoint)) => Err(AttachError::IdInUse {
                 id,
-                name: located.endpoint.name.clone(),
-                network: view.shown_name(),
-                host: host_name(cluster, located.host),
+                name: endpoint.name.clone(),
+                network: shown_name(cluster, endpoint.network),
+                host: host_name(cluster, host),
                 differs: "host",
             }),
         }
@@ -101,16 +107,22 @@ impl Attacher {
     }
 }
 
+/// Is it the endpoint's network that people call so, or called so when they asked first? A name may mean another network by
+/// now: since the parts of a cluster have found each other, or since it was given to a new one.
+fn is_called(network: Option<&Network>, text: &str) -> bool {
+    network.is_some_and(|network| network.may_be_called(text))
+}
+
 /// What a request wants otherwise than it is. An address or a MAC that it does not name may be any.
 pub(super) fn difference(
     there: &Attachment,
-    network: NetworkId,
+    network: Option<&Network>,
     wanted: &Wanted,
     netns: &NetnsRef,
 ) -> Option<&'static str> {
     let endpoint = &there.endpoint;
     let differs = [
-        ("network", endpoint.network != network),
+        ("network", !is_called(network, &wanted.network)),
         ("name", endpoint.name != wanted.name),
         ("set of aliases", endpoint.aliases != wanted.aliases),
         // By number: a namespace has many paths.

@@ -62,12 +62,50 @@ fn a_namespace_is_the_same_by_its_number_whatever_its_path() {
     let there = Attachment { endpoint: endpoint(&network, 9, "web"), netns, ifname: wanted("web").ifname };
     let differs = |path: &str, cookie| {
         let netns = NetnsRef { path: path.into(), cookie };
-        difference(&there, network.id, &wanted("web"), &netns)
+        difference(&there, Some(&network), &wanted("web"), &netns)
     };
     assert_eq!((differs("/run/netns/web", 7), differs("/proc/42/ns/net", 7)), (None, None));
     assert_eq!(differs("/run/netns/web", 8), Some("network namespace"));
-    let elsewhere = NetworkId::from_bytes([77; 16]);
-    assert_eq!(difference(&there, elsewhere, &wanted("web"), &there.netns), Some("network"));
+    let elsewhere = Wanted { network: "other".to_owned(), ..wanted("web") };
+    assert_eq!(difference(&there, Some(&network), &elsewhere, &there.netns), Some("network"));
+}
+
+#[tokio::test]
+async fn what_a_network_is_called_by_now_does_not_hide_what_is_attached() {
+    let Some((host, mut attacher)) = with_network().await else { return };
+    let first = attacher.connect(&as_id(1, "web")).await.expect("nothing speaks against it");
+    let before = kept(&host);
+    let cluster = Arc::clone(&host.seen.borrow().cluster);
+    let own = first.endpoint.network;
+    // Since two parts of the cluster have found each other the name means the network of the other one.
+    let mut clash = (*cluster).clone();
+    let rival = Network { id: NetworkId::from_bytes([77; 16]), created: 0, ..clash.networks[&own].network.clone() };
+    let view = NetworkView { network: rival, shadowed: false, vnis: [].into(), endpoints: [].into() };
+    clash.networks.insert(view.network.id, view);
+    clash.networks.get_mut(&own).expect("it is there").shadowed = true;
+    // Or the network is deleted, and the name means nothing.
+    let mut deleted = (*cluster).clone();
+    deleted.networks.clear();
+    let shown = clash.networks[&own].shown_name();
+    for (cluster, called) in [(clash.clone(), "net"), (clash, &*shown), (deleted, "net")] {
+        let (_seen, theirs) = watch::channel(Seen { cluster: Arc::new(cluster), ..Seen::default() });
+        attacher.seen = theirs;
+        let again = Wanted { network: called.to_owned(), ..as_id(1, "web") };
+        assert_eq!(attacher.connect(&again).await.expect("it is there"), first, "{called}");
+        assert_eq!(kept(&host), before);
+    }
+    assert_eq!(attacher.disconnect_as("net", &label("web"), id(1)).await.expect("it is there"), Some(first));
+}
+
+#[tokio::test]
+async fn an_id_of_an_endpoint_that_drains_elsewhere_is_refused_too() {
+    let Some((_host, mut attacher)) = with_network().await else { return };
+    let (mut cluster, _) = cluster();
+    cluster.networks.clear();
+    let (_seen, theirs) = watch::channel(Seen { cluster: Arc::new(cluster), ..Seen::default() });
+    attacher.seen = theirs;
+    let error = attacher.connect(&as_id(3, "web")).await.expect_err("it is there");
+    assert_line(&error, &["`web-beta`", "host `beta`", "another host"]);
 }
 
 #[tokio::test]
@@ -82,6 +120,23 @@ async fn an_id_of_another_host_is_refused_with_where_it_is() {
     let error = attacher.disconnect_as("net", &label("web-beta"), id(3)).await.expect_err("it is there");
     assert_line(&error, &["`web-beta`", "host `beta`", "another host"]);
     assert!(kept(&host).1.is_empty());
+}
+
+/// Without turns both would find the id free, and the one that writes last would take the other's place.
+#[tokio::test]
+async fn of_different_requests_with_one_id_at_the_same_time_one_is_refused() {
+    let Some((host, attacher)) = with_network().await else { return };
+    let all = futures::future::join_all(["web", "api", "db"].map(|name| {
+        let attacher = attacher.clone();
+        async move { attacher.connect(&as_id(1, name)).await }
+    }));
+    let (granted, refused): (Vec<_>, Vec<_>) = all.await.into_iter().partition(Result::is_ok);
+    let granted: Vec<Attachment> = granted.into_iter().flatten().collect();
+    assert_eq!((granted.len(), refused.len()), (1, 2), "{granted:?} {refused:?}");
+    for error in refused.into_iter().filter_map(Result::err) {
+        assert_line(&error, &["in use", "another name"]);
+    }
+    assert_eq!(kept(&host).1, [(id(1), granted[0].clone())].into());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! seen; it never touches the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::attach::{AttachError, Attacher, Wanted};
 use crate::gossip;
+use crate::local::Local;
 use crate::network::{NetworkError, Networks};
 use crate::peer::Refusals;
 use crate::view::Seen;
@@ -35,8 +37,6 @@ pub struct About {
     pub netns_dir: std::path::PathBuf,
     /// Where gossip is.
     pub gossip: std::net::SocketAddr,
-    /// Where the others were heard before the daemon started.
-    pub peers: BTreeMap<HostId, std::net::SocketAddr>,
 }
 
 /// The service.
@@ -68,9 +68,9 @@ impl Service {
     }
 
     /// A member that was not heard since the agent started has no name here, but an address.
-    fn waiting(&self, cluster: &Cluster, id: HostId) -> wire::Waiting {
+    fn waiting(cluster: &Cluster, peers: &BTreeMap<HostId, SocketAddr>, id: HostId) -> wire::Waiting {
         let waiting = show::waiting(cluster, id);
-        match self.about.peers.get(&id) {
+        match peers.get(&id) {
             Some(address) if waiting.host == id.short() => wire::Waiting { host: address.to_string(), ..waiting },
             _ => waiting,
         }
@@ -162,7 +162,9 @@ impl Control for Service {
             .hosts
             .get(&self.attacher.me)
             .ok_or_else(|| Status::unavailable("overlayd is starting: try again in a moment"))?;
-        let silent = self.attacher.local.call(|local| show::silent(local.ledger().membership())).await;
+        let local = &self.attacher.local;
+        let look = |local: &mut Local| (show::silent(local.ledger().membership()), local.peers().clone());
+        let (silent, peers) = local.call(look).await;
         Ok(Response::new(wire::StatusReply {
             host_id: self.attacher.me.to_string(),
             host: me.info.name.to_string(),
@@ -182,7 +184,7 @@ impl Control for Service {
             queries: show::queries(self.resolver.counts()),
             unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
             phase: show::phase(me.info.phase).to_owned(),
-            waits_for: silent.iter().map(|id| self.waiting(&cluster, *id)).collect(),
+            waits_for: silent.iter().map(|id| Self::waiting(&cluster, &peers, *id)).collect(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
         }))

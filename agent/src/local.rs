@@ -99,6 +99,8 @@ pub struct Local {
     record: watch::Sender<Arc<Record>>,
     standing: watch::Sender<Standing>,
     trace: Trace,
+    /// Where the others were heard last.
+    peers: BTreeMap<HostId, SocketAddr>,
 }
 
 /// Starts the owner's thread. It ends with the last handle.
@@ -124,6 +126,7 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
         record: record_tx,
         standing: standing_tx,
         trace,
+        peers: loaded.peers,
     };
     local.release_orphans()?;
     local.publish(loaded.page);
@@ -160,6 +163,11 @@ impl Local {
     /// The intents, to look at.
     pub fn intents(&self) -> &Intents {
         &self.intents
+    }
+
+    /// Where the gossip of the others was heard last, also before the daemon started.
+    pub fn peers(&self) -> &BTreeMap<HostId, SocketAddr> {
+        &self.peers
     }
 
     /// Gives an input to the ledger. What it decides is durable when this returns.
@@ -262,7 +270,10 @@ impl Local {
     /// # Errors
     /// When it can't be made durable.
     pub fn remember_peers(&mut self, peers: &BTreeMap<HostId, SocketAddr>) -> Result<(), StoreError> {
-        self.commit(&[], peers.iter().map(|(id, address)| Write::Peer(*id, *address)).collect()).map(drop)
+        let membership = self.ledger.membership();
+        let news = peers.iter().filter(|(id, at)| self.peers.get(id) != Some(at) && !membership.is_forgotten(**id));
+        let writes: Vec<Write> = news.map(|(id, address)| Write::Peer(*id, Some(*address))).collect();
+        self.commit(&[], writes).map(drop)
     }
 
     /// A gossip generation that this host never had.
@@ -311,9 +322,21 @@ impl Local {
         if changes.is_empty() && writes.is_empty() {
             return Ok(self.kept.borrow().page);
         }
+        writes.extend(changes.iter().filter_map(|change| match change {
+            // Nobody asks it for anything any more. Its machine, if it comes back, is another host, and is heard as that.
+            Change::Seal(host, seal) if seal.done && self.peers.contains_key(host) => Some(Write::Peer(*host, None)),
+            _ => None,
+        }));
         writes.extend(changes.iter().cloned().map(Write::Ledger));
         let page = self.store.commit(&writes)?;
         self.ledger.apply(changes);
+        for write in writes {
+            match write {
+                Write::Peer(host, Some(address)) => drop(self.peers.insert(host, address)),
+                Write::Peer(host, None) => drop(self.peers.remove(&host)),
+                _ => {}
+            }
+        }
         if changes.iter().any(|c| matches!(c, Change::Standing(Standing::Fenced(_)))) {
             fail::reach(Point::Fenced);
             // Nothing of it is this host's any more, and the kernel is to know before the next life begins.

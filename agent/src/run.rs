@@ -127,7 +127,6 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
     let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
-    let peers_before = loaded.peers.clone();
     let expected: BTreeSet<String> = loaded.peers.keys().map(ToString::to_string).collect();
     let info = HostInfo {
         name: config.name.clone(),
@@ -175,7 +174,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let turns = Turns::default();
     let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
-    let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr(), peers: peers_before };
+    let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr() };
     let control = control::Service { attacher, networks, resolver, seen, gossip: handle, refusals, about };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 

@@ -117,8 +117,8 @@ pub enum Write {
     Attach(Attachment),
     /// It is gone.
     Detach(EndpointId),
-    /// Where the gossip of another host was last heard.
-    Peer(HostId, SocketAddr),
+    /// Where the gossip of another host was last heard; nowhere any more if it is forgotten.
+    Peer(HostId, Option<SocketAddr>),
 }
 
 /// What was on disk.
@@ -194,7 +194,7 @@ impl Write {
     /// Does it let go of something, so that it must be possible on a full disk?
     fn gives_back(&self) -> bool {
         match self {
-            Self::Detach(_) | Self::Seat(_, None) => true,
+            Self::Detach(_) | Self::Seat(_, None) | Self::Peer(_, None) => true,
             Self::Ledger(change) => matches!(
                 change,
                 Change::Tombstone(_)
@@ -204,7 +204,7 @@ impl Write {
                     | Change::Unpost(..)
                     | Change::Page(_)
             ),
-            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(..) => false,
+            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(_, Some(_)) => false,
         }
     }
 }

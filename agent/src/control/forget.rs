@@ -70,9 +70,10 @@ async fn look_for(service: &Service, members: &Membership, host: HostId, text: &
             "overlayd has just started and has not heard of host `{text}` yet: try again in a moment"
         )));
     }
+    let at = service.attacher.local.call(move |local| local.peers().get(&host).copied()).await;
     let taken = |at| service.cluster().hosts.values().any(|known| known.info.peer == at);
-    match service.about.peers.get(&host) {
-        Some(at) if !taken(*at) && probe::is_there(*at).await => Err(Status::failed_precondition(format!(
+    match at {
+        Some(at) if !taken(at) && probe::is_there(at).await => Err(Status::failed_precondition(format!(
             "host `{text}` is silent, but something answers at {at}: stop its overlayd and its containers for good, or \
              turn it off, and try again"
         ))),

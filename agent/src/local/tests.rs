@@ -409,3 +409,35 @@ fn a_host_that_gives_its_identity_up_wants_nothing_of_the_kernel_any_more() {
     assert_eq!(*kept.intents, Intents::default());
     assert!(host.record().endpoints.is_empty() && host.record().networks.is_empty(), "{:?}", host.record());
 }
+
+#[test]
+fn where_a_host_was_heard_last_is_known_until_it_is_forgotten() {
+    let host = Host::new();
+    host.step(Input::Found);
+    // The state knows of one member from the start.
+    let (peer, other) = (HostId::from_bytes([9; 16]), HostId::from_bytes([8; 16]));
+    let at = |last: u8| SocketAddr::from(([192, 0, 2, last], 7946));
+    let peers = |host: &Host| host.run(|local| local.peers().clone());
+    let hear = |host: &Host, id, at| {
+        host.run(move |local| local.remember_peers(&[(id, at)].into())).expect("the disk takes it");
+    };
+    hear(&host, peer, at(9));
+    hear(&host, other, at(8));
+    hear(&host, peer, at(7));
+    assert_eq!(peers(&host), [(peer, at(7)), (other, at(8))].into());
+    let host = host.restart();
+    assert_eq!(peers(&host), [(peer, at(7)), (other, at(8))].into());
+    // What is said again changes nothing.
+    let page = host.kept().page;
+    hear(&host, peer, at(7));
+    assert_eq!(host.kept().page, page);
+
+    let forget = Input::Forget { hosts: [(peer, overlay::member::Boot::default())].into(), force: false };
+    host.step(forget);
+    assert!(host.run(move |local| local.ledger().membership().is_forgotten(peer)), "there is nobody to wait for");
+    assert_eq!(peers(&host), [(other, at(8))].into());
+    // Gossip tells of it for a while.
+    hear(&host, peer, at(7));
+    let host = host.restart();
+    assert_eq!(peers(&host), [(other, at(8))].into());
+}

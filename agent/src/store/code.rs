@@ -20,7 +20,8 @@ pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::E
             put(txn, ATTACHMENTS, id.as_bytes(), &attachment.to_wire().encode_to_vec())
         }
         Write::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
-        Write::Peer(id, address) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
+        Write::Peer(id, None) => delete(txn, PEERS, id.as_bytes()),
+        Write::Peer(id, Some(address)) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
     }
 }
 

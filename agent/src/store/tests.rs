@@ -161,7 +161,7 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
         Write::Seat(NetworkId::from_bytes([2; 16]), Some(seat)),
         Write::Attach(kept.clone()),
         Write::Attach(gone.clone()),
-        Write::Peer(peer, address),
+        Write::Peer(peer, Some(address)),
     ])?;
     let last = [Write::Detach(gone.endpoint.id), Write::Seat(NetworkId::from_bytes([2; 16]), None)];
     let page = store.commit(&last)?;

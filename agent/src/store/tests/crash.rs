@@ -38,7 +38,8 @@ impl State {
                 Write::Seat(id, None) => drop(self.seats.remove(&id)),
                 Write::Attach(attachment) => drop(self.attachments.insert(attachment.endpoint.id, attachment)),
                 Write::Detach(id) => drop(self.attachments.remove(&id)),
-                Write::Peer(id, address) => drop(self.peers.insert(id, address)),
+                Write::Peer(id, Some(address)) => drop(self.peers.insert(id, address)),
+                Write::Peer(id, None) => drop(self.peers.remove(&id)),
             }
         }
     }
@@ -138,7 +139,7 @@ impl Life {
             }
             Event::Flood => flood().collect(),
             Event::Heard(number) => {
-                vec![Write::Peer(HostId::from_bytes([number; 16]), SocketAddr::from(([192, 0, 2, number], 7946)))]
+                vec![Write::Peer(HostId::from_bytes([number; 16]), Some(SocketAddr::from(([192, 0, 2, number], 7946))))]
             }
         };
         assert!(!writes.is_empty(), "no commit: {told}");

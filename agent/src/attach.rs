@@ -229,13 +229,34 @@ impl Attacher {
         }
     }
 
+    /// Lets all endpoints of this host go that are in a network, deleted or not. Which network it was, and how people call it.
+    ///
+    /// # Errors
+    /// When there is no such network.
+    pub async fn disconnect_all(&self, network: &str) -> Result<(NetworkId, String), AttachError> {
+        let (id, shown) = self.network(network)?;
+        let left: Vec<Attachment> = self.local.kept.borrow().intents.attached(id).cloned().collect();
+        for attachment in left {
+            self.let_go(attachment).await?;
+        }
+        Ok((id, shown))
+    }
+
+    /// The network that people mean, also if it is deleted and endpoints of this host are in it.
+    fn network(&self, text: &str) -> Result<(NetworkId, String), AttachError> {
+        match self.seen.borrow().cluster.find(text) {
+            Some(view) => Ok((view.network.id, view.shown_name())),
+            None => {
+                let deleted = deleted(&self.local.kept.borrow().intents, text);
+                deleted.ok_or_else(|| AttachError::UnknownNetwork(text.to_owned()))
+            }
+        }
+    }
+
     fn named(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let kept = self.local.kept.borrow().clone();
-        let (network, shown) = match cluster.find(network) {
-            Some(view) => (view.network.id, view.shown_name()),
-            None => deleted(&kept.intents, network).ok_or_else(|| AttachError::UnknownNetwork(network.to_owned()))?,
-        };
+        let (network, shown) = self.network(network)?;
         let elsewhere = || cluster.networks.get(&network)?.named(name).map(|l| host_name(&cluster, l.host));
         let unknown =
             || AttachError::UnknownEndpoint { name: name.to_string(), network: shown.clone(), elsewhere: elsewhere() };

@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::attach::{AttachError, Attacher, Wanted};
 use crate::gossip;
 use crate::local::Local;
-use crate::network::{NetworkError, Networks};
+use crate::network::{Hindered, NetworkError, Networks};
 use crate::peer::Refusals;
 use crate::view::Seen;
 
@@ -254,10 +254,19 @@ impl Control for Service {
         }))
     }
 
-    async fn remove_network(&self, request: Request<wire::NetworkRef>) -> Answer<wire::NetworkInfo> {
+    async fn remove_network(&self, request: Request<wire::RemoveNetworkRequest>) -> Answer<wire::NetworkInfo> {
+        let wire::RemoveNetworkRequest { network, force } = request.into_inner();
         let cluster = self.cluster();
-        let view = show::find(&cluster, &request.get_ref().network)?;
-        self.networks.remove(view.network.id).await?;
+        let hindered = if force { Hindered::ByOwn } else { Hindered::ByAll };
+        if force {
+            let (id, name) = self.attacher.disconnect_all(&network).await?;
+            if cluster.find(&network).is_none() {
+                let (id, name) = (id.to_string(), name);
+                return Ok(Response::new(wire::NetworkInfo { id, name, ..wire::NetworkInfo::default() }));
+            }
+        }
+        let view = show::find(&cluster, &network)?;
+        self.networks.remove(view.network.id, hindered).await?;
         Ok(Response::new(self.shown(&cluster).network(view)))
     }
 

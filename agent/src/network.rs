@@ -64,7 +64,9 @@ pub enum NetworkError {
         host: Name,
     },
     /// Somebody needs it.
-    #[error("network `{network}` is in use by {endpoints}: disconnect them first")]
+    #[error(
+        "network `{network}` is in use by {endpoints}: disconnect them first, or remove it with --force, which disconnects those of this host and leaves the others to theirs"
+    )]
     InUse {
         /// The network.
         network: String,
@@ -82,6 +84,15 @@ pub enum NetworkError {
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Which endpoints keep a network from being removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindered {
+    /// Any that the cluster shows.
+    ByAll,
+    /// Those of this host only: the others drain.
+    ByOwn,
 }
 
 /// Makes and removes networks.
@@ -138,11 +149,11 @@ impl Networks {
     /// Removes a network for good, everywhere.
     ///
     /// # Errors
-    /// When an endpoint is in it.
-    pub async fn remove(&self, id: NetworkId) -> Result<(), NetworkError> {
+    /// When an endpoint is in it that keeps it.
+    pub async fn remove(&self, id: NetworkId, hindered: Hindered) -> Result<(), NetworkError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let view = cluster.networks.get(&id).ok_or_else(|| NetworkError::Unknown(id.short()))?;
-        if !view.endpoints.is_empty() {
+        if hindered == Hindered::ByAll && !view.endpoints.is_empty() {
             let host = |id: &HostId| cluster.hosts.get(id).map_or_else(|| id.short(), |h| h.info.name.to_string());
             let row = |l: &Located| format!("`{}` on host `{}`", l.endpoint.name, host(&l.host));
             let endpoints: Vec<String> = view.endpoints.values().take(SHOWN).map(row).collect();

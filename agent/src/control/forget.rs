@@ -111,7 +111,7 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
             let host = name(cluster, *host);
             format!(
                 "host `{host}` is no member of the cluster of this host, which can't take over what that one holds: a member \
-                 of its own cluster can; if there is none left, `overlayctl network rm` the networks of that cluster"
+                 of its own cluster can; if there is none left, `overlayctl network rm --force` the networks of that cluster"
             )
         }
         denial => format!("`{together}` can't be forgotten from here: {denial}"),

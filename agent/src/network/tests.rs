@@ -95,9 +95,9 @@ async fn of_two_who_give_one_name_at_once_one_gets_it() {
     assert!(matches!(&error, NetworkError::NameInUse { id: other, .. } if *other == id), "{error}");
     assert_eq!(host.seen.borrow().cluster.networks.keys().copied().collect::<Vec<_>>(), [id]);
     // Its name is free when it is gone.
-    networks.remove(id).await.expect("nobody is in it");
+    networks.remove(id, Hindered::ByAll).await.expect("nobody is in it");
     assert!(host.seen.borrow().cluster.networks.is_empty(), "the next command sees it");
-    let error = networks.remove(id).await.expect_err("it is gone");
+    let error = networks.remove(id, Hindered::ByAll).await.expect_err("it is gone");
     assert!(matches!(error, NetworkError::Unknown(_)), "{error}");
     networks.create("net", &subnets, "").await.expect("the name is free");
 }

@@ -152,8 +152,14 @@ pub fn a_network_deleted_in_one_part_drains_in_the_other() -> anyhow::Result<()>
         wait_for_state(&lab, from, &id_of(&lab, from, of)?, "gone")?;
     }
     let attached = lab.connect("h3", "web", "app", "")?;
-    let oracle = Oracle::watch(&[&attached])?;
-    lab.ctl("h1", "network rm web")?.ok()?;
+    let others = [lab.connect("h4", "web", "one", "")?, lab.connect("h4", "web", "two", "")?];
+    let here = lab.connect("h1", "web", "here", "")?;
+    let oracle = Oracle::watch(&[&attached, &others[0], &others[1], &here])?;
+    let refused = lab.ctl("h1", "network rm web")?;
+    ensure!(refused.code == 1 && refused.stderr.contains("`here` on host `h1`"), "{refused:?}");
+    ensure!(refused.stderr.contains("--force"), "{refused:?}");
+    lab.ctl("h1", "network rm --force web")?.ok()?;
+    ensure!(here.try_sh("ip link show eth0")?.code != 0, "its interface is left");
     lab.wire.heal()?;
     let ((), after) = eventually_in(WHOLE, "the deletion to be known to all", || {
         for host in lab.names() {
@@ -178,6 +184,16 @@ pub fn a_network_deleted_in_one_part_drains_in_the_other() -> anyhow::Result<()>
     ensure!(lab.ctl("h3", "status")?.ok()?.contains(&format!("overlayctl network disconnect {id}")), "not told how");
     // Another of the same name is another network.
     lab.network("web", "10.20.0.0/24")?;
+    // By force all of it goes that is on a host, and nothing of the new one.
+    let forced = lab.json("h4", &format!("network rm --force {id}"))?;
+    ensure!(forced["id"] == id.as_str(), "{forced}");
+    for other in &others {
+        ensure!(other.try_sh("ip link show eth0")?.code != 0, "the interface is left");
+    }
+    ensure!(lab.json("h4", "status")?["draining"] == serde_json::json!([]), "it is gone");
+    ensure!(lab.ctl("h4", &format!("network rm --force {id}"))?.code == 1, "there is nothing left of it");
+    lab.json("h4", "network inspect web")?;
+    ensure!(has(attached.address()?)?, "what is on another host went");
     lab.ctl("h3", &format!("network disconnect {id} app"))?.ok()?;
     ensure!(attached.try_sh("ip link show eth0")?.code != 0, "the interface is left");
     ensure!(lab.json("h3", "status")?["draining"] == serde_json::json!([]), "it is gone");

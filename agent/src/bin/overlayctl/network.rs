@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use overlay_proto::v1::{
     ConnectRequest, CreateNetworkRequest, DisconnectRequest, EndpointInfo, InspectNetworkReply, ListNetworksRequest,
-    NetworkInfo, NetworkRef,
+    NetworkInfo, NetworkRef, RemoveNetworkRequest,
 };
 
 use crate::client::Client;
@@ -36,6 +36,10 @@ pub enum Verb {
     Rm {
         /// Name or id of the network
         network: String,
+        /// Also if endpoints are in it: those of this host are disconnected, those of others when somebody does it there;
+        /// of a network that is deleted already this disconnects what is left of it here
+        #[arg(long)]
+        force: bool,
     },
     /// Give a container, or any network namespace of this host, an interface in a network
     Connect(Connect),
@@ -123,8 +127,8 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
                 Format::Table => inspect(&reply),
             }
         }
-        Verb::Rm { network } => {
-            let removed = daemon.remove_network(NetworkRef { network }).await?.into_inner();
+        Verb::Rm { network, force } => {
+            let removed = daemon.remove_network(RemoveNetworkRequest { network, force }).await?.into_inner();
             said(format, &removed, &removed.name)
         }
         Verb::Connect(connect) => {

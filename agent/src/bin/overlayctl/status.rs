@@ -59,7 +59,7 @@ fn leases(status: &StatusReply) -> String {
 fn draining(row: &Draining) -> String {
     let Draining { network, id, endpoints } = row;
     format!(
-        "network {network} is deleted and goes with its last endpoint; here are {}: `overlayctl network disconnect {id} NAME`",
+        "network {network} is deleted and goes with its last endpoint; here are {}: `overlayctl network disconnect {id} NAME`, or `overlayctl network rm --force {id}` for all of them",
         endpoints.join(", ")
     )
 }

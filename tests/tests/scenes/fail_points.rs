@@ -144,7 +144,12 @@ impl<'a> Round<'a> {
     }
 
     fn same_again(&self) -> anyhow::Result<()> {
+        // What was answered is there before anybody asks again: an endpoint that was lost and is made anew looks the same.
+        let made = self.answered.iter().any(|(line, _)| line.starts_with("network create"));
+        let rows = if made { self.lab.rows("h1", &format!("endpoint ls {}", self.network))? } else { Vec::new() };
         for (line, before) in self.answered.iter().filter(|(line, _)| line.starts_with("network connect")) {
+            let kept = rows.iter().any(|row| row["id"] == before["id"] && row["addresses"] == before["addresses"]);
+            ensure!(kept, "`{line}` was answered with {before}, and there are {rows:?}");
             let after = eventually(AGREED, line, || self.lab.json("h1", line))?;
             ensure!(after == *before, "`{line}` was answered with {before}, and then with {after}");
         }

@@ -101,3 +101,20 @@ proptest! {
         prop_assert_eq!(after.accounts()[&network].addresses.get(&address).copied(), highest);
     }
 }
+
+#[test]
+fn an_address_that_was_lent_in_an_epoch_that_is_over_is_not_taken() {
+    let (ledger, id) = newcomer();
+    let address = ip("10.0.0.6");
+    let start = ledger.accounts()[&id].network.block_of(address).expect("it is in the network");
+    let (stamp, runs) = (Stamp::default(), vec![Run { start, len: 1, epoch: 3 }]);
+    let holding = Input::Holding { network: id, from: host(1), stamp, runs, borrowed: BTreeMap::new() };
+    let lent = |epoch, count| {
+        let statement = Statement::Delegate { address, version: Version { epoch, count }, to: host(0) };
+        Input::Stated { network: id, from: host(1), stamp, statement }
+    };
+    let after = hear(ledger, &[holding, lent(2, 9)]);
+    assert_eq!(after.accounts()[&id].addresses.get(&address), None, "whoever holds the block may have lent it again");
+    let after = hear(after, &[lent(3, 1)]);
+    assert!(after.accounts()[&id].addresses.contains_key(&address));
+}

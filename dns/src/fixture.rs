@@ -98,7 +98,7 @@ fn located(network: NetworkId, number: usize, given: &Given) -> Located {
         mac: Mac::of_address(given.addresses[0]),
         created: given.created,
     };
-    Located { endpoint, host: host(), liveness: given.liveness }
+    Located { endpoint: Arc::new(endpoint), host: host(), liveness: given.liveness }
 }
 
 pub(crate) fn cluster(networks: impl IntoIterator<Item = NetworkView>) -> Cluster {

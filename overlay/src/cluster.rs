@@ -61,7 +61,7 @@ pub struct NetworkView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The endpoint.
-    pub endpoint: Endpoint,
+    pub endpoint: Arc<Endpoint>,
     /// Its host.
     pub host: HostId,
     /// Is that host there?
@@ -173,7 +173,7 @@ impl NetworkView {
         let possible = addresses().all(|a| self.network.assignable(a) && !taken.contains(&(id, a)));
         if possible && !self.endpoints.contains_key(&endpoint.id) {
             taken.extend(addresses().map(|a| (id, a)));
-            let located = Located { endpoint: endpoint.clone(), host: claim.host, liveness: claim.liveness };
+            let located = Located { endpoint: Arc::clone(endpoint), host: claim.host, liveness: claim.liveness };
             self.endpoints.insert(endpoint.id, located);
         }
     }
@@ -192,7 +192,7 @@ fn seals(hosts: &BTreeMap<HostId, Host>) -> BTreeMap<HostId, Seal> {
 
 /// What a host says of one of its endpoints, before it is compared with what others say.
 struct Claim<'a> {
-    endpoint: &'a Endpoint,
+    endpoint: &'a Arc<Endpoint>,
     host: HostId,
     liveness: Liveness,
 }

@@ -28,7 +28,7 @@ pub struct Record {
     /// The leases that it wrote for others and that they have not yet confirmed.
     pub outbox: BTreeMap<NetworkId, BTreeSet<Statement>>,
     /// Its endpoints.
-    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// The hosts that it deals with no more.
     pub seals: BTreeMap<HostId, Seal>,
 }

@@ -1,5 +1,7 @@
 //! What a host says of itself, and what the ledger of another takes from it.
 
+use std::sync::Arc;
+
 use crate::host::HostInfo;
 use crate::id::{HostId, NetworkId};
 use crate::intent::Intents;
@@ -13,7 +15,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
         host: Some(info.clone()),
         tombstones: ledger.tombstones().clone(),
         seals: ledger.membership().seals.clone(),
-        endpoints: intents.attachments.iter().map(|(id, a)| (*id, a.endpoint.clone())).collect(),
+        endpoints: intents.attachments.iter().map(|(id, a)| (*id, Arc::new(a.endpoint.clone()))).collect(),
         ..Record::default()
     };
     // Definitions never change, so that there is a network can be told by a host that may not act.

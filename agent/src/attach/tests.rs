@@ -33,7 +33,7 @@ fn cluster() -> (Cluster, Network) {
         let record = Record {
             host: Some(info),
             networks: [(network.id, Membership { network: network.clone(), vni: None })].into(),
-            endpoints: [(endpoint.id, endpoint)].into(),
+            endpoints: [(endpoint.id, Arc::new(endpoint))].into(),
             ..Record::default()
         };
         records

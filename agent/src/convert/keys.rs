@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
+
 use overlay::endpoint::Endpoint;
 use overlay::host::HostInfo;
 use overlay::id::{HostId, NetworkId};
@@ -141,7 +143,7 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
                 if endpoint.network != id {
                     return Err(WireError::Wrong { field: "network", why: "not that of the key".to_owned() });
                 }
-                record.endpoints.insert(endpoint.id, endpoint);
+                record.endpoints.insert(endpoint.id, Arc::new(endpoint));
             }
         }
     }

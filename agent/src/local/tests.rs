@@ -149,7 +149,7 @@ fn an_attached_endpoint_is_wanted_said_and_kept() {
     for (kept, record) in [before, seen(&host.restart())] {
         assert_eq!(kept.intents.attachments.get(&id), Some(&attachment));
         let seat = kept.intents.seats.get(&network.id).expect("it has a seat");
-        assert_eq!(record.endpoints.get(&id), Some(&attachment.endpoint));
+        assert_eq!(record.endpoints.get(&id).map(|endpoint| &**endpoint), Some(&attachment.endpoint));
         assert_eq!(record.networks.get(&network.id).and_then(|m| m.vni), Some(seat.vni));
         assert_eq!(record.host.as_ref().map(|h| h.stamp), Some(stamp));
     }

@@ -65,7 +65,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
     Record {
         host: Some(info(number)),
         networks: networks.iter().map(member).collect(),
-        endpoints: endpoints.iter().map(|e| (e.id, e.clone())).collect(),
+        endpoints: endpoints.iter().map(|e| (e.id, Arc::new(e.clone()))).collect(),
         ..Record::default()
     }
 }
@@ -148,7 +148,7 @@ fn join(mut one: Records, other: Records) -> Records {
 /// The endpoints that claim an address under a lease higher than this one.
 fn better_claims(cluster: &Cluster, network: NetworkId, than: &Assigned) -> Vec<EndpointId> {
     let endpoints = cluster.hosts.values().flat_map(|h| h.record.endpoints.values()).filter(|e| e.network == network);
-    let better = |e: &&Endpoint| e.addresses.iter().any(|a| a.address == than.address && a.lease > than.lease);
+    let better = |e: &&Arc<Endpoint>| e.addresses.iter().any(|a| a.address == than.address && a.lease > than.lease);
     endpoints.filter(better).map(|e| e.id).collect()
 }
 

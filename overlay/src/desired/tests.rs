@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -83,7 +84,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu
             founder: None,
         }),
         networks: networks.iter().map(member).collect(),
-        endpoints: endpoints.iter().map(|e| (e.id, e.clone())).collect(),
+        endpoints: endpoints.iter().map(|e| (e.id, Arc::new(e.clone()))).collect(),
         ..Record::default()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use overlay::id::{EndpointId, HostId};
 use overlay::ledger::{Denial, Evidence};
@@ -68,7 +69,7 @@ fn endpoint(number: u16) -> Endpoint {
 }
 
 fn with_endpoints(count: u16) -> Record {
-    Record { endpoints: (0..count).map(endpoint).map(|e| (e.id, e)).collect(), ..Record::default() }
+    Record { endpoints: (0..count).map(endpoint).map(|e| (e.id, Arc::new(e))).collect(), ..Record::default() }
 }
 
 #[test]

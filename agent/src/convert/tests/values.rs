@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use overlay::host::Phase;
 use overlay::id::{EndpointId, HostId};
@@ -186,8 +187,8 @@ pub(super) fn records() -> impl Strategy<Value = Record> {
     let borrowed = btree_map(network_ids(), btree_map(addresses(), versions(), 1..20), 0..3);
     let outbox = btree_map(network_ids(), btree_set(statements(), 1..20), 0..3);
     let few = (0_u8..3).prop_map(|n| NetworkId::from_bytes([n; 16]));
-    let endpoints =
-        vec(endpoints_in(few), 0..30).prop_map(|all| all.into_iter().map(|e| (e.id, e)).collect::<BTreeMap<_, _>>());
+    let endpoints = vec(endpoints_in(few), 0..30)
+        .prop_map(|all| all.into_iter().map(|e| (e.id, Arc::new(e))).collect::<BTreeMap<_, _>>());
     let tombstones = btree_set(network_ids(), 0..3);
     (proptest::option::of(hosts()), networks, tombstones, held, borrowed, outbox, endpoints, seals()).prop_map(
         |(host, networks, tombstones, blocks, borrowed, outbox, endpoints, seals)| Record {

@@ -108,7 +108,7 @@ pub struct View {
 }
 
 /// By host id, the incarnations from the newest down to the newest complete one; at least one.
-pub type Hosts = BTreeMap<String, Vec<Incarnation>>;
+pub type Hosts = BTreeMap<Arc<str>, Vec<Incarnation>>;
 
 /// Keys and values of one incarnation. Unchanged values are shared from view to view.
 pub type Texts = BTreeMap<String, Arc<str>>;

@@ -92,7 +92,13 @@ impl Member {
         &self,
         mut look: impl FnMut(&BTreeMap<ChitchatId, NodeState>, &HashSet<&ChitchatId>) -> T,
     ) -> T {
-        self.handle.with_chitchat(|chitchat| look(chitchat.node_states(), &chitchat.live_nodes().collect())).await
+        let look = |chitchat: &mut chitchat::Chitchat| {
+            let states = chitchat.node_states();
+            let mut alive = HashSet::with_capacity(states.len());
+            alive.extend(chitchat.live_nodes());
+            look(states, &alive)
+        };
+        self.handle.with_chitchat(look).await
     }
 
     /// What is known of the other hosts.

@@ -35,7 +35,6 @@ pub(super) struct Look {
     /// Whether [`Roster::hosts`] differs from before.
     pub changed: bool,
     pub events: Vec<Event>,
-    pub census: Census,
 }
 
 /// All that is known of all incarnations.
@@ -94,45 +93,50 @@ impl Roster {
         proven: &HashSet<&ChitchatId>,
         now: Duration,
     ) -> Look {
-        let before = self.tracks.len();
-        self.tracks.retain(|id, _| states.contains_key(id));
-        self.dirty |= self.tracks.len() != before;
-
-        for (id, state) in states {
-            let track = self.tracks.entry(id.clone()).or_insert_with(|| {
-                self.dirty = true;
-                Track::new(now)
-            });
+        let mut moved = self.follow(states, now);
+        for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
             self.dirty |= track.load(state);
             let beat = state.heartbeat().into();
             track.sighting = track.sighting.observe(proven.contains(id), beat, now, &self.config);
             let liveness = judge(track.sighting, now, &self.config);
-            self.dirty |= track.liveness != liveness;
+            moved |= track.liveness != liveness;
             track.liveness = liveness;
         }
-        Look { changed: std::mem::take(&mut self.dirty), events: self.events(), census: self.census() }
+        self.dirty |= moved;
+        let mut events = if moved { self.events() } else { Vec::new() };
+        events.extend(self.rival());
+        Look { changed: std::mem::take(&mut self.dirty), events }
+    }
+
+    /// Has a track for each of the `states` and for no other; says whether that is a change.
+    fn follow(&mut self, states: &BTreeMap<ChitchatId, NodeState>, now: Duration) -> bool {
+        if self.tracks.keys().eq(states.keys()) {
+            return false;
+        }
+        self.tracks.retain(|id, _| states.contains_key(id));
+        for id in states.keys() {
+            self.tracks.entry(id.clone()).or_insert_with(|| Track::new(now));
+        }
+        true
     }
 
     /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
     pub fn hosts(&self) -> Hosts {
-        let mut hosts = Hosts::new();
-        for (id, track) in self.tracks.iter().rev().filter(|(id, _)| !self.is_copy(id)) {
-            let incarnations = hosts.entry(id.node_id.to_string()).or_default();
-            if !incarnations.iter().any(|newer: &Incarnation| newer.complete) {
-                incarnations.push(track.incarnation(id));
+        let all: Vec<(&ChitchatId, &Track)> = self.tracks.iter().collect();
+        let told = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|lives| {
+            let mut told = Vec::new();
+            for (at, (id, track)) in lives.iter().enumerate().rev() {
+                if !is_copy(id, &lives[..at]) {
+                    told.push(track.incarnation(id));
+                    if track.complete {
+                        break;
+                    }
+                }
             }
-        }
-        hosts
-    }
-
-    /// Does an earlier incarnation go on elsewhere? Then its disk was copied to another machine, and what that one says is not
-    /// the host's word.
-    fn is_copy(&self, id: &ChitchatId) -> bool {
-        let earlier = self.tracks.range(..id).rev().take_while(|(other, _)| other.node_id == id.node_id);
-        let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
-        earlier
-            .into_iter()
-            .any(|(other, track)| elsewhere(other) && track.is_heard() && track.liveness != Liveness::Dead)
+            let (id, _) = lives.first().filter(|_| !told.is_empty())?;
+            Some((Arc::clone(&id.node_id), told))
+        });
+        told.collect()
     }
 
     /// The addresses of all other hosts that are not held dead.
@@ -158,7 +162,8 @@ impl Roster {
         newest.filter(|(id, _)| id.node_id != self.own.node_id)
     }
 
-    fn census(&self) -> Census {
+    /// What is known of the others.
+    pub fn census(&self) -> Census {
         let mut census = Census::default();
         for (_, track) in self.newest() {
             census.complete += usize::from(track.complete && track.is_heard());
@@ -184,7 +189,6 @@ impl Roster {
             gone.insert(node, dead);
         }
         self.gone = gone;
-        events.extend(self.rival());
         events
     }
 
@@ -263,6 +267,13 @@ impl Track {
             entries: Arc::clone(&self.shown),
         }
     }
+}
+
+/// Does one of the `earlier` incarnations of its host go on elsewhere? Then its disk was copied to another machine, and what
+/// this one says is not the host's word.
+fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
+    let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
+    earlier.iter().any(|(other, track)| elsewhere(other) && track.is_heard() && track.liveness != Liveness::Dead)
 }
 
 #[cfg(test)]

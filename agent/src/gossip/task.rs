@@ -30,10 +30,15 @@ const PUBLISH_SPACING: Duration = Duration::from_millis(25);
 /// Between two looks at what others say: at least this, and a tenth of the interval between two rounds.
 const LOOK_SPACING: Duration = Duration::from_millis(25);
 /// How many times as long as the last look took it is until the next: in a large cluster where much happens, looking takes a
-/// tenth of a processor at most. Up to a quarter of the interval between two rounds, so that no heartbeat is seen late.
+/// tenth of a processor at most. Up to the time between two pulses, so that no heartbeat is seen late.
 const REST_PER_WORK: u32 = 10;
+/// Looks at the heartbeats of others in the interval between two rounds.
+const PULSES: u32 = 4;
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
+/// Of all hosts that miss something, so many ask for it at once, on average. What a host says at its start all others miss, and if
+/// all asked, among a thousand it would hear from a thousand in a moment. To the rest the next rounds of gossip bring it.
+const ASKERS: usize = 16;
 /// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// A run of chitchat that was longer is no sign that the next will be short.
@@ -126,6 +131,7 @@ impl Task {
     pub async fn run(mut self, mut ends: Ends) {
         let mut publish = Throttle::new(PUBLISH_SPACING);
         let mut look = Throttle::new(LOOK_SPACING.max(self.identity.interval / 10));
+        let pulse_spacing = self.identity.interval / PULSES;
         let mut publisher_lives = true;
         let mut started = Instant::now();
         let (mut looked, mut breath) = (started, Duration::ZERO);
@@ -168,7 +174,7 @@ impl Task {
                     look.request(now);
                 }
                 Wake::Changed => look.request(now),
-                Wake::Stepped => drop(pulse.get_or_insert(now.max(looked + breath))),
+                Wake::Stepped => drop(pulse.get_or_insert(now.max(looked + pulse_spacing))),
                 Wake::Due => {}
                 Wake::Died => {
                     tokio::select! {
@@ -192,7 +198,7 @@ impl Task {
             if pulses || now >= looked + self.rest || rested && look.take(now) {
                 (looked, pulse) = (now, None);
                 self.look(&ends.view).await;
-                breath = (now.elapsed() * REST_PER_WORK).min(self.identity.interval / 4);
+                breath = (now.elapsed() * REST_PER_WORK).min(pulse_spacing);
             }
         }
     }
@@ -226,10 +232,10 @@ impl Task {
 
     fn receive(&mut self, push: &Push) {
         match self.roster.receive(push) {
-            Some(Fit::Contiguous) => {}
-            Some(Fit::Gap) | None => {
+            Some(Fit::Gap) | None if fastrand::usize(..=self.roster.len()) <= ASKERS => {
                 self.ask.insert(push.id.gossip_advertise_addr);
             }
+            Some(_) | None => {}
         }
     }
 
@@ -263,8 +269,9 @@ impl Task {
         let deadline = self.roster.next_deadline(now);
         self.rest = deadline.map_or(self.idle, |deadline| self.idle.min(deadline - now));
 
-        let settle = self.identity.interval * 2;
-        self.sync = self.sync.step(look.census, now, settle);
+        if self.sync != Sync::Synced {
+            self.sync = self.sync.step(self.roster.census(), now, self.identity.interval * 2);
+        }
         let synced = self.sync == Sync::Synced;
         if look.changed || synced != view.borrow().synced {
             view.send_replace(Arc::new(View { synced, hosts: self.roster.hosts() }));

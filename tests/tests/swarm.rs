@@ -27,6 +27,10 @@ mod life;
 
 use life::{Plan, live};
 
+/// Each agent has threads of its own, as in its own process; glibc's heap would make them wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }

@@ -107,8 +107,9 @@ pub struct View {
     pub hosts: Hosts,
 }
 
-/// By host id, the incarnations from the newest down to the newest complete one; at least one.
-pub type Hosts = BTreeMap<Arc<str>, Vec<Incarnation>>;
+/// By host id, the incarnations from the newest down to the newest complete one; at least one. Of a host of which nothing has
+/// changed they are shared from view to view.
+pub type Hosts = BTreeMap<Arc<str>, Arc<[Incarnation]>>;
 
 /// Keys and values of one incarnation. Unchanged values are shared from view to view.
 pub type Texts = BTreeMap<String, Arc<str>>;

@@ -10,12 +10,15 @@ use overlay::cluster::{Cluster, derive};
 use overlay::host::Liveness;
 use overlay::id::HostId;
 use overlay::ledger::{Input, Standing};
-use overlay::record::{Incarnation, Record, Records};
+use overlay::record::{Incarnation, Record};
 use overlay::said;
 use tokio::sync::watch;
 
-use crate::convert::decode_record;
-use crate::gossip::{self, Texts};
+mod heard;
+
+use heard::Heard;
+
+use crate::gossip;
 use crate::local;
 
 /// The cluster as this host sees it.
@@ -81,9 +84,10 @@ pub fn spawn(
     local: local::Handle,
 ) -> watch::Receiver<Seen> {
     let (sender, seen) = watch::channel(Seen::default());
-    let (decoded, told, silent, peers) = (BTreeMap::new(), BTreeMap::new(), Arc::default(), BTreeMap::new());
+    let (heard, news, told, silent, peers) =
+        (Heard::default(), BTreeSet::new(), BTreeMap::new(), Arc::default(), BTreeMap::new());
     let standing = local.standing.clone();
-    let mut follower = Follower { me, gossip, absent, local, standing, decoded, told, silent, peers };
+    let mut follower = Follower { me, gossip, absent, local, standing, heard, news, told, silent, peers };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
         let mut standing = follower.standing.clone();
@@ -115,8 +119,9 @@ struct Follower {
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
     standing: watch::Receiver<Standing>,
-    /// What was decoded, by host and generation, so that only changes are decoded again.
-    decoded: BTreeMap<(HostId, u64), (Arc<Texts>, Arc<Record>)>,
+    heard: Heard,
+    /// The hosts of which the ledger may not have been told all.
+    news: BTreeSet<HostId>,
     /// What the ledger was told.
     told: BTreeMap<HostId, Arc<Record>>,
     silent: Arc<Silence>,
@@ -128,38 +133,14 @@ impl Follower {
     fn look(&mut self) -> Seen {
         let view = Arc::clone(&self.gossip.borrow_and_update());
         let absent = self.absent.borrow_and_update().clone();
-        let mut records = Records::new();
-        let mut decoded = BTreeMap::new();
-        for (node, lives) in &view.hosts {
-            let Ok(id) = node.parse::<HostId>() else { continue };
-            let lives = lives.iter().map(|life| {
-                let record = self.decode(id, life);
-                decoded.insert((id, life.generation), (Arc::clone(&life.entries), Arc::clone(&record)));
-                let liveness = liveness(life.liveness, absent.contains(&id));
-                Incarnation { generation: life.generation, complete: life.complete, liveness, record }
-            });
-            records.insert(id, lives.collect());
-        }
-        self.decoded = decoded;
+        let synced = view.synced;
+        self.news.extend(self.heard.hear(self.me, view, absent));
         let record = Arc::clone(&self.local.record.borrow_and_update());
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
-        records.insert(self.me, vec![life]);
-        let cluster = Arc::new(derive(&records));
+        self.heard.records.insert(self.me, vec![life]);
+        let cluster = Arc::new(derive(&self.heard.records));
         self.silent = Arc::new(self.silent.look(&cluster, Instant::now()));
-        Seen { cluster, synced: view.synced, silent: Arc::clone(&self.silent) }
-    }
-
-    fn decode(&self, id: HostId, life: &gossip::Incarnation) -> Arc<Record> {
-        if let Some((entries, record)) = self.decoded.get(&(id, life.generation))
-            && entries == &life.entries
-        {
-            return Arc::clone(record);
-        }
-        let (record, errors) = decode_record(life.entries.iter().map(|(k, v)| (k.as_str(), v.as_ref())));
-        for (key, error) in errors {
-            tracing::warn!(host = %id.short(), key, %error, "part of a host's record can't be read");
-        }
-        Arc::new(record)
+        Seen { cluster, synced, silent: Arc::clone(&self.silent) }
     }
 
     /// The ledger hears what is new of networks and leases; false if it could not keep it.
@@ -168,25 +149,33 @@ impl Follower {
             // Before it may act, a ledger does not listen.
             self.standing.borrow_and_update();
             self.told.clear();
+            self.news.extend(self.heard.records.keys().filter(|id| **id != self.me));
         }
-        let changed: Vec<(HostId, Arc<Record>)> = seen
-            .cluster
-            .hosts
-            .iter()
-            .chain(&seen.cluster.forgotten)
-            .filter(|(id, host)| **id != self.me && self.told.get(id) != Some(&host.record))
-            .map(|(id, host)| (*id, Arc::clone(&host.record)))
-            .collect();
         // Whoever is gone for good is told of from the start if it comes back after all.
-        self.told.retain(|id, _| seen.cluster.hosts.contains_key(id) || seen.cluster.forgotten.contains_key(id));
-        let peers = self.moved_peers();
+        self.told.retain(|id, _| !self.news.contains(id) || self.heard.records.contains_key(id));
+        let cluster = &seen.cluster;
+        let said = |id: &HostId| Some((*id, &cluster.hosts.get(id).or_else(|| cluster.forgotten.get(id))?.record));
+        let changed: Vec<(HostId, Arc<Record>)> = self
+            .news
+            .iter()
+            .filter_map(said)
+            .filter(|(id, record)| self.told.get(id) != Some(record))
+            .map(|(id, record)| (id, Arc::clone(record)))
+            .collect();
+        let peers: BTreeMap<HostId, SocketAddr> = self
+            .news
+            .iter()
+            .filter_map(|id| Some((*id, *self.heard.addresses.get(id)?)))
+            .filter(|(id, address)| self.peers.get(id) != Some(address))
+            .collect();
         if changed.is_empty() && peers.is_empty() {
+            self.news.clear();
             return true;
         }
-        let learn = seen.cluster.networks.values().map(|v| Input::Learn(v.network.clone()));
+        let learn = cluster.networks.values().map(|v| Input::Learn(v.network.clone()));
         let heard = changed.iter().flat_map(|(id, record)| said::heard(*id, record));
         let inputs: Vec<Input> = learn.chain(heard).collect();
-        let (tombstones, remember) = (seen.cluster.tombstones.clone(), peers.clone());
+        let (tombstones, remember) = (cluster.tombstones.clone(), peers.clone());
         let told = self.local.call(move |local| {
             local.bury(&tombstones)?;
             local.remember_peers(&remember)?;
@@ -201,24 +190,9 @@ impl Follower {
             Ok(()) => {
                 self.told.extend(changed);
                 self.peers.extend(peers);
+                self.news.clear();
                 true
             }
         }
-    }
-
-    fn moved_peers(&self) -> BTreeMap<HostId, SocketAddr> {
-        let view = self.gossip.borrow();
-        let newest =
-            view.hosts.iter().filter_map(|(node, lives)| Some((node.parse().ok()?, lives.first()?.gossip_addr)));
-        newest.filter(|(id, address)| *id != self.me && self.peers.get(id) != Some(address)).collect()
-    }
-}
-
-/// A silent agent is not a dead host: that takes a host that was asked and did not answer.
-fn liveness(seen: gossip::Liveness, absent: bool) -> Liveness {
-    match seen {
-        gossip::Liveness::Live => Liveness::Live,
-        gossip::Liveness::Dead if absent => Liveness::Dead,
-        gossip::Liveness::Suspect | gossip::Liveness::Dead => Liveness::Suspect,
     }
 }

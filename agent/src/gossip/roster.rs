@@ -49,6 +49,8 @@ pub(super) struct Roster {
     gone: BTreeMap<Arc<str>, bool>,
     rival_told: bool,
     dirty: bool,
+    /// What [`Roster::hosts`] has told.
+    shown: Hosts,
 }
 
 struct Track {
@@ -66,7 +68,7 @@ impl Roster {
     /// An empty roster of the host that `own` is an incarnation of.
     pub fn new(own: ChitchatId, config: LivenessConfig, expected: BTreeSet<String>) -> Self {
         let (tracks, gone) = (BTreeMap::new(), BTreeMap::new());
-        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true }
+        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true, shown: Hosts::new() }
     }
 
     /// We go on as another incarnation, with a failure detector that has not heard anybody yet. Whoever is held dead stays so until
@@ -121,22 +123,16 @@ impl Roster {
     }
 
     /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
-    pub fn hosts(&self) -> Hosts {
+    pub fn hosts(&mut self) -> Hosts {
         let all: Vec<(&ChitchatId, &Track)> = self.tracks.iter().collect();
-        let told = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|lives| {
-            let mut told = Vec::new();
-            for (at, (id, track)) in lives.iter().enumerate().rev() {
-                if !is_copy(id, &lives[..at]) {
-                    told.push(track.incarnation(id));
-                    if track.complete {
-                        break;
-                    }
-                }
-            }
-            let (id, _) = lives.first().filter(|_| !told.is_empty())?;
-            Some((Arc::clone(&id.node_id), told))
+        let hosts = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|lives| {
+            let (id, _) = lives.first()?;
+            let before = self.shown.get(&id.node_id).filter(|before| told(lives).eq(before.iter().cloned()));
+            let now = before.map_or_else(|| told(lives).collect(), Arc::clone);
+            (!now.is_empty()).then(|| (Arc::clone(&id.node_id), now))
         });
-        told.collect()
+        self.shown = hosts.collect();
+        self.shown.clone()
     }
 
     /// The addresses of all other hosts that are not held dead.
@@ -267,6 +263,14 @@ impl Track {
             entries: Arc::clone(&self.shown),
         }
     }
+}
+
+/// What is told of a host's `lives`, which are in the order of their generations.
+fn told(lives: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = Incarnation> {
+    let own = lives.iter().enumerate().rev().filter(|(at, (id, _))| !is_copy(id, &lives[..*at]));
+    let mut enough = false;
+    let told = own.take_while(move |(_, (_, track))| !std::mem::replace(&mut enough, track.complete));
+    told.map(|(_, (id, track))| track.incarnation(id))
 }
 
 /// Does one of the `earlier` incarnations of its host go on elsewhere? Then its disk was copied to another machine, and what

@@ -221,7 +221,8 @@ async fn busy_processors_are_nobodys_death() {
     let spin = |busy: Arc<AtomicBool>| move || while busy.load(Ordering::Relaxed) {};
     let spinners: Vec<_> = (0..cores * 3).map(|_| std::thread::spawn(spin(Arc::clone(&busy)))).collect();
 
-    let no_one_dead = |view: &View| view.hosts.values().flatten().all(|i| i.liveness != Liveness::Dead);
+    let no_one_dead =
+        |view: &View| view.hosts.values().flat_map(|lives| lives.iter()).all(|i| i.liveness != Liveness::Dead);
     // The deadline is the test: a time during which nothing may happen.
     always(&nodes[0], "a false death", no_one_dead, tokio::time::sleep(Duration::from_secs(4))).await;
     busy.store(false, Ordering::Relaxed);

@@ -65,9 +65,14 @@ impl World {
         self
     }
 
-    fn host(&self, node: &str) -> Vec<(u64, bool, Liveness)> {
+    fn host(&mut self, node: &str) -> Vec<(u64, bool, Liveness)> {
         let hosts = self.roster.hosts();
-        hosts.get(node).into_iter().flatten().map(|i| (i.generation, i.complete, i.liveness)).collect()
+        hosts
+            .get(node)
+            .into_iter()
+            .flat_map(|lives| lives.iter())
+            .map(|i| (i.generation, i.complete, i.liveness))
+            .collect()
     }
 }
 

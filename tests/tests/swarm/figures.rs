@@ -36,10 +36,12 @@ pub async fn all_see(
     join_all(each).await.into_iter().fold(Spread::default(), Spread::and)
 }
 
-/// A minute of the swarm. Times are in gossip intervals.
+/// A wave of the swarm. Times are in gossip intervals.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
-    pub minute: usize,
+    pub wave: usize,
+    /// How long it was: as long as planned, or until the last had seen all.
+    pub took: Duration,
     pub living: usize,
     pub killed: usize,
     pub changes: usize,
@@ -60,13 +62,17 @@ pub struct Row {
 }
 
 impl Row {
-    pub const HEADER: &str = "minute | living | killed | changes | change | death | birth | lacking | suspected ppm | digest B | resident MB | CPUs | dropped";
+    pub const HEADER: &str = "wave | seconds | living | killed | changes | change | death | birth | lacking | suspected ppm | digest B | resident MB | CPUs | dropped";
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { minute, living, killed, changes, change, death, birth, lacking, suspected, .. } = self;
-        write!(f, "{minute:6} | {living:6} | {killed:6} | {changes:7} | {change:6.2} | {death:5.2} | {birth:5.2} | ")?;
+        let Self { wave, living, killed, changes, change, death, birth, lacking, suspected, .. } = self;
+        write!(
+            f,
+            "{wave:4} | {:7.1} | {living:6} | {killed:6} | {changes:7} | {change:6.2} | {death:5.2} | {birth:5.2} | ",
+            self.took.as_secs_f64()
+        )?;
         write!(f, "{lacking:7} | {suspected:13.1} | {:8} | {:11} | ", self.digest, self.resident >> 20)?;
         write!(f, "{:4.2} | {}", self.processors, self.dropped)
     }

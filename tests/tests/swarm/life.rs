@@ -1,4 +1,4 @@
-//! What is done to a swarm minute by minute, and what has to be seen of it.
+//! What is done to a swarm wave by wave, and what has to be seen of it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -23,16 +23,18 @@ const PATIENCE: u32 = 20;
 const MAX_DIGEST: usize = 60_000;
 /// Of the pairs of living agents, those of which one may suspect the other at some moment.
 const MAX_SUSPECTED: f64 = 0.01;
-/// Changes of endpoints in a minute, half of them while others die and start.
+/// Changes of endpoints in a wave, half of them while others die and start.
 const CHANGES: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub agents: usize,
     pub interval: Duration,
-    /// A fifth of the agents is killed in each.
-    pub minute: Duration,
-    pub minutes: usize,
+    /// Of the agents, the share that is killed in a minute, and replaced.
+    pub churn: f64,
+    /// From one wave of deaths and births to the next.
+    pub wave: Duration,
+    pub waves: usize,
     /// How long gossip remembers the dead.
     pub remembered: Duration,
     /// Of memory and digest at most, once what is forgotten balances what is new.
@@ -53,13 +55,14 @@ pub async fn live(plan: Plan) -> anyhow::Result<()> {
     println!("{} agents have started and see each other after {:.1?}", plan.agents, started.elapsed());
     println!("{}", Row::HEADER);
     // Who dies before anybody has heard it twice is given longer.
-    tokio::time::sleep(plan.interval * BOUND).await;
+    tokio::time::sleep(plan.interval * 4).await;
 
     let mut rows = Vec::new();
-    for minute in 1..=plan.minutes {
+    for wave in 1..=plan.waves {
         let (start, before) = (Instant::now(), used());
-        let mut row = Row { minute, ..pass(&plan, &mut crowd, start).await? };
-        row.processors = (used() - before).as_secs_f64() / start.elapsed().as_secs_f64();
+        let mut row = Row { wave, ..pass(&plan, &mut crowd, start).await? };
+        row.took = start.elapsed();
+        row.processors = (used() - before).as_secs_f64() / row.took.as_secs_f64();
         row.resident = resident();
         println!("{row}");
         rows.push(row);
@@ -72,23 +75,25 @@ fn judge(plan: &Plan, rows: &[Row]) -> anyhow::Result<()> {
         let worst = row.change.max(row.death).max(row.birth);
         ensure!(row.lacking == 0 && worst <= f64::from(BOUND), "later than {BOUND} intervals: {row}");
         ensure!(row.digest < MAX_DIGEST, "a digest of {} bytes: {row}", row.digest);
+        ensure!(row.took < plan.wave * 2, "too slow a machine for so many who come and go: {row}");
         ensure!(row.suspected < MAX_SUSPECTED * 1e6, "living agents are suspected: {row}");
     }
-    // Until then more is remembered each minute.
-    let warm = plan.remembered.div_duration_f64(plan.minute).ceil() as usize + 1;
+    // Until then more is remembered each time.
+    let warm = plan.remembered.div_duration_f64(plan.wave).ceil() as usize + 1;
     if let (Some(first), Some(last)) = (rows.get(warm), rows.last()) {
         let growth = |of: fn(&Row) -> usize| of(last) as f64 / of(first) as f64;
         let (memory, digest) = (growth(|row| row.resident), growth(|row| row.digest));
-        println!("from minute {} on: memory x {memory:.3}, digest x {digest:.3}", first.minute);
+        println!("from wave {} on: memory x {memory:.3}, digest x {digest:.3}", first.wave);
         ensure!(memory < plan.growth && digest < plan.growth, "it grows");
     }
     Ok(())
 }
 
-/// A minute: a fifth is killed, as many start, half of them where one was killed, and meanwhile others change.
+/// A wave: some are killed, as many start, half of them where one was killed, and meanwhile others change.
 async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<Row> {
     let patience = plan.interval * PATIENCE;
-    let killed = crowd.kill(plan.agents / 5).await?;
+    let share = plan.churn * plan.wave.as_secs_f64() / 60.0;
+    let killed = crowd.kill((plan.agents as f64 * share).round() as usize).await?;
     let at = Instant::now();
     let observers = crowd.observers();
     let (back, gone) = killed.split_at(killed.len() / 2);
@@ -120,7 +125,7 @@ async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<
         (birth, change) = (birth.and(host), change.and(endpoints));
     }
 
-    let end = start + plan.minute;
+    let end = start + plan.wave;
     let mut suspected: f64 = crowd.suspected();
     while Instant::now() < end {
         tokio::time::sleep_until((Instant::now() + plan.interval / 2).min(end).into()).await;

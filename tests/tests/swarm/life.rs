@@ -11,7 +11,7 @@ use overlay_agent::gossip::Reason;
 use overlay_agent::view::Seen;
 use tokio::sync::watch;
 
-use crate::agent::name;
+use crate::agent::{Door, name};
 use crate::crowd::{Born, Crowd, Doors, is_live};
 use crate::figures::{Row, Spread, all_see, resident, used};
 
@@ -23,7 +23,7 @@ const PATIENCE: u32 = 20;
 const MAX_DIGEST: usize = 60_000;
 /// Of the pairs of living agents, those of which one may suspect the other at some moment.
 const MAX_SUSPECTED: f64 = 0.01;
-/// Changes of endpoints in a wave, half of them while others die and start.
+/// Agents that get an endpoint and let it go in a wave, while others die and start.
 const CHANGES: usize = 4;
 
 #[derive(Debug, Clone, Copy)]
@@ -108,18 +108,13 @@ async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<
     homes.extend(crowd.new_homes(gone.len()));
 
     let changer = Changer { doors: crowd.doors(), patience, network: crowd.network.clone() };
-    let numbers = crowd.numbers();
-    let meanwhile = changer.change(&observers, numbers, CHANGES / 2);
-    let (born, meanwhile) = tokio::join!(crowd.start(homes), meanwhile);
-    let (born, mut change) = (born?, meanwhile?);
+    let changed = tokio::spawn(changer.change(observers, crowd.numbers()));
+    let born = crowd.start(homes).await?;
 
     let observers = Arc::new(crowd.observers());
     let births = born.into_iter().map(|born| tokio::spawn(seen_by_all(Arc::clone(&observers), born, patience)));
-    let changer = Changer { doors: crowd.doors(), ..changer };
-    let numbers = crowd.numbers();
-    let (births, later, death) = tokio::join!(join_all(births), changer.change(&observers, numbers, CHANGES / 2), died);
-    change = change.and(later?);
-    let (mut birth, death) = (Spread::default(), death?);
+    let (births, changed, death) = tokio::join!(join_all(births), changed, died);
+    let (mut birth, mut change, death) = (Spread::default(), changed??, death?);
     for spreads in births {
         let (host, endpoints) = spreads?;
         (birth, change) = (birth.and(host), change.and(endpoints));
@@ -179,25 +174,28 @@ struct Changer {
 }
 
 impl Changer {
-    /// One agent after the other gets an endpoint more and lets it go again.
-    async fn change(
+    /// Some agents get an endpoint more, all at once, and each lets it go again when all have seen it.
+    async fn change(self, observers: Vec<watch::Receiver<Seen>>, mut rng: fastrand::Rng) -> anyhow::Result<Spread> {
+        let chosen = rng.choose_multiple(self.doors.values(), CHANGES);
+        let changes: Vec<_> = chosen
+            .into_iter()
+            .map(|door| self.change_one(door, EndpointId::from_bytes(rng.u128(..).to_be_bytes()), &observers))
+            .collect();
+        join_all(changes).await.into_iter().try_fold(Spread::default(), |spread, one| Ok(spread.and(one?)))
+    }
+
+    async fn change_one(
         &self,
+        door: &Door,
+        id: EndpointId,
         observers: &[watch::Receiver<Seen>],
-        mut rng: fastrand::Rng,
-        times: usize,
     ) -> anyhow::Result<Spread> {
-        let mut spread = Spread::default();
-        for _ in 0..times {
-            let Some(door) = rng.choice(self.doors.values()) else { break };
-            let id = EndpointId::from_bytes(rng.u128(..).to_be_bytes());
-            let reach = |host| self.doors.get(&host).cloned();
-            let attached = door.attach(&self.network, (id, name("more")), reach).await?;
-            if attached.is_some() {
-                spread = spread.and(all_see(observers, (Instant::now(), self.patience), |seen| has(seen, id)).await);
-                door.detach(id).await?;
-                spread = spread.and(all_see(observers, (Instant::now(), self.patience), |seen| !has(seen, id)).await);
-            }
+        let reach = |host| self.doors.get(&host).cloned();
+        if door.attach(&self.network, (id, name("more")), reach).await?.is_none() {
+            return Ok(Spread::default());
         }
-        Ok(spread)
+        let attached = all_see(observers, (Instant::now(), self.patience), |seen| has(seen, id)).await;
+        door.detach(id).await?;
+        Ok(attached.and(all_see(observers, (Instant::now(), self.patience), |seen| !has(seen, id)).await))
     }
 }

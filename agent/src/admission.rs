@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream;
@@ -24,6 +24,8 @@ use crate::view::Seen;
 
 /// Between two rounds if nothing happens and something is left to ask.
 const PERIOD: Duration = Duration::from_millis(500);
+/// For so long a host that starts may take hosts for alive that it knows by hearsay only, such as what it was itself before.
+const HEARSAY: Duration = Duration::from_secs(5);
 /// At most this many hosts are asked at the same time.
 const AT_ONCE: usize = 16;
 
@@ -42,7 +44,7 @@ pub struct Policy {
 pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers, policy: Policy) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut admission =
-            Admission { local, seen, peers, policy, introduced: BTreeSet::new(), told: BTreeSet::new() };
+            Admission { local, seen, peers, policy, introduced: BTreeSet::new(), others: BTreeMap::new() };
         while admission.round().await {}
     })
 }
@@ -54,8 +56,8 @@ struct Admission {
     policy: Policy,
     /// The members that this life of the agent has asked to remember this host.
     introduced: BTreeSet<HostId>,
-    /// The founders of other clusters that the log has told of.
-    told: BTreeSet<HostId>,
+    /// The founders of other clusters of which somebody is heard, and since when; `None` once the log has told of them.
+    others: BTreeMap<HostId, Option<Instant>>,
 }
 
 /// What goes with a question.
@@ -83,8 +85,8 @@ impl Admission {
                 look(local.ledger(), &asked(&around, &join, founder), &introduced)
             })
             .await;
-        self.tell_of_others(&cluster, sheet.founder);
-        let busy = !wants.is_empty() || !matches!(*self.local.standing.borrow(), Standing::Established);
+        let expects = self.tell_of_others(&cluster, sheet.founder);
+        let busy = expects || !wants.is_empty() || !matches!(*self.local.standing.borrow(), Standing::Established);
         self.decide().await;
         self.ask_all(wants, Arc::new(sheet), &cluster).await;
         let changed = async {
@@ -97,10 +99,14 @@ impl Admission {
         if busy { tokio::time::timeout(PERIOD, changed).await.unwrap_or(true) } else { changed.await }
     }
 
-    /// Once of each: nothing comes of it by itself.
-    fn tell_of_others(&mut self, cluster: &Cluster, founder: Option<HostId>) {
-        for (founder, hosts) in apart_and_there(cluster, founder) {
-            if self.told.insert(founder) {
+    /// Once of each: nothing comes of it by itself. True if there is one that may have to be told of soon.
+    fn tell_of_others(&mut self, cluster: &Cluster, founder: Option<HostId>) -> bool {
+        let there = apart_and_there(cluster, founder);
+        self.others.retain(|founder, since| since.is_none() || there.contains_key(founder));
+        for (founder, hosts) in there {
+            let since = self.others.entry(founder).or_insert_with(|| Some(Instant::now()));
+            if since.is_some_and(|since| since.elapsed() >= HEARSAY) {
+                *since = None;
                 let names: BTreeSet<&str> = hosts.iter().map(|id| cluster.hosts[id].info.name.as_str()).collect();
                 let hosts = Vec::from_iter(names).join(", ");
                 tracing::warn!(
@@ -110,6 +116,7 @@ impl Admission {
                 );
             }
         }
+        self.others.values().any(Option::is_some)
     }
 
     /// Those that are there first, and each answer counts at once: who does not answer holds nobody up.

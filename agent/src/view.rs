@@ -136,9 +136,10 @@ impl Follower {
         let synced = view.synced;
         self.news.extend(self.heard.hear(self.me, view, absent));
         let record = Arc::clone(&self.local.record.borrow_and_update());
+        let founder = record.host.as_ref().and_then(|host| host.founder);
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         self.heard.records.insert(self.me, vec![life]);
-        let cluster = Arc::new(derive(&self.heard.records));
+        let cluster = Arc::new(derive(&self.heard.records).for_members_of(founder));
         self.silent = Arc::new(self.silent.look(&cluster, Instant::now()));
         Seen { cluster, synced, silent: Arc::clone(&self.silent) }
     }

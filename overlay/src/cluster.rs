@@ -98,6 +98,20 @@ impl NetworkView {
 }
 
 impl Cluster {
+    /// The same for a member of the cluster that `founder` founded. Where hosts of a cluster that was founded apart are heard
+    /// as well, a name means the network that can be used here: with theirs a member can do nothing.
+    #[must_use]
+    pub fn for_members_of(mut self, founder: Option<HostId>) -> Self {
+        let is_ours =
+            |host: &&Host| founder.is_none() || host.info.founder.is_none_or(|theirs| Some(theirs) == founder);
+        if !self.hosts.values().all(|host| is_ours(&host)) {
+            let of_ours = self.hosts.values().filter(is_ours).flat_map(|host| host.record.networks.keys());
+            let ours = of_ours.copied().collect();
+            shadow(&mut self.networks, &ours);
+        }
+        self
+    }
+
     /// The network that people mean: a name, `name~id`, an id, or the start of one that is not ambiguous.
     pub fn find(&self, text: &str) -> Option<&NetworkView> {
         let text = text.to_ascii_lowercase();
@@ -142,7 +156,7 @@ pub fn derive(records: &Records) -> Cluster {
         }
     }
     cluster.hosts = hosts;
-    shadow(&mut cluster.networks);
+    shadow(&mut cluster.networks, &BTreeSet::new());
     cluster
 }
 
@@ -209,16 +223,18 @@ impl Claim<'_> {
     }
 }
 
-/// A name means the network that was created first; its rivals are shown with their ids.
-fn shadow(networks: &mut BTreeMap<NetworkId, NetworkView>) {
-    let mut first: BTreeMap<Name, (Lamport, NetworkId)> = BTreeMap::new();
+/// A name means one of `ours` if there is one, and of several the network that was created first; its rivals are shown with
+/// their ids.
+fn shadow(networks: &mut BTreeMap<NetworkId, NetworkView>, ours: &BTreeSet<NetworkId>) {
+    let rank = |network: &Network| (!ours.contains(&network.id), network.created, network.id);
+    let mut first: BTreeMap<Name, (bool, Lamport, NetworkId)> = BTreeMap::new();
     for view in networks.values() {
-        let rank = (view.network.created, view.network.id);
+        let rank = rank(&view.network);
         let best = first.entry(view.network.name.clone()).or_insert(rank);
         *best = rank.min(*best);
     }
     for view in networks.values_mut() {
-        view.shadowed = first.get(&view.network.name) != Some(&(view.network.created, view.network.id));
+        view.shadowed = first.get(&view.network.name) != Some(&rank(&view.network));
     }
 }
 

@@ -307,6 +307,26 @@ fn a_name_that_two_hosts_gave_means_the_endpoint_that_was_there_first_unless_its
     assert_eq!(meant(&all), Some(host_id(2)));
 }
 
+/// Each is of use to those only who have founded it.
+#[test]
+fn of_two_clusters_that_were_founded_apart_each_means_its_own_networks() {
+    let (early, late) = (network(0, "a", 1), network(1, "a", 2));
+    let of = |number: u8, networks: &[Network]| {
+        let mut record = record(number, networks, &[]);
+        record.host.as_mut().expect("a host").founder = Some(host_id(number));
+        (number, record)
+    };
+    let cluster = derive(&records([of(1, &[early.clone()]), of(2, &[late.clone()])]));
+    let meant = |founder: Option<u8>| {
+        let seen = cluster.clone().for_members_of(founder.map(host_id));
+        (seen.find("a").map(|view| view.network.id), seen.networks.values().filter(|view| view.shadowed).count())
+    };
+    assert_eq!(meant(Some(1)), (Some(early.id), 1));
+    assert_eq!(meant(Some(2)), (Some(late.id), 1));
+    assert_eq!(meant(Some(3)), (Some(early.id), 1), "none of them is its own");
+    assert_eq!(meant(None), (Some(early.id), 1), "it belongs to no cluster yet");
+}
+
 #[test]
 fn a_network_is_found_by_name_by_name_and_id_and_by_the_start_of_its_id() {
     let mut twin = network(1, "a", 3);

@@ -1,10 +1,12 @@
 //! Networks come and go.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::addr::{Subnet, SubnetError};
+use overlay::admission::apart;
 use overlay::cluster::{Cluster, Located};
 use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
@@ -172,12 +174,15 @@ impl Networks {
 
     /// One host's death must not lock all of a network's space.
     async fn give_half(&self, network: NetworkId) -> Result<(), NetworkError> {
-        let members = self.local.call(|local| local.ledger().membership().members.clone()).await;
+        let membership = self.local.call(|local| local.ledger().membership().clone()).await;
         let peers: Vec<HostId> = {
             let seen = self.seen.borrow();
+            // A host may be taken for a member that has joined another cluster meanwhile.
+            let apart: BTreeSet<HostId> = apart(&seen.cluster, membership.founder).into_values().flatten().collect();
+            let is_member = |id: &HostId| membership.members.contains(id) && !apart.contains(id);
             let live =
                 |(id, host): &(&HostId, &overlay::cluster::Host)| **id != self.me && host.liveness == Liveness::Live;
-            seen.cluster.hosts.iter().filter(live).map(|(id, _)| *id).filter(|id| members.contains(id)).collect()
+            seen.cluster.hosts.iter().filter(live).map(|(id, _)| *id).filter(is_member).collect()
         };
         let dice = usize::from(u16::from_be_bytes([network.as_bytes()[0], network.as_bytes()[1]]));
         if let Some(to) = peers.get(dice % peers.len().max(1)).copied() {

@@ -107,7 +107,9 @@ impl Ledger {
         let mut forget = forget.clone();
         forget.sealed_by.insert(by);
         let mut changes: Vec<Change> = self.membership.note(by, testimony.stamp).into_iter().collect();
-        if self.keeps(Rule::AskAllThatAreKnown) {
+        // One that answers out of another cluster has let nobody in here, nor have those that it knows.
+        let is_ours = self.membership.apart_from(testimony.welcome.founder).is_none();
+        if is_ours && self.keeps(Rule::AskAllThatAreKnown) {
             changes.extend(self.membership.heed(self.me, &testimony.welcome));
         }
         changes.extend(self.believe(testimony, now));

@@ -50,6 +50,11 @@ pub enum RunError {
     /// The kernel can't be used.
     #[error(transparent)]
     Kernel(#[from] StepError),
+    /// The kernel still has what an identity had that is given up.
+    #[error(
+        "the endpoints of an identity that this host has given up can't be taken out of the kernel: start overlayd again once the cause is gone"
+    )]
+    CutOff(#[source] StepError),
     /// The port for the other agents.
     #[error("can't listen for other agents on {address}/tcp: is another overlayd running? Choose another --port")]
     Listen {
@@ -116,9 +121,8 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
             vxlan_port: config.vxlan_port,
             underlay_mtu: host.underlay_mtu,
         };
-        if let Err(error) = reconcile::cut_off(&mut kernel, &place).await {
-            tracing::error!(%error, "the endpoints of the identity that is given up may still be up");
-        }
+        // While the state says so, the next start tries again; put aside, nothing would.
+        reconcile::cut_off(&mut kernel, &place).await.map_err(RunError::CutOff)?;
     }
     let (store, loaded) = found.take_up()?;
     if let Some((file, why)) = &loaded.put_aside {

@@ -257,16 +257,18 @@ impl Control for Service {
     async fn remove_network(&self, request: Request<wire::RemoveNetworkRequest>) -> Answer<wire::NetworkInfo> {
         let wire::RemoveNetworkRequest { network, force } = request.into_inner();
         let cluster = self.cluster();
-        let hindered = if force { Hindered::ByOwn } else { Hindered::ByAll };
-        if force {
-            let (id, name) = self.attacher.disconnect_all(&network).await?;
-            if cluster.find(&network).is_none() {
-                let (id, name) = (id.to_string(), name);
-                return Ok(Response::new(wire::NetworkInfo { id, name, ..wire::NetworkInfo::default() }));
-            }
+        if !force {
+            let view = show::find(&cluster, &network)?;
+            self.networks.remove(view.network.id, Hindered::ByAll).await?;
+            return Ok(Response::new(self.shown(&cluster).network(view)));
         }
-        let view = show::find(&cluster, &network)?;
-        self.networks.remove(view.network.id, hindered).await?;
+        // From here on by its id: what the name means may change meanwhile.
+        let (id, name) = self.attacher.disconnect_all(&network).await?;
+        let Some(view) = cluster.networks.get(&id) else {
+            let (id, name) = (id.to_string(), name);
+            return Ok(Response::new(wire::NetworkInfo { id, name, ..wire::NetworkInfo::default() }));
+        };
+        self.networks.remove(id, Hindered::ByOwn).await?;
         Ok(Response::new(self.shown(&cluster).network(view)))
     }
 

@@ -99,7 +99,7 @@ impl NetworkView {
 
 impl Cluster {
     /// The same for a member of the cluster that `founder` founded. Where hosts of a cluster that was founded apart are heard
-    /// as well, a name means the network that can be used here: with theirs a member can do nothing.
+    /// as well, a name means the network that can be used here: in theirs a member can attach nothing.
     #[must_use]
     pub fn for_members_of(mut self, founder: Option<HostId>) -> Self {
         let is_ours =

@@ -15,11 +15,10 @@
 //! looks at every key whenever anything changes. An unknown key or schema is left alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::sync::Arc;
-
 use overlay::endpoint::Endpoint;
 use overlay::host::HostInfo;
 use overlay::id::{HostId, NetworkId};

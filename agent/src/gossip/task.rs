@@ -36,8 +36,9 @@ const REST_PER_WORK: u32 = 10;
 const PULSES: u32 = 4;
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
-/// Of all hosts that miss something, so many ask for it at once, on average. What a host says at its start all others miss, and if
-/// all asked, among a thousand it would hear from a thousand in a moment. To the rest the next rounds of gossip bring it.
+/// Of all hosts that miss something, about so many ask for it at once if all miss it: what a host says at its start all others
+/// miss, and if all asked, among a thousand it would hear from a thousand in a moment. To the rest, and mostly to one of many that
+/// has missed something alone, the next round of gossip brings it.
 const ASKERS: usize = 16;
 /// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));

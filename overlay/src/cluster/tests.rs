@@ -316,7 +316,7 @@ fn of_two_clusters_that_were_founded_apart_each_means_its_own_networks() {
         record.host.as_mut().expect("a host").founder = Some(host_id(number));
         (number, record)
     };
-    let cluster = derive(&records([of(1, &[early.clone()]), of(2, &[late.clone()])]));
+    let cluster = derive(&records([of(1, std::slice::from_ref(&early)), of(2, std::slice::from_ref(&late))]));
     let meant = |founder: Option<u8>| {
         let seen = cluster.clone().for_members_of(founder.map(host_id));
         (seen.find("a").map(|view| view.network.id), seen.networks.values().filter(|view| view.shadowed).count())

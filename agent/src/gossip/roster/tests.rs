@@ -77,6 +77,21 @@ impl World {
 }
 
 #[test]
+fn a_host_of_which_nothing_has_changed_is_shared_from_look_to_look() {
+    let (a, b) = (id("a", 1), id("b", 1));
+    let mut world = World::new();
+    world.states.insert(a.clone(), state(&[said(&[("k", "v")])]));
+    world.states.insert(b.clone(), state(&[said(&[("k", "v")])]));
+    world.look(&[&a, &b]);
+    let before = world.roster.hosts();
+    world.states.insert(b.clone(), state(&[said(&[("k", "v")]), said(&[("k", "w")])]));
+    world.look(&[&a, &b]);
+    let after = world.roster.hosts();
+    assert!(Arc::ptr_eq(&before["a"], &after["a"]));
+    assert_ne!(before["b"], after["b"]);
+}
+
+#[test]
 fn a_restart_takes_nothing_away() {
     let (old, new) = (id("a", 1), id("a", 2));
     let mut world = World::new();

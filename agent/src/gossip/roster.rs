@@ -277,7 +277,9 @@ fn told(lives: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = Incarnation> {
 /// this one says is not the host's word.
 fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
     let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
-    earlier.iter().any(|(other, track)| elsewhere(other) && track.is_heard() && track.liveness != Liveness::Dead)
+    // Also one that has been silent for a moment: it may have started anew there, and not be proven yet.
+    let goes_on = |track: &Track| matches!(track.sighting, Sighting::Heard { .. }) && track.liveness != Liveness::Dead;
+    earlier.iter().any(|(other, track)| elsewhere(other) && goes_on(track))
 }
 
 #[cfg(test)]

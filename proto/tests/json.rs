@@ -70,6 +70,7 @@ fn what_forget_and_trust_disk_print() {
 #[test]
 fn what_status_prints() {
     let expected = [
+        "apart",
         "draining",
         "dropped",
         "endpoints",

@@ -36,8 +36,19 @@ pub struct Policy {
     pub join: Vec<SocketAddr>,
     /// Does it found a cluster whatever it hears?
     pub bootstrap: bool,
+    /// Where a life of this host before this one, under another identity, heard others. It has given that up and joins them.
+    pub known: Vec<SocketAddr>,
     /// After a boot, does it take all members to let it in, or those that can be reached?
     pub strict: bool,
+}
+
+impl Policy {
+    /// Does the host found a cluster, hearing what it hears?
+    fn founds(&self, me: HostId, cluster: &Cluster) -> bool {
+        let told = self.bootstrap && self.known.is_empty() && !seeks(me, &self.join, cluster);
+        let awaited: Vec<SocketAddr> = self.join.iter().chain(&self.known).copied().collect();
+        told || founds(me, &awaited, cluster)
+    }
 }
 
 /// Starts the task. It ends only with what it listens to.
@@ -160,12 +171,7 @@ impl Admission {
                 let reachable = (!self.policy.strict).then(|| witnesses(&cluster));
                 self.tell(Input::Conclude { reachable }).await;
             }
-            Standing::Joining { .. }
-                if self.policy.bootstrap && !seeks(me, &self.policy.join, &cluster)
-                    || founds(me, &self.policy.join, &cluster) =>
-            {
-                self.tell(Input::Found).await;
-            }
+            Standing::Joining { .. } if self.policy.founds(me, &cluster) => self.tell(Input::Found).await,
             Standing::Established if seeks(me, &self.policy.join, &cluster) => self.tell(Input::Seek).await,
             _ => {}
         }

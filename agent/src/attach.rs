@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::addr::{IfName, Mac, Subnet};
-use overlay::admission::{apart, reachable};
+use overlay::admission::reachable;
 use overlay::cluster::{Cluster, NetworkView};
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::Liveness;
@@ -32,7 +32,7 @@ mod refusal;
 
 pub use again::Turns;
 pub use error::AttachError;
-use refusal::{denied, denied_apart, in_use, not_admitted, not_assignable};
+use refusal::{denied, in_use, not_admitted, not_assignable};
 
 /// How long an attach waits for the other hosts to find the way to the new endpoint.
 const FOUND_PATIENCE: Duration = Duration::from_millis(500);
@@ -317,19 +317,14 @@ impl Attacher {
         let network = view.network.id;
         let definition = Input::Learn(view.network.clone());
         self.local.call(move |local| local.step(&definition)).await?;
-        let founder = seen.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
-        let apart: BTreeSet<HostId> = apart(&seen.cluster, founder).into_values().flatten().collect();
-        let reachable = reachable(&seen.cluster).difference(&apart).copied().collect();
+        let reachable = reachable(&seen.cluster);
         let (name, address) = (wanted.name.clone(), wanted.address);
         let mut request = Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() };
         loop {
             let input = Input::Allocate(request.clone());
             match self.local.call(move |local| local.step(&input)).await? {
                 Outcome::Granted { address, lease } => return Ok((address, lease)),
-                Outcome::Denied(denial) => {
-                    let elsewhere = denied_apart(seen, view, &apart, &denial);
-                    return Err(elsewhere.unwrap_or_else(|| denied(seen, view, wanted, denial)));
-                }
+                Outcome::Denied(denial) => return Err(denied(seen, view, wanted, denial)),
                 // Nothing is asked twice, so this ends.
                 Outcome::Ask(ask) => {
                     request.asked.insert(ask);
@@ -396,6 +391,11 @@ fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
 
 /// What the cluster says against it.
 fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
+    if view.apart {
+        let some = seen.cluster.tellers_of(view.network.id).take(3).map(|name| format!("`{name}`"));
+        let hosts = some.collect::<Vec<_>>().join(", ");
+        return Err(AttachError::Apart { network: view.shown_name(), hosts });
+    }
     if wanted.aliases.len() > MAX_ALIASES {
         return Err(AttachError::TooManyAliases { name: wanted.name.clone(), given: wanted.aliases.len() });
     }

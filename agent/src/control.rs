@@ -145,7 +145,7 @@ impl From<NetworkError> for Status {
             E::Name(_) | E::Subnet(_) | E::Range(_) | E::Gateway(_) | E::Subnets(_) | E::Underlay { .. } => {
                 Code::InvalidArgument
             }
-            E::InUse { .. } | E::NotJoined | E::NotReady(_) => Code::FailedPrecondition,
+            E::InUse { .. } | E::Apart { .. } | E::NotJoined | E::NotReady(_) => Code::FailedPrecondition,
             E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))

@@ -1,14 +1,12 @@
 //! Networks come and go.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::addr::{Subnet, SubnetError};
-use overlay::admission::apart;
+use overlay::admission::reachable;
 use overlay::cluster::{Cluster, Located};
-use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
 use overlay::ledger::{Denial, Input, Outcome, Share, Standing};
 use overlay::network::{Name, NameError, Network, Range, RangeError};
@@ -74,6 +72,14 @@ pub enum NetworkError {
         network: String,
         /// Its endpoints.
         endpoints: String,
+    },
+    /// It is that of another cluster.
+    #[error("network `{network}` belongs to another cluster, founded apart, remove it there: on {hosts}")]
+    Apart {
+        /// The network.
+        network: String,
+        /// The hosts that know it.
+        hosts: String,
     },
     /// Its networks might have the names of others that it does not know.
     #[error(
@@ -155,6 +161,13 @@ impl Networks {
     pub async fn remove(&self, id: NetworkId, hindered: Hindered) -> Result<(), NetworkError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let view = cluster.networks.get(&id).ok_or_else(|| NetworkError::Unknown(id.short()))?;
+        if view.apart {
+            let hosts: Vec<String> = cluster.tellers_of(id).take(SHOWN).map(|name| format!("`{name}`")).collect();
+            return Err(NetworkError::Apart {
+                network: view.shown_name(),
+                hosts: listed(hosts, cluster.tellers_of(id).count()),
+            });
+        }
         if hindered == Hindered::ByAll && !view.endpoints.is_empty() {
             let host = |id: &HostId| cluster.hosts.get(id).map_or_else(|| id.short(), |h| h.info.name.to_string());
             let row = |l: &Located| format!("`{}` on host `{}`", l.endpoint.name, host(&l.host));
@@ -177,12 +190,8 @@ impl Networks {
         let membership = self.local.call(|local| local.ledger().membership().clone()).await;
         let peers: Vec<HostId> = {
             let seen = self.seen.borrow();
-            // A host may be taken for a member that has joined another cluster meanwhile.
-            let apart: BTreeSet<HostId> = apart(&seen.cluster, membership.founder).into_values().flatten().collect();
-            let is_member = |id: &HostId| membership.members.contains(id) && !apart.contains(id);
-            let live =
-                |(id, host): &(&HostId, &overlay::cluster::Host)| **id != self.me && host.liveness == Liveness::Live;
-            seen.cluster.hosts.iter().filter(live).map(|(id, _)| *id).filter(is_member).collect()
+            let is_member = |id: &HostId| membership.members.contains(id);
+            reachable(&seen.cluster).into_iter().filter(is_member).collect()
         };
         let dice = usize::from(u16::from_be_bytes([network.as_bytes()[0], network.as_bytes()[1]]));
         if let Some(to) = peers.get(dice % peers.len().max(1)).copied() {
@@ -214,7 +223,7 @@ fn define(
     };
     let [subnet] = subnets else { return Err(NetworkError::Subnets(subnets.len())) };
     let range = Range::new(subnet.parse()?, gateway)?;
-    if let Some(other) = cluster.networks.values().find(|v| v.network.name == name) {
+    if let Some(other) = cluster.networks.values().find(|v| v.network.name == name && !v.apart) {
         return Err(name_in_use(&other.network));
     }
     if let Some(host) = cluster.hosts.values().find(|h| range.subnet.contains(h.info.vtep)) {

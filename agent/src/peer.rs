@@ -202,11 +202,12 @@ impl Peer for Service {
     async fn seal(&self, request: Request<wire::SealRequest>) -> Result<Response<wire::SealReply>, Status> {
         use wire::seal_reply::Kind;
         let from = self.caller(&request)?;
-        let wire::SealRequest { host, boot, yielded } = request.get_ref();
+        let wire::SealRequest { host, boot, yielded, founder } = request.get_ref();
         let host = HostId::try_from(host.as_slice()).map_err(bad)?;
         let boot = boot_from_wire(boot.as_ref()).map_err(bad)?;
         let yielded = yielded.iter().map(|id| HostId::try_from(id.as_slice()));
-        let warrant = Warrant { boot, yielded: yielded.collect::<Result<_, _>>().map_err(bad)? };
+        let yielded = yielded.collect::<Result<_, _>>().map_err(bad)?;
+        let warrant = Warrant { founder: founder_from_wire(founder).map_err(bad)?, boot, yielded };
         let kind = match self.step(Input::Seal { from, host, warrant }).await? {
             (Outcome::Sealed(testimony), _) => Kind::Testimony(testimony.to_wire()),
             (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),

@@ -10,9 +10,10 @@ use futures::future::BoxFuture;
 use nix::sys::stat::{Mode, umask};
 use overlay::desired::Place;
 use overlay::host::{HostInfo, Liveness, Phase};
+use overlay::id::HostId;
 use overlay::kernel::preflight::{PreflightError, preflight};
 use overlay::kernel::{self, RealKernel};
-use overlay::ledger::Standing;
+use overlay::ledger::{Fencing, Standing};
 use overlay::report::StepError;
 use overlay_proto::v1::control_server::ControlServer;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -112,17 +113,13 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let socket = control_socket(&config.run_dir)?;
     let trace = Trace::new(&config.run_dir, &boot_id());
     let mut kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
+    let place_of =
+        |me| Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
     let found = Found::look(&config.state_dir, &machine(&trace))?;
-    if let Some(given_up) = found.given_up() {
-        // First of all, and whatever comes of the rest: on a full disk this host does not get as far as a new identity.
-        let place = Place {
-            me: given_up,
-            vtep: config.address,
-            vxlan_port: config.vxlan_port,
-            underlay_mtu: host.underlay_mtu,
-        };
-        // While the state says so, the next start tries again; put aside, nothing would.
-        reconcile::cut_off(&mut kernel, &place).await.map_err(RunError::CutOff)?;
+    if !found.is_own() {
+        // First of all: on a full disk this host does not get as far as a new identity, and others may be given what the old
+        // one had.
+        reconcile::cut_off(&mut kernel, &place_of(NOBODY)).await.map_err(RunError::CutOff)?;
     }
     let (store, loaded) = found.take_up()?;
     if let Some((file, why)) = &loaded.put_aside {
@@ -131,7 +128,12 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
     let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
-    let expected: BTreeSet<String> = loaded.peers.keys().map(ToString::to_string).collect();
+    // A life before this one, which has ended, knew these: there is a cluster, and it is not for this host to found another.
+    let known: Vec<SocketAddr> = loaded.put_aside.iter().flat_map(|_| loaded.peers.values().copied()).collect();
+    let expected: BTreeSet<String> = match loaded.put_aside {
+        Some(_) => BTreeSet::new(),
+        None => loaded.peers.keys().map(ToString::to_string).collect(),
+    };
     let info = HostInfo {
         name: config.name.clone(),
         vtep: config.address,
@@ -149,8 +151,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let seen = view::spawn(me, gossip.view.clone(), absent, local.clone());
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
-    let place = Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
-    let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
+    let (reconciler, reconciling) = reconcile::spawn(kernel, place_of(me), local.clone(), seen.clone());
     let (resolver, naming) =
         names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
     let mut parts = Parts::default();
@@ -163,7 +164,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     parts.need("DNS", naming);
     parts.need("the courier of leases", courier::spawn(local.clone(), seen.clone(), peers.clone()));
     let join = config.join.iter().copied().filter(|address| *address != peer_address).collect();
-    let policy = Policy { join, bootstrap: config.bootstrap, strict: config.strict_boot_check };
+    let policy = Policy { join, bootstrap: config.bootstrap, known, strict: config.strict_boot_check };
     parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
     let (mut fenced, settled, kept) = (local.standing.clone(), reconciler.settled.clone(), local.kept.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
@@ -190,8 +191,14 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
         Ok(standing) = fenced.wait_for(|s| matches!(s, Standing::Fenced(_))) => {
-            if let Standing::Fenced(why) = &*standing {
-                tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
+            match &*standing {
+                Standing::Fenced(why @ (Fencing::Moves | Fencing::Unjoined)) => {
+                    tracing::info!(%why, "this host starts again under a new identity");
+                }
+                Standing::Fenced(why) => {
+                    tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
+                }
+                _ => {}
             }
             drop(standing);
             let page = kept.borrow().page;
@@ -212,6 +219,9 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let _ = std::fs::remove_file(socket_path(&config.run_dir));
     Ok(Ended::Told)
 }
+
+/// Who a host is before it has an identity.
+const NOBODY: HostId = HostId::from_bytes([0; 16]);
 
 /// How long the kernel may take to cut off the endpoints of a fenced host.
 const CUTTING: Duration = Duration::from_secs(5);
@@ -330,7 +340,7 @@ const CATCH_UP: Duration = Duration::from_millis(200);
 const DOUBT: Duration = Duration::from_secs(5);
 
 /// A host that has just started asks another for all that it knows, which is faster than gossip.
-async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<Seen>, peers: Peers, me: overlay::id::HostId) {
+async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<Seen>, peers: Peers, me: HostId) {
     let mut doubt = std::pin::pin!(tokio::time::sleep(DOUBT));
     let mut told = false;
     loop {

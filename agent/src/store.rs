@@ -42,6 +42,7 @@ const SEATS: Table = Table::new("seats");
 const ATTACHMENTS: Table = Table::new("attachments");
 const TOMBSTONES: Table = Table::new("tombstones");
 const MEMBERS: Table = Table::new("members");
+const FOREIGN: Table = Table::new("foreign");
 const DEALT: Table = Table::new("dealt");
 const SEALS: Table = Table::new("seals");
 const FORGETS: Table = Table::new("forgets");
@@ -50,7 +51,7 @@ const PEERS: Table = Table::new("peers");
 /// All tables whose keys start with a network's id and that go with its account.
 const OF_ACCOUNT: [Table; 6] = [NETWORKS, BLOCKS, ADDRESSES, BOUND, RESTING, OUTBOX];
 /// All tables of the ledger that are about no network in particular.
-const OF_LEDGER: [Table; 5] = [TOMBSTONES, MEMBERS, DEALT, SEALS, FORGETS];
+const OF_LEDGER: [Table; 6] = [TOMBSTONES, MEMBERS, FOREIGN, DEALT, SEALS, FORGETS];
 const OTHERS: [Table; 4] = [META, SEATS, ATTACHMENTS, PEERS];
 
 /// Why the state can't be had or kept.
@@ -132,7 +133,7 @@ pub struct Loaded {
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
     pub attachments: BTreeMap<EndpointId, Attachment>,
-    /// Where to find the others.
+    /// Where to find the others: also what an identity knew that was given up, which is put aside.
     pub peers: BTreeMap<HostId, SocketAddr>,
     /// How many commits there were.
     pub page: u64,
@@ -354,11 +355,15 @@ impl Store {
             ledger,
             seats: self.rows(SEATS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
             attachments: self.rows(ATTACHMENTS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
-            peers: self.rows(PEERS, |k, v| Ok((code::id(k)?, code::text(v)?)))?.into_iter().collect(),
+            peers: self.peers()?,
             page: self.number("page")?.unwrap_or(0),
             put_aside: None,
             identity,
         })
+    }
+
+    fn peers(&mut self) -> Result<BTreeMap<HostId, SocketAddr>, StoreError> {
+        Ok(self.rows(PEERS, |k, v| Ok((code::id(k)?, code::text(v)?)))?.into_iter().collect())
     }
 
     fn rows<T>(

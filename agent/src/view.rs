@@ -173,7 +173,7 @@ impl Follower {
             self.news.clear();
             return true;
         }
-        let learn = cluster.networks.values().map(|v| Input::Learn(v.network.clone()));
+        let learn = cluster.networks.values().filter(|v| !v.apart).map(|v| Input::Learn(v.network.clone()));
         let heard = changed.iter().flat_map(|(id, record)| said::heard(*id, record));
         let inputs: Vec<Input> = learn.chain(heard).collect();
         let (tombstones, remember) = (cluster.tombstones.clone(), peers.clone());

@@ -80,7 +80,7 @@ pub(crate) fn network(number: u8, name: &str, endpoints: &[Given]) -> NetworkVie
     let network = Network { id, name: parsed(name), ranges, created: number.into(), creator: host() };
     let located = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given));
     let endpoints = located.map(|l| (l.endpoint.id, l)).collect();
-    NetworkView { network, shadowed: false, vnis: BTreeMap::new(), endpoints }
+    NetworkView { network, shadowed: false, apart: false, vnis: BTreeMap::new(), endpoints }
 }
 
 fn host() -> HostId {

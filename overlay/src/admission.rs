@@ -23,9 +23,7 @@ pub fn witnesses(cluster: &Cluster) -> BTreeSet<HostId> {
 pub fn apart(cluster: &Cluster, founder: Option<HostId>) -> BTreeMap<HostId, BTreeSet<HostId>> {
     let mut apart: BTreeMap<HostId, BTreeSet<HostId>> = BTreeMap::new();
     for (id, host) in &cluster.hosts {
-        if let (Some(mine), Some(theirs)) = (founder, host.info.founder)
-            && mine != theirs
-        {
+        if let Some(theirs) = host.info.founder.filter(|_| host.info.is_apart_from(founder)) {
             apart.entry(theirs).or_default().insert(*id);
         }
     }

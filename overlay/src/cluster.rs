@@ -51,6 +51,8 @@ pub struct NetworkView {
     pub network: Network,
     /// Does its name mean another network that was created under the same name elsewhere?
     pub shadowed: bool,
+    /// Is it one of a cluster that was founded apart? Nothing can be attached to it here.
+    pub apart: bool,
     /// The hosts that take its packets, and under which identifier each does.
     pub vnis: BTreeMap<HostId, Vni>,
     /// Its endpoints.
@@ -99,17 +101,23 @@ impl NetworkView {
 
 impl Cluster {
     /// The same for a member of the cluster that `founder` founded. Where hosts of a cluster that was founded apart are heard
-    /// as well, a name means the network that can be used here: in theirs a member can attach nothing.
+    /// as well, a name means the network that can be used here.
     #[must_use]
     pub fn for_members_of(mut self, founder: Option<HostId>) -> Self {
-        let is_ours =
-            |host: &&Host| founder.is_none() || host.info.founder.is_none_or(|theirs| Some(theirs) == founder);
+        let is_ours = |host: &&Host| !host.info.is_apart_from(founder);
         if !self.hosts.values().all(|host| is_ours(&host)) {
             let of_ours = self.hosts.values().filter(is_ours).flat_map(|host| host.record.networks.keys());
-            let ours = of_ours.copied().collect();
-            shadow(&mut self.networks, &ours);
+            let ours: BTreeSet<NetworkId> = of_ours.copied().collect();
+            self.networks.values_mut().for_each(|view| view.apart = !ours.contains(&view.network.id));
+            shadow(&mut self.networks);
         }
         self
+    }
+
+    /// The names of the hosts that say that there is this network.
+    pub fn tellers_of(&self, network: NetworkId) -> impl Iterator<Item = &Name> {
+        let tellers = self.hosts.values().filter(move |host| host.record.networks.contains_key(&network));
+        tellers.map(|host| &host.info.name)
     }
 
     /// The network that people mean: a name, `name~id`, an id, or the start of one that is not ambiguous.
@@ -156,7 +164,7 @@ pub fn derive(records: &Records) -> Cluster {
         }
     }
     cluster.hosts = hosts;
-    shadow(&mut cluster.networks, &BTreeSet::new());
+    shadow(&mut cluster.networks);
     cluster
 }
 
@@ -176,7 +184,8 @@ fn host(lives: &[Incarnation]) -> Option<Host> {
 
 impl NetworkView {
     fn new(network: &Network) -> Self {
-        Self { network: network.clone(), shadowed: false, vnis: BTreeMap::new(), endpoints: BTreeMap::new() }
+        let (network, vnis, endpoints) = (network.clone(), BTreeMap::new(), BTreeMap::new());
+        Self { network, shadowed: false, apart: false, vnis, endpoints }
     }
 
     /// Takes in an endpoint unless the network has no such address, or a better claim on its identity or on one of its
@@ -223,18 +232,18 @@ impl Claim<'_> {
     }
 }
 
-/// A name means one of `ours` if there is one, and of several the network that was created first; its rivals are shown with
-/// their ids.
-fn shadow(networks: &mut BTreeMap<NetworkId, NetworkView>, ours: &BTreeSet<NetworkId>) {
-    let rank = |network: &Network| (!ours.contains(&network.id), network.created, network.id);
+/// A name means a network that can be used here if there is one, and of several the one that was created first; its rivals
+/// are shown with their ids.
+fn shadow(networks: &mut BTreeMap<NetworkId, NetworkView>) {
+    let rank = |view: &NetworkView| (view.apart, view.network.created, view.network.id);
     let mut first: BTreeMap<Name, (bool, Lamport, NetworkId)> = BTreeMap::new();
     for view in networks.values() {
-        let rank = rank(&view.network);
+        let rank = rank(view);
         let best = first.entry(view.network.name.clone()).or_insert(rank);
         *best = rank.min(*best);
     }
     for view in networks.values_mut() {
-        view.shadowed = first.get(&view.network.name) != Some(&rank(&view.network));
+        view.shadowed = first.get(&view.network.name) != Some(&rank(view));
     }
 }
 

@@ -27,6 +27,13 @@ pub struct HostInfo {
     pub founder: Option<HostId>,
 }
 
+impl HostInfo {
+    /// Does it belong to another cluster than the one that `founder` founded? Of a host that belongs to none yet nobody can say so.
+    pub fn is_apart_from(&self, founder: Option<HostId>) -> bool {
+        matches!((founder, self.founder), (Some(ours), Some(theirs)) if ours != theirs)
+    }
+}
+
 /// How far a host is with becoming, or being again, one that may act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Phase {

@@ -154,12 +154,10 @@ impl Ledger {
             }),
             Input::Found => self.found(),
             Input::Seek => self.seek(),
-            Input::Acknowledge { from, stamp, founder } => self.acknowledge(*from, *stamp, *founder),
+            Input::Acknowledge { from, stamp, .. } => self.acknowledge(*from, *stamp),
             Input::Acknowledged { by, welcome } => self.acknowledged(*by, welcome),
             Input::Booted { nonce } => self.booted(*nonce, now),
-            Input::Admit { from, stamp, founder, claims, elsewhere } => {
-                self.admit((*from, *stamp, *founder), claims, *elsewhere)
-            }
+            Input::Admit { from, stamp, claims, elsewhere, .. } => self.admit((*from, *stamp), claims, *elsewhere),
             Input::Admitted { by, welcome } => self.admitted(*by, welcome),
             Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
             Input::Trust => self.trust(),
@@ -167,7 +165,7 @@ impl Ledger {
             Input::Forget { hosts, force } => self.forget(hosts, *force),
             Input::Seal { from, host, warrant } => self.seal(*from, *host, warrant),
             Input::Sealed { by, host, testimony } => self.sealed(*by, *host, testimony, now),
-            Input::Seals { from, seals } => self.hear_seals(*from, seals),
+            Input::Belongs { from, founder, seals } => self.hear_of(*from, *founder, seals),
         }
     }
 
@@ -264,10 +262,16 @@ impl Ledger {
     }
 
     fn tick(&self, now: Millis) -> Step {
-        let gone = |host: &HostId| self.membership.is_forgotten(*host);
+        // What a sealed host was given is its heir's to take.
+        let foreign =
+            |host: &HostId| self.membership.foreign.contains(host) && !self.membership.seals.contains_key(host);
+        let gone = |host: &HostId| self.membership.is_forgotten(*host) || foreign(host);
         let home = self.open().flat_map(|a| a.tick(self.me, now));
-        let forgets = self.membership.seals.values().any(|seal| seal.done);
-        let back = self.open().filter(|_| forgets).flat_map(|a| a.take_back_from(self.me, gone, now));
+        let some = !self.membership.foreign.is_empty() || self.membership.seals.values().any(|seal| seal.done);
+        let back = self.open().filter(|_| some).flat_map(|a| {
+            let blocks = a.take_back_blocks(self.me, foreign);
+            blocks.into_iter().chain(a.take_back_from(self.me, gone, now))
+        });
         let changes: Vec<Change> = home.chain(back).collect();
         // Whom this host waited for to forget another may be forgotten itself meanwhile.
         Step::done(if changes.is_empty() { self.inherit() } else { changes })

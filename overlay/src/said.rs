@@ -43,7 +43,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
 /// What a ledger is told when it hears a record; what it has heard before changes nothing.
 pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
     // Without it nobody can say whether this is news: it is told when that part has arrived.
-    let Some(stamp) = record.host.as_ref().map(|host| host.stamp) else { return Vec::new() };
+    let Some((stamp, founder)) = record.host.as_ref().map(|host| (host.stamp, host.founder)) else { return Vec::new() };
     let mut networks: Vec<NetworkId> = record.blocks.keys().chain(record.borrowed.keys()).copied().collect();
     networks.sort();
     networks.dedup();
@@ -57,6 +57,7 @@ pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
     let posted = record.outbox.iter().flat_map(|(network, statements)| {
         statements.iter().map(|statement| Input::Stated { network: *network, from, stamp, statement: *statement })
     });
-    let seals = (!record.seals.is_empty()).then(|| Input::Seals { from, seals: record.seals.clone() });
-    seals.into_iter().chain(holding).chain(posted).collect()
+    // First: of a host of another cluster nothing counts that it says besides.
+    let belongs = Input::Belongs { from, founder, seals: record.seals.clone() };
+    std::iter::once(belongs).chain(holding).chain(posted).collect()
 }

@@ -38,13 +38,15 @@ fn number(variable: &str) -> Option<u64> {
 /// The operations of one seed, and what was seen.
 fn run(seed: u64, ops: u64) -> Seen {
     let size = [3, 4, 5, 8, 12][usize::try_from(seed % 5).expect("small")];
-    let mut world = World::new(seed, size);
+    // Of three one has two clusters in it.
+    let mut world = if seed % 3 == 2 && size > 3 { World::apart(seed, size) } else { World::new(seed, size) };
     world.run(5_000);
     for _ in 0..ops {
         world.op();
         world.check();
     }
     world.settle();
+    world.note_clusters();
     world.seen
 }
 
@@ -63,7 +65,17 @@ fn no_address_is_ever_used_twice() {
         }
     }
     println!("{} seeds, {each} operations each, {:.1} s: {all:?}", seeds.len(), start.elapsed().as_secs_f64());
-    for what in ["attached", "fenced", "forget", "cut", "network deleted", "denied: unreachable", "denied: full"] {
+    for what in [
+        "attached",
+        "fenced",
+        "forget",
+        "cut",
+        "network deleted",
+        "denied: unreachable",
+        "denied: full",
+        "two clusters to the end",
+        "taken for a member, and of another cluster",
+    ] {
         assert!(first.is_some() || all.0.contains_key(what), "a run without `{what}` shows nothing about it");
     }
 }

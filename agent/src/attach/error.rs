@@ -188,13 +188,13 @@ pub enum AttachError {
     },
     /// The network is that of another cluster.
     #[error(
-        "network `{network}` belongs to another cluster, founded apart from that of this host: its addresses are held there, by {holders}; attach the endpoint there, use another network, or make one of both clusters as `overlayctl status` says"
+        "network `{network}` belongs to another cluster, founded apart from that of this host: it can be used there, on {hosts}; attach the endpoint there, use another network, or make one of both clusters as `overlayctl status` says"
     )]
     Apart {
         /// The network.
         network: String,
-        /// The hosts of the other cluster that hold its addresses.
-        holders: String,
+        /// The hosts of the other cluster that know it.
+        hosts: String,
     },
     /// No address is left.
     #[error(

@@ -1,6 +1,6 @@
 //! Why an endpoint can't be had, in the words of the one who asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -74,24 +74,6 @@ pub(super) fn denied(seen: &Seen, view: &NetworkView, wanted: &Wanted, denial: D
         Denial::Deleted => AttachError::UnknownNetwork(wanted.network.clone()),
         denial => AttachError::NotReady(denial),
     }
-}
-
-/// The same, if those that could give the address are `apart`: hosts of other clusters, that are never asked.
-pub(super) fn denied_apart(
-    seen: &Seen,
-    view: &NetworkView,
-    apart: &BTreeSet<HostId>,
-    denial: &Denial,
-) -> Option<AttachError> {
-    let holders: BTreeSet<HostId> = match denial {
-        Denial::Full { holders } => holders.keys().copied().collect(),
-        Denial::Unreachable { holder, .. } => [*holder].into(),
-        _ => return None,
-    };
-    let names: BTreeSet<String> =
-        holders.intersection(apart).map(|host| format!("`{}`", host_name(&seen.cluster, *host))).collect();
-    let holders = Vec::from_iter(names).join(", ");
-    (!holders.is_empty()).then(|| AttachError::Apart { network: view.shown_name(), holders })
 }
 
 fn full(seen: &Seen, network: String, holders: &BTreeMap<HostId, usize>) -> AttachError {

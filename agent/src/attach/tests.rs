@@ -152,21 +152,6 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
 }
 
 #[test]
-fn an_address_that_another_cluster_holds_is_refused_with_whose_it_is() {
-    let (cluster, _) = cluster();
-    let view = find(&cluster, "net").expect("it is there");
-    let (theirs, address) = (BTreeSet::from([host(2)]), ip(9));
-    let full = Denial::Full { holders: [(host(1), 0), (host(2), 6)].into() };
-    for denial in [full.clone(), Denial::Unreachable { address, holder: host(2) }] {
-        let error = denied_apart(&seen(&cluster), view, &theirs, &denial).expect("it is theirs");
-        assert_line(&error, &["`net`", "another cluster", "held there, by `beta`", "overlayctl status"]);
-    }
-    // What is in the way in this cluster is told as ever.
-    assert!(denied_apart(&seen(&cluster), view, &BTreeSet::new(), &full).is_none());
-    assert!(denied_apart(&seen(&cluster), view, &theirs, &Denial::Delegated { address, to: host(1) }).is_none());
-}
-
-#[test]
 fn a_refusal_at_the_last_moment_says_the_same_as_one_before() {
     let (cluster, network) = cluster();
     let view = find(&cluster, "net").expect("it is there");

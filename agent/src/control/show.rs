@@ -183,7 +183,11 @@ impl Shown<'_> {
             is_self: *id == self.me,
             silent_seconds: silent.of(*id).as_secs(),
         };
-        let heard = self.cluster.hosts.iter().chain(&self.cluster.forgotten).map(row);
+        // One of another cluster that is gone is nothing that anybody here could do something about.
+        let founder = self.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let matters =
+            |host: &overlay::cluster::Host| host.liveness != Liveness::Dead || !host.info.is_apart_from(founder);
+        let heard = self.cluster.hosts.iter().filter(|(_, host)| matters(host)).chain(&self.cluster.forgotten).map(row);
         let unheard = members.iter().filter(|id| state_of(self.cluster, **id) == UNKNOWN);
         let unheard = unheard.map(|id| wire::HostRow {
             id: id.to_string(),

@@ -115,6 +115,34 @@ impl Wire<wire::Evidence> for Evidence {
     }
 }
 
+impl Wire<wire::Fencing> for Fencing {
+    fn to_wire(&self) -> wire::Fencing {
+        use wire::fencing::{Kind, Restored};
+        let kind = match self {
+            Self::Moves => Kind::Moves(true),
+            Self::Unjoined => Kind::Unjoined(true),
+            Self::Forgotten { by } => Kind::ForgottenBy(by.as_bytes().to_vec()),
+            Self::Restored { by, evidence } => {
+                Kind::Restored(Restored { by: by.as_bytes().to_vec(), evidence: Some(evidence.to_wire()) })
+            }
+        };
+        wire::Fencing { kind: Some(kind) }
+    }
+
+    fn from_wire(wire: &wire::Fencing) -> Result<Self, WireError> {
+        use wire::fencing::Kind;
+        Ok(match wire.kind.as_ref().ok_or(WireError::Missing("fencing"))? {
+            Kind::Moves(_) => Self::Moves,
+            Kind::Unjoined(_) => Self::Unjoined,
+            Kind::ForgottenBy(by) => Self::Forgotten { by: host("forgotten_by", by)? },
+            Kind::Restored(restored) => Self::Restored {
+                by: host("by", &restored.by)?,
+                evidence: required("evidence", restored.evidence.as_ref())?,
+            },
+        })
+    }
+}
+
 impl Wire<wire::Standing> for Standing {
     fn to_wire(&self) -> wire::Standing {
         use wire::standing::{Joining, Kind, Unchecked};
@@ -124,12 +152,7 @@ impl Wire<wire::Standing> for Standing {
             Self::Unchecked { admitted, waiting } => {
                 Kind::Unchecked(Unchecked { admitted: bytes(admitted), waiting: bytes(waiting) })
             }
-            Self::Fenced(Fencing::Forgotten { by }) => {
-                Kind::Fenced(wire::Fencing { by: by.as_bytes().to_vec(), evidence: None })
-            }
-            Self::Fenced(Fencing::Restored { by, evidence }) => {
-                Kind::Fenced(wire::Fencing { by: by.as_bytes().to_vec(), evidence: Some(evidence.to_wire()) })
-            }
+            Self::Fenced(fencing) => Kind::Fenced(fencing.to_wire()),
         };
         wire::Standing { kind: Some(kind) }
     }
@@ -143,14 +166,7 @@ impl Wire<wire::Standing> for Standing {
                 admitted: hosts("admitted", &unchecked.admitted)?,
                 waiting: hosts("waiting", &unchecked.waiting)?,
             },
-            Kind::Fenced(fencing) => {
-                let by = host("by", &fencing.by)?;
-                let evidence = fencing.evidence.as_ref().map(Evidence::from_wire).transpose()?;
-                Self::Fenced(match evidence {
-                    Some(evidence) => Fencing::Restored { by, evidence },
-                    None => Fencing::Forgotten { by },
-                })
-            }
+            Kind::Fenced(fencing) => Self::Fenced(Fencing::from_wire(fencing)?),
         })
     }
 }

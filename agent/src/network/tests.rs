@@ -1,5 +1,5 @@
 use overlay::cluster::{Host as HostView, derive};
-use overlay::host::HostInfo;
+use overlay::host::{HostInfo, Liveness};
 use overlay::record::{Incarnation, Record};
 
 use super::*;
@@ -25,6 +25,7 @@ fn cluster() -> Cluster {
     let view = overlay::cluster::NetworkView {
         network: network.clone(),
         shadowed: false,
+        apart: false,
         vnis: Default::default(),
         endpoints: Default::default(),
     };

@@ -139,6 +139,7 @@ impl Peers {
             host: host.as_bytes().to_vec(),
             boot: Some(boot_to_wire(warrant.boot)),
             yielded: warrant.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
+            founder: founder_to_wire(warrant.founder),
         };
         let reply = self.client(by).await?.seal(request).await;
         let nonsense = |source| CallError::Nonsense { host: by, source };

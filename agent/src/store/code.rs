@@ -8,7 +8,7 @@ use overlay_proto::v1 as wire;
 use prost::Message;
 
 use super::*;
-use crate::convert::{boot_to_wire, founder_from_wire, founder_to_wire};
+use crate::convert::boot_to_wire;
 
 pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
     match write {
@@ -48,12 +48,16 @@ fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Err
         Change::Unpost(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
         Change::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
         Change::Member(host) => put(txn, MEMBERS, host.as_bytes(), &[]),
+        Change::Foreign(host) => {
+            delete(txn, MEMBERS, host.as_bytes())?;
+            put(txn, FOREIGN, host.as_bytes(), &[])
+        }
         Change::Dealt(host, stamp) => put(txn, DEALT, host.as_bytes(), &stamp.to_wire().encode_to_vec()),
         Change::Seal(host, seal) => put(txn, SEALS, host.as_bytes(), &(*host, *seal).to_wire().encode_to_vec()),
         Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
         Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
         Change::Standing(standing) => put(txn, META, STANDING.as_bytes(), &standing.to_wire().encode_to_vec()),
-        Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), &founder_to_wire(*founder)),
+        Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), founder.as_bytes()),
         Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
         Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
     }
@@ -71,7 +75,7 @@ pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, PAGE];
 pub(super) fn single(key: &str, value: &[u8]) -> Result<Change, WireError> {
     Ok(match key {
         STANDING => Change::Standing(message::<Standing, wire::Standing>(value)?),
-        FOUNDER => Change::Founder(founder_from_wire(value)?),
+        FOUNDER => Change::Founder(id(value)?),
         LIFE => Change::Boot(message::<Stamp, wire::Stamp>(value)?.boot),
         _ => {
             let page = value.try_into().map_err(|_| WireError::Missing("page"))?;
@@ -85,6 +89,7 @@ pub(super) fn change(table: Table, key: &[u8], value: &[u8]) -> Result<Change, W
     match redb::TableHandle::name(&table) {
         "tombstones" => return Ok(Change::Tombstone(id(key)?)),
         "members" => return Ok(Change::Member(id(key)?)),
+        "foreign" => return Ok(Change::Foreign(id(key)?)),
         "dealt" => return Ok(Change::Dealt(id(key)?, message::<Stamp, wire::Stamp>(value)?)),
         "forgets" => return Ok(Change::Forget(id(key)?, message::<Forget, wire::Forget>(value)?)),
         "seals" => {

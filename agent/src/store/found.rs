@@ -1,13 +1,14 @@
 //! What a host finds on its disk when it starts: its state, none, or one that it must not go on with.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use overlay::id::HostId;
 
 use super::{Loaded, Machine, OfNoUse, Store, StoreError};
-use crate::identity::Identity;
 
 /// What is on the disk. Nothing is changed yet, so that whatever hangs on an identity that is given up can be undone before
 /// there has to be room for a new one.
@@ -22,7 +23,8 @@ pub struct Found {
 enum State {
     None,
     Own(Store),
-    OfNoUse(Option<HostId>, OfNoUse),
+    /// And where the others were, for the new life of a host that gave its identity up.
+    OfNoUse(OfNoUse, BTreeMap<HostId, SocketAddr>),
 }
 
 impl Found {
@@ -42,20 +44,16 @@ impl Found {
         let state = match store.of_no_use(&machine)? {
             None if store.meta("key")?.is_some() => State::Own(store),
             None => State::None,
-            Some(why) => {
-                let key = store.meta("key")?;
-                State::OfNoUse(key.and_then(|key| Some(Identity::from_der(&key).ok()?.id())), why)
-            }
+            // It does not have to find them: it may have been told whom to join.
+            Some(why @ OfNoUse::Fenced(_)) => State::OfNoUse(why, store.peers().unwrap_or_default()),
+            Some(why @ OfNoUse::OtherMachine) => State::OfNoUse(why, BTreeMap::new()),
         };
         Ok(Self { path, machine, state })
     }
 
-    /// The identity that this host has given up, or must not have, if it was left a state of it.
-    pub fn given_up(&self) -> Option<HostId> {
-        match self.state {
-            State::OfNoUse(identity, _) => identity,
-            State::None | State::Own(_) => None,
-        }
+    /// Can this host go on as who it was? If not, nothing that is in its kernel is its own any more.
+    pub fn is_own(&self) -> bool {
+        matches!(self.state, State::Own(_))
     }
 
     /// Takes the state up; one that is of no use is put aside, and a new one made, with a new identity.
@@ -64,17 +62,17 @@ impl Found {
     /// When that can't be written.
     pub fn take_up(self) -> Result<(Store, Loaded), StoreError> {
         let Self { path, machine, state } = self;
-        let put_aside = match state {
+        let (put_aside, peers) = match state {
             State::Own(mut store) => {
                 let loaded = store.take_up(&machine)?;
                 return Ok((store, loaded));
             }
-            State::None => None,
-            State::OfNoUse(_, why) => {
+            State::None => (None, BTreeMap::new()),
+            State::OfNoUse(why, peers) => {
                 let aside = path.with_extension(format!("redb.{}-{}", why.suffix(), machine.now));
                 let renamed = std::fs::rename(&path, &aside);
                 renamed.map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-                Some((aside, why))
+                (Some((aside, why)), peers)
             }
         };
         let begun = Store::open_file(&path).and_then(|mut store| {
@@ -82,7 +80,7 @@ impl Found {
             Ok((store, loaded))
         });
         match begun {
-            Ok((store, loaded)) => Ok((store, Loaded { put_aside, ..loaded })),
+            Ok((store, loaded)) => Ok((store, Loaded { put_aside, peers, ..loaded })),
             Err(StoreError::Directory { source, .. }) => Err(no_room(path, put_aside, source)),
             Err(StoreError::Write { source, .. }) => Err(no_room(path, put_aside, source)),
             Err(error) => Err(error),

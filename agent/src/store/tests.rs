@@ -267,11 +267,14 @@ fn the_state_of_a_host_that_gave_its_identity_up_is_put_aside() -> Result<(), St
     let (mut store, loaded) = scratch.found()?;
     let by = HostId::from_bytes([9; 16]);
     let seals = [(loaded.ledger.me(), Seal { heir: by, done: true })].into();
-    let told = loaded.ledger.step(&Input::Seals { from: by, seals }, 0);
+    let told = loaded.ledger.step(&Input::Belongs { from: by, founder: None, seals }, 0);
     store.commit(&told.changes.into_iter().map(Write::Ledger).collect::<Vec<_>>())?;
+    let peer = ([192, 0, 2, 9], 7946).into();
+    store.commit(&[Write::Peer(by, Some(peer))])?;
     drop(store);
     let (_store, again) = scratch.open()?;
     assert_ne!(again.identity.id(), loaded.identity.id());
+    assert_eq!(again.peers, [(by, peer)].into(), "there it is let in again");
     assert!(matches!(again.put_aside, Some((_, OfNoUse::Fenced(Fencing::Forgotten { by: b }))) if b == by));
     Ok(())
 }

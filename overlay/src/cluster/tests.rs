@@ -319,12 +319,17 @@ fn of_two_clusters_that_were_founded_apart_each_means_its_own_networks() {
     let cluster = derive(&records([of(1, std::slice::from_ref(&early)), of(2, std::slice::from_ref(&late))]));
     let meant = |founder: Option<u8>| {
         let seen = cluster.clone().for_members_of(founder.map(host_id));
-        (seen.find("a").map(|view| view.network.id), seen.networks.values().filter(|view| view.shadowed).count())
+        let shown = seen.networks.values();
+        let (apart, shadowed) = shown
+            .fold((0, 0), |(apart, shadowed), view| (apart + u8::from(view.apart), shadowed + u8::from(view.shadowed)));
+        (seen.find("a").map(|view| view.network.id), apart, shadowed)
     };
-    assert_eq!(meant(Some(1)), (Some(early.id), 1));
-    assert_eq!(meant(Some(2)), (Some(late.id), 1));
-    assert_eq!(meant(Some(3)), (Some(early.id), 1), "none of them is its own");
-    assert_eq!(meant(None), (Some(early.id), 1), "it belongs to no cluster yet");
+    assert_eq!(meant(Some(1)), (Some(early.id), 1, 1));
+    assert_eq!(meant(Some(2)), (Some(late.id), 1, 1));
+    assert_eq!(meant(Some(3)), (Some(early.id), 2, 1), "none of them is its own");
+    assert_eq!(meant(None), (Some(early.id), 0, 1), "it belongs to no cluster yet");
+    let tellers: Vec<_> = cluster.tellers_of(late.id).map(ToString::to_string).collect();
+    assert_eq!(tellers, [cluster.hosts[&host_id(2)].info.name.to_string()]);
 }
 
 #[test]

@@ -101,12 +101,6 @@ impl Account {
         self.blocks.iter().filter(move |(_, l)| l.holder == host).map(|(block, l)| (*block, l.epoch))
     }
 
-    /// Is all of it that is known here the business of other hosts?
-    pub(super) fn is_of_others(&self, me: HostId) -> bool {
-        let borrowed = self.addresses.values().any(|lease| lease.holder == Holder::Host(me));
-        !borrowed && self.held_by(me).next().is_none() && self.bound.is_empty() && self.outbox.is_empty()
-    }
-
     /// How many blocks each host holds.
     pub fn holders(&self) -> BTreeMap<HostId, usize> {
         let mut holders = BTreeMap::new();

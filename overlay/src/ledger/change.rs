@@ -34,12 +34,14 @@ pub enum Change {
     Unpost(NetworkId, Statement),
     /// May this host act?
     Standing(Standing),
-    /// Who founded the cluster that this host belongs to, if it belongs to one.
-    Founder(Option<HostId>),
+    /// Who founded the cluster that this host belongs to from now on.
+    Founder(HostId),
     /// The present boot of this host.
     Boot(Boot),
     /// A host is a member.
     Member(HostId),
+    /// A host belongs to another cluster.
+    Foreign(HostId),
     /// The newest boot and the highest page of a host that this one has dealt with.
     Dealt(HostId, Stamp),
     /// A host with which this one deals no more.

@@ -10,7 +10,8 @@ use crate::member::{Boot, Stamp};
 use crate::record::Run;
 
 impl Ledger {
-    /// The machine has booted, or the disk is not the one that the host ran on: rests begin anew by the new clock.
+    /// The machine has booted, or the disk is not the one that the host ran on: rests begin anew by the new clock. A host that
+    /// has asked to join and is no member yet can't be told from one whose disk is from that time: it joins as another.
     pub(super) fn booted(&self, nonce: u64, now: Millis) -> Step {
         let generation = self.membership.boot.generation + 1;
         let mut changes = vec![Change::Boot(Boot { generation, nonce })];
@@ -21,6 +22,9 @@ impl Ledger {
                 Some(Change::Standing(Standing::Established))
             }
             Standing::Established | Standing::Unchecked { .. } => Some(self.unchecked()),
+            Standing::Joining { .. } if generation > 1 && self.keeps(Rule::JoinInOneBoot) => {
+                Some(Change::Standing(Standing::Fenced(Fencing::Unjoined)))
+            }
             Standing::Joining { .. } | Standing::Fenced(_) => None,
         });
         Step::done(changes)
@@ -33,13 +37,10 @@ impl Ledger {
     /// A member that has booted asks whether its ledger still holds.
     pub(super) fn admit(
         &self,
-        (from, stamp, founder): (HostId, Stamp, Option<HostId>),
+        (from, stamp): (HostId, Stamp),
         claims: &BTreeMap<NetworkId, Claim>,
         elsewhere: bool,
     ) -> Step {
-        if let Some(founder) = self.membership.apart_from(founder) {
-            return Step::denied(Denial::Apart { founder });
-        }
         let refused = |evidence| Step::denied(Denial::Restored(evidence));
         let dealt = self.membership.dealt.get(&from).copied().unwrap_or_default();
         if elsewhere {
@@ -56,8 +57,7 @@ impl Ledger {
         if !stamp.boot.follows(dealt.boot) {
             return Step::denied(Denial::Stale { known: dealt.boot });
         }
-        let member = (!self.membership.members.contains(&from)).then_some(Change::Member(from));
-        let changes = member.into_iter().chain(self.membership.note(from, stamp)).collect();
+        let changes = self.membership.add(from).into_iter().chain(self.membership.note(from, stamp)).collect();
         Step { changes, outcome: Outcome::Welcome(self.membership.welcome(self.me)) }
     }
 
@@ -81,9 +81,6 @@ impl Ledger {
 
     /// A member lets this host in.
     pub(super) fn admitted(&self, by: HostId, welcome: &Welcome) -> Step {
-        if self.membership.apart_from(welcome.founder).is_some() {
-            return Step::done([]);
-        }
         let mut changes = self.membership.heed(self.me, welcome);
         if let Standing::Unchecked { mut admitted, mut waiting } = self.membership.standing.clone() {
             if welcome.unchecked && self.keeps(Rule::CheckedTestify) {
@@ -127,8 +124,10 @@ impl Ledger {
     pub(super) fn refused(&self, by: HostId, denial: &Denial) -> Step {
         let fence = |fencing| Step::done([Change::Standing(Standing::Fenced(fencing))]);
         match denial {
+            _ if self.apart_from(by, None).is_some() => Step::done([]),
             // Also from one that became a member while this host was away.
             Denial::Sealed { host, .. } if *host == self.me => fence(Fencing::Forgotten { by }),
+            Denial::Apart { founder } if self.apart_from(by, Some(*founder)).is_some() => self.disown(by),
             _ if !self.membership.members.contains(&by) => Step::done([]),
             Denial::Restored(evidence) if matches!(self.membership.standing, Standing::Unchecked { .. }) => {
                 fence(Fencing::Restored { by, evidence: *evidence })

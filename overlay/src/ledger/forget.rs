@@ -96,7 +96,8 @@ impl Ledger {
         }
         let done = mine.is_forgotten(host);
         let mut changes = mine.seal(host, Seal { heir: from, done });
-        changes.extend((!mine.members.contains(&from)).then_some(Change::Member(from)));
+        // One that belongs to no cluster yet may come to belong to another than the heir's.
+        changes.extend(mine.founder.and_then(|_| mine.add(from)));
         let testimony = self.with(&changes).testimony();
         Step { changes, outcome: Outcome::Sealed(testimony) }
     }
@@ -107,9 +108,7 @@ impl Ledger {
         let mut forget = forget.clone();
         forget.sealed_by.insert(by);
         let mut changes: Vec<Change> = self.membership.note(by, testimony.stamp).into_iter().collect();
-        // One that answers out of another cluster has let nobody in here, nor have those that it knows.
-        let is_ours = self.membership.apart_from(testimony.welcome.founder).is_none();
-        if is_ours && self.keeps(Rule::AskAllThatAreKnown) {
+        if self.keeps(Rule::AskAllThatAreKnown) {
             changes.extend(self.membership.heed(self.me, &testimony.welcome));
         }
         changes.extend(self.believe(testimony, now));
@@ -122,7 +121,8 @@ impl Ledger {
     pub fn warrant(&self, host: HostId) -> Option<Warrant> {
         let forget = self.membership.forgets.get(&host)?;
         let off = self.membership.forgets.keys().chain(&forget.before);
-        Some(Warrant { boot: forget.boot, yielded: forget.sealed_by.iter().chain(off).copied().collect() })
+        let yielded = forget.sealed_by.iter().chain(off).copied().collect();
+        Some(Warrant { founder: self.membership.founder, boot: forget.boot, yielded })
     }
 
     /// Whom an heir waits for.
@@ -184,8 +184,11 @@ impl Ledger {
         changes
     }
 
-    /// A member publishes whom it has forgotten.
-    pub(super) fn hear_seals(&self, from: HostId, seals: &BTreeMap<HostId, Seal>) -> Step {
+    /// A host publishes to which cluster it belongs, and whom it has forgotten.
+    pub(super) fn hear_of(&self, from: HostId, founder: Option<HostId>, seals: &BTreeMap<HostId, Seal>) -> Step {
+        if self.apart_from(from, founder).is_some() {
+            return self.disown(from);
+        }
         if seals.contains_key(&self.me) {
             return self.refused(from, &Denial::Sealed { host: self.me });
         }
@@ -265,6 +268,22 @@ impl Account {
                 self.network.block_of(*address) == Some(block)
             }
         }
+    }
+
+    /// What was given to hosts of another cluster, which take nothing of it, is this host's again.
+    pub(super) fn take_back_blocks(&self, me: HostId, foreign: impl Fn(&HostId) -> bool) -> Vec<Change> {
+        let id = self.network.id;
+        let given = self.outbox.iter().filter_map(|statement| match *statement {
+            Statement::Transfer { block, epoch, to } if foreign(&to) => Some((*statement, block, epoch)),
+            _ => None,
+        });
+        let back = given.flat_map(|(statement, block, epoch)| {
+            let lease = BlockLease { epoch: epoch + 1, holder: me };
+            let newest = self.blocks.get(&block).is_some_and(|known| known.epoch == epoch);
+            let back = newest.then_some(Change::Block(id, block, lease));
+            back.into_iter().chain([Change::Unpost(id, statement)])
+        });
+        back.collect()
     }
 
     /// What was lent to hosts that are gone is at home again, and rests.

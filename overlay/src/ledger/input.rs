@@ -166,10 +166,12 @@ pub enum Input {
         /// All that the member knows.
         testimony: Testimony,
     },
-    /// Another host publishes whom it deals with no more.
-    Seals {
+    /// Another host publishes to which cluster it belongs, and whom it deals with no more.
+    Belongs {
         /// The host that says so.
         from: HostId,
+        /// Who founded its cluster, if it belongs to one.
+        founder: Option<HostId>,
         /// Whom.
         seals: BTreeMap<HostId, Seal>,
     },
@@ -187,6 +189,8 @@ pub struct Claim {
 /// What an heir says of a host that others are to seal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Warrant {
+    /// Who founded the cluster that the heir belongs to.
+    pub founder: Option<HostId>,
     /// The newest boot of the host that the heir knows of.
     pub boot: Boot,
     /// None of these goes on as heir of the host: they have sealed it for this one, or are forgotten with it or were

@@ -1,9 +1,7 @@
 //! Joining: a host takes no space and testifies to nothing before a majority of the members have it on their disks. So
 //! whoever asks all members that it knows, and all that those know, can't miss it.
 
-use std::collections::BTreeSet;
-
-use super::{Change, Denial, Ledger, Outcome, Rule, Standing, Step, Welcome};
+use super::{Change, Denial, Fencing, Ledger, Outcome, Rule, Standing, Step, Welcome};
 use crate::id::HostId;
 use crate::member::Stamp;
 
@@ -12,42 +10,31 @@ impl Ledger {
     pub(super) fn found(&self) -> Step {
         match &self.membership.standing {
             Standing::Joining { .. } if self.membership.members.is_empty() => {
-                Step::done([Change::Founder(Some(self.me)), Change::Standing(Standing::Established)])
+                Step::done([Change::Founder(self.me), Change::Standing(Standing::Established)])
             }
             Standing::Joining { .. } => Step::denied(Denial::Joining),
             _ => Step::done([]),
         }
     }
 
-    /// A host that founded a cluster of its own and has nothing there yet joins another one instead. What it has heard of
-    /// the networks there is nothing of its own.
+    /// A host that founded a cluster of its own and has nothing there yet joins another one instead, as a new host.
     pub(super) fn seek(&self) -> Step {
-        let alone = self.membership.members.is_empty() && self.accounts.values().all(|a| a.is_of_others(self.me));
+        let alone = self.membership.members.is_empty() && self.accounts.is_empty();
         match &self.membership.standing {
-            Standing::Established if alone => {
-                let joining = Standing::Joining { acknowledged: BTreeSet::new() };
-                Step::done([Change::Founder(None), Change::Standing(joining)])
-            }
+            Standing::Established if alone => Step::done([Change::Standing(Standing::Fenced(Fencing::Moves))]),
             _ => Step::done([]),
         }
     }
 
     /// Another host wants to be a member.
-    pub(super) fn acknowledge(&self, from: HostId, stamp: Stamp, founder: Option<HostId>) -> Step {
-        if let Some(founder) = self.membership.apart_from(founder) {
-            return Step::denied(Denial::Apart { founder });
-        }
+    pub(super) fn acknowledge(&self, from: HostId, stamp: Stamp) -> Step {
         let welcome = self.membership.welcome(self.me);
-        let member = (!self.membership.members.contains(&from)).then_some(Change::Member(from));
-        let changes = member.into_iter().chain(self.membership.note(from, stamp)).collect();
+        let changes = self.membership.add(from).into_iter().chain(self.membership.note(from, stamp)).collect();
         Step { changes, outcome: Outcome::Welcome(welcome) }
     }
 
     /// A member has it on its disk that this host is one.
     pub(super) fn acknowledged(&self, by: HostId, welcome: &Welcome) -> Step {
-        if self.membership.apart_from(welcome.founder).is_some() {
-            return Step::done([]);
-        }
         let mut changes = self.membership.heed(self.me, welcome);
         let Standing::Joining { acknowledged } = &self.membership.standing else { return Step::done(changes) };
         if self.membership.members.is_empty() {
@@ -55,10 +42,22 @@ impl Ledger {
             changes.extend(dealt.filter_map(|(host, stamp)| self.membership.note(*host, *stamp)));
         }
         let joins = self.membership.founder.is_none().then_some(welcome.founder).flatten();
-        changes.extend(joins.map(|founder| Change::Founder(Some(founder))));
+        changes.extend(joins.map(Change::Founder));
         let acknowledged = acknowledged.iter().copied().chain([by]).collect();
         changes.push(Change::Standing(Standing::Joining { acknowledged }));
         changes.extend(self.joined_with(&changes));
+        Step::done(changes)
+    }
+
+    /// The host belongs to another cluster. If it was taken for a member here, it never knew: it holds nothing here, has let
+    /// nobody in here, and need not be asked for anything.
+    pub(super) fn disown(&self, host: HostId) -> Step {
+        if self.membership.foreign.contains(&host) {
+            return Step::done([]);
+        }
+        let mut changes = vec![Change::Foreign(host)];
+        changes.extend(self.joined_with(&changes));
+        changes.extend(self.with(&changes).inherit());
         Step::done(changes)
     }
 

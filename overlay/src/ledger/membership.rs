@@ -17,6 +17,9 @@ pub struct Membership {
     pub boot: Boot,
     /// The other members, also those that are forgotten.
     pub members: BTreeSet<HostId>,
+    /// Hosts that belong to another cluster. If this host took one for a member, by a request to which the answer was lost,
+    /// it does so no more. A host belongs to one cluster for all its life, so what is written here stays true.
+    pub foreign: BTreeSet<HostId>,
     /// The newest boot and the highest page that this host has dealt with, of whom it dealt with.
     pub dealt: BTreeMap<HostId, Stamp>,
     /// The hosts that it deals with no more.
@@ -50,6 +53,14 @@ pub enum Standing {
 /// Why a host gave its identity up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fencing {
+    /// It founded a cluster where nothing is, and joins another instead: under another identity, so that whoever has heard
+    /// to which cluster an identity belongs need not hear it again.
+    #[error("the cluster that it founded was empty, and it joins another one")]
+    Moves,
+    /// Its machine has booted, or its disk is another, before a cluster had let it in. The disk may be an old one, and what
+    /// the others know of a host that has joined meanwhile would be taken for its own.
+    #[error("no cluster had let it in before it booted, or this disk is one from before that")]
+    Unjoined,
     /// It was forgotten.
     #[error("host {} says that this host was forgotten", by.short())]
     Forgotten {
@@ -121,6 +132,7 @@ impl Membership {
             founder: None,
             boot: Boot::default(),
             members: BTreeSet::new(),
+            foreign: BTreeSet::new(),
             dealt: BTreeMap::new(),
             seals: BTreeMap::new(),
             forgets: BTreeMap::new(),
@@ -130,9 +142,13 @@ impl Membership {
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
             Change::Standing(standing) => self.standing = standing.clone(),
-            Change::Founder(founder) => self.founder = *founder,
+            Change::Founder(founder) => self.founder = Some(*founder),
             Change::Boot(boot) => self.boot = *boot,
             Change::Member(host) => drop(self.members.insert(*host)),
+            Change::Foreign(host) => {
+                self.members.remove(host);
+                self.foreign.insert(*host);
+            }
             Change::Dealt(host, stamp) => drop(self.dealt.insert(*host, *stamp)),
             Change::Seal(host, seal) => drop(self.seals.insert(*host, *seal)),
             Change::Forget(host, forget) => drop(self.forgets.insert(*host, forget.clone())),
@@ -148,10 +164,16 @@ impl Membership {
         after
     }
 
-    /// The founder of this host's cluster, if that is another cluster than the one that `founder` founded. Members of the one
-    /// are never members of the other: of whom they let in, those who forget a host would not know.
-    pub(super) fn apart_from(&self, founder: Option<HostId>) -> Option<HostId> {
-        self.founder.filter(|mine| founder.is_some_and(|theirs| theirs != *mine))
+    /// The founder of this host's cluster, if `host` belongs to another: the one that `founder` founded, by what it says now,
+    /// or by what it said before. Members of the one are never members of the other: of whom they let in, those who forget a
+    /// host would not know.
+    pub(super) fn apart_from(&self, host: HostId, founder: Option<HostId>) -> Option<HostId> {
+        self.founder.filter(|mine| founder.is_some_and(|theirs| theirs != *mine) || self.foreign.contains(&host))
+    }
+
+    /// To be written when this host hears that another is a member.
+    pub(super) fn add(&self, host: HostId) -> Option<Change> {
+        (!self.members.contains(&host) && !self.foreign.contains(&host)).then_some(Change::Member(host))
     }
 
     /// The other members that are not forgotten.
@@ -205,13 +227,13 @@ impl Membership {
 
     /// Takes in what a member told: more members, and seals that this host does not have or has lost.
     pub(super) fn heed(&self, me: HostId, welcome: &Welcome) -> Vec<Change> {
-        let members = welcome.members.iter().filter(|host| **host != me && !self.members.contains(host));
+        let members = welcome.members.iter().filter(|host| **host != me).filter_map(|host| self.add(*host));
         let seals = welcome
             .seals
             .iter()
             .filter(|(host, seal)| **host != me && self.seals.get(host).is_none_or(|mine| seal.done && !mine.done));
         let seals = seals.flat_map(|(host, seal)| self.seal(*host, *seal));
-        members.map(|host| Change::Member(*host)).chain(seals).collect()
+        members.chain(seals).collect()
     }
 
     /// Another's seal takes the place of one's own.

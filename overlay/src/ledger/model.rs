@@ -43,6 +43,8 @@ struct Setting {
     addresses: usize,
     /// Is the last host no member at the start?
     newcomer: bool,
+    /// Hosts that have a cluster of their own: the first of them has founded it.
+    apart: &'static [usize],
     check: Check,
     /// The rule of the ledger that is switched off.
     without: Option<Rule>,
@@ -103,6 +105,7 @@ impl Default for Setting {
             hosts: 3,
             addresses: 1,
             newcomer: false,
+            apart: &[],
             check: Check::Reachable,
             without: None,
             breach: None,

@@ -30,6 +30,10 @@ pub(crate) enum Rule {
     EstablishedTestify,
     /// One that waits for its own boot check is a witness only together with all others.
     CheckedTestify,
+    /// A host that boots before it is a member joins as another.
+    JoinInOneBoot,
+    /// A host of a cluster that was founded apart takes no part in this one.
+    OneCluster,
 }
 
 impl Ledger {
@@ -59,8 +63,10 @@ impl Ledger {
         match (&self.membership.standing, input) {
             (Standing::Established, _) => None,
             (Standing::Fenced(_), _) => Some(Denial::Fenced),
+            // What it would know of the networks of a cluster that it does not join after all, it could be given.
+            (Standing::Joining { .. }, Input::Learn(_)) if self.membership.founder.is_none() => Some(Denial::Joining),
             (_, Input::Learn(_) | Input::Close(_) | Input::Release { .. } | Input::Refused { .. }) => None,
-            (_, Input::Booted { .. } | Input::Seals { .. }) => None,
+            (_, Input::Booted { .. } | Input::Belongs { .. }) => None,
             (
                 Standing::Joining { .. },
                 Input::Found | Input::Seek | Input::Acknowledged { .. } | Input::Seal { .. } | Input::Trust,
@@ -78,9 +84,17 @@ impl Ledger {
         }
     }
 
+    /// The founder of this host's cluster, if the other host belongs to another.
+    pub(super) fn apart_from(&self, host: HostId, founder: Option<HostId>) -> Option<HostId> {
+        self.membership.apart_from(host, founder).filter(|_| self.keeps(Rule::OneCluster))
+    }
+
     /// Does this host take nothing from, and give nothing to, the one that the input comes from?
     fn bars_sender(&self, input: &Input) -> Option<Denial> {
-        let (host, stamp) = sender(input)?;
+        let Sender { host, stamp, founder } = sender(input)?;
+        if let Some(founder) = self.apart_from(host, founder) {
+            return Some(Denial::Apart { founder });
+        }
         if self.membership.seals.contains_key(&host) && self.keeps(Rule::SealedIsSilent) {
             return Some(Denial::Sealed { host });
         }
@@ -94,15 +108,31 @@ impl Ledger {
     }
 }
 
-/// The other host that an input comes from, and when it said so, where old news hurt.
-fn sender(input: &Input) -> Option<(HostId, Option<Stamp>)> {
-    match input {
-        Input::GiveSpace { to, .. } | Input::GiveAddress { to, .. } => Some((*to, None)),
-        Input::Holding { from, stamp, .. } | Input::Stated { from, stamp, .. } => Some((*from, Some(*stamp))),
-        Input::Acknowledge { from, .. }
-        | Input::Admit { from, .. }
-        | Input::Seal { from, .. }
-        | Input::Seals { from, .. } => Some((*from, None)),
-        _ => None,
-    }
+/// The other host that an input comes from.
+struct Sender {
+    host: HostId,
+    /// When it said so, where old news hurt.
+    stamp: Option<Stamp>,
+    /// Who founded its cluster, where it says so with it.
+    founder: Option<HostId>,
+}
+
+fn sender(input: &Input) -> Option<Sender> {
+    let of = |host: &HostId| Sender { host: *host, stamp: None, founder: None };
+    Some(match input {
+        Input::GiveSpace { to, .. } | Input::GiveAddress { to, .. } => of(to),
+        Input::Holding { from, stamp, .. } | Input::Stated { from, stamp, .. } => {
+            Sender { stamp: Some(*stamp), ..of(from) }
+        }
+        Input::Acknowledge { from, founder, .. } | Input::Admit { from, founder, .. } => {
+            Sender { founder: *founder, ..of(from) }
+        }
+        Input::Seal { from, warrant, .. } => Sender { founder: warrant.founder, ..of(from) },
+        Input::Acknowledged { by, welcome } | Input::Admitted { by, welcome } => {
+            Sender { founder: welcome.founder, ..of(by) }
+        }
+        Input::Sealed { by, testimony, .. } => Sender { founder: testimony.welcome.founder, ..of(by) },
+        Input::Belongs { from, .. } => of(from),
+        _ => return None,
+    })
 }

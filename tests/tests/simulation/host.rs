@@ -1,10 +1,11 @@
 //! A host of the simulation: the program's own ledger, records, view and plan over a fake kernel, without its tasks.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay::addr::Mac;
+use overlay::admission;
 use overlay::cluster::{Cluster, derive};
 use overlay::desired::{Place, desire};
 use overlay::endpoint::{Assigned, Endpoint};
@@ -35,6 +36,12 @@ pub struct Host {
     pub id: HostId,
     pub slot: Slot,
     pub index: usize,
+    /// The host that it was told to join.
+    pub join: usize,
+    /// Does it ask all that it hears to let it in, also those of another cluster? Nothing may come of that.
+    pub is_rash: bool,
+    /// How many it took for members that belong to another cluster.
+    pub disowned: usize,
     pub power: Power,
     pub ledger: Ledger,
     pub intents: Intents,
@@ -66,6 +73,9 @@ impl Host {
         Self {
             id,
             index,
+            join: 0,
+            is_rash: false,
+            disowned: 0,
             power: Power::Off,
             ledger: Ledger::new(id),
             intents: Intents::default(),
@@ -124,6 +134,9 @@ impl Host {
     pub fn step(&mut self, input: &Input, now: Millis) -> Outcome {
         let step = self.ledger.step(input, self.clock(now));
         if !step.changes.is_empty() {
+            let members = &self.ledger.membership().members;
+            let disowns = |change: &&Change| matches!(change, Change::Foreign(host) if members.contains(host));
+            self.disowned += step.changes.iter().filter(disowns).count();
             self.ledger.apply(&step.changes);
             self.unsaid = true;
         }
@@ -157,11 +170,11 @@ impl Host {
             name: name(&format!("h{}", self.index)),
             vtep: vtep(self.index),
             vxlan_port: 4789,
-            peer: (vtep(self.index), 7946).into(),
+            peer: peer(self.index),
             underlay_mtu: 1500,
             stamp: self.ledger.stamp(),
             phase,
-            founder: None,
+            founder: self.ledger.membership().founder,
         };
         self.own.version += 1;
         self.own.record = Arc::new(said::by(&self.ledger, &self.intents, &info));
@@ -178,7 +191,7 @@ impl Host {
         self.say();
         let changed = self.notice(now, detector, answers);
         if changed {
-            self.cluster = Arc::new(derive(&self.records));
+            self.cluster = Arc::new(derive(&self.records).for_members_of(self.ledger.membership().founder));
         }
         self.listen(now);
         if changed || self.unsaid {
@@ -220,7 +233,7 @@ impl Host {
                 self.step(&Input::Close(*id), now);
             }
         }
-        for view in cluster.networks.values() {
+        for view in cluster.networks.values().filter(|view| !view.apart) {
             if !self.ledger.accounts().contains_key(&view.network.id) {
                 self.step(&Input::Learn(view.network.clone()), now);
             }
@@ -251,7 +264,20 @@ impl Host {
 
     /// The hosts that can be asked, as far as this one sees.
     pub fn reachable(&self) -> BTreeSet<HostId> {
-        overlay::admission::reachable(&self.cluster)
+        admission::reachable(&self.cluster)
+    }
+
+    /// Those of them that it asks to let it in.
+    pub fn asked(&self) -> BTreeSet<HostId> {
+        if self.is_rash {
+            return self.reachable();
+        }
+        admission::asked(&self.cluster, &[peer(self.join)], self.ledger.membership().founder)
+    }
+
+    /// Does it rather belong to another cluster than to the one that it has founded?
+    pub fn seeks(&self) -> bool {
+        self.ledger.is_established() && admission::seeks(self.id, &[peer(self.join)], &self.cluster)
     }
 
     pub fn attach(&mut self, id: EndpointId, network: NetworkId, name: &Name, (address, lease): (IpAddr, Version)) {
@@ -290,6 +316,10 @@ impl Host {
 
 pub fn name(text: &str) -> Name {
     text.parse().expect("a label")
+}
+
+fn peer(index: usize) -> SocketAddr {
+    (vtep(index), 7946).into()
 }
 
 fn vtep(index: usize) -> IpAddr {

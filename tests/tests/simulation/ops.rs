@@ -40,7 +40,8 @@ impl World {
     }
 
     fn any_network(&mut self, index: usize) -> Option<Network> {
-        let networks: Vec<Network> = self.hosts[index].cluster.networks.values().map(|v| v.network.clone()).collect();
+        let views = self.hosts[index].cluster.networks.values().filter(|view| !view.apart);
+        let networks: Vec<Network> = views.map(|view| view.network.clone()).collect();
         self.rng.choice(networks)
     }
 
@@ -89,6 +90,7 @@ impl World {
             return;
         }
         self.seen.note("network created");
+        self.made.extend(self.hosts[index].ledger.membership().founder.map(|founder| (id, founder)));
         let members = self.hosts[index].ledger.membership().members.clone();
         let peers: Vec<_> = self.hosts[index].reachable().into_iter().filter(|id| members.contains(id)).collect();
         if let Some(to) = self.rng.choice(peers) {

@@ -1,6 +1,6 @@
 //! Sees all hosts at once, and says what no host could: that the promises hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::cluster::Cluster;
 use overlay::host::Liveness;
@@ -20,6 +20,10 @@ const ROUNDS: u32 = 4;
 const MOMENTS: u32 = 40;
 const MOMENT: u64 = 250;
 
+fn founder_of(host: &Host) -> Option<HostId> {
+    host.ledger.membership().founder
+}
+
 impl World {
     /// What holds at any time, whatever happened.
     pub fn check(&self) {
@@ -28,6 +32,8 @@ impl World {
         let mut addresses = BTreeMap::new();
         for host in self.hosts.iter().filter(trusted) {
             for (network, account) in host.ledger.accounts() {
+                let (made, founder) = (self.made.get(network).copied(), host.ledger.membership().founder);
+                assert_eq!(made, founder, "host {} has leases of a network of another cluster", host.index);
                 for (block, _) in account.held_by(host.id) {
                     let rival = blocks.insert((*network, block), host.index);
                     assert_eq!(rival, None, "S1: host {} holds {block:?} of {network} as well", host.index);
@@ -81,7 +87,6 @@ impl World {
             self.run(MOMENT);
         }
         self.check();
-        let first = self.meaning(0);
         for index in 0..self.hosts.len() {
             let host = &self.hosts[index];
             if !host.ledger.is_established() || !host.ledger.membership().forgets.is_empty() {
@@ -96,10 +101,26 @@ impl World {
             }
             assert_eq!(owed, [], "host {index} owes leases that nobody takes");
             assert_eq!(host.ledger.membership().forgets.len(), 0, "host {index} waits to forget a host");
-            let seen = self.meaning(index);
+            let of_its_cluster = |other: &&Host| founder_of(other) == founder_of(host);
+            let members: BTreeSet<HostId> = self.hosts.iter().filter(of_its_cluster).map(|host| host.id).collect();
+            let known: BTreeSet<HostId> = host.ledger.membership().others().chain([host.id]).collect();
+            assert_eq!(known, members, "host {index} takes others for the members of its cluster");
+            let peer = self.hosts.iter().position(|other| of_its_cluster(&other)).expect("it is one itself");
+            let (seen, first) = (self.meaning(index), self.meaning(peer));
             assert_eq!(seen.hosts.keys().collect::<Vec<_>>(), first.hosts.keys().collect::<Vec<_>>(), "{index}");
-            assert_eq!(seen.networks, first.networks, "hosts 0 and {index} see different networks");
-            assert!(seen == first, "hosts 0 and {index} see different clusters");
+            assert_eq!(seen.networks, first.networks, "hosts {peer} and {index} see different networks");
+            assert!(seen == first, "hosts {peer} and {index} see different clusters");
+        }
+    }
+
+    /// How many clusters there were to the end, and who was taken for a member of one and belongs to another.
+    pub fn note_clusters(&mut self) {
+        let founders: BTreeSet<_> = self.hosts.iter().map(founder_of).collect();
+        if founders.len() > 1 {
+            self.seen.note("two clusters to the end");
+        }
+        for _ in 0..self.hosts.iter().map(|host| host.disowned).sum() {
+            self.seen.note("taken for a member, and of another cluster");
         }
     }
 
@@ -133,17 +154,19 @@ impl World {
         }
     }
 
-    /// All have lost power, and somebody who is gone for good can't be asked: the operator answers for one of the disks.
+    /// All of a cluster have lost power, and somebody who is gone for good can't be asked: the operator answers for one of the
+    /// disks.
     fn trust_a_disk_if_nobody_acts(&mut self) {
         let is_unchecked = |host: &Host| matches!(host.ledger.membership().standing, Standing::Unchecked { .. });
-        if self.hosts.iter().any(|host| host.ledger.is_established()) {
-            return;
-        }
-        let waits = self.hosts.iter().position(is_unchecked).expect("somebody is left");
+        let acting: BTreeSet<_> =
+            self.hosts.iter().filter(|host| host.ledger.is_established()).map(founder_of).collect();
+        let waits = self.hosts.iter().position(|host| is_unchecked(host) && !acting.contains(&founder_of(host)));
+        let Some(waits) = waits else { return };
         let now = self.now;
         self.hosts[waits].step(&Input::Trust, now);
         self.seen.note("disk trusted");
         self.run(SETTLE / 4);
+        self.trust_a_disk_if_nobody_acts();
     }
 
     /// The operator forgets the identities that nobody has any more, wherever `host ls` shows some; false if there are none.

@@ -36,6 +36,7 @@ impl World {
         let (creator, to) = (self.hosts[0].id, self.hosts[1].id);
         let network = Network { id, name: name("red"), ranges, created: 1, creator };
         assert_eq!(self.hosts[0].step(&Input::Create(network), now), Outcome::Done);
+        self.made.extend(self.hosts[0].ledger.membership().founder.map(|founder| (id, founder)));
         let given = self.hosts[0].step(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
         assert!(matches!(given, Outcome::Given(_)), "{given:?}");
         id

@@ -110,7 +110,7 @@ fn a_cluster_of(hosts: usize, seed: u64) {
     world.calm = true;
     let mut clock = Clock::new(&world);
     world.power_on(0);
-    world.found();
+    world.found(0);
     let mut on = 1;
     while on < hosts {
         let wave = on..hosts.min(on + on.max(WAVE));

@@ -41,6 +41,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Which part of a cut network each host is in.
     pub part: Vec<u8>,
+    /// The networks, and who founded the cluster that each was made in.
+    pub made: BTreeMap<NetworkId, HostId>,
     /// Of a hundred messages, how many are lost.
     pub loss: u8,
     /// Is no agent killed by chance any more?
@@ -67,13 +69,32 @@ impl World {
         for index in 0..size {
             world.power_on(index);
         }
-        world.found();
+        world.found(0);
         world
     }
 
-    pub fn found(&mut self) {
+    /// Two clusters that were founded apart and now hear each other. Half of the hosts ask both to let them in, should they
+    /// come back as new ones.
+    pub fn apart(seed: u64, size: usize) -> Self {
+        let mut world = Self::dark(seed, size);
+        let second = size / 2;
+        for index in 0..size {
+            let side = usize::from(index >= second);
+            world.part[index] = [0, 1][side];
+            world.hosts[index].join = [0, second][side];
+            world.hosts[index].is_rash = index % 2 == 0;
+            world.power_on(index);
+        }
+        world.found(0);
+        world.found(second);
+        world.run(5_000);
+        world.part.fill(0);
+        world
+    }
+
+    pub fn found(&mut self, index: usize) {
         let now = self.now;
-        self.hosts[0].step(&Input::Found, now);
+        self.hosts[index].step(&Input::Found, now);
     }
 
     /// No machine is on yet.
@@ -83,6 +104,7 @@ impl World {
             now: 1_000,
             hosts: Vec::new(),
             part: vec![0; size],
+            made: BTreeMap::new(),
             loss: 0,
             calm: false,
             live: BTreeMap::new(),
@@ -180,11 +202,12 @@ impl World {
 
     /// The identity is given up: all that it had goes, and it starts again as a new host.
     pub fn renew(&mut self, index: usize) {
-        let generation = self.hosts[index].own.generation;
         self.power_off(index);
-        self.places.remove(&self.hosts[index].id);
-        self.hosts[index] = self.stranger(index);
-        self.hosts[index].own.generation = generation;
+        let stranger = self.stranger(index);
+        let old = std::mem::replace(&mut self.hosts[index], stranger);
+        self.places.remove(&old.id);
+        let new = &mut self.hosts[index];
+        (new.own.generation, new.join, new.is_rash) = (old.own.generation, old.join, old.is_rash);
         self.power_on(index);
     }
 
@@ -243,9 +266,9 @@ impl World {
         let now = self.now;
         let host = &mut self.hosts[index];
         host.step(&Input::Tick, now);
-        let reachable = host.reachable();
-        let mut wants = host.ledger.wants(&reachable);
-        for to in host.ledger.introductions(&reachable, &host.introduced) {
+        let (reachable, asked) = (host.reachable(), host.asked());
+        let mut wants = host.ledger.wants(&asked);
+        for to in host.ledger.introductions(&asked, &host.introduced) {
             wants.entry(to).or_default().push(Want::Acknowledge);
         }
         let forgets = host.ledger.membership().forgets.keys();
@@ -284,6 +307,7 @@ impl World {
             Standing::Unchecked { .. } => {
                 Some(Input::Conclude { reachable: Some(overlay::admission::witnesses(&host.cluster)) })
             }
+            _ if host.seeks() => Some(Input::Seek),
             _ => None,
         };
         if let Some(input) = input {

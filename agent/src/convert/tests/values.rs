@@ -152,6 +152,8 @@ pub(super) fn standings() -> impl Strategy<Value = Standing> {
         Just(Standing::Established),
         (btree_set(host_ids(), 0..3), btree_set(host_ids(), 0..3))
             .prop_map(|(admitted, waiting)| Standing::Unchecked { admitted, waiting }),
+        Just(Standing::Fenced(Fencing::Moves)),
+        Just(Standing::Fenced(Fencing::Unjoined)),
         host_ids().prop_map(|by| Standing::Fenced(Fencing::Forgotten { by })),
         (host_ids(), evidence()).prop_map(|(by, evidence)| Standing::Fenced(Fencing::Restored { by, evidence })),
     ]

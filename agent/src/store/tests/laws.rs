@@ -13,6 +13,8 @@ use super::*;
 /// What may happen to a host: of two networks, and with three others.
 fn inputs() -> impl Strategy<Value = Input> {
     let hosts = || (7_u8..10).prop_map(|number| HostId::from_bytes([number; 16]));
+    // Mostly of its own cluster, as far as they say.
+    let founders = || proptest::option::weighted(0.2, Just(HostId::from_bytes([9; 16])));
     let networks = || (1_u8..3).prop_map(|number| NetworkId::from_bytes([number; 16]));
     let addresses = || (0_u8..16).prop_map(|last| IpAddr::from([172, 38, 0, last]));
     let blocks = || (0_u16..8).prop_map(|index| BlockId { range: 0, index });
@@ -54,15 +56,17 @@ fn inputs() -> impl Strategy<Value = Input> {
         3 => (networks(), hosts(), stamps(), statement(ME)).prop_map(|(network, from, stamp, statement)| {
             Input::Stated { network, from, stamp, statement }
         }),
-        2 => (hosts(), stamps()).prop_map(|(from, stamp)| Input::Acknowledge { from, stamp, founder: None }),
+        2 => (hosts(), stamps(), founders())
+            .prop_map(|(from, stamp, founder)| Input::Acknowledge { from, stamp, founder }),
         1 => networks().prop_map(Input::Close),
         2 => Just(Input::Tick),
         1 => hosts().prop_map(|host| Input::Forget { hosts: [(host, Boot::default())].into(), force: true }),
-        1 => (hosts(), hosts()).prop_map(|(from, host)| {
-            Input::Seal { from, host, warrant: Warrant { boot: Boot { generation: 9, nonce: 1 }, yielded: [].into() } }
+        1 => (hosts(), hosts(), founders()).prop_map(|(from, host, founder)| {
+            let warrant = Warrant { founder, boot: Boot { generation: 9, nonce: 1 }, yielded: [].into() };
+            Input::Seal { from, host, warrant }
         }),
-        1 => (hosts(), hosts(), any::<bool>()).prop_map(|(from, host, done)| {
-            Input::Seals { from, seals: [(host, Seal { heir: from, done })].into() }
+        1 => (hosts(), founders(), hosts(), any::<bool>()).prop_map(|(from, founder, host, done)| {
+            Input::Belongs { from, founder, seals: [(host, Seal { heir: from, done })].into() }
         }),
     ]
 }
@@ -153,7 +157,7 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Address Bind Block Close Dealt Forget Founder Member Open Page Post Rested Seal Standing Tombstone Unbind \
+const ALL: &str = "Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Standing Tombstone Unbind \
                    Unpost Withdraw";
 
 fn kind(change: &Change) -> String {

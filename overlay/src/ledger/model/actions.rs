@@ -7,7 +7,7 @@ use super::world::{Host, Letter, Machine, Words, World, id, number};
 use super::{Breach, Check, Protocol};
 use crate::id::HostId;
 use crate::lease::Holder;
-use crate::ledger::{Rule, Standing, Want};
+use crate::ledger::{Membership, Rule, Standing, Want};
 use crate::member::Boot;
 use crate::record::Statement;
 
@@ -63,8 +63,8 @@ pub enum Action {
         heir: usize,
         hosts: BTreeMap<HostId, Boot>,
     },
-    /// What a host publishes of the hosts that it has sealed arrives.
-    HearSeals {
+    /// What a host publishes of its cluster, and of the hosts that it has sealed, arrives.
+    HearOf {
         host: usize,
         from: usize,
     },
@@ -137,10 +137,12 @@ impl Protocol {
             Standing::Joining { .. } | Standing::Fenced(_) => {}
         }
         self.asking(world, n, host, out);
-        let seals = |from: &Host| !from.ledger.membership().seals.is_empty();
-        let sealers =
-            world.hosts.iter().enumerate().filter(|(from, other)| *from != n && other.is_up() && seals(other));
-        out.extend(sealers.map(|(from, _)| Action::HearSeals { host: n, from }));
+        let (mine, apart) = (host.ledger.membership(), !self.setting.apart.is_empty());
+        let news =
+            |of: &Membership| !of.seals.is_empty() || apart && of.founder.is_some_and(|_| of.founder != mine.founder);
+        let others = world.hosts.iter().enumerate().filter(|(from, _)| *from != n);
+        let telling = others.filter(|(_, other)| other.is_up() && news(other.ledger.membership()));
+        out.extend(telling.map(|(from, _)| Action::HearOf { host: n, from }));
         if self.setting.breach == Some(Breach::Hearsay) {
             let of_others = world.said.iter().filter(|l| l.from != id(n) && matches!(l.words, Words::Wrote(_)));
             out.extend(of_others.map(|letter| Action::Repeat { host: n, letter: *letter }));
@@ -167,7 +169,8 @@ impl Protocol {
             }
         }
         let lent = account.addresses.values().any(|lease| lease.holder != Holder::Home);
-        if lent || !host.ledger.membership().forgets.is_empty() {
+        let membership = host.ledger.membership();
+        if lent || !membership.forgets.is_empty() || !membership.foreign.is_empty() {
             out.push(Action::Tick { host: n });
         }
     }
@@ -229,7 +232,7 @@ impl Protocol {
         }
         if spent.rolls < setting.rolls && setting.rolled.contains(&n) {
             match (&host.image, host.machine) {
-                (None, Machine::Up) if host.ledger.is_established() => out.push(Action::CopyDisk { host: n }),
+                (None, Machine::Up) => out.push(Action::CopyDisk { host: n }),
                 (Some(_), Machine::Off) => out.push(Action::RestoreDisk { host: n }),
                 _ => {}
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use stateright::Property;
 
 use super::Protocol;
-use super::world::{Host, Machine, Parting, World};
+use super::world::{Host, Machine, Parting, World, id};
 use crate::lease::Holder;
 use crate::ledger::{Account, Input, REST};
 use crate::network::BlockId;
@@ -25,6 +25,12 @@ pub enum Goal {
     BothForgottenAreFenced,
     /// L5.
     NewcomerHolds,
+    /// L3, where a host of another cluster was taken for a member.
+    HeirPassesForeign,
+    /// Space that was given to such a host is used again.
+    ForeignHostGaveBack,
+    /// One that boots before it is a member.
+    StartsAnew,
     /// S5.
     RestoredIsFenced,
     /// After all have lost power, and nobody answered for a disk.
@@ -87,6 +93,24 @@ impl Goal {
                     })
                 })
             }
+            Self::HeirPassesForeign => Property::<Protocol>::sometimes(
+                "L3 an heir goes on without one that joined another cluster",
+                |_, world| {
+                    world.hosts.iter().any(|host| {
+                        let mine = host.ledger.membership();
+                        let is_heir = mine.seals.values().any(|seal| seal.done && seal.heir == host.ledger.me());
+                        is_heir && mine.foreign.contains(&id(world.hosts.len() - 1))
+                    })
+                },
+            ),
+            Self::ForeignHostGaveBack => Property::<Protocol>::sometimes(
+                "what one of another cluster was given is used again",
+                |model, world| {
+                    let lost = |host: &Host| host.ledger.membership().foreign.contains(&id(world.hosts.len() - 1));
+                    let giver = world.hosts.iter().find(|host| lost(host) && has_block(model, host, 3));
+                    giver.is_some_and(|host| host.ledger.membership().seals.is_empty())
+                },
+            ),
             Self::ForgottenIsFenced => {
                 Property::<Protocol>::sometimes("L4 a forgotten host comes back and is fenced", |_, world| {
                     parted(world, Parting::Forgotten) > 0
@@ -101,6 +125,11 @@ impl Goal {
                 Property::<Protocol>::sometimes("L5 the newcomer obtains the block", |model, world| {
                     let newcomer = &world.hosts[model.setting.hosts - 1];
                     has_block(model, newcomer, 2)
+                })
+            }
+            Self::StartsAnew => {
+                Property::<Protocol>::sometimes("one that booted as no member starts anew", |_, world| {
+                    parted(world, Parting::StartedAnew) > 0
                 })
             }
             Self::AllPassTheirChecks => Property::<Protocol>::sometimes("all hosts boot and act again", |_, world| {

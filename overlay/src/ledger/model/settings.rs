@@ -17,6 +17,35 @@ fn two_off() -> Setting {
     }
 }
 
+/// The disk of a newcomer is put back as it was before it was a member.
+fn newcomer_rolled() -> Setting {
+    Setting {
+        addresses: 0,
+        newcomer: true,
+        check: Check::All,
+        boots: 1,
+        rolls: 1,
+        down: &[2],
+        rolled: &[2],
+        ..Setting::default()
+    }
+}
+
+/// Two hosts have a cluster, the third has one of its own, and the fourth may be let in by either; the answers may be lost.
+fn founded_apart() -> Setting {
+    Setting {
+        hosts: 4,
+        addresses: 0,
+        apart: &[2],
+        newcomer: true,
+        boots: 1,
+        down: &[0],
+        forgets: &[0],
+        lost_answers: true,
+        ..Setting::default()
+    }
+}
+
 /// The protocol as it is.
 pub fn full() -> Vec<Setting> {
     let base = Setting::default;
@@ -125,6 +154,16 @@ pub fn full() -> Vec<Setting> {
             ..base()
         },
         Setting {
+            name: "DD an old disk from before it was a member is put back",
+            goals: vec![ThirdHostUsesBlock, NewcomerHolds, StartsAnew],
+            ..newcomer_rolled()
+        },
+        Setting {
+            name: "DE one joins either of two clusters founded apart, while one is forgotten",
+            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign, ForeignHostGaveBack],
+            ..founded_apart()
+        },
+        Setting {
             name: "E1 two are forgotten by one heir together, and come back",
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
             ..two_off()
@@ -223,6 +262,12 @@ pub fn broken() -> Vec<Setting> {
             boots: 3,
             ..two_off()
         },
+        Setting {
+            name: "AL a disk from before it was a member goes on joining",
+            without: Some(Rule::JoinInOneBoot),
+            ..newcomer_rolled()
+        },
+        Setting { name: "AK hosts of two clusters let one in", without: Some(Rule::OneCluster), ..founded_apart() },
         Setting { name: "AH a sealed host is heard", without: Some(Rule::SealedIsSilent), ..forget() },
     ]
 }

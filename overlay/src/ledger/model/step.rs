@@ -73,9 +73,10 @@ impl Scene<'_> {
                 self.step(*heir, &Input::Forget { hosts: hosts.clone(), force: false }, LATE);
                 Some(())
             }
-            Action::HearSeals { host, from } => {
-                let seals = self.ledger(*from).membership().seals.clone();
-                self.step(*host, &Input::Seals { from: id(*from), seals }, LATE);
+            Action::HearOf { host, from } => {
+                let of = self.ledger(*from).membership();
+                let belongs = Input::Belongs { from: id(*from), founder: of.founder, seals: of.seals.clone() };
+                self.step(*host, &belongs, LATE);
                 Some(())
             }
             Action::Repeat { host, letter } => {
@@ -278,6 +279,7 @@ impl Scene<'_> {
             overwritten |= overwrites(&host.ledger, change);
             host.ledger.apply(std::slice::from_ref(change));
         }
+        protocol.learn(&mut host.ledger);
         protocol.pass_time(host);
         host.heed_fence();
         self.world.overwritten |= overwritten;

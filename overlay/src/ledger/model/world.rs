@@ -62,6 +62,7 @@ pub enum Machine {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Parting {
+    StartedAnew,
     Forgotten,
     Restored,
     Wiped,
@@ -106,6 +107,7 @@ impl Host {
     pub fn heed_fence(&mut self) {
         if let Standing::Fenced(why) = self.ledger.membership().standing {
             self.part(match why {
+                Fencing::Moves | Fencing::Unjoined => Parting::StartedAnew,
                 Fencing::Forgotten { .. } => Parting::Forgotten,
                 Fencing::Restored { .. } => Parting::Restored,
             });
@@ -157,35 +159,48 @@ pub fn network(addresses: usize) -> Network {
 }
 
 impl Protocol {
-    /// Host 0 has created the network, and all have joined and heard of it; the newcomer, if there is one, has heard of
-    /// it only.
+    /// Host 0 has created the network, and all of its cluster have joined and heard of it.
     pub fn beginning(&self) -> World {
         let mut ledgers: Vec<Ledger> =
             (0..self.setting.hosts).map(|n| Ledger::new(id(n)).without(self.setting.without)).collect();
         let members = self.setting.hosts - usize::from(self.setting.newcomer);
         let id_of = self.network.id;
+        for ledger in &mut ledgers {
+            write(ledger, &Input::Booted { nonce: 0 });
+        }
         write(&mut ledgers[0], &Input::Found);
         write(&mut ledgers[0], &Input::Create(self.network.clone()));
-        for ledger in &mut ledgers[1..] {
-            write(ledger, &Input::Learn(self.network.clone()));
+        for n in self.setting.apart.iter().take(1) {
+            write(&mut ledgers[*n], &Input::Found);
         }
-        for n in 1..members {
-            for by in 0..n {
+        let is_apart = |n: usize| self.setting.apart.contains(&n);
+        for n in (1..members).filter(|n| Some(n) != self.setting.apart.first()) {
+            for by in (0..n).filter(|by| is_apart(*by) == is_apart(n)) {
                 let (from, stamp, founder) = (id(n), ledgers[n].stamp(), ledgers[n].membership().founder);
                 let outcome = write(&mut ledgers[by], &Input::Acknowledge { from, stamp, founder });
                 let crate::ledger::Outcome::Welcome(welcome) = outcome else { unreachable!("members acknowledge") };
                 write(&mut ledgers[n], &Input::Acknowledged { by: id(by), welcome });
             }
         }
+        for ledger in &mut ledgers {
+            self.learn(ledger);
+        }
         self.fill_second_block(&mut ledgers[0]);
         let runs = ledgers[0].accounts()[&id_of].runs(id(0));
-        for ledger in &mut ledgers[1..members] {
+        for ledger in ledgers[1..].iter_mut().filter(|ledger| ledger.accounts().contains_key(&id_of)) {
             let (runs, borrowed) = (runs.clone(), Default::default());
             write(ledger, &Input::Holding { network: id_of, from: id(0), stamp: Stamp::default(), runs, borrowed });
         }
         let hosts: Vec<_> = ledgers.into_iter().map(|ledger| self.hosts.share(Host::new(ledger))).collect();
         let said = hosts.iter().flat_map(|host| host.letters().collect::<Vec<_>>()).collect();
         World { hosts, said: self.said.share(said), spent: Spent::default(), overwritten: false }
+    }
+
+    /// A host hears of the network as soon as it belongs to the cluster that the network is in.
+    pub fn learn(&self, ledger: &mut Ledger) {
+        if ledger.membership().founder == Some(id(0)) {
+            write(ledger, &Input::Learn(self.network.clone()));
+        }
     }
 
     /// A network with a block of two addresses has a second block: it stays with host 0, where it is in use.

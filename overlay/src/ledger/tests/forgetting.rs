@@ -42,7 +42,7 @@ fn a_host_that_is_forgotten_after_the_statement_is_waited_for_until_it_is_made_a
     let mut heir = member(5);
     assert_eq!(forget(&mut heir, &[1], false), Outcome::Done);
     let seals = [(host(2), Seal { heir: host(3), done: true })].into();
-    let heard = heir.step(&Input::Seals { from: host(3), seals }, 0);
+    let heard = heir.step(&Input::Belongs { from: host(3), founder: None, seals }, 0);
     heir.apply(&heard.changes);
     assert!(heir.missing(host(1)).contains(&host(2)), "it may have let the first one in");
     assert_eq!(forget(&mut heir, &[1], false), Outcome::Done);

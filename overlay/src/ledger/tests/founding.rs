@@ -73,22 +73,113 @@ fn after_a_boot_no_other_cluster_lets_a_host_in() {
 
 #[test]
 fn who_has_founded_alone_joins_another_cluster_unless_it_holds_something() {
-    let (mut first, mut second) = (founder_of(1), founder_of(2));
-    let theirs = network(7, "10.20.0.0/24");
-    write(&mut first, &Input::Create(theirs.clone()));
-    // It is heard what the other has before it can be asked for anything.
-    write(&mut second, &Input::Learn(theirs.clone()));
-    let runs = first.accounts()[&theirs.id].runs(host(1));
-    let (stamp, borrowed) = (first.stamp(), [].into());
-    write(&mut second, &Input::Holding { network: theirs.id, from: host(1), stamp, runs, borrowed });
-    write(&mut second, &Input::Seek);
-    assert_eq!(second.membership().founder, None);
-    joins(&mut second, &mut first);
-    assert!(second.is_established());
-    assert_eq!(second.membership().founder, Some(host(1)));
+    let mut alone = founder_of(2);
+    write(&mut alone, &Input::Seek);
+    // As a new host: where the old one belonged stays true for whoever has heard it.
+    assert_eq!(alone.membership().standing, Standing::Fenced(Fencing::Moves));
 
-    let mut third = founder_of(3);
-    write(&mut third, &Input::Create(network(8, "10.30.0.0/24")));
-    write(&mut third, &Input::Seek);
-    assert_eq!((third.is_established(), third.membership().founder), (true, Some(host(3))));
+    let mut holds = founder_of(3);
+    write(&mut holds, &Input::Create(network(8, "10.30.0.0/24")));
+    write(&mut holds, &Input::Seek);
+    assert_eq!((holds.is_established(), holds.membership().founder), (true, Some(host(3))));
+}
+
+/// Two clusters of two. Host 5 asked the second to let it in, the answer was lost, and it joined the first.
+struct Ghost {
+    first: Ledger,
+    second: [Ledger; 2],
+    ghost: Ledger,
+}
+
+impl Ghost {
+    fn new() -> Self {
+        let (mut first, mut second, mut other) = (founder_of(1), founder_of(2), Ledger::new(host(3)));
+        joins(&mut other, &mut second);
+        write(&mut second, &Input::Create(network(7, "10.20.0.0/24")));
+        let mut ghost = Ledger::new(host(5));
+        write(&mut second, &Input::Acknowledge { from: host(5), stamp: ghost.stamp(), founder: None });
+        joins(&mut ghost, &mut first);
+        assert!(ghost.is_established());
+        Self { first, second: [second, other], ghost }
+    }
+
+    /// What a host publishes of itself, told to another.
+    fn tells(teller: &Ledger, listener: &mut Ledger) {
+        let Membership { founder, seals, .. } = teller.membership().clone();
+        write(listener, &Input::Belongs { from: teller.me(), founder, seals });
+    }
+
+    fn holds(ledger: &Ledger) -> usize {
+        ledger.accounts().values().map(|account| account.held_by(ledger.me()).count()).sum()
+    }
+}
+
+#[test]
+fn who_was_taken_for_a_member_and_joined_another_cluster_seals_nobody_and_is_not_waited_for() {
+    let Ghost { first, second: [mut second, other], mut ghost } = Ghost::new();
+    let hosts = [(other.me(), Boot::default())].into();
+    assert_eq!(write(&mut second, &Input::Forget { hosts, force: true }), Outcome::Done);
+    assert_eq!(second.missing(other.me()), [host(5)].into());
+    let before = ghost.clone();
+    let warrant = second.warrant(other.me()).expect("it is its heir");
+    let refused = write(&mut ghost, &Input::Seal { from: host(2), host: other.me(), warrant });
+    assert_eq!((refused, &ghost), (apart(1), &before));
+    write(&mut second, &Input::Refused { by: host(5), denial: Denial::Apart { founder: host(1) } });
+    assert!(second.membership().is_forgotten(other.me()), "nobody is left to be asked");
+    assert!(!second.membership().members.contains(&host(5)), "nobody else is told of it");
+    assert_eq!(first.membership().members, [host(5)].into());
+}
+
+#[test]
+fn what_it_was_given_is_used_again() {
+    let Ghost { second: [mut second, _], ghost, .. } = Ghost::new();
+    let all = Ghost::holds(&second);
+    let network = network(7, "10.20.0.0/24").id;
+    let given = write(&mut second, &Input::GiveSpace { network, to: host(5), share: Share::Half });
+    let Outcome::Given(statements) = given else { unreachable!("it is taken for a member") };
+    assert!(Ghost::holds(&second) < all);
+    let mut ghost = ghost;
+    for statement in statements {
+        let told = Input::Stated { network, from: host(2), stamp: second.stamp(), statement };
+        assert_eq!(write(&mut ghost, &told), Outcome::Denied(Denial::UnknownNetwork));
+    }
+    Ghost::tells(&ghost, &mut second);
+    write(&mut second, &Input::Tick);
+    assert_eq!(Ghost::holds(&second), all);
+    let Outcome::Denied(Denial::Apart { .. }) =
+        write(&mut second, &Input::GiveSpace { network, to: host(5), share: Share::Half })
+    else {
+        unreachable!("it is known to belong elsewhere")
+    };
+}
+
+#[test]
+fn who_is_forgotten_in_one_cluster_lives_on_in_the_other() {
+    let Ghost { second: [mut second, mut other], mut ghost, .. } = Ghost::new();
+    let hosts = [(host(5), Boot::default())].into();
+    write(&mut second, &Input::Forget { hosts, force: false });
+    let warrant = second.warrant(host(5)).expect("it is its heir");
+    let Outcome::Sealed(testimony) = write(&mut other, &Input::Seal { from: host(2), host: host(5), warrant }) else {
+        unreachable!("it is a member")
+    };
+    write(&mut second, &Input::Sealed { by: host(3), host: host(5), testimony });
+    assert!(second.membership().is_forgotten(host(5)));
+    Ghost::tells(&second, &mut ghost);
+    write(&mut ghost, &Input::Refused { by: host(2), denial: Denial::Sealed { host: host(5) } });
+    assert!(ghost.is_established());
+}
+
+#[test]
+fn before_it_belongs_to_a_cluster_a_host_learns_no_networks_and_takes_nobody_for_a_member() {
+    let (mut second, mut newcomer) = (founder_of(2), Ledger::new(host(5)));
+    let mut other = Ledger::new(host(3));
+    joins(&mut other, &mut second);
+    assert_eq!(write(&mut newcomer, &Input::Learn(network(7, "10.20.0.0/24"))), Outcome::Denied(Denial::Joining));
+    write(&mut second, &Input::Acknowledge { from: host(5), stamp: newcomer.stamp(), founder: None });
+    let hosts = [(other.me(), Boot::default())].into();
+    write(&mut second, &Input::Forget { hosts, force: true });
+    let warrant = second.warrant(other.me()).expect("it is its heir");
+    let sealed = write(&mut newcomer, &Input::Seal { from: host(2), host: other.me(), warrant });
+    assert!(matches!(sealed, Outcome::Sealed(_)), "{sealed:?}");
+    assert!(newcomer.membership().members.is_empty());
 }

@@ -18,7 +18,7 @@ use overlay::kernel::netns;
 use overlay::lease::Version;
 use overlay::ledger::{Ask, Denial, Input, Outcome, Request};
 use overlay::member::Stamp;
-use overlay::network::{Name, Network};
+use overlay::network::Name;
 use tokio::sync::watch;
 
 use crate::local;
@@ -425,11 +425,12 @@ fn check_mac(cluster: &Cluster, view: &NetworkView, mac: Mac) -> Result<(), Atta
     }
 }
 
-/// A network that is deleted but has endpoints here: no view shows it, and yet they can be let go.
-fn deleted(intents: &Intents, network: &str) -> Option<(NetworkId, String)> {
-    let meant = |n: &&Network| n.name.as_str().eq_ignore_ascii_case(network) || n.id.to_string() == network;
+/// A network that is deleted but has endpoints here: no view shows it, and yet they can be let go. Of several none, as of
+/// several that are not deleted.
+fn deleted(intents: &Intents, text: &str) -> Option<(NetworkId, String)> {
     let left = intents.networks.values().filter(|n| intents.tombstones.contains(&n.id));
-    left.into_iter().find(meant).map(|n| (n.id, n.name.to_string()))
+    let mut meant = left.filter(|network| network.may_be_called(text));
+    meant.next().filter(|_| meant.next().is_none()).map(|network| (network.id, network.name.to_string()))
 }
 
 /// What the container says against it.

@@ -145,7 +145,9 @@ impl From<NetworkError> for Status {
             E::Name(_) | E::Subnet(_) | E::Range(_) | E::Gateway(_) | E::Subnets(_) | E::Underlay { .. } => {
                 Code::InvalidArgument
             }
-            E::InUse { .. } | E::Apart { .. } | E::NotJoined | E::NotReady(_) => Code::FailedPrecondition,
+            E::InUse { .. } | E::InUseAgain { .. } | E::Apart { .. } | E::NotJoined | E::NotReady(_) => {
+                Code::FailedPrecondition
+            }
             E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))

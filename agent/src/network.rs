@@ -73,6 +73,14 @@ pub enum NetworkError {
         /// Its endpoints.
         endpoints: String,
     },
+    /// Somebody came to need it meanwhile.
+    #[error("network `{network}` is in use by {endpoints}, attached a moment ago: try again")]
+    InUseAgain {
+        /// The network.
+        network: String,
+        /// Its endpoints.
+        endpoints: String,
+    },
     /// It is that of another cluster.
     #[error("network `{network}` belongs to another cluster, founded apart, remove it there: on {hosts}")]
     Apart {
@@ -178,7 +186,7 @@ impl Networks {
         let ended = self.local.call(move |local| end(local, id)).await?;
         ended.map_err(|left| {
             let endpoints: Vec<String> = left.iter().take(SHOWN).map(|name| format!("`{name}` on this host")).collect();
-            NetworkError::InUse { network: view.shown_name(), endpoints: listed(endpoints, left.len()) }
+            NetworkError::InUseAgain { network: view.shown_name(), endpoints: listed(endpoints, left.len()) }
         })?;
         self.wait_until(|seen| !seen.cluster.networks.contains_key(&id)).await;
         tracing::info!(network = %view.shown_name(), "network removed");

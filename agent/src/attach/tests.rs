@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use overlay::cluster::derive;
 use overlay::host::HostInfo;
+use overlay::network::Network;
 use overlay::network::Range;
 use overlay::record::{Incarnation, Membership, Record, Records};
 

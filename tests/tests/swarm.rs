@@ -82,9 +82,9 @@ fn agents_come_and_go_and_all_that_live_see_the_same() {
 fn five_hundred_agents_of_which_a_fifth_comes_and_goes_each_minute() {
     run(chosen(Plan {
         agents: 500,
-        interval: Duration::from_secs(20),
+        interval: Duration::from_secs(30),
         churn: 0.2,
-        wave: Duration::from_secs(100),
+        wave: Duration::from_secs(150),
         waves: 5,
         remembered: Duration::from_secs(180),
         growth: 1.1,

@@ -393,7 +393,8 @@ fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
 fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
     if view.apart {
         let some = seen.cluster.tellers_of(view.network.id).take(3).map(|name| format!("`{name}`"));
-        let hosts = some.collect::<Vec<_>>().join(", ");
+        let some = some.collect::<Vec<_>>().join(", ");
+        let hosts = if some.is_empty() { "hosts that are gone".to_owned() } else { some };
         return Err(AttachError::Apart { network: view.shown_name(), hosts });
     }
     if wanted.aliases.len() > MAX_ALIASES {

@@ -169,7 +169,8 @@ impl Networks {
     pub async fn remove(&self, id: NetworkId, hindered: Hindered) -> Result<(), NetworkError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let view = cluster.networks.get(&id).ok_or_else(|| NetworkError::Unknown(id.short()))?;
-        if view.apart {
+        // What hosts have left behind that are gone may be removed by anybody.
+        if view.apart && cluster.tellers_of(id).next().is_some() {
             let hosts: Vec<String> = cluster.tellers_of(id).take(SHOWN).map(|name| format!("`{name}`")).collect();
             return Err(NetworkError::Apart {
                 network: view.shown_name(),

@@ -114,9 +114,10 @@ impl Cluster {
         self
     }
 
-    /// The names of the hosts that say that there is this network.
+    /// The names of the hosts that say that there is this network, and are not gone.
     pub fn tellers_of(&self, network: NetworkId) -> impl Iterator<Item = &Name> {
-        let tellers = self.hosts.values().filter(move |host| host.record.networks.contains_key(&network));
+        let there = self.hosts.values().filter(|host| host.liveness != Liveness::Dead);
+        let tellers = there.filter(move |host| host.record.networks.contains_key(&network));
         tellers.map(|host| &host.info.name)
     }
 

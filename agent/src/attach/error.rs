@@ -188,7 +188,7 @@ pub enum AttachError {
     },
     /// The network is that of another cluster.
     #[error(
-        "network `{network}` belongs to another cluster, founded apart from that of this host: it can be used there, on {hosts}; attach the endpoint there, use another network, or make one of both clusters as `overlayctl status` says"
+        "network `{network}` belongs to another cluster, founded apart from that of this host, and is in use on {hosts}: attach the endpoint there, use another network, or make one of both clusters as `overlayctl status` says"
     )]
     Apart {
         /// The network.

@@ -153,6 +153,19 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
 }
 
 #[test]
+fn a_network_of_another_cluster_is_refused_with_where_it_is() {
+    let (mut cluster, network) = cluster();
+    cluster.networks.get_mut(&network.id).expect("it is there").apart = true;
+    let refused = |cluster: &Cluster| {
+        let view = find(cluster, "net").expect("it is there");
+        check(&seen(cluster), view, &wanted("new")).expect_err("it is theirs")
+    };
+    assert_line(&refused(&cluster), &["`net`", "another cluster", "on `alpha`, `beta`, `gamma`:", "overlayctl status"]);
+    cluster.hosts.values_mut().for_each(|host| host.liveness = Liveness::Dead);
+    assert_line(&refused(&cluster), &["on hosts that are gone:", "use another network"]);
+}
+
+#[test]
 fn a_refusal_at_the_last_moment_says_the_same_as_one_before() {
     let (cluster, network) = cluster();
     let view = find(&cluster, "net").expect("it is there");

@@ -164,6 +164,13 @@ pub fn full() -> Vec<Setting> {
             ..founded_apart()
         },
         Setting {
+            name: "DF the same, and the newcomer is forgotten by any of two heirs, also in the cluster that it is not in",
+            down: &[3],
+            forgets: &[3],
+            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign, ForeignHostGaveBack],
+            ..founded_apart()
+        },
+        Setting {
             name: "E1 two are forgotten by one heir together, and come back",
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
             ..two_off()

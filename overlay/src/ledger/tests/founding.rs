@@ -169,6 +169,28 @@ fn who_is_forgotten_in_one_cluster_lives_on_in_the_other() {
     assert!(ghost.is_established());
 }
 
+/// Sealed for an heir, it is not for the giver to take: the heir may have done so. Should that one die, another goes on.
+#[test]
+fn what_it_was_given_goes_to_the_heir_of_whom_it_was_sealed_for() {
+    let Ghost { second: [mut second, mut other], ghost, .. } = Ghost::new();
+    let network = network(7, "10.20.0.0/24");
+    write(&mut other, &Input::Acknowledged { by: host(2), welcome: second.membership().welcome(host(2)) });
+    write(&mut other, &Input::Learn(network.clone()));
+    write(&mut second, &Input::GiveSpace { network: network.id, to: host(5), share: Share::Half });
+    let hosts = [(host(5), Boot::default())].into();
+    write(&mut other, &Input::Forget { hosts, force: false });
+    let warrant = other.warrant(host(5)).expect("it is its heir");
+    write(&mut second, &Input::Seal { from: host(3), host: host(5), warrant });
+    Ghost::tells(&ghost, &mut second);
+    let before = Ghost::holds(&second);
+    write(&mut second, &Input::Tick);
+    assert_eq!(Ghost::holds(&second), before);
+
+    let hosts = [(host(5), Boot::default()), (host(3), Boot::default())].into();
+    assert_eq!(write(&mut second, &Input::Forget { hosts, force: true }), Outcome::Done);
+    assert_eq!(Ghost::holds(&second), second.accounts()[&network.id].network.blocks().count());
+}
+
 #[test]
 fn before_it_belongs_to_a_cluster_a_host_learns_no_networks_and_takes_nobody_for_a_member() {
     let (mut second, mut newcomer) = (founder_of(2), Ledger::new(host(5)));

@@ -17,6 +17,7 @@
 
 mod codec;
 mod counters;
+mod datagram;
 mod exchange;
 mod fragment;
 mod guard;

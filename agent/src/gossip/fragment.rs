@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::counters::{Counters, Reason};
-use super::seal::{MAX_PART, Session};
+use super::datagram::{MAX_PART, Place, Session};
 
 /// Parts in one message.
 pub(super) const MAX_PARTS: usize = 64;
@@ -17,13 +17,6 @@ pub(super) const MAX_MESSAGE: usize = MAX_PARTS * MAX_PART;
 const MAX_PARTIALS: usize = 256;
 const MAX_BYTES: usize = 8 << 20;
 const MAX_AGE: Duration = Duration::from_secs(2);
-
-/// Where a part stands in its message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub index: u8,
-    pub count: u8,
-}
 
 /// The parts of `message` in order, none of them empty.
 ///

@@ -5,20 +5,11 @@
 //! faster. Pure.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chitchat::Version;
 
+use super::publish::Stamped;
 use super::push::Push;
-
-/// A key's value as of a version of its host; no value if it was deleted.
-///
-/// Ordered by version. The value only decides between two that claim the same version, which no honest host makes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamped {
-    pub version: Version,
-    pub value: Option<Arc<str>>,
-}
 
 /// Keys of one incarnation, deleted ones among them.
 pub(super) type Entries = BTreeMap<String, Stamped>;

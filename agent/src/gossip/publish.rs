@@ -4,10 +4,9 @@
 //! restarts, and an unchanged key costs nobody anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chitchat::{NodeState, Version};
-
-use super::join::Stamped;
 
 /// What a host says of itself, complete: key to value. Keys up to [`MAX_KEY`] bytes, values up to [`MAX_VALUE`].
 pub type Publication = BTreeMap<String, String>;
@@ -22,6 +21,15 @@ pub const MAX_KEY: usize = 256;
 /// Deltas bring a host's keys in the order of their versions, each key only at its last one. So who has the marker has all that was
 /// said before it: it is the proof that an incarnation is complete.
 pub(super) const MARKER: &str = "~";
+
+/// A key's value as of a version of its host; no value if it was deleted.
+///
+/// Ordered by version. The value only decides between two that claim the same version, which no honest host makes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamped {
+    pub version: Version,
+    pub value: Option<Arc<str>>,
+}
 
 /// What [`write()`] did.
 #[derive(Debug, Default, PartialEq, Eq)]

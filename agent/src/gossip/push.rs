@@ -7,8 +7,7 @@ use prost::Message;
 
 use super::counters::Reason;
 use super::guard::MAX_VERSION;
-use super::join::Stamped;
-use super::publish::{MARKER, MAX_KEY, MAX_VALUE};
+use super::publish::{MARKER, MAX_KEY, MAX_VALUE, Stamped};
 
 /// Bytes in one push: what fits into a sealed message, with some room.
 pub(super) const MAX_PUSH: usize = 60_000;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use chitchat::{ChitchatId, NodeState, Version};
 
-use super::join::{Ahead, Entries, Fit, Stamped, join};
+use super::join::{Ahead, Entries, Fit, join};
 use super::liveness::{Liveness, LivenessConfig, Sighting, judge, next_deadline};
-use super::publish::MARKER;
+use super::publish::{MARKER, Stamped};
 use super::push::Push;
 use super::sync::Census;
 use super::{Hosts, Incarnation, Texts};

@@ -1,14 +1,5 @@
 //! Seals datagrams: AES-256-GCM (RFC 5116) under a key of the sender's session, derived by HKDF-SHA256 (RFC 5869) from the cluster key.
 //!
-//! | bytes | field | |
-//! |---|---|---|
-//! | 0..3 | magic | `ovg` |
-//! | 3 | version | 1 |
-//! | 4..20 | session | random, drawn by the sender's process |
-//! | 20..28 | counter | big endian, from 1, never repeated in a session: the nonce |
-//! | 28, 29 | fragment index, fragment count | |
-//! | 30.. | ciphertext and 16 bytes of tag | the header is authenticated with it |
-//!
 //! A session's key is used by one process only, so a counter is enough to never repeat a nonce, and nothing needs to be kept on disk.
 //! What a receiver has opened it does not open again, as long as it remembers the session (the last [`MAX_SESSIONS`]); whatever a
 //! replay could bring after that is older than what gossip already has, and gossip keeps the newer.
@@ -22,25 +13,17 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::counters::Reason;
-use super::fragment::{self, Place};
+use super::datagram::{HEADER, Place, Session, TAG};
+use super::fragment;
 use super::key::ClusterKey;
 use super::replay::ReplayWindow;
 
-/// Largest UDP payload that is sent: with room for headers it passes any path of 1,420 bytes and more unfragmented.
-pub(super) const MAX_DATAGRAM: usize = 1372;
-/// Plain bytes in one datagram.
-pub(super) const MAX_PART: usize = MAX_DATAGRAM - HEADER - TAG;
 /// Sessions that a receiver remembers.
 pub(super) const MAX_SESSIONS: usize = 2048;
 
 const MAGIC: &[u8; 3] = b"ovg";
 const VERSION: u8 = 1;
-const HEADER: usize = 30;
-const TAG: usize = 16;
 const LABEL: &[u8] = b"overlay gossip datagram v1 aes-256-gcm";
-
-/// The random name of one process's stream of datagrams.
-pub(super) type Session = [u8; 16];
 
 /// Seals what this process sends.
 pub(super) struct Sealer {

@@ -282,7 +282,7 @@ async fn what_a_member_says_of_us_is_refused() {
     let id = chitchat::ChitchatId::new("node", own.generation, own.gossip_addr);
 
     let value = Some("forged".into());
-    let changes = vec![("name".to_owned(), join::Stamped { version: 9, value })];
+    let changes = vec![("name".to_owned(), publish::Stamped { version: 9, value })];
     let push = push::Push { id: id.clone(), after: 1, upto: 9, whole: true, changes };
     let delta = guard::tests::ack_about(&id, "name", "forged", 9);
     let mut sealer = Sealer::new(&cluster.key).expect("randomness");

@@ -4,7 +4,6 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::netns::NetnsError;
 use crate::report::{Cause, StepError};
 
 /// What an errno means for a step.
@@ -42,16 +41,6 @@ impl Meaning for io::Error {
 impl Meaning for Errno {
     fn meaning(&self) -> Cause {
         cause_of(*self)
-    }
-}
-
-impl Meaning for NetnsError {
-    fn meaning(&self) -> Cause {
-        match self {
-            Self::NotFound { .. } | Self::NotNetns { .. } | Self::Replaced { .. } => Cause::Gone,
-            Self::Denied { .. } => Cause::Denied,
-            Self::Bind { source, .. } | Self::Refused { source, .. } => source.meaning(),
-        }
     }
 }
 

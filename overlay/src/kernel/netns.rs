@@ -21,10 +21,12 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::{getsockopt_impl, sockopt_impl};
 
 use super::addr;
+use super::error::Meaning;
 use super::link;
 use crate::addr::IfName;
 use crate::desired::Prefixed;
 use crate::intent::{AtPath, NetnsRef};
+use crate::report::Cause;
 
 sockopt_impl!(
     /// The number of the namespace that a socket is in (Linux 5.14).
@@ -88,6 +90,16 @@ pub enum NetnsError {
         #[source]
         source: io::Error,
     },
+}
+
+impl Meaning for NetnsError {
+    fn meaning(&self) -> Cause {
+        match self {
+            Self::NotFound { .. } | Self::NotNetns { .. } | Self::Replaced { .. } => Cause::Gone,
+            Self::Denied { .. } => Cause::Denied,
+            Self::Bind { source, .. } | Self::Refused { source, .. } => source.meaning(),
+        }
+    }
 }
 
 impl NetnsError {

@@ -7,8 +7,6 @@ use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::client::PATIENCE;
-
 /// How to print.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -47,19 +45,6 @@ impl Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message.replace('\n', " "))
-    }
-}
-
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Self {
-        let causes = std::iter::successors(std::error::Error::source(&status), |cause| cause.source());
-        if causes.into_iter().any(|cause| cause.is::<tonic::TimeoutExpired>()) {
-            let seconds = PATIENCE.as_secs();
-            return Self::failed(format!(
-                "overlayd has not answered for {seconds} seconds: see its log, or restart it"
-            ));
-        }
-        Self::failed(status.message())
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use chitchat::ChitchatId;
 use proptest::prelude::*;

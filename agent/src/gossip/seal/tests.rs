@@ -1,4 +1,5 @@
 use super::*;
+use crate::gossip::datagram::MAX_DATAGRAM;
 use proptest::prelude::*;
 
 struct Pair {

@@ -36,17 +36,22 @@ pub struct Policy {
     pub join: Vec<SocketAddr>,
     /// Does it found a cluster whatever it hears?
     pub bootstrap: bool,
-    /// Where a life of this host before this one, under another identity, heard others. It has given that up and joins them.
+    /// Where others were heard before this host was started, by it or by an identity that it gave up, if it belongs to no
+    /// cluster. It founds none before it has had [`TIME_TO_HEAR`] to hear them.
     pub known: Vec<SocketAddr>,
     /// After a boot, does it take all members to let it in, or those that can be reached?
     pub strict: bool,
 }
 
+/// How long a host waits to hear those that were there before, until it founds a cluster without them.
+const TIME_TO_HEAR: Duration = Duration::from_secs(30);
+
 impl Policy {
-    /// Does the host found a cluster, hearing what it hears?
-    fn founds(&self, me: HostId, cluster: &Cluster) -> bool {
-        let told = self.bootstrap && self.known.is_empty() && !seeks(me, &self.join, cluster);
-        let awaited: Vec<SocketAddr> = self.join.iter().chain(&self.known).copied().collect();
+    /// Is it for this host to found a cluster, which runs for so long and hears this?
+    fn calls_for_founding(&self, me: HostId, ran: Duration, cluster: &Cluster) -> bool {
+        let known = if ran < TIME_TO_HEAR { self.known.as_slice() } else { &[] };
+        let awaited: Vec<SocketAddr> = self.join.iter().chain(known).copied().collect();
+        let told = self.bootstrap && known.is_empty() && !seeks(me, &self.join, cluster);
         told || founds(me, &awaited, cluster)
     }
 }
@@ -54,8 +59,15 @@ impl Policy {
 /// Starts the task. It ends only with what it listens to.
 pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers, policy: Policy) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let mut admission =
-            Admission { local, seen, peers, policy, introduced: BTreeSet::new(), others: BTreeMap::new() };
+        let mut admission = Admission {
+            local,
+            seen,
+            peers,
+            policy,
+            start: Instant::now(),
+            introduced: BTreeSet::new(),
+            others: BTreeMap::new(),
+        };
         while admission.round().await {}
     })
 }
@@ -65,6 +77,7 @@ struct Admission {
     seen: watch::Receiver<Seen>,
     peers: Peers,
     policy: Policy,
+    start: Instant,
     /// The members that this life of the agent has asked to remember this host.
     introduced: BTreeSet<HostId>,
     /// The founders of other clusters of which somebody is heard, and since when; `None` once the log has told of them.
@@ -165,13 +178,16 @@ impl Admission {
     async fn decide(&self) {
         let Seen { cluster, synced, .. } = self.seen.borrow().clone();
         let standing = self.local.standing.borrow().clone();
-        let me = self.local.call(|local| local.ledger().me()).await;
+        let (me, is_alone) =
+            self.local.call(|local| (local.ledger().me(), local.ledger().membership().others().next().is_none())).await;
         match standing {
-            Standing::Unchecked { .. } if synced || self.policy.strict => {
+            Standing::Unchecked { .. } if synced || self.policy.strict || is_alone => {
                 let reachable = (!self.policy.strict).then(|| witnesses(&cluster));
                 self.tell(Input::Conclude { reachable }).await;
             }
-            Standing::Joining { .. } if self.policy.founds(me, &cluster) => self.tell(Input::Found).await,
+            Standing::Joining { .. } if self.policy.calls_for_founding(me, self.start.elapsed(), &cluster) => {
+                self.tell(Input::Found).await;
+            }
             Standing::Established if seeks(me, &self.policy.join, &cluster) => self.tell(Input::Seek).await,
             _ => {}
         }

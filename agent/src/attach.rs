@@ -77,6 +77,8 @@ pub struct Attacher {
     pub peers: Peers,
     /// The kernel.
     pub reconciler: reconcile::Handle,
+    /// The networks in which names are answered on this host.
+    pub named: watch::Receiver<BTreeSet<NetworkId>>,
     /// This host.
     pub me: HostId,
     /// Who works on which endpoint.
@@ -143,8 +145,11 @@ impl Attacher {
         Ok(there)
     }
 
-    /// Waits until the view shows an endpoint, and the other hosts find it.
+    /// Waits until the view shows an endpoint, it can ask for names, and the other hosts find it.
     async fn be_seen(&self, network: NetworkId, id: EndpointId) {
+        // What stands in the way of DNS is in the log, and tried again.
+        let mut named = self.named.clone();
+        let _ = tokio::time::timeout(FOUND_PATIENCE, named.wait_for(|named| named.contains(&network))).await;
         self.until(|seen| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id))).await;
         self.be_found(network, id).await;
     }
@@ -315,8 +320,9 @@ impl Attacher {
         endpoint: EndpointId,
     ) -> Result<(IpAddr, Version), AttachError> {
         let network = view.network.id;
-        let definition = Input::Learn(view.network.clone());
-        self.local.call(move |local| local.step(&definition)).await?;
+        let founder = seen.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let definition = view.network.clone();
+        self.local.call(move |local| local.learn([definition], founder)).await?;
         let reachable = reachable(&seen.cluster);
         let (name, address) = (wanted.name.clone(), wanted.address);
         let mut request = Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() };

@@ -196,6 +196,22 @@ impl Local {
         self.commit(&changes, Vec::new()).map(drop)
     }
 
+    /// Hears of networks of the cluster that `founder` founded: of none if this host belongs to another by now than when
+    /// they were seen.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then nothing has happened.
+    pub fn learn(
+        &mut self,
+        networks: impl IntoIterator<Item = Network>,
+        founder: Option<HostId>,
+    ) -> Result<(), StoreError> {
+        if self.ledger.membership().founder != founder {
+            return Ok(());
+        }
+        self.step_all(&networks.into_iter().map(Input::Learn).collect::<Vec<_>>())
+    }
+
     /// Takes an endpoint in, with its host's seat in the network. Here its name, its MAC and its addresses are looked at
     /// for the last time: of those who saw them free at the same moment, one gets in.
     ///

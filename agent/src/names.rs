@@ -1,6 +1,6 @@
 //! DNS: keeps the zone as the cluster is, and a listener on every address of every segment that stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,23 +19,36 @@ use crate::view::Seen;
 /// Where DNS listens (RFC 1035, section 4.2).
 const PORT: u16 = 53;
 
-/// Starts DNS for all segments of this host. The task ends only with what it listens to.
+/// DNS of this host.
+#[derive(Debug)]
+pub struct Names {
+    /// What answers.
+    pub resolver: Resolver,
+    /// The networks in whose segments it does.
+    pub served: watch::Receiver<BTreeSet<NetworkId>>,
+    /// The task. It ends only with what it listens to.
+    pub task: JoinHandle<()>,
+}
+
+/// Starts DNS for all segments of this host.
 pub fn spawn(
     run_dir: &Path,
     resolv_conf: PathBuf,
     seen: watch::Receiver<Seen>,
     settled: watch::Receiver<Arc<Settled>>,
-) -> (Resolver, JoinHandle<()>) {
+) -> Names {
     let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster)));
     let resolver = Resolver::new(zone, Forwarder::new(Config { resolv_conf, ..Config::default() }), Limits::default());
-    let keeper = Keeper { netns_dir: run_dir.join("netns"), resolver: resolver.clone(), listeners: BTreeMap::new() };
+    let (serves, served) = watch::channel(BTreeSet::new());
+    let (netns_dir, listeners) = (run_dir.join("netns"), BTreeMap::new());
+    let keeper = Keeper { netns_dir, resolver: resolver.clone(), listeners, serves };
     let task = tokio::spawn(async move {
         tokio::select! {
             () = follow_cluster(seen, zone_tx) => {}
             () = keeper.run(settled) => {}
         }
     });
-    (resolver, task)
+    Names { resolver, served, task }
 }
 
 async fn follow_cluster(mut seen: watch::Receiver<Seen>, zone: watch::Sender<Arc<Zone>>) {
@@ -52,6 +65,7 @@ struct Keeper {
     netns_dir: PathBuf,
     resolver: Resolver,
     listeners: BTreeMap<Place, Listener>,
+    serves: watch::Sender<BTreeSet<NetworkId>>,
 }
 
 impl Keeper {
@@ -59,6 +73,8 @@ impl Keeper {
         loop {
             let segments = settled.borrow_and_update().segments.clone();
             self.keep(&segments);
+            let serves = |network: &NetworkId| self.listeners.keys().any(|(of, ..)| of == network);
+            self.serves.send_replace(segments.keys().copied().filter(serves).collect());
             if settled.changed().await.is_err() {
                 return;
             }

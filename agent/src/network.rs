@@ -82,7 +82,9 @@ pub enum NetworkError {
         endpoints: String,
     },
     /// It is that of another cluster.
-    #[error("network `{network}` belongs to another cluster, founded apart, remove it there: on {hosts}")]
+    #[error(
+        "network `{network}` belongs to another cluster, founded apart from that of this host, and is known to {hosts}: remove it there"
+    )]
     Apart {
         /// The network.
         network: String,
@@ -95,7 +97,7 @@ pub enum NetworkError {
     )]
     NotJoined,
     /// This host may not act yet.
-    #[error("no network can be made here yet: {0}; `overlayctl status` says what is waited for")]
+    #[error("no network can be made or removed here yet: {0}; `overlayctl status` says what is waited for")]
     NotReady(Denial),
     /// It could not be made durable.
     #[error(transparent)]
@@ -183,6 +185,9 @@ impl Networks {
             let endpoints: Vec<String> = view.endpoints.values().take(SHOWN).map(row).collect();
             let endpoints = listed(endpoints, view.endpoints.len());
             return Err(NetworkError::InUse { network: view.shown_name(), endpoints });
+        }
+        if self.local.call(|local| local.ledger().membership().founder).await.is_none() {
+            return Err(NetworkError::NotReady(Denial::Joining));
         }
         let ended = self.local.call(move |local| end(local, id)).await?;
         ended.map_err(|left| {

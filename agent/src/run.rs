@@ -51,9 +51,9 @@ pub enum RunError {
     /// The kernel can't be used.
     #[error(transparent)]
     Kernel(#[from] StepError),
-    /// The kernel still has what an identity had that is given up.
+    /// The kernel still has what an earlier identity had, if there was one.
     #[error(
-        "the endpoints of an identity that this host has given up can't be taken out of the kernel: start overlayd again once the cause is gone"
+        "this host has no state to go on with, and what an earlier identity may have left in the kernel can't be taken out: start overlayd again once the cause is gone"
     )]
     CutOff(#[source] StepError),
     /// The port for the other agents.
@@ -116,6 +116,13 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let place_of =
         |me| Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
     let found = Found::look(&config.state_dir, &machine(&trace))?;
+    if found.is_missing() {
+        tracing::warn!(
+            directory = %config.state_dir.display(),
+            "overlayd has run here since the machine booted, but there is no state any more: this host joins as a new one, and \
+             its endpoints are cut off. If the directory was not mounted, stop overlayd, mount it, and start it again"
+        );
+    }
     if !found.is_own() {
         // First of all: on a full disk this host does not get as far as a new identity, and others may be given what the old
         // one had.
@@ -128,11 +135,15 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
     let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
-    // A life before this one, which has ended, knew these: there is a cluster, and it is not for this host to found another.
-    let known: Vec<SocketAddr> = loaded.put_aside.iter().flat_map(|_| loaded.peers.values().copied()).collect();
+    let others = loaded.peers.iter().filter(|(_, address)| **address != peer_address);
+    // Who belongs to no cluster yet and knew these before it was started: there may be one, and it rather joins that.
+    let known: Vec<SocketAddr> = match loaded.ledger.membership().founder {
+        Some(_) => Vec::new(),
+        None => others.clone().map(|(_, address)| *address).collect(),
+    };
     let expected: BTreeSet<String> = match loaded.put_aside {
         Some(_) => BTreeSet::new(),
-        None => loaded.peers.keys().map(ToString::to_string).collect(),
+        None => others.map(|(id, _)| id.to_string()).collect(),
     };
     let info = HostInfo {
         name: config.name.clone(),
@@ -152,8 +163,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let (reconciler, reconciling) = reconcile::spawn(kernel, place_of(me), local.clone(), seen.clone());
-    let (resolver, naming) =
-        names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
+    let names = names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
     let mut parts = Parts::default();
     parts.need("the owner of the ledger", end_of(local.kept.clone()));
     parts.need("gossip", end_of(gossip.view.clone()));
@@ -161,7 +171,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     parts.need("the view of the cluster", end_of(seen.clone()));
     parts.need("the search for silent hosts", prober);
     parts.need("the reconciler", end_of(reconciler.settled.clone()));
-    parts.need("DNS", naming);
+    parts.need("DNS", names.task);
     parts.need("the courier of leases", courier::spawn(local.clone(), seen.clone(), peers.clone()));
     let join = config.join.iter().copied().filter(|address| *address != peer_address).collect();
     let policy = Policy { join, bootstrap: config.bootstrap, known, strict: config.strict_boot_check };
@@ -177,10 +187,12 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         tokio::spawn(async move { others.serve(&identity, listener, stopped).await })
     };
     let turns = Turns::default();
-    let attacher = Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns };
+    let attacher =
+        Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
     let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr() };
-    let control = control::Service { attacher, networks, resolver, seen, gossip: handle, refusals, about };
+    let control =
+        control::Service { attacher, networks, resolver: names.resolver, seen, gossip: handle, refusals, about };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 
     // Without systemd there is nobody to tell.

@@ -10,6 +10,7 @@ use overlay::cluster::{Cluster, derive};
 use overlay::host::Liveness;
 use overlay::id::HostId;
 use overlay::ledger::{Input, Standing};
+use overlay::network::Network;
 use overlay::record::{Incarnation, Record};
 use overlay::said;
 use tokio::sync::watch;
@@ -139,7 +140,7 @@ impl Follower {
         let founder = record.host.as_ref().and_then(|host| host.founder);
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         self.heard.records.insert(self.me, vec![life]);
-        let cluster = Arc::new(derive(&self.heard.records).for_members_of(founder));
+        let cluster = Arc::new(derive(&self.heard.records, founder));
         self.silent = Arc::new(self.silent.look(&cluster, Instant::now()));
         Seen { cluster, synced, silent: Arc::clone(&self.silent) }
     }
@@ -173,13 +174,15 @@ impl Follower {
             self.news.clear();
             return true;
         }
-        let learn = cluster.networks.values().filter(|v| !v.apart).map(|v| Input::Learn(v.network.clone()));
-        let heard = changed.iter().flat_map(|(id, record)| said::heard(*id, record));
-        let inputs: Vec<Input> = learn.chain(heard).collect();
+        let founder = cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let networks = cluster.networks.values().filter(|view| !view.apart).map(|view| view.network.clone());
+        let networks: Vec<Network> = networks.collect();
+        let inputs: Vec<Input> = changed.iter().flat_map(|(id, record)| said::heard(*id, record)).collect();
         let (tombstones, remember) = (cluster.tombstones.clone(), peers.clone());
         let told = self.local.call(move |local| {
             local.bury(&tombstones)?;
             local.remember_peers(&remember)?;
+            local.learn(networks, founder)?;
             local.step_all(&inputs)
         });
         match told.await {

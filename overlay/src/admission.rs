@@ -64,9 +64,10 @@ pub fn founds(me: HostId, join: &[SocketAddr], cluster: &Cluster) -> bool {
 }
 
 /// Should this host, if it is alone in a cluster where nothing is, rather belong to another? If it was told to; else of
-/// two that found each other the one with the lower id stays, unless something is at the other already.
+/// two that found each other the one with the lower id stays, unless somebody or something is with the other already.
 pub fn seeks(me: HostId, join: &[SocketAddr], cluster: &Cluster) -> bool {
-    live(cluster, me)
-        .filter(|(_, host)| host.info.phase == Phase::Established)
-        .any(|(id, host)| join.contains(&host.info.peer) || *id < me || !host.record.networks.is_empty())
+    live(cluster, me).filter(|(_, host)| host.info.phase == Phase::Established).any(|(id, host)| {
+        let has_members = host.info.founder.is_some_and(|founder| founder != *id && founder != me);
+        join.contains(&host.info.peer) || *id < me || has_members || !host.record.networks.is_empty()
+    })
 }

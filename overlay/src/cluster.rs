@@ -100,20 +100,6 @@ impl NetworkView {
 }
 
 impl Cluster {
-    /// The same for a member of the cluster that `founder` founded. Where hosts of a cluster that was founded apart are heard
-    /// as well, a name means the network that can be used here.
-    #[must_use]
-    pub fn for_members_of(mut self, founder: Option<HostId>) -> Self {
-        let is_ours = |host: &&Host| !host.info.is_apart_from(founder);
-        if !self.hosts.values().all(|host| is_ours(&host)) {
-            let of_ours = self.hosts.values().filter(is_ours).flat_map(|host| host.record.networks.keys());
-            let ours: BTreeSet<NetworkId> = of_ours.copied().collect();
-            self.networks.values_mut().for_each(|view| view.apart = !ours.contains(&view.network.id));
-            shadow(&mut self.networks);
-        }
-        self
-    }
-
     /// The names of the hosts that say that there is this network, and are not gone.
     pub fn tellers_of(&self, network: NetworkId) -> impl Iterator<Item = &Name> {
         let there = self.hosts.values().filter(|host| host.liveness != Liveness::Dead);
@@ -137,12 +123,15 @@ impl Cluster {
 ///
 /// Of each host the newest life counts, but an agent that is starting says nothing yet: until all has arrived that it
 /// said at its start, what its life before said stays. Only a deletion counts as soon as anybody has ever said it.
-pub fn derive(records: &Records) -> Cluster {
-    let tombstones = records.values().flatten().flat_map(|l| &l.record.tombstones).copied().collect();
-    let mut cluster = Cluster { tombstones, ..Cluster::default() };
+///
+/// It is seen by a member of the cluster that `founder` founded, if there is one yet. Of hosts of a cluster that was founded apart
+/// it counts neither whom they seal nor what they delete, and a name means a network that can be used here.
+pub fn derive(records: &Records, founder: Option<HostId>) -> Cluster {
+    let mut cluster = Cluster { tombstones: tombstones(records, founder), ..Cluster::default() };
     let mut hosts: BTreeMap<HostId, Host> =
         records.iter().filter_map(|(id, lives)| Some((*id, host(lives)?))).collect();
-    cluster.seals = seals(&hosts);
+    let is_ours = |host: &&Host| !host.info.is_apart_from(founder);
+    cluster.seals = seals(hosts.values().filter(is_ours));
     let is_forgotten = |host: &HostId| cluster.seals.get(host).is_some_and(|seal| seal.done);
     cluster.forgotten = hosts.extract_if(.., |id, _| is_forgotten(id)).collect();
     for (id, host) in &hosts {
@@ -164,9 +153,21 @@ pub fn derive(records: &Records) -> Cluster {
             view.admit(&claim, &mut taken);
         }
     }
+    let of_ours = hosts.values().filter(is_ours).flat_map(|host| host.record.networks.keys());
+    let ours: BTreeSet<NetworkId> = of_ours.copied().collect();
+    cluster.networks.values_mut().for_each(|view| view.apart = !ours.contains(&view.network.id));
     cluster.hosts = hosts;
     shadow(&mut cluster.networks);
     cluster
+}
+
+/// What is deleted, also if only an earlier life of a host said so: all lives of a host belong to one cluster.
+fn tombstones(records: &Records, founder: Option<HostId>) -> BTreeSet<NetworkId> {
+    let is_ours = |lives: &&Vec<Incarnation>| {
+        let info = lives.iter().find_map(|life| life.record.host.as_ref());
+        founder.is_none() || info.is_some_and(|info| !info.is_apart_from(founder))
+    };
+    records.values().filter(is_ours).flatten().flat_map(|life| &life.record.tombstones).copied().collect()
 }
 
 fn host(lives: &[Incarnation]) -> Option<Host> {
@@ -204,10 +205,10 @@ impl NetworkView {
 }
 
 /// A seal that is done counts more than one that is not; else the lower heir goes on.
-fn seals(hosts: &BTreeMap<HostId, Host>) -> BTreeMap<HostId, Seal> {
+fn seals<'a>(hosts: impl Iterator<Item = &'a Host>) -> BTreeMap<HostId, Seal> {
     let mut seals: BTreeMap<HostId, Seal> = BTreeMap::new();
     let rank = |seal: &Seal| (!seal.done, seal.heir);
-    for (host, seal) in hosts.values().flat_map(|host| &host.record.seals) {
+    for (host, seal) in hosts.flat_map(|host| &host.record.seals) {
         let known = seals.entry(*host).or_insert(*seal);
         *known = std::cmp::min_by_key(*known, *seal, rank);
     }

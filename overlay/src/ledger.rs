@@ -262,16 +262,10 @@ impl Ledger {
     }
 
     fn tick(&self, now: Millis) -> Step {
-        // What a sealed host was given is its heir's to take.
-        let foreign =
-            |host: &HostId| self.membership.foreign.contains(host) && !self.membership.seals.contains_key(host);
-        let gone = |host: &HostId| self.membership.is_forgotten(*host) || foreign(host);
+        let gone = |host: &HostId| self.membership.is_forgotten(*host) || self.membership.foreign.contains(host);
         let home = self.open().flat_map(|a| a.tick(self.me, now));
         let some = !self.membership.foreign.is_empty() || self.membership.seals.values().any(|seal| seal.done);
-        let back = self.open().filter(|_| some).flat_map(|a| {
-            let blocks = a.take_back_blocks(self.me, foreign);
-            blocks.into_iter().chain(a.take_back_from(self.me, gone, now))
-        });
+        let back = self.open().filter(|_| some).flat_map(|a| a.take_back_from(self.me, gone, now));
         let changes: Vec<Change> = home.chain(back).collect();
         // Whom this host waited for to forget another may be forgotten itself meanwhile.
         Step::done(if changes.is_empty() { self.inherit() } else { changes })

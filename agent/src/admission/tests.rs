@@ -67,7 +67,7 @@ fn cluster(all: &[Heard]) -> Cluster {
             (id(heard.number), vec![Incarnation { generation: 1, complete: true, liveness, record }])
         })
         .collect();
-    derive(&records)
+    derive(&records, None)
 }
 
 #[test]

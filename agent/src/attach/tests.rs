@@ -40,7 +40,7 @@ fn cluster() -> (Cluster, Network) {
         records
             .insert(host(number), vec![Incarnation { generation: 1, complete: true, liveness, record: record.into() }]);
     }
-    (derive(&records), network)
+    (derive(&records, None), network)
 }
 
 fn host(number: u8) -> HostId {
@@ -190,6 +190,7 @@ fn attacher(host: &Host) -> Attacher {
         seen: host.seen.clone(),
         peers: Peers::new(Arc::clone(&host.identity), host.seen.clone()),
         reconciler: host.reconciler.clone(),
+        named: watch::channel(BTreeSet::new()).1,
         me: host.identity.id(),
         turns: Turns::default(),
     }

@@ -29,17 +29,20 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
     let members = service.attacher.local.call(|local| local.ledger().membership().clone()).await;
     let mut hosts = BTreeMap::new();
     for text in named {
-        let id = find(&cluster, &members.others().collect(), text)?;
+        let id = find(&cluster, &members.others().chain(members.foreign.iter().copied()).collect(), text)?;
         if id == service.attacher.me {
             return Err(Status::invalid_argument(format!(
                 "host `{text}` is this one: a host that is to go is forgotten from another, after it is off"
             )));
         }
         let known = cluster.hosts.get(&id);
-        if known.is_none() {
+        if known.is_none() && !members.foreign.contains(&id) {
             look_for(service, &members, id, text).await?;
         }
-        if let Some(known) = known.filter(|host| host.liveness != Liveness::Dead) {
+        // One of another cluster uses nothing here, wherever it is: it was taken for a member once.
+        let matters =
+            |host: &&overlay::cluster::Host| host.liveness != Liveness::Dead && !members.foreign.contains(&id);
+        if let Some(known) = known.filter(matters) {
             return Err(Status::failed_precondition(format!(
                 "host `{text}` is {}: stop its overlayd and its containers for good, or turn it off, and try again \
                  once `overlayctl host ls` says that it is gone",

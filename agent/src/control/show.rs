@@ -183,7 +183,7 @@ impl Shown<'_> {
             is_self: *id == self.me,
             silent_seconds: silent.of(*id).as_secs(),
         };
-        // One of another cluster that is gone is nothing that anybody here could do something about.
+        // A host of another cluster that is gone is not for the operator of this one to forget.
         let founder = self.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
         let matters =
             |host: &overlay::cluster::Host| host.liveness != Liveness::Dead || !host.info.is_apart_from(founder);

@@ -100,6 +100,7 @@ impl Wire<wire::Evidence> for Evidence {
         let kind = match *self {
             Self::LaterPage { page, seen } => Kind::LaterPage(LaterPage { page, seen }),
             Self::LaterLease => Kind::LaterLease(true),
+            Self::LaterMember => Kind::LaterMember(true),
             Self::Elsewhere => Kind::Elsewhere(true),
         };
         wire::Evidence { kind: Some(kind) }
@@ -110,6 +111,7 @@ impl Wire<wire::Evidence> for Evidence {
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("evidence"))? {
             Kind::LaterPage(seen) => Self::LaterPage { page: seen.page, seen: seen.seen },
             Kind::LaterLease(_) => Self::LaterLease,
+            Kind::LaterMember(_) => Self::LaterMember,
             Kind::Elsewhere(_) => Self::Elsewhere,
         })
     }

@@ -20,7 +20,7 @@ fn cluster() -> Cluster {
     };
     let record = Record { host: Some(info), ..Record::default() };
     let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };
-    let mut cluster = derive(&[(id, vec![life])].into());
+    let mut cluster = derive(&[(id, vec![life])].into(), None);
     let network = define(&cluster, id, "taken", &["10.1.0.0/16".to_owned()], "").expect("nothing speaks against it");
     let view = overlay::cluster::NetworkView {
         network: network.clone(),

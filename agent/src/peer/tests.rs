@@ -83,7 +83,7 @@ impl Agent {
                 (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
             })
             .collect();
-        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records)), synced: true, ..Seen::default() });
+        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records, None)), synced: true, ..Seen::default() });
     }
 
     /// Another agent is, in the eyes of this one, where a third one is.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use overlay::id::HostId;
 
-use super::{Loaded, Machine, OfNoUse, Store, StoreError};
+use super::{Loaded, Machine, OfNoUse, Store, StoreError, Write};
 
 /// What is on the disk. Nothing is changed yet, so that whatever hangs on an identity that is given up can be undone before
 /// there has to be room for a new one.
@@ -56,6 +56,11 @@ impl Found {
         matches!(self.state, State::Own(_))
     }
 
+    /// Is there none, though this host ran on one since it booted?
+    pub fn is_missing(&self) -> bool {
+        matches!(self.state, State::None) && self.machine.ran.is_some()
+    }
+
     /// Takes the state up; one that is of no use is put aside, and a new one made, with a new identity.
     ///
     /// # Errors
@@ -79,8 +84,15 @@ impl Found {
             let loaded = store.take_up(&machine)?;
             Ok((store, loaded))
         });
+        let begun = begun.and_then(|(mut store, loaded)| {
+            if peers.is_empty() {
+                return Ok((store, loaded));
+            }
+            let page = store.commit(&peers.iter().map(|(id, at)| Write::Peer(*id, Some(*at))).collect::<Vec<_>>())?;
+            Ok((store, Loaded { peers, page, ..loaded }))
+        });
         match begun {
-            Ok((store, loaded)) => Ok((store, Loaded { put_aside, peers, ..loaded })),
+            Ok((store, loaded)) => Ok((store, Loaded { put_aside, ..loaded })),
             Err(StoreError::Directory { source, .. }) => Err(no_room(path, put_aside, source)),
             Err(StoreError::Write { source, .. }) => Err(no_room(path, put_aside, source)),
             Err(error) => Err(error),

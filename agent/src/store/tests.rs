@@ -272,9 +272,11 @@ fn the_state_of_a_host_that_gave_its_identity_up_is_put_aside() -> Result<(), St
     let peer = ([192, 0, 2, 9], 7946).into();
     store.commit(&[Write::Peer(by, Some(peer))])?;
     drop(store);
-    let (_store, again) = scratch.open()?;
+    let (store, again) = scratch.open()?;
     assert_ne!(again.identity.id(), loaded.identity.id());
     assert_eq!(again.peers, [(by, peer)].into(), "there it is let in again");
+    drop(store);
+    assert_eq!(scratch.open()?.1.peers, again.peers, "also if it is started once more before that");
     assert!(matches!(again.put_aside, Some((_, OfNoUse::Fenced(Fencing::Forgotten { by: b }))) if b == by));
     Ok(())
 }

@@ -9,6 +9,11 @@ use crate::member::Stamp;
 use crate::network::Range;
 use crate::record::Membership;
 
+/// As a host sees it that belongs to no cluster yet.
+fn derive(records: &Records) -> Cluster {
+    super::derive(records, None)
+}
+
 fn host_id(number: u8) -> HostId {
     HostId::from_bytes([number; 16])
 }
@@ -307,18 +312,20 @@ fn a_name_that_two_hosts_gave_means_the_endpoint_that_was_there_first_unless_its
     assert_eq!(meant(&all), Some(host_id(2)));
 }
 
+/// What a host says that belongs to the cluster that it has founded.
+fn founder(number: u8, networks: &[Network]) -> (u8, Record) {
+    let mut record = record(number, networks, &[]);
+    record.host.as_mut().expect("a host").founder = Some(host_id(number));
+    (number, record)
+}
+
 /// Each is of use to those only who have founded it.
 #[test]
 fn of_two_clusters_that_were_founded_apart_each_means_its_own_networks() {
     let (early, late) = (network(0, "a", 1), network(1, "a", 2));
-    let of = |number: u8, networks: &[Network]| {
-        let mut record = record(number, networks, &[]);
-        record.host.as_mut().expect("a host").founder = Some(host_id(number));
-        (number, record)
-    };
-    let cluster = derive(&records([of(1, std::slice::from_ref(&early)), of(2, std::slice::from_ref(&late))]));
+    let all = records([founder(1, std::slice::from_ref(&early)), founder(2, std::slice::from_ref(&late))]);
     let meant = |founder: Option<u8>| {
-        let seen = cluster.clone().for_members_of(founder.map(host_id));
+        let seen = super::derive(&all, founder.map(host_id));
         let shown = seen.networks.values();
         let (apart, shadowed) = shown
             .fold((0, 0), |(apart, shadowed), view| (apart + u8::from(view.apart), shadowed + u8::from(view.shadowed)));
@@ -328,8 +335,24 @@ fn of_two_clusters_that_were_founded_apart_each_means_its_own_networks() {
     assert_eq!(meant(Some(2)), (Some(late.id), 1, 1));
     assert_eq!(meant(Some(3)), (Some(early.id), 2, 1), "none of them is its own");
     assert_eq!(meant(None), (Some(early.id), 0, 1), "it belongs to no cluster yet");
+    let cluster = derive(&all);
     let tellers: Vec<_> = cluster.tellers_of(late.id).map(ToString::to_string).collect();
     assert_eq!(tellers, [cluster.hosts[&host_id(2)].info.name.to_string()]);
+}
+
+/// There a host may have been taken for a member that lives here, and a network removed that seemed to be left behind.
+#[test]
+fn whom_another_cluster_forgets_and_what_it_deletes_counts_there_only() {
+    let net = network(0, "a", 1);
+    let (first, mut other) = (founder(1, std::slice::from_ref(&net)), founder(2, &[]));
+    other.1.seals.insert(host_id(1), Seal { heir: host_id(2), done: true });
+    other.1.tombstones.insert(net.id);
+    let all = records([first, other]);
+    let ours = super::derive(&all, Some(host_id(1)));
+    assert!(ours.networks.contains_key(&net.id) && ours.hosts.contains_key(&host_id(1)));
+    assert!(ours.seals.is_empty() && ours.tombstones.is_empty() && ours.forgotten.is_empty());
+    let theirs = super::derive(&all, Some(host_id(2)));
+    assert!(!theirs.networks.contains_key(&net.id) && theirs.forgotten.contains_key(&host_id(1)));
 }
 
 #[test]

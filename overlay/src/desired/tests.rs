@@ -94,7 +94,7 @@ fn said(number: u8, liveness: Liveness, record: Record) -> (HostId, Vec<Incarnat
 }
 
 fn cluster(said: impl IntoIterator<Item = (HostId, Vec<Incarnation>)>) -> Cluster {
-    derive(&Records::from_iter(said))
+    derive(&Records::from_iter(said), None)
 }
 
 /// This host has an endpoint 10.0.0.2 in the network; the other hosts say this.

@@ -16,11 +16,7 @@ impl Ledger {
         let generation = self.membership.boot.generation + 1;
         let mut changes = vec![Change::Boot(Boot { generation, nonce })];
         changes.extend(self.accounts.values().flat_map(|account| account.rest_from(now)));
-        let alone = self.membership.others().next().is_none();
         changes.extend(match self.membership.standing {
-            Standing::Established | Standing::Unchecked { .. } if alone => {
-                Some(Change::Standing(Standing::Established))
-            }
             Standing::Established | Standing::Unchecked { .. } => Some(self.unchecked()),
             Standing::Joining { .. } if generation > 1 && self.keeps(Rule::JoinInOneBoot) => {
                 Some(Change::Standing(Standing::Fenced(Fencing::Unjoined)))
@@ -94,7 +90,8 @@ impl Ledger {
         Step::done(changes)
     }
 
-    /// Is that enough? `reachable` are the members that could be asked; `None` if it takes all of them.
+    /// Is that enough? `reachable` are the members that could be asked; `None` if it takes all of them. Of a host that knows
+    /// no others the disk may be from before it had let them in: then nobody knows who all are.
     pub(super) fn conclude(&self, reachable: Option<&BTreeSet<HostId>>) -> Step {
         let Standing::Unchecked { admitted, waiting } = &self.membership.standing else { return Step::done([]) };
         let silent: BTreeSet<HostId> =
@@ -105,7 +102,7 @@ impl Ledger {
             None => all,
         };
         let alone = self.membership.others().next().is_none();
-        if enough && (alone || !admitted.is_empty() || !waiting.is_empty()) {
+        if enough && (alone && reachable.is_some() || !admitted.is_empty() || !waiting.is_empty()) {
             Step::done([Change::Standing(Standing::Established)])
         } else {
             Step::denied(Denial::Unchecked)

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{
-    Account, Change, Denial, Forget, Known, Ledger, Membership, Millis, Outcome, Rest, Rule, Step, Testimony, Warrant,
+    Account, Change, Denial, Evidence, Fencing, Forget, Known, Ledger, Membership, Millis, Outcome, Rest, Rule,
+    Standing, Step, Testimony, Warrant,
 };
 use crate::id::HostId;
 use crate::lease::{AddressLease, BlockLease, Holder, Version};
@@ -51,8 +52,7 @@ impl Ledger {
     fn bars_forgetting(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> Option<Denial> {
         let mine = &self.membership;
         for (&host, boot) in hosts {
-            // One of another cluster, which is no member, may have been sealed for an heir that did not come to the end.
-            if host == self.me || !mine.members.contains(&host) && !mine.seals.contains_key(&host) {
+            if host == self.me || !mine.members.contains(&host) && !mine.foreign.contains(&host) {
                 return Some(Denial::Stranger { host });
             }
             let dealt = mine.boot_of(host);
@@ -97,8 +97,10 @@ impl Ledger {
         }
         let done = mine.is_forgotten(host);
         let mut changes = mine.seal(host, Seal { heir: from, done });
-        // One that belongs to no cluster yet may come to belong to another than the heir's.
-        changes.extend(mine.founder.and_then(|_| mine.add(from)));
+        changes.extend(mine.add(from));
+        // Who belongs to no cluster yet can't join another any more: there it would go on dealing with the one, or not with a
+        // member.
+        changes.extend(warrant.founder.filter(|_| mine.founder.is_none()).map(Change::Founder));
         let testimony = self.with(&changes).testimony();
         Step { changes, outcome: Outcome::Sealed(testimony) }
     }
@@ -190,6 +192,10 @@ impl Ledger {
         if self.apart_from(from, founder).is_some() {
             return self.disown(from);
         }
+        if founder == Some(self.me) && self.membership.members.is_empty() && self.keeps(Rule::Pages) {
+            let restored = Fencing::Restored { by: from, evidence: Evidence::LaterMember };
+            return Step::done([Change::Standing(Standing::Fenced(restored))]);
+        }
         if seals.contains_key(&self.me) {
             return self.refused(from, &Denial::Sealed { host: self.me });
         }
@@ -269,22 +275,6 @@ impl Account {
                 self.network.block_of(*address) == Some(block)
             }
         }
-    }
-
-    /// What was given to hosts of another cluster, which take nothing of it, is this host's again.
-    pub(super) fn take_back_blocks(&self, me: HostId, foreign: impl Fn(&HostId) -> bool) -> Vec<Change> {
-        let id = self.network.id;
-        let given = self.outbox.iter().filter_map(|statement| match *statement {
-            Statement::Transfer { block, epoch, to } if foreign(&to) => Some((*statement, block, epoch)),
-            _ => None,
-        });
-        let back = given.flat_map(|(statement, block, epoch)| {
-            let lease = BlockLease { epoch: epoch + 1, holder: me };
-            let newest = self.blocks.get(&block).is_some_and(|known| known.epoch == epoch);
-            let back = newest.then_some(Change::Block(id, block, lease));
-            back.into_iter().chain([Change::Unpost(id, statement)])
-        });
-        back.collect()
     }
 
     /// What was lent to hosts that are gone is at home again, and rests.

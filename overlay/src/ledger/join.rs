@@ -37,7 +37,7 @@ impl Ledger {
     pub(super) fn acknowledged(&self, by: HostId, welcome: &Welcome) -> Step {
         let mut changes = self.membership.heed(self.me, welcome);
         let Standing::Joining { acknowledged } = &self.membership.standing else { return Step::done(changes) };
-        if self.membership.members.is_empty() {
+        if acknowledged.is_empty() {
             let dealt = welcome.dealt.iter().filter(|(host, _)| *host != self.me);
             changes.extend(dealt.filter_map(|(host, stamp)| self.membership.note(*host, *stamp)));
         }
@@ -57,7 +57,6 @@ impl Ledger {
         }
         let mut changes = vec![Change::Foreign(host)];
         changes.extend(self.joined_with(&changes));
-        changes.extend(self.with(&changes).inherit());
         Step::done(changes)
     }
 

@@ -91,6 +91,9 @@ pub enum Evidence {
     /// Something that it thinks it holds has a later lease.
     #[error("something that the ledger on this disk says is held has a later lease")]
     LaterLease,
+    /// A member that only this host can have let in is unknown to it.
+    #[error("the ledger on this disk is from before this host had let others into its cluster")]
+    LaterMember,
     /// The same identity speaks from elsewhere at the same time.
     #[error("the same identity is alive elsewhere: this disk is a copy")]
     Elsewhere,

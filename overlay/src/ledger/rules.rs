@@ -63,8 +63,11 @@ impl Ledger {
         match (&self.membership.standing, input) {
             (Standing::Established, _) => None,
             (Standing::Fenced(_), _) => Some(Denial::Fenced),
-            // What it would know of the networks of a cluster that it does not join after all, it could be given.
-            (Standing::Joining { .. }, Input::Learn(_)) if self.membership.founder.is_none() => Some(Denial::Joining),
+            // What it would know of the networks of a cluster that it does not join after all, it could be given, or it would
+            // carry into the one that it joins that they are deleted.
+            (Standing::Joining { .. }, Input::Learn(_) | Input::Close(_)) if self.membership.founder.is_none() => {
+                Some(Denial::Joining)
+            }
             (_, Input::Learn(_) | Input::Close(_) | Input::Release { .. } | Input::Refused { .. }) => None,
             (_, Input::Booted { .. } | Input::Belongs { .. }) => None,
             (

@@ -30,7 +30,7 @@ pub fn a_new_cluster_is_ready_as_soon_as_its_hosts_hear_each_other() -> anyhow::
     // Neither knows whether the third belongs to a cluster already.
     always(SECOND, "nobody makes a network before there is a cluster", || {
         let done = lab.ctl("h1", "network create web --subnet 10.20.0.0/26")?;
-        ensure!(done.code == 1 && done.stderr.contains("no network can be made here yet"), "{done:?}");
+        ensure!(done.code == 1 && done.stderr.contains("no network can be made or removed here yet"), "{done:?}");
         ensure!(
             lab.ctl("h1", "status")?.ok()?.contains("hear all hosts that it was told to --join"),
             "it says nothing"

@@ -191,7 +191,7 @@ impl Host {
         self.say();
         let changed = self.notice(now, detector, answers);
         if changed {
-            self.cluster = Arc::new(derive(&self.records).for_members_of(self.ledger.membership().founder));
+            self.cluster = Arc::new(derive(&self.records, self.ledger.membership().founder));
         }
         self.listen(now);
         if changed || self.unsaid {

@@ -175,7 +175,11 @@ impl World {
         let mut some = false;
         for by in 0..self.hosts.len() {
             let ledger = &self.hosts[by].ledger;
-            let gone: Vec<HostId> = ledger.membership().others().filter(|id| !present.contains(id)).collect();
+            let membership = ledger.membership();
+            let mut gone: BTreeSet<HostId> = membership.others().filter(|id| !present.contains(id)).collect();
+            // And those that it waits to forget since it was said of them, together, as it asks for.
+            gone.extend(membership.forgets.keys());
+            let gone: Vec<HostId> = gone.into_iter().collect();
             if gone.is_empty() || !ledger.is_established() {
                 continue;
             }

@@ -142,6 +142,7 @@ pub(super) fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         (any::<u64>(), any::<u64>()).prop_map(|(page, seen)| Evidence::LaterPage { page, seen }),
         Just(Evidence::LaterLease),
+        Just(Evidence::LaterMember),
         Just(Evidence::Elsewhere),
     ]
 }

@@ -131,15 +131,21 @@ impl Protocol {
             }
             Standing::Unchecked { admitted, waiting } => match self.setting.check {
                 Check::Trust => out.push(Action::Trust { host: n }),
-                Check::Reachable if admitted.is_empty() && waiting.is_empty() => {}
+                Check::Reachable
+                    if admitted.is_empty()
+                        && waiting.is_empty()
+                        && host.ledger.membership().others().next().is_some() => {}
                 Check::Reachable | Check::All => out.push(Action::Conclude { host: n }),
             },
             Standing::Joining { .. } | Standing::Fenced(_) => {}
         }
         self.asking(world, n, host, out);
         let (mine, apart) = (host.ledger.membership(), !self.setting.apart.is_empty());
-        let news =
-            |of: &Membership| !of.seals.is_empty() || apart && of.founder.is_some_and(|_| of.founder != mine.founder);
+        let news = |of: &Membership| {
+            let elsewhere = apart && of.founder.is_some_and(|_| of.founder != mine.founder);
+            let unknown = mine.members.is_empty() && of.founder == Some(host.ledger.me());
+            !of.seals.is_empty() || elsewhere || unknown
+        };
         let others = world.hosts.iter().enumerate().filter(|(from, _)| *from != n);
         let telling = others.filter(|(_, other)| other.is_up() && news(other.ledger.membership()));
         out.extend(telling.map(|(from, _)| Action::HearOf { host: n, from }));
@@ -179,6 +185,8 @@ impl Protocol {
     fn forgetting(&self, world: &World, n: usize, host: &Host, out: &mut Vec<Action>) {
         let off = |x: usize| match world.hosts[x].machine {
             Machine::Off => true,
+            // It is no member, whatever it does.
+            Machine::Up if host.ledger.membership().foreign.contains(&id(x)) => true,
             Machine::Up => self.setting.breach == Some(Breach::ForgetTheLiving),
             Machine::AgentDown | Machine::Gone(_) => false,
         };

@@ -27,8 +27,6 @@ pub enum Goal {
     NewcomerHolds,
     /// L3, where a host of another cluster was taken for a member.
     HeirPassesForeign,
-    /// Space that was given to such a host is used again.
-    ForeignHostGaveBack,
     /// One that boots before it is a member.
     StartsAnew,
     /// S5.
@@ -101,14 +99,6 @@ impl Goal {
                         let is_heir = mine.seals.values().any(|seal| seal.done && seal.heir == host.ledger.me());
                         is_heir && mine.foreign.contains(&id(world.hosts.len() - 1))
                     })
-                },
-            ),
-            Self::ForeignHostGaveBack => Property::<Protocol>::sometimes(
-                "what one of another cluster was given is used again",
-                |model, world| {
-                    let lost = |host: &Host| host.ledger.membership().foreign.contains(&id(world.hosts.len() - 1));
-                    let giver = world.hosts.iter().find(|host| lost(host) && has_block(model, host, 3));
-                    giver.is_some_and(|host| host.ledger.membership().seals.is_empty())
                 },
             ),
             Self::ForgottenIsFenced => {

@@ -31,6 +31,11 @@ fn newcomer_rolled() -> Setting {
     }
 }
 
+/// The disk of a founder is put back as it was before it had let another in.
+fn founder_rolled() -> Setting {
+    Setting { hosts: 2, down: &[0], rolled: &[0], ..newcomer_rolled() }
+}
+
 /// Two hosts have a cluster, the third has one of its own, and the fourth may be let in by either; the answers may be lost.
 fn founded_apart() -> Setting {
     Setting {
@@ -160,15 +165,20 @@ pub fn full() -> Vec<Setting> {
         },
         Setting {
             name: "DE one joins either of two clusters founded apart, while one is forgotten",
-            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign, ForeignHostGaveBack],
+            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign],
             ..founded_apart()
         },
         Setting {
-            name: "DF the same, and the newcomer is forgotten by any of two heirs, also in the cluster that it is not in",
+            name: "DF the newcomer is forgotten, also where it is no member",
             down: &[3],
             forgets: &[3],
-            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign, ForeignHostGaveBack],
+            goals: vec![HeirUsesSpace, ForgottenIsFenced, NewcomerHolds, HeirPassesForeign],
             ..founded_apart()
+        },
+        Setting {
+            name: "DG an old disk of the founder from when it was alone is put back, check with all",
+            goals: vec![NewcomerHolds, RestoredIsFenced],
+            ..founder_rolled()
         },
         Setting {
             name: "E1 two are forgotten by one heir together, and come back",
@@ -199,7 +209,7 @@ pub fn full() -> Vec<Setting> {
 /// The same within bounds that take seconds: a block is given away once, and an address lent once. Without those that this
 /// makes no smaller.
 pub fn small() -> Vec<Setting> {
-    let large = ["DB", "E3", "E4"];
+    let large = ["DB", "DE", "E3", "E4"];
     let bounded = |setting: Setting| Setting {
         epochs: 2,
         counts: 1,
@@ -258,6 +268,7 @@ pub fn broken() -> Vec<Setting> {
         Setting { name: "AE an old disk, earlier boots are believed", without: Some(Rule::NewestBoot), ..roll() },
         Setting { name: "AF an old disk, pages and leases are not compared", without: Some(Rule::Pages), ..roll() },
         Setting { name: "AG a host that is joining testifies", without: Some(Rule::EstablishedTestify), ..join() },
+        Setting { name: "AH a sealed host is heard", without: Some(Rule::SealedIsSilent), ..forget() },
         Setting {
             name: "AI hosts that wait for their own boot check let each other in",
             without: Some(Rule::CheckedTestify),
@@ -269,12 +280,16 @@ pub fn broken() -> Vec<Setting> {
             boots: 3,
             ..two_off()
         },
+        Setting { name: "AK hosts of two clusters let one in", without: Some(Rule::OneCluster), ..founded_apart() },
         Setting {
             name: "AL a disk from before it was a member goes on joining",
             without: Some(Rule::JoinInOneBoot),
             ..newcomer_rolled()
         },
-        Setting { name: "AK hosts of two clusters let one in", without: Some(Rule::OneCluster), ..founded_apart() },
-        Setting { name: "AH a sealed host is heard", without: Some(Rule::SealedIsSilent), ..forget() },
+        Setting {
+            name: "AM an old disk of the founder from when it was alone, a check with nobody",
+            check: Check::Reachable,
+            ..founder_rolled()
+        },
     ]
 }

@@ -125,32 +125,36 @@ fn who_was_taken_for_a_member_and_joined_another_cluster_seals_nobody_and_is_not
     let refused = write(&mut ghost, &Input::Seal { from: host(2), host: other.me(), warrant });
     assert_eq!((refused, &ghost), (apart(1), &before));
     write(&mut second, &Input::Refused { by: host(5), denial: Denial::Apart { founder: host(1) } });
+    write(&mut second, &Input::Tick);
     assert!(second.membership().is_forgotten(other.me()), "nobody is left to be asked");
     assert!(!second.membership().members.contains(&host(5)), "nobody else is told of it");
     assert_eq!(first.membership().members, [host(5)].into());
 }
 
 #[test]
-fn what_it_was_given_is_used_again() {
-    let Ghost { second: [mut second, _], ghost, .. } = Ghost::new();
-    let all = Ghost::holds(&second);
-    let network = network(7, "10.20.0.0/24").id;
-    let given = write(&mut second, &Input::GiveSpace { network, to: host(5), share: Share::Half });
+fn what_it_was_given_is_used_again_when_it_is_forgotten() {
+    let Ghost { second: [mut second, mut other], mut ghost, .. } = Ghost::new();
+    let network = network(7, "10.20.0.0/24");
+    let all = network.blocks().count();
+    let given = write(&mut second, &Input::GiveSpace { network: network.id, to: host(5), share: Share::Half });
     let Outcome::Given(statements) = given else { unreachable!("it is taken for a member") };
-    assert!(Ghost::holds(&second) < all);
-    let mut ghost = ghost;
     for statement in statements {
-        let told = Input::Stated { network, from: host(2), stamp: second.stamp(), statement };
+        let told = Input::Stated { network: network.id, from: host(2), stamp: second.stamp(), statement };
         assert_eq!(write(&mut ghost, &told), Outcome::Denied(Denial::UnknownNetwork));
     }
     Ghost::tells(&ghost, &mut second);
-    write(&mut second, &Input::Tick);
-    assert_eq!(Ghost::holds(&second), all);
-    let Outcome::Denied(Denial::Apart { .. }) =
-        write(&mut second, &Input::GiveSpace { network, to: host(5), share: Share::Half })
-    else {
-        unreachable!("it is known to belong elsewhere")
+    let asks = Input::GiveSpace { network: network.id, to: host(5), share: Share::Half };
+    assert_eq!(write(&mut second, &asks), apart(2), "it is known to belong elsewhere");
+    assert!(Ghost::holds(&second) < all);
+    // Though it is no member, and wherever it is said.
+    let hosts = [(host(5), Boot::default())].into();
+    write(&mut second, &Input::Forget { hosts, force: false });
+    let warrant = second.warrant(host(5)).expect("it is its heir");
+    let Outcome::Sealed(testimony) = write(&mut other, &Input::Seal { from: host(2), host: host(5), warrant }) else {
+        unreachable!("it is a member")
     };
+    write(&mut second, &Input::Sealed { by: host(3), host: host(5), testimony });
+    assert_eq!(Ghost::holds(&second), all);
 }
 
 #[test]
@@ -169,39 +173,42 @@ fn who_is_forgotten_in_one_cluster_lives_on_in_the_other() {
     assert!(ghost.is_established());
 }
 
-/// Sealed for an heir, it is not for the giver to take: the heir may have done so. Should that one die, another goes on.
 #[test]
-fn what_it_was_given_goes_to_the_heir_of_whom_it_was_sealed_for() {
-    let Ghost { second: [mut second, mut other], ghost, .. } = Ghost::new();
-    let network = network(7, "10.20.0.0/24");
-    write(&mut other, &Input::Acknowledged { by: host(2), welcome: second.membership().welcome(host(2)) });
-    write(&mut other, &Input::Learn(network.clone()));
-    write(&mut second, &Input::GiveSpace { network: network.id, to: host(5), share: Share::Half });
-    let hosts = [(host(5), Boot::default())].into();
-    write(&mut other, &Input::Forget { hosts, force: false });
-    let warrant = other.warrant(host(5)).expect("it is its heir");
-    write(&mut second, &Input::Seal { from: host(3), host: host(5), warrant });
-    Ghost::tells(&ghost, &mut second);
-    let before = Ghost::holds(&second);
-    write(&mut second, &Input::Tick);
-    assert_eq!(Ghost::holds(&second), before);
-
-    let hosts = [(host(5), Boot::default()), (host(3), Boot::default())].into();
-    assert_eq!(write(&mut second, &Input::Forget { hosts, force: true }), Outcome::Done);
-    assert_eq!(Ghost::holds(&second), second.accounts()[&network.id].network.blocks().count());
-}
-
-#[test]
-fn before_it_belongs_to_a_cluster_a_host_learns_no_networks_and_takes_nobody_for_a_member() {
-    let (mut second, mut newcomer) = (founder_of(2), Ledger::new(host(5)));
+fn before_it_belongs_to_a_cluster_a_host_knows_no_networks_and_by_a_seal_it_comes_to_belong_to_one() {
+    let (mut first, mut second, mut newcomer) = (founder_of(1), founder_of(2), Ledger::new(host(5)));
     let mut other = Ledger::new(host(3));
     joins(&mut other, &mut second);
-    assert_eq!(write(&mut newcomer, &Input::Learn(network(7, "10.20.0.0/24"))), Outcome::Denied(Denial::Joining));
+    let theirs = network(7, "10.20.0.0/24");
+    for input in [Input::Learn(theirs.clone()), Input::Close(theirs.id)] {
+        assert_eq!(write(&mut newcomer, &input), Outcome::Denied(Denial::Joining));
+    }
     write(&mut second, &Input::Acknowledge { from: host(5), stamp: newcomer.stamp(), founder: None });
     let hosts = [(other.me(), Boot::default())].into();
     write(&mut second, &Input::Forget { hosts, force: true });
     let warrant = second.warrant(other.me()).expect("it is its heir");
     let sealed = write(&mut newcomer, &Input::Seal { from: host(2), host: other.me(), warrant });
-    assert!(matches!(sealed, Outcome::Sealed(_)), "{sealed:?}");
-    assert!(newcomer.membership().members.is_empty());
+    let Outcome::Sealed(testimony) = sealed else { unreachable!("it is taken for a member: {sealed:?}") };
+    write(&mut second, &Input::Sealed { by: host(5), host: other.me(), testimony });
+    // In another it would go on sealing who may be a member there.
+    assert_eq!(joins(&mut newcomer, &mut first), apart(1));
+    joins(&mut newcomer, &mut second);
+    assert_eq!((newcomer.is_established(), newcomer.membership().founder), (true, Some(host(2))));
+}
+
+/// The disk of a founder, put back as it was when it was alone: nobody is there to be asked at its boot.
+#[test]
+fn a_founder_that_hears_a_member_it_knows_nothing_of_has_an_old_disk() {
+    let mut old = founder_of(1);
+    write(&mut old, &Input::Create(network(7, "10.20.0.0/24")));
+    let (mut first, mut second) = (old.clone(), Ledger::new(host(2)));
+    joins(&mut second, &mut first);
+    Ghost::tells(&second, &mut first);
+    assert!(first.is_established(), "that one it has let in");
+    write(&mut old, &Input::Booted { nonce: 5 });
+    assert_eq!(write(&mut old, &Input::Conclude { reachable: None }), Outcome::Denied(Denial::Unchecked), "strict");
+    write(&mut old, &Input::Conclude { reachable: Some([].into()) });
+    assert!(old.is_established());
+    Ghost::tells(&second, &mut old);
+    let restored = Fencing::Restored { by: host(2), evidence: Evidence::LaterMember };
+    assert_eq!(old.membership().standing, Standing::Fenced(restored));
 }

@@ -173,7 +173,8 @@ impl World {
             };
             self.step(member, &Input::Admitted { by: id_of(by), welcome }, Luck::Good);
         }
-        self.step(member, &Input::Conclude { reachable: None }, Luck::Good);
+        let reachable = (0..self.size()).filter(|by| *by != member).map(id_of).collect();
+        self.step(member, &Input::Conclude { reachable: Some(reachable) }, Luck::Good);
         assert!(self.ledger(member).is_established(), "host {member} was not let in");
     }
 

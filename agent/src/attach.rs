@@ -330,15 +330,28 @@ impl Attacher {
             let input = Input::Allocate(request.clone());
             match self.local.call(move |local| local.step(&input)).await? {
                 Outcome::Granted { address, lease } => return Ok((address, lease)),
-                Outcome::Denied(denial) => return Err(denied(seen, view, wanted, denial)),
+                Outcome::Denied(denial) => return Err(self.refused(view, wanted, denial).await),
                 // Nothing is asked twice, so this ends.
                 Outcome::Ask(ask) => {
                     request.asked.insert(ask);
-                    self.ask(network, ask).await?.map_err(|denial| denied(seen, view, wanted, denial))?;
+                    if let Err(denial) = self.ask(network, ask).await? {
+                        return Err(self.refused(view, wanted, denial).await);
+                    }
                 }
                 _ => unreachable!("an allocation is granted, denied or asked for"),
             }
         }
+    }
+
+    /// A denial, with the name of the endpoint that has the address: who was given it a moment ago is in no view yet.
+    async fn refused(&self, view: &NetworkView, wanted: &Wanted, denial: Denial) -> AttachError {
+        let network = view.network.id;
+        if let Denial::Bound { address, .. } | Denial::Delegated { address, .. } = denial {
+            self.until(|seen| seen.cluster.networks.get(&network).is_none_or(|v| v.at(address).is_some())).await;
+        }
+        let seen = self.seen.borrow().clone();
+        let now = seen.cluster.networks.get(&network);
+        denied(&seen, now.unwrap_or(view), wanted, denial)
     }
 
     /// Asks another host. That it has no space to give is no reason to give up; that it refuses the address is.

@@ -1,6 +1,6 @@
 //! What the product says, and what the kernel shows, in the form in which scenes ask for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,6 +88,37 @@ impl Lab {
                 ensure!(row["kernel"] == "yes", "not in the kernel: {row}");
                 Ok(())
             })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that all agents list the same endpoints of a network. What only an endpoint's own host knows is left out.
+    ///
+    /// # Errors
+    /// When two of them differ: the text has both lists.
+    pub fn endpoints_are_alike(&self, network: &str) -> anyhow::Result<()> {
+        const OWN: [&str; 3] = ["ifname", "host_ifname", "netns"];
+        let mut seen = BTreeMap::new();
+        for host in self.agents.keys() {
+            let mut rows = self.rows(host, &format!("endpoint ls {network}"))?;
+            for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+                row.retain(|key, _| !OWN.contains(&key.as_str()));
+            }
+            seen.entry(Value::Array(rows).to_string()).or_insert(host);
+        }
+        ensure!(seen.len() == 1, "they list different endpoints: {seen:#?}");
+        Ok(())
+    }
+
+    /// Checks that every agent finds in its kernel what it wants there.
+    ///
+    /// # Errors
+    /// When one does not: the text has what it could not do.
+    pub fn kernels_are_as_they_should_be(&self) -> anyhow::Result<()> {
+        for host in self.agents.keys() {
+            let status = self.json(host, "status")?;
+            let fine = status["settled"] == true && status["failures"] == serde_json::json!([]);
+            ensure!(fine, "the kernel of {host} is not as it should be: {status}");
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in, pass};
 use overlay_tests::lab::{Container, Ending, Flow, Lab, Oracle, Stream};
 
+use super::leases::agree;
 use super::{SECOND, took};
 
 /// A host's crash is known elsewhere, names and rows withdrawn, within this time.
@@ -244,14 +245,16 @@ pub fn hosts_that_were_cut_find_each_other_again() -> anyhow::Result<()> {
     let lab = Lab::with_agents(3)?;
     lab.network("web", "10.20.0.0/24")?;
     let [left, right] = &pair(&lab)?;
+    let oracle = Oracle::watch(&[left, right])?;
+    let stream = Stream::start(left, right)?;
     lab.wire.cut(&["h1"], &["h2", "h3"])?;
     eventually(WITHDRAWN, "h1 to be taken for dead by h2", || {
         ensure!(lab.kernel_rows("h2", "web", "h1")?.is_empty(), "rows of h1 are left");
         Ok(())
     })?;
     // Both sides go on working: each allocates from the blocks that it holds.
-    lab.connect("h1", "web", "cut-off", "")?;
-    lab.connect("h2", "web", "others", "")?;
+    oracle.also(&lab.connect("h1", "web", "cut-off", "")?)?;
+    oracle.also(&lab.connect("h2", "web", "others", "")?)?;
     lab.wire.heal()?;
     let ((), whole) = eventually_in(10 * SECOND, "all to be whole again", || {
         left.ping(right.address()?, SECOND)?;
@@ -260,7 +263,10 @@ pub fn hosts_that_were_cut_find_each_other_again() -> anyhow::Result<()> {
         Ok(())
     })?;
     took("whole again after the cut", whole);
-    Ok(())
+    let stream = stream.stop()?;
+    ensure!(!stream.broken, "the connection did not outlast the cut: {stream:?}");
+    agree(&lab, "web")?;
+    oracle.stop().map(drop)
 }
 
 pub fn a_stranger_without_the_key_learns_and_changes_nothing() -> anyhow::Result<()> {

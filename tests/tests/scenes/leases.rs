@@ -444,9 +444,16 @@ pub(super) fn free_of(lab: &Lab, seen_from: &str, network: &str, holder: &str) -
     range.find(|address| !used.contains(address.to_string().as_str())).context("all in use")
 }
 
-/// Waits until all hosts see the same leases of a network, and each block once.
+/// Waits until all hosts see the same leases and endpoints of a network, and their kernels are as they should be.
 pub(super) fn agree(lab: &Lab, network: &str) -> anyhow::Result<()> {
-    eventually(AGREED, "all hosts to see the same leases", || {
+    agree_within(lab, network, AGREED).map(|_| ())
+}
+
+/// [`agree`] within another time, and how long it took.
+pub(super) fn agree_within(lab: &Lab, network: &str, within: Duration) -> anyhow::Result<Duration> {
+    let agreed = eventually_in(within, "all hosts to agree, and their kernels with them", || {
+        lab.endpoints_are_alike(network)?;
+        lab.kernels_are_as_they_should_be()?;
         let mut seen = BTreeMap::new();
         for host in lab.names().into_iter().filter(|host| lab.agent(host).is_ok()) {
             let rows =
@@ -459,5 +466,6 @@ pub(super) fn agree(lab: &Lab, network: &str) -> anyhow::Result<()> {
         }
         ensure!(seen.len() == 1, "they differ: {seen:#?}");
         Ok(())
-    })
+    })?;
+    Ok(agreed.1)
 }

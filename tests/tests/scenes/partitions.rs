@@ -89,6 +89,8 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
         pairs.push((id, side, near, far));
     }
     let flows = pairs.iter().map(|(.., near, far)| Flow::start(near, far)).collect::<Result<Vec<_>, _>>()?;
+    // Two networks with one name and the same addresses: one oracle each, until they have names of their own.
+    let oracles = pairs.iter().map(|(.., near, far)| Oracle::watch(&[near, far])).collect::<Result<Vec<_>, _>>()?;
     lab.wire.heal()?;
     let names = |host: &str| -> anyhow::Result<BTreeMap<String, String>> {
         let rows = lab.rows(host, "network ls")?;
@@ -106,6 +108,16 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
     let loser = seen.iter().find(|(_, name)| *name != "web").context("both are `web`")?;
     ensure!(*loser.1 == format!("web~{}", loser.0.chars().take(8).collect::<String>()), "{seen:?}");
 
+    for (oracle, (id, _, near, far)) in oracles.into_iter().zip(&mut pairs) {
+        oracle.stop()?;
+        for container in [near, far] {
+            let rows = lab.rows(container.host(), &format!("endpoint ls {id}"))?;
+            let row = rows.iter().find(|row| row["name"] == container.name()).context("it is not listed")?;
+            container.attached(row)?;
+        }
+    }
+    let all: Vec<&Container> = pairs.iter().flat_map(|(.., near, far)| [near, far]).collect();
+    let oracle = Oracle::watch(&all)?;
     for (flow, (id, side, near, _)) in flows.into_iter().zip(&pairs) {
         let report = flow.stop()?;
         ensure!(report.lost == 0, "on {side:?}: {report:?}");
@@ -125,6 +137,7 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
         let side = pairs.iter().find(|pair| pair.0 == *id).context("an unknown network")?.1;
         let guest = lab.connect("h2", name, &format!("guest-{}", side[0]), "")?;
         eventually(AGREED, "the guest to reach its own", || guest.ping("10.20.0.11", SECOND))?;
+        oracle.also(&guest)?;
         guests.push(guest);
     }
     for guest in &guests {
@@ -132,7 +145,10 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
         let own: Vec<_> = own.map(Container::name).collect();
         ensure!(own == [guest.name()], "{} resolves {own:?}", guest.name());
     }
-    Ok(())
+    for name in seen.values() {
+        agree(&lab, name)?;
+    }
+    oracle.stop().map(drop)
 }
 
 pub fn a_network_deleted_in_one_part_drains_in_the_other() -> anyhow::Result<()> {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use overlay_tests::eventually::{always, eventually, pass};
-use overlay_tests::lab::{Ending, Flow, Lab};
+use overlay_tests::lab::{Ending, Flow, Lab, Oracle, Stream};
 
+use super::leases::agree;
 use super::{HALF_A_SECOND, SECOND};
 
 /// Much longer than what a dead host is given.
@@ -22,7 +23,8 @@ pub fn an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic() -> anyhow
     let rows = lab.kernel_rows("h1", "web", "h2")?;
     ensure!(!rows.is_empty(), "h1 has no rows for h2 to begin with");
 
-    let flow = Flow::start(&left, &right)?;
+    let oracle = Oracle::watch(&[&left, &right])?;
+    let (flow, stream) = (Flow::start(&left, &right)?, Stream::start(&right, &left)?);
     for ending in [Ending::Kill, Ending::Term] {
         lab.stop("h2", ending)?;
         eventually(LONG, "h1 notices that h2's agent is silent", || {
@@ -41,9 +43,11 @@ pub fn an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic() -> anyhow
         lab.start("h2")?;
         lab.wait_until_all_see_all()?;
     }
-    let report = flow.stop()?;
+    let (report, stream) = (flow.stop()?, stream.stop()?);
     ensure!(report.lost == 0 && report.sent > 12_000, "{report:?}");
-    Ok(())
+    ensure!(!stream.broken && stream.longest_stall_ms < 1000, "{stream:?}");
+    agree(&lab, "web")?;
+    oracle.stop().map(drop)
 }
 
 pub fn agents_that_come_back_one_after_another_lose_no_packet() -> anyhow::Result<()> {
@@ -51,10 +55,11 @@ pub fn agents_that_come_back_one_after_another_lose_no_packet() -> anyhow::Resul
     lab.network("web", "10.20.0.0/24")?;
     let left = lab.reachable("h1", "web", "left", "")?;
     let right = lab.reachable("h3", "web", "right", "")?;
-    let _other = lab.reachable("h2", "web", "other", "")?;
+    let other = lab.reachable("h2", "web", "other", "")?;
     lab.wait_until_reachable("web", &left)?;
 
-    let flow = Flow::start(&left, &right)?;
+    let oracle = Oracle::watch(&[&left, &right, &other])?;
+    let (flow, stream) = (Flow::start(&left, &right)?, Stream::start(&right, &left)?);
     for host in lab.names() {
         lab.stop(&host, Ending::Kill)?;
     }
@@ -72,9 +77,11 @@ pub fn agents_that_come_back_one_after_another_lose_no_packet() -> anyhow::Resul
         })?;
     }
     lab.wait_until_all_see_all()?;
-    let report = flow.stop()?;
+    let (report, stream) = (flow.stop()?, stream.stop()?);
     ensure!(report.lost == 0 && report.sent > 2_000, "{report:?}");
-    Ok(())
+    ensure!(!stream.broken && stream.longest_stall_ms < 1000, "{stream:?}");
+    agree(&lab, "web")?;
+    oracle.stop().map(drop)
 }
 
 pub fn a_container_is_reached_as_soon_as_it_is_attached() -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -61,7 +62,12 @@ enum Tool {
     /// Send back all that comes on a TCP connection.
     StreamServe { port: u16 },
     /// Keep one TCP connection busy until stdin ends, then say how long it ever stood still.
-    StreamDial { to: SocketAddr },
+    StreamDial {
+        to: SocketAddr,
+        /// The connection counts as lost if it stands still for longer, in seconds.
+        #[arg(long, default_value_t = 30)]
+        patience: u64,
+    },
     /// Record what comes in on an interface until stdin ends.
     Capture { interface: String, file: PathBuf },
     /// A name server with one answer.
@@ -83,7 +89,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Echo { port } => flow::echo(port),
         Tool::Flow { to, rate } => print(&flow::send(to, rate)?),
         Tool::StreamServe { port } => stream::serve(port),
-        Tool::StreamDial { to } => print(&stream::dial(to)?),
+        Tool::StreamDial { to, patience } => print(&stream::dial(to, Duration::from_secs(patience))?),
         Tool::Capture { interface, file } => print(&capture::main(&interface, &file)?),
         Tool::Names { listen, answer } => names::main(listen, answer),
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::exec::Proc;
 use super::host::Host;
-use super::traffic::last_line;
+use super::traffic::{LAST_REPORT, last_line};
 use crate::tool::capture::CaptureReport;
 
 /// IANA's port of VXLAN (RFC 7348, section 5).
@@ -49,7 +49,7 @@ impl Capture {
     /// # Errors
     /// When frames were lost or the file is unreadable.
     pub fn stop(mut self) -> anyhow::Result<Tally> {
-        let report: CaptureReport = last_line(&mut self.recorder)?;
+        let report: CaptureReport = last_line(&mut self.recorder, LAST_REPORT)?;
         ensure!(report.dropped == 0, "the capture is not complete: {report:?}");
         let bytes = fs::read(&self.file)?;
         let mut tally = Tally::new();

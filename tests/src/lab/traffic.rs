@@ -13,7 +13,10 @@ use crate::tool::stream::StreamReport;
 const ECHO: u16 = 7;
 /// Packets a second.
 const RATE: u32 = 1000;
-const LAST_REPORT: Duration = Duration::from_secs(40);
+/// What a tool may take for its last report, beside what it waits for the network.
+pub(super) const LAST_REPORT: Duration = Duration::from_secs(10);
+/// A connection that stands still for longer counts as dead.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Numbered UDP packets from one container to an echo in another, 1,000 a second.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl Flow {
     /// When the tool died, or did not send as much as it should have.
     pub fn stop(mut self) -> anyhow::Result<FlowReport> {
         let (lasted, sender) = (self.started.elapsed(), &mut self.sender);
-        let report: FlowReport = last_line(sender)?;
+        let report: FlowReport = last_line(sender, PATIENCE + LAST_REPORT)?;
         // The tool takes a moment to start.
         let least = u128::from(RATE) * lasted.as_millis().saturating_sub(500) / 1000 * 9 / 10;
         ensure!(u128::from(report.sent) >= least, "{} packets in {lasted:?} are too few: {report:?}", report.sent);
@@ -51,6 +54,7 @@ impl Flow {
 /// One long TCP connection between two containers.
 #[derive(Debug)]
 pub struct Stream {
+    patience: Duration,
     dialer: Proc,
     _server: Proc,
 }
@@ -61,9 +65,28 @@ impl Stream {
     /// # Errors
     /// When the connection is not made.
     pub fn start(from: &Container, to: &Container) -> anyhow::Result<Self> {
+        Self::dial(from, to, PATIENCE)
+    }
+
+    /// [`Stream::start`] of a connection that outlasts an outage of any length up to `patience`, and goes on within a
+    /// second of its end.
+    ///
+    /// # Errors
+    /// As there, or when the kernel is older than 6.15.
+    pub fn start_patient(from: &Container, to: &Container, patience: Duration) -> anyhow::Result<Self> {
+        for end in [from, to] {
+            // Else TCP doubles its pause each time, and after a minute asks again only after nearly another one; and it
+            // counts the retries, not the time, before it gives up (Documentation/networking/ip-sysctl.rst).
+            end.sh("sysctl -qw net.ipv4.tcp_rto_max_ms=1000 net.ipv4.tcp_retries2=255")?;
+        }
+        Self::dial(from, to, patience)
+    }
+
+    fn dial(from: &Container, to: &Container, patience: Duration) -> anyhow::Result<Self> {
         let server = to.tool("stream-serve.log", &format!("stream-serve {ECHO}"))?;
-        let dialer = from.tool("stream-dial.log", &format!("stream-dial {}:{ECHO}", to.address()?))?;
-        Ok(Self { dialer, _server: server })
+        let line = format!("stream-dial {}:{ECHO} --patience {}", to.address()?, patience.as_secs());
+        let dialer = from.tool("stream-dial.log", &line)?;
+        Ok(Self { patience, dialer, _server: server })
     }
 
     /// Ends it and says how long it ever stood still.
@@ -71,14 +94,14 @@ impl Stream {
     /// # Errors
     /// When the tool died.
     pub fn stop(mut self) -> anyhow::Result<StreamReport> {
-        last_line(&mut self.dialer)
+        last_line(&mut self.dialer, self.patience + LAST_REPORT)
     }
 }
 
 /// Closes a tool's input, by which it ends, and reads its report.
-pub(super) fn last_line<T: serde::de::DeserializeOwned>(tool: &mut Proc) -> anyhow::Result<T> {
+pub(super) fn last_line<T: serde::de::DeserializeOwned>(tool: &mut Proc, within: Duration) -> anyhow::Result<T> {
     drop(tool.stdin());
-    tool.wait(LAST_REPORT)?;
+    tool.wait(within)?;
     let printed = tool.printed()?;
     let line = printed.lines().last().context("the tool printed nothing")?;
     serde_json::from_str(line).with_context(|| format!("the tool printed: {printed}"))

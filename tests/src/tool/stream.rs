@@ -12,9 +12,6 @@ use serde::{Deserialize, Serialize};
 
 /// One message to and fro, then this much rest.
 const REST: Duration = Duration::from_millis(10);
-/// A connection that stands still for longer counts as dead.
-const DEAD: Duration = Duration::from_secs(30);
-
 /// What became of the connection.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct StreamReport {
@@ -47,14 +44,15 @@ pub fn serve(port: u16) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Talks to `to` over one connection until standard input ends.
+/// Talks to `to` over one connection until standard input ends. If it stands still for longer than `patience`, it counts
+/// as lost.
 ///
 /// # Errors
 /// When the connection cannot be made at all.
-pub fn dial(to: SocketAddr) -> anyhow::Result<StreamReport> {
+pub fn dial(to: SocketAddr, patience: Duration) -> anyhow::Result<StreamReport> {
     let mut connection = TcpStream::connect(to).with_context(|| to.to_string())?;
     connection.set_nodelay(true)?;
-    connection.set_read_timeout(Some(DEAD))?;
+    connection.set_read_timeout(Some(patience))?;
     println!("ready");
     let stop = Arc::new(AtomicBool::new(false));
     thread::spawn({

@@ -20,6 +20,8 @@ use overlay_tests::{lab, sandbox};
 mod agents;
 #[path = "scenes/apart.rs"]
 mod apart;
+#[path = "scenes/contention.rs"]
+mod contention;
 #[path = "scenes/disks.rs"]
 mod disks;
 #[path = "scenes/endpoints.rs"]
@@ -119,6 +121,9 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,
         agents_that_come_back_one_after_another_lose_no_packet;
+    contention:
+        six_hosts_take_the_addresses_that_they_ask_for_at_once,
+        of_hosts_that_ask_for_one_address_at_once_one_gets_it;
     input:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;

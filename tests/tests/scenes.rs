@@ -34,6 +34,8 @@ mod input;
 mod lab_itself;
 #[path = "scenes/leases.rs"]
 mod leases;
+#[path = "scenes/lending.rs"]
+mod lending;
 #[path = "scenes/names.rs"]
 mod names;
 #[path = "scenes/packets.rs"]
@@ -124,6 +126,9 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
     contention:
         six_hosts_take_the_addresses_that_they_ask_for_at_once,
         of_hosts_that_ask_for_one_address_at_once_one_gets_it;
+    lending:
+        a_lent_address_stays_where_it_is_when_its_lender_dies,
+        a_lent_address_waits_for_its_borrower;
     input:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;

@@ -46,6 +46,8 @@ mod partitions;
 mod redis;
 #[path = "scenes/restarts.rs"]
 mod restarts;
+#[path = "scenes/underlay.rs"]
+mod underlay;
 
 type Scene = fn() -> anyhow::Result<()>;
 
@@ -129,6 +131,12 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
     lending:
         a_lent_address_stays_where_it_is_when_its_lender_dies,
         a_lent_address_waits_for_its_borrower;
+    underlay:
+        hosts_whose_link_was_down_for_a_minute_come_back_by_themselves,
+        one_percent_of_loss_hurts_nobody,
+        five_percent_of_loss_hurt_nobody,
+        thirty_percent_of_loss_slow_things_down_and_break_nothing,
+        a_megabit_is_enough;
     input:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;

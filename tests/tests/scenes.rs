@@ -30,6 +30,8 @@ mod endpoints;
 mod fail_points;
 #[path = "scenes/input.rs"]
 mod input;
+#[path = "scenes/kills.rs"]
+mod kills;
 #[path = "scenes/lab_itself.rs"]
 mod lab_itself;
 #[path = "scenes/leases.rs"]
@@ -84,7 +86,6 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         other_names_are_asked_where_the_host_asks;
     agents:
         killing_and_restarting_every_agent_loses_no_packet,
-        an_agent_killed_while_it_attaches_leaves_all_or_nothing,
         what_is_deleted_by_hand_is_repaired_within_a_second,
         a_crashed_host_is_withdrawn_within_three_seconds_and_comes_back,
         a_crashed_host_is_withdrawn_in_time_at_the_slowest_gossip_too,
@@ -92,6 +93,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_stranger_without_the_key_learns_and_changes_nothing,
         busy_processors_kill_nobody,
         busy_processors_kill_nobody_at_the_slowest_gossip_either;
+    kills:
+        an_agent_killed_while_it_attaches_leaves_all_or_nothing;
     fail_points:
         an_agent_killed_before_any_commit_has_done_nothing,
         an_agent_killed_after_any_commit_has_done_all_of_it,

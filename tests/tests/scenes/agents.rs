@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use overlay_tests::eventually::{always, eventually, eventually_in, pass};
+use overlay_tests::eventually::{always, eventually, eventually_in};
 use overlay_tests::lab::{Container, Ending, Flow, Lab, Oracle, Stream};
 
 use super::leases::agree;
@@ -57,52 +57,6 @@ pub fn killing_and_restarting_every_agent_loses_no_packet() -> anyhow::Result<()
     let after = [kernel(&lab, "h1", "web")?, kernel(&lab, "h2", "web")?];
     ensure!(before == after, "the restarts changed the kernel: {before:#?}\n{after:#?}");
     oracle.stop()?;
-    Ok(())
-}
-
-pub fn an_agent_killed_while_it_attaches_leaves_all_or_nothing() -> anyhow::Result<()> {
-    const ROUNDS: u64 = 12;
-    let mut lab = Lab::with_agents(2)?;
-    lab.network("web", "10.20.0.0/24")?;
-    let witness = lab.reachable("h2", "web", "witness", "")?;
-    let mut whole = 0;
-    let mut all = Vec::new();
-    for round in 0..ROUNDS {
-        let name = format!("app-{round}");
-        let mut container = lab.container("h1", &name)?;
-        let line = format!("network connect web --netns {} --name {name}", container.netns().display());
-        let pid = lab.agent("h1")?.pid()?;
-        std::thread::scope(|scope| {
-            let connect = scope.spawn(|| lab.ctl("h1", &line));
-            // From before it begins to long after it has ended, with most of them in between.
-            pass(Duration::from_millis(round.pow(3) / 4));
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
-            connect.join().map_err(|_| anyhow::anyhow!("overlayctl could not be run"))??;
-            anyhow::Ok(())
-        })?;
-        lab.reap("h1")?;
-        lab.start("h1")?;
-        lab.wait_until_all_see_all()?;
-        let listed = lab.rows("h1", "endpoint ls web")?.into_iter().find(|row| row["name"] == name.as_str());
-        let endpoint = match listed {
-            Some(endpoint) => {
-                whole += 1;
-                endpoint
-            }
-            None => lab.json("h1", &line).context("a second try")?,
-        };
-        container.attached(&endpoint)?;
-        lab.wait_until_reachable("web", &container)?;
-        eventually(5 * SECOND, &format!("{name} to be reached"), || witness.ping(container.address()?, SECOND))?;
-        all.push(container);
-    }
-    println!("{whole} of {ROUNDS} were attached in spite of it, the others on a second try");
-    ensure!((1..ROUNDS).contains(&whole), "all were killed at one side of the attach: {whole} of {ROUNDS} attached");
-    Oracle::watch(&all.iter().collect::<Vec<_>>())?.stop()?;
-    let addresses: BTreeSet<_> = all.iter().map(Container::address).collect::<Result<_, _>>()?;
-    ensure!(addresses.len() == all.len(), "an address was given twice: {addresses:?}");
-    let ports = lab.in_segment("h1", "web", "ip -br link")?.lines().filter(|line| line.starts_with("ovp")).count();
-    ensure!(ports == all.len(), "{ports} ports for {} containers", all.len());
     Ok(())
 }
 

@@ -13,7 +13,8 @@ use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::{HostInfo, Phase};
 use overlay::id::{EndpointId, HostId};
 use overlay::intent::{Attachment, NetnsRef};
-use overlay::ledger::{Ask, Input, Outcome, Request, Share};
+use overlay::ledger::{Ask, Input, Outcome, Request, Share, Welcome};
+use overlay::member::Stamp;
 use overlay::network::{Name, Network};
 use overlay_agent::convert::encode_record;
 use overlay_agent::gossip::{self, ClusterKey, Generations, Gossip};
@@ -97,8 +98,14 @@ impl Generations for Lives {
 }
 
 impl Agent {
-    /// Starts an agent that knows of `seeds`. On a machine that had one before it is the same host in its next life.
-    pub async fn start(home: Home, common: &Common, seeds: &[SocketAddr]) -> anyhow::Result<Self> {
+    /// Starts an agent that knows of `seeds`, and belongs to the cluster of `founder` or founds one. On a machine that had one
+    /// before it is the same host in its next life.
+    pub async fn start(
+        home: Home,
+        common: &Common,
+        seeds: &[SocketAddr],
+        founder: Option<HostId>,
+    ) -> anyhow::Result<Self> {
         let trace = Trace::new(&home.dir, "boot");
         let machine = Machine {
             id: "swarm".to_owned(),
@@ -121,8 +128,18 @@ impl Agent {
             founder: None,
         };
         let local = local::spawn(store, loaded, info, trace)?;
-        // Who may be a member is none of this test's: each founds a cluster, and all meet.
-        local.call(|local| local.step(&Input::Found)).await?;
+        // How one becomes a member is none of this test's: all know that the founder has let them in, and it knows of one.
+        let joins = match founder {
+            None => vec![
+                Input::Found,
+                Input::Acknowledge { from: HostId::from_bytes([1; 16]), stamp: Stamp::default(), founder: None },
+            ],
+            Some(by) => {
+                let welcome = Welcome { founder, members: vec![by], ..Welcome::default() };
+                vec![Input::Acknowledged { by, welcome }]
+            }
+        };
+        local.call(move |local| local.step_all(&joins)).await?;
 
         let address = home.gossip();
         let config = gossip::Config {

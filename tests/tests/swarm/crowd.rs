@@ -56,7 +56,7 @@ impl Crowd {
         let root = Directory::new()?;
         let key = ClusterKey::generate()?;
         let common = Common { key, interval: plan.interval, remembered: plan.remembered };
-        let first = Agent::start(Home::new(0, &root.0), &common, &[]).await?;
+        let first = Agent::start(Home::new(0, &root.0), &common, &[], None).await?;
         let range = Range::new("172.16.0.0/12".parse()?, None)?;
         let id = NetworkId::from_bytes([7; 16]);
         let network = Network { id, name: name("net"), ranges: vec![range], created: 1, creator: first.id };
@@ -168,7 +168,7 @@ async fn bear(
     network: Network,
     doors: Doors,
 ) -> anyhow::Result<(Agent, Born)> {
-    let agent = Agent::start(home, &common, &seeds).await?;
+    let agent = Agent::start(home, &common, &seeds, Some(network.creator)).await?;
     if let Some(other) = other {
         agent.catch_up(&other).await;
     }

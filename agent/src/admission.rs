@@ -37,7 +37,7 @@ pub struct Policy {
     /// Does it found a cluster whatever it hears?
     pub bootstrap: bool,
     /// Where others were heard before this host was started, by it or by an identity that it gave up, if it belongs to no
-    /// cluster. It founds none before it has had [`TIME_TO_HEAR`] to hear them.
+    /// cluster. It founds none before it has had some time to hear them.
     pub known: Vec<SocketAddr>,
     /// After a boot, does it take all members to let it in, or those that can be reached?
     pub strict: bool,

@@ -13,8 +13,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=deploy/packages.sh
 . deploy/packages.sh
 
-# The daemon that scenes run is optimised a little, with debug assertions on. Everything is built in this profile, so
-# that there is one build.
+# What computes is optimised a little, with debug assertions on (Cargo.toml). Everything is built and checked in this
+# profile, so that there is one build.
 PROFILE=lab
 # Scenes kill it at every durable write. What is delivered is built without.
 FEATURES=overlay-agent/fail-points
@@ -28,15 +28,15 @@ scripts() { shellcheck --external-sources deploy/*.sh tests/*.sh .ci/run; }
 
 format() { cargo fmt --all --check; }
 
-lints() { cargo clippy --quiet --workspace --all-targets --features "$FEATURES" -- --deny warnings; }
+lints() { cargo clippy --quiet --profile "$PROFILE" --workspace --all-targets --features "$FEATURES" -- --deny warnings; }
 
-documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --workspace --no-deps --document-private-items; }
+documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --profile "$PROFILE" --workspace --no-deps --document-private-items; }
 
 # Who may import whom (CONTRIBUTING.md). A package alone, with default features, has to do with what it declares.
 walls() {
     local package bad=0
     for package in overlay-proto overlay overlay-dns overlay-agent overlay-tests; do
-        cargo check --quiet --package "$package" || bad=1
+        cargo check --quiet --profile "$PROFILE" --package "$package" || bad=1
     done
     forbid overlay tokio rtnetlink 'netlink-.*' nix prost 'tonic.*' 'chitchat.*' 'hickory-.*' tracing rand getrandom || bad=1
     forbid overlay-proto overlay overlay-dns overlay-agent overlay-tests || bad=1
@@ -81,11 +81,11 @@ simulation() { tests --test simulation; }
 # Its larger sister, 500 agents for a quarter of an hour, is for machines that do nothing else: tests/tests/swarm.rs.
 swarm() { tests --test swarm; }
 
-# One at a time: each has the bounds of a machine to itself, such as three seconds to notice a dead host.
-scenes() { tests --test scenes -- --test-threads 1; }
+scenes() { tests --test scenes; }
 
-# A test that hangs is one that fails.
-tests() { timeout --verbose 15m cargo test --quiet --workspace --profile "$PROFILE" --features "$FEATURES" "$@"; }
+# A test that hangs is one that fails: scenes and waits have bounds of their own, and this is for all of them together on
+# a slow machine.
+tests() { timeout --verbose 40m cargo test --quiet --workspace --profile "$PROFILE" --features "$FEATURES" "$@"; }
 
 dependencies() {
     if ! cargo deny --version >/dev/null 2>&1; then

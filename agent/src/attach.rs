@@ -1,7 +1,7 @@
 //! Endpoints come and go: everything is checked first; then the address is durable; then the kernel; then the answer.
 //! If the kernel refuses, all is as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,18 +21,21 @@ use overlay::member::Stamp;
 use overlay::network::Name;
 use tokio::sync::watch;
 
-use crate::local;
+use crate::local::{self, AdmitError, Local};
+use crate::network::known_to;
 use crate::peer::{CallError, Peers};
+use crate::ports;
 use crate::reconcile;
 use crate::view::Seen;
 
 mod again;
 mod error;
+mod publish;
 mod refusal;
 
 pub use again::Turns;
 pub use error::AttachError;
-use refusal::{denied, in_use, not_admitted, not_assignable};
+use refusal::{denied, in_use, not_admitted, not_assignable, not_given};
 
 /// How long an attach waits for the other hosts to find the way to the new endpoint.
 const FOUND_PATIENCE: Duration = Duration::from_millis(500);
@@ -64,6 +67,8 @@ pub struct Wanted {
     pub ifname: IfName,
     /// What it is to be known by, if the one who asks may ask again.
     pub id: Option<EndpointId>,
+    /// The ports of this host that are to lead to it.
+    pub ports: Vec<ports::Wanted>,
 }
 
 /// Attaches endpoints and lets them go.
@@ -109,6 +114,7 @@ impl Attacher {
         }
         let view = find(&seen.cluster, &wanted.network)?;
         check(&seen, view, wanted)?;
+        self.check_ports(&view.network, None, &wanted.ports)?;
         check_container(view, wanted, &netns).await?;
 
         let (network, id) = (view.network.id, wanted.id.unwrap_or_else(|| EndpointId::from_bytes(crate::random())));
@@ -193,11 +199,17 @@ impl Attacher {
             mac,
             created: cluster.now + 1,
         };
-        let attachment = Attachment { endpoint, netns, ifname: wanted.ifname.clone() };
-        let intent = attachment.clone();
-        let page = self.local.call(move |local| local.attach(intent)).await;
-        let page =
-            page.map_err(|refusal| not_admitted(&host_name(cluster, self.me), view, &attachment.endpoint, refusal))?;
+        let mut attachment = Attachment { endpoint, netns, ifname: wanted.ifname.clone(), published: BTreeMap::new() };
+        let (intent, ports, definition) = (attachment.clone(), wanted.ports.clone(), view.network.clone());
+        let attach = move |local: &mut Local| {
+            let published = ports::publish(local.intents(), &definition, id, &ports)?;
+            let intent = Attachment { published: published.clone(), ..intent };
+            Ok((local.attach(intent)?, published))
+        };
+        let attached: Result<_, AdmitError> = self.local.call(attach).await;
+        let (page, published) = attached
+            .map_err(|refusal| not_admitted(&host_name(cluster, self.me), view, &attachment.endpoint, refusal))?;
+        attachment.published = published;
         self.settle(page, network, id).await.map_err(|why| AttachError::Kernel {
             name: wanted.name.clone(),
             network: view.shown_name(),
@@ -320,7 +332,7 @@ impl Attacher {
         endpoint: EndpointId,
     ) -> Result<(IpAddr, Version), AttachError> {
         let network = view.network.id;
-        let founder = seen.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let founder = seen.cluster.founder_of(self.me);
         let definition = view.network.clone();
         self.local.call(move |local| local.learn([definition], founder)).await?;
         let reachable = reachable(&seen.cluster);
@@ -334,7 +346,7 @@ impl Attacher {
                 // Nothing is asked twice, so this ends.
                 Outcome::Ask(ask) => {
                     request.asked.insert(ask);
-                    if let Err(denial) = self.ask(network, ask).await? {
+                    if let Err(denial) = self.ask(view, ask).await? {
                         return Err(self.refused(view, wanted, denial).await);
                     }
                 }
@@ -355,7 +367,8 @@ impl Attacher {
     }
 
     /// Asks another host. That it has no space to give is no reason to give up; that it refuses the address is.
-    async fn ask(&self, network: NetworkId, ask: Ask) -> Result<Result<(), Denial>, AttachError> {
+    async fn ask(&self, view: &NetworkView, ask: Ask) -> Result<Result<(), Denial>, AttachError> {
+        let network = view.network.id;
         let (of, address) = match ask {
             Ask::Space { of } => (of, None),
             Ask::Address { of, address } => (of, Some(address)),
@@ -366,10 +379,16 @@ impl Attacher {
                 tracing::info!(host = %of.short(), %error, "no space from this host");
                 Ok(Ok(()))
             }
-            (Err(CallError::Denied(denial)), address) => Ok(Err(denial.about(address))),
             (Err(error), Some(address)) => {
-                tracing::warn!(host = %of.short(), %error, "the holder of an address did not answer");
-                Ok(Err(Denial::Unreachable { address, holder: of }))
+                let refused = not_given(&self.seen.borrow(), view, (address, of), &error);
+                match (refused, error) {
+                    (Some(refused), _) => Err(refused),
+                    (None, CallError::Denied(denial)) => Ok(Err(denial.about(Some(address)))),
+                    (None, error) => {
+                        tracing::warn!(host = %of.short(), %error, "the holder of an address did not answer");
+                        Ok(Err(Denial::Unreachable { address, holder: of }))
+                    }
+                }
             }
         }
     }
@@ -411,9 +430,7 @@ fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
 /// What the cluster says against it.
 fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
     if view.apart {
-        let some = seen.cluster.tellers_of(view.network.id).take(3).map(|name| format!("`{name}`"));
-        let some = some.collect::<Vec<_>>().join(", ");
-        let hosts = if some.is_empty() { "hosts that are gone".to_owned() } else { some };
+        let hosts = known_to(&seen.cluster, view.network.id).unwrap_or_else(|| "hosts that are gone".to_owned());
         return Err(AttachError::Apart { network: view.shown_name(), hosts });
     }
     if wanted.aliases.len() > MAX_ALIASES {

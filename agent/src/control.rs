@@ -26,6 +26,7 @@ use crate::peer::Refusals;
 use crate::view::Seen;
 
 mod forget;
+pub(crate) mod input;
 mod show;
 
 use show::Shown;
@@ -37,6 +38,8 @@ pub struct About {
     pub netns_dir: std::path::PathBuf,
     /// Where gossip is.
     pub gossip: std::net::SocketAddr,
+    /// After a boot, does it take all members to let this host in?
+    pub strict_boot_check: bool,
 }
 
 /// The service.
@@ -116,7 +119,8 @@ impl From<AttachError> for Status {
             | E::AddressOfGone { .. }
             | E::AddressTaken { .. }
             | E::MacInUse { .. }
-            | E::InterfaceExists { .. } => Code::AlreadyExists,
+            | E::InterfaceExists { .. }
+            | E::Port(_) => Code::AlreadyExists,
             E::NotAssignable { .. }
             | E::NoNetns { .. }
             | E::Netns(_)
@@ -125,12 +129,14 @@ impl From<AttachError> for Status {
             | E::TooManyAliases { .. } => Code::InvalidArgument,
             E::NotReady(_)
             | E::AddressDelegated { .. }
+            | E::BorrowerAway { .. }
             | E::HolderAway { .. }
+            | E::HolderRefuses { .. }
             | E::BlockMoved { .. }
             | E::Apart { .. }
             | E::Kernel { .. } => Code::FailedPrecondition,
             E::Full { .. } => Code::ResourceExhausted,
-            E::Look { .. } | E::Store(_) => Code::Internal,
+            E::Look { .. } | E::Ports { .. } | E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))
     }
@@ -142,10 +148,15 @@ impl From<NetworkError> for Status {
         let code = match &error {
             E::Unknown(_) => Code::NotFound,
             E::NameInUse { .. } => Code::AlreadyExists,
-            E::Name(_) | E::Subnet(_) | E::Range(_) | E::Gateway(_) | E::Subnets(_) | E::Underlay { .. } => {
-                Code::InvalidArgument
-            }
-            E::InUse { .. } | E::InUseAgain { .. } | E::Apart { .. } | E::NotJoined | E::NotReady(_) => {
+            E::Range(_)
+            | E::Settings(_)
+            | E::Subnets(_)
+            | E::Nowhere { .. }
+            | E::Second { .. }
+            | E::Auxiliary { .. }
+            | E::Underlay { .. }
+            | E::Routed { .. } => Code::InvalidArgument,
+            E::InUse { .. } | E::InUseAgain { .. } | E::Behind(_) | E::Apart { .. } | E::NotJoined | E::NotReady(_) => {
                 Code::FailedPrecondition
             }
             E::Store(_) => Code::Internal,
@@ -187,6 +198,8 @@ impl Control for Service {
             unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
             phase: show::phase(me.info.phase).to_owned(),
             waits_for: silent.iter().map(|id| Self::waiting(&cluster, &peers, *id)).collect(),
+            strict_boot_check: self.about.strict_boot_check,
+            dns: overlay::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
         }))
@@ -223,8 +236,7 @@ impl Control for Service {
     }
 
     async fn create_network(&self, request: Request<wire::CreateNetworkRequest>) -> Answer<wire::NetworkInfo> {
-        let wire::CreateNetworkRequest { name, subnets, gateway } = request.into_inner();
-        let id = self.networks.create(&name, &subnets, &gateway).await?;
+        let id = self.networks.create(input::network(request.into_inner())?).await?;
         let cluster = self.cluster();
         let view = cluster.networks.get(&id).ok_or_else(|| {
             Status::internal("the network is made, but overlayd does not show it yet: see `overlayctl network ls`")
@@ -252,7 +264,7 @@ impl Control for Service {
             members: shown.members(view),
             endpoints: shown.endpoints(view),
             netns: segment.map_or_else(String::new, |_| netns.display().to_string()),
-            mtu: segment.and_then(|s| s.tunnel).map_or(0, |t| t.mtu),
+            mtu: segment.and_then(|s| s.bridge.as_ref()).map_or(0, |bridge| bridge.bridge.mtu),
         }))
     }
 
@@ -285,6 +297,7 @@ impl Control for Service {
             mac: parse_some("MAC", &request.mac, "a unicast MAC like 02:42:ac:26:00:0b")?,
             ifname: parse(if request.ifname.is_empty() { "eth0" } else { &request.ifname })?,
             id: parse_some("endpoint id", &request.endpoint_id, ENDPOINT_ID)?,
+            ports: input::ports(&request.publish.unwrap_or_default())?,
         };
         let attachment = self.attacher.connect(&wanted).await?;
         let cluster = self.cluster();
@@ -301,6 +314,15 @@ impl Control for Service {
         };
         let before = || wire::EndpointInfo { id: endpoint_id, network, name, ..wire::EndpointInfo::default() };
         Ok(Response::new(gone.map_or_else(before, |attachment| self.shown(&cluster).attachment(&attachment))))
+    }
+
+    async fn publish_ports(&self, request: Request<wire::PublishRequest>) -> Answer<wire::EndpointInfo> {
+        let wire::PublishRequest { network, name, publish, unpublish } = request.into_inner();
+        let label = parse(&name)?;
+        let (wanted, unwanted) = (input::ports(&publish.unwrap_or_default())?, input::host_ports(&unpublish)?);
+        let attachment = self.attacher.publish(&network, &label, wanted, unwanted).await?;
+        let cluster = self.cluster();
+        Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
     }
 
     async fn list_endpoints(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListEndpointsReply> {

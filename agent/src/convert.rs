@@ -10,9 +10,11 @@ use overlay::id::{IdError, NetworkId, Vni};
 use overlay::intent::{Attachment, NetnsRef, Seat};
 use overlay::lease::{AddressLease, BlockLease, Holder, Version};
 use overlay::ledger::Rest;
-use overlay::network::{BlockId, Name, Network, Range};
+use overlay::network::{BlockId, Driver, Name, Network, Range, Settings};
+use overlay::publish::{HostPort, Protocol, Target};
 use overlay::record::{Membership, Run, Statement};
 use overlay_proto::v1 as wire;
+use overlay_proto::v1::settings::Auxiliary;
 
 mod denial;
 mod keys;
@@ -43,6 +45,9 @@ const MAX_RANGES: usize = 16;
 /// The highest of the numbers that others count with. Nobody ever gets there by counting, and whoever hears it can go on
 /// counting without a wrap.
 const MAX_COUNT: u64 = 1 << 62;
+
+/// The last second of the year 9999, since 1970: no later one can be written (RFC 3339).
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// MTUs of an underlay in bytes: every host of the internet takes a datagram of 576 (RFC 791, section 3.1), and none is
 /// longer than its length can say.
@@ -142,13 +147,18 @@ impl Wire<wire::HostInfo> for HostInfo {
 
 impl Wire<wire::Range> for Range {
     fn to_wire(&self) -> wire::Range {
-        wire::Range { subnet: self.subnet.to_string(), gateway: self.gateway.to_string() }
+        let pool = self.pool.map_or_else(String::new, |pool| pool.to_string());
+        wire::Range { subnet: self.subnet.to_string(), gateway: self.gateway.to_string(), pool }
     }
 
     fn from_wire(wire: &wire::Range) -> Result<Self, WireError> {
         let subnet: Subnet = parse("subnet", &wire.subnet)?;
         let gateway: IpAddr = parse("gateway", &wire.gateway)?;
-        Self::new(subnet, Some(gateway)).map_err(|e| wrong("range")(&e))
+        let range = Self::new(subnet, Some(gateway)).map_err(|e| wrong("range")(&e))?;
+        if wire.pool.is_empty() {
+            return Ok(range);
+        }
+        range.with_pool(parse("pool", &wire.pool)?).map_err(|e| wrong("pool")(&e))
     }
 }
 
@@ -160,6 +170,8 @@ impl Wire<wire::Network> for Network {
             ranges: self.ranges.iter().map(Wire::to_wire).collect(),
             created: self.created,
             creator: self.creator.as_bytes().to_vec(),
+            since: self.since,
+            settings: Some(self.settings.to_wire()),
         }
     }
 
@@ -175,7 +187,45 @@ impl Wire<wire::Network> for Network {
             ranges: wire.ranges.iter().map(Range::from_wire).collect::<Result<_, _>>()?,
             created: counted("created", wire.created)?,
             creator: id("creator", &wire.creator)?,
+            since: Some(wire.since).filter(|since| *since <= LAST_SECOND).ok_or_else(|| wrong("since")(&wire.since))?,
+            settings: wire.settings.as_ref().map_or_else(|| Ok(Settings::default()), Settings::from_wire)?,
         })
+    }
+}
+
+impl Wire<wire::Settings> for Settings {
+    fn to_wire(&self) -> wire::Settings {
+        let driver = match self.driver {
+            Driver::Vxlan => wire::Driver::Vxlan,
+            Driver::Bridge => wire::Driver::Bridge,
+        };
+        let auxiliary =
+            |(address, name): (&IpAddr, &Name)| Auxiliary { address: address.to_string(), name: name.to_string() };
+        wire::Settings {
+            driver: driver.into(),
+            internal: self.internal,
+            routed: !self.masquerade,
+            mtu: self.mtu.map_or(0, u32::from),
+            auxiliary: self.auxiliary.iter().map(auxiliary).collect(),
+            labels: self.labels.clone().into_iter().collect(),
+        }
+    }
+
+    fn from_wire(wire: &wire::Settings) -> Result<Self, WireError> {
+        let driver = match wire.driver() {
+            wire::Driver::Unspecified | wire::Driver::Vxlan => Driver::Vxlan,
+            wire::Driver::Bridge => Driver::Bridge,
+        };
+        let auxiliary = |a: &Auxiliary| Ok((parse("address", &a.address)?, parse("name", &a.name)?));
+        let settings = Self {
+            driver,
+            internal: wire.internal,
+            masquerade: !wire.routed,
+            mtu: if wire.mtu == 0 { None } else { Some(narrow("mtu", wire.mtu)?) },
+            auxiliary: wire.auxiliary.iter().map(auxiliary).collect::<Result<_, WireError>>()?,
+            labels: wire.labels.clone().into_iter().collect(),
+        };
+        settings.checked().map_err(|e| wrong("settings")(&e))
     }
 }
 
@@ -304,6 +354,7 @@ impl Wire<wire::Attachment> for Attachment {
             netns_path: self.netns.path.to_string_lossy().into_owned(),
             netns_cookie: self.netns.cookie,
             ifname: self.ifname.to_string(),
+            published: self.published.iter().map(|(host, target)| (*host, target.clone()).to_wire()).collect(),
         }
     }
 
@@ -312,7 +363,37 @@ impl Wire<wire::Attachment> for Attachment {
             endpoint: required("endpoint", wire.endpoint.as_ref())?,
             netns: NetnsRef { path: wire.netns_path.clone().into(), cookie: wire.netns_cookie },
             ifname: parse("ifname", &wire.ifname)?,
+            published: wire.published.iter().map(<(HostPort, Target)>::from_wire).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl Wire<wire::Published> for (HostPort, Target) {
+    fn to_wire(&self) -> wire::Published {
+        let (host, target) = self;
+        wire::Published {
+            protocol: host.protocol.number().into(),
+            address: host.address.map_or_else(String::new, |address| address.to_string()),
+            host_port: host.port.into(),
+            port: target.port.into(),
+            via: target.via.into(),
+            allowed: target.allowed.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn from_wire(wire: &wire::Published) -> Result<Self, WireError> {
+        let protocol = Protocol::ALL.into_iter().find(|protocol| u32::from(protocol.number()) == wire.protocol);
+        let host = HostPort {
+            protocol: protocol.ok_or_else(|| wrong("protocol")(&wire.protocol))?,
+            address: if wire.address.is_empty() { None } else { Some(parse("address", &wire.address)?) },
+            port: port("host_port", wire.host_port)?,
+        };
+        let target = Target {
+            port: port("port", wire.port)?,
+            via: port("via", wire.via)?,
+            allowed: wire.allowed.iter().map(|text| parse("allowed", text)).collect::<Result<_, _>>()?,
+        };
+        Ok((host, target))
     }
 }
 

@@ -2,12 +2,13 @@
 //! and lets the ledger know that time passes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
-use overlay::ledger::{Input, Ledger};
+use overlay::ledger::{Input, Ledger, REST};
 use overlay::member::Stamp;
 use overlay::record::Statement;
 use tokio::sync::watch;
@@ -15,17 +16,32 @@ use tokio::task::JoinHandle;
 
 use crate::local;
 use crate::peer::{CallError, Peers};
+use crate::reconcile::Settled;
 use crate::view::Seen;
 
 /// Between two rounds if nothing happens.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Starts the courier. It ends only with what it listens to.
-pub fn spawn(local: local::Handle, seen: watch::Receiver<Seen>, peers: Peers) -> JoinHandle<()> {
+///
+/// An endpoint that was let go of, durably, may still be in the kernel: the agent has ended since, or can't remove it. Its
+/// address may have rested, but it goes back only when the last round that `settled` tells of has left none there.
+pub fn spawn(
+    local: local::Handle,
+    seen: watch::Receiver<Seen>,
+    peers: Peers,
+    settled: watch::Receiver<Arc<Settled>>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut record = local.record.clone();
         loop {
-            if let Err(error) = local.call(|local| local.step(&Input::Tick)).await {
+            let settled = Arc::clone(&settled.borrow());
+            let passed = local.call(move |local| {
+                let clear = |id: &NetworkId| settled.is_clear(*id, Duration::from_millis(REST));
+                let clear = local.ledger().accounts().keys().copied().filter(clear).collect();
+                local.step(&Input::Tick { clear })
+            });
+            if let Err(error) = passed.await {
                 tracing::error!(%error, "addresses that have rested can't be given back");
             }
             record.borrow_and_update();
@@ -92,3 +108,6 @@ async fn deliver(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,28 +23,37 @@ pub(crate) use armed::reach;
 
 #[cfg(feature = "fail-points")]
 mod armed {
-    use std::sync::LazyLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::path::PathBuf;
+    use std::sync::{LazyLock, Mutex, PoisonError};
 
     use super::Point;
 
-    /// `POINT:N`: where, and the how many-th time since the start.
+    /// Names a file. As long as it is there it says `POINT:N`: where, and the how many-th time since the daemon found that
+    /// in it. What comes after a blank only tells it from what it said before.
     const VARIABLE: &str = "OVERLAYD_FAIL_POINT";
 
-    static ARMED: LazyLock<Option<(Point, u64)>> = LazyLock::new(|| {
-        let said = std::env::var(VARIABLE).ok()?;
-        Some(parse(&said).unwrap_or_else(|| {
+    static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+
+    /// What the file said, and how often the daemon was there since.
+    static TIMES: Mutex<(String, u64)> = Mutex::new((String::new(), 0));
+
+    pub(crate) fn reach(point: Point) {
+        let Some(said) = FILE.as_ref().and_then(|file| std::fs::read_to_string(file).ok()) else { return };
+        let Some((armed, nth)) = parse(&said) else {
             eprintln!(
                 "overlayd: {VARIABLE} `{said}`: expected before-commit:N, after-commit:N, before-answer:N or fenced:N"
             );
             std::process::exit(2)
-        }))
-    });
-
-    pub(crate) fn reach(point: Point) {
-        static TIMES: AtomicU64 = AtomicU64::new(0);
-        let Some((armed, nth)) = *ARMED else { return };
-        if armed == point && TIMES.fetch_add(1, Ordering::Relaxed) + 1 == nth {
+        };
+        if armed != point {
+            return;
+        }
+        let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if times.0 != said {
+            *times = (said, 0);
+        }
+        times.1 += 1;
+        if times.1 == nth {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
             loop {
                 // Nothing more is done here until the kernel has done it.
@@ -54,7 +63,7 @@ mod armed {
     }
 
     fn parse(said: &str) -> Option<(Point, u64)> {
-        let (point, nth) = said.split_once(':')?;
+        let (point, nth) = said.split_whitespace().next()?.split_once(':')?;
         let point = match point {
             "before-commit" => Point::BeforeCommit,
             "after-commit" => Point::AfterCommit,

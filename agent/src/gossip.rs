@@ -63,7 +63,7 @@ use task::{Command, Ends, Task};
 use transport::{Link, Receiver};
 
 /// How long a dead incarnation is remembered, for as long as its host may come back, and for half as long named in digests.
-/// chitchat's default of a day fills them.
+/// chitchat's default of a day fills them. A host whose machine still answers is remembered for longer, by the view.
 pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
 /// How to take part.
@@ -106,6 +106,8 @@ pub struct View {
     pub synced: bool,
     /// All hosts that are known, ourselves among them.
     pub hosts: Hosts,
+    /// What is said under our id by others than this life of ours: by earlier ones, and by a copy of our disk.
+    pub selves: Vec<Arc<Texts>>,
 }
 
 /// By host id, the incarnations from the newest down to the newest complete one; at least one. Of a host of which nothing has

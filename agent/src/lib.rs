@@ -23,6 +23,7 @@ pub mod local;
 pub mod names;
 pub mod network;
 pub mod peer;
+pub mod ports;
 pub mod probe;
 pub mod reconcile;
 pub mod run;

@@ -10,11 +10,13 @@ use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Intents};
 use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
 use overlay::network::{Name, Network};
+use overlay::publish::Published;
 use overlay::record::Record;
 use overlay::said;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fail::{self, Point};
+use crate::ports::PortError;
 use crate::store::{Loaded, Store, StoreError, Write};
 use crate::trace::Trace;
 
@@ -44,6 +46,9 @@ pub enum AdmitError {
     /// Another endpoint of this host in the network got the name first.
     #[error("the name is in use")]
     NameInUse,
+    /// A port of this host leads elsewhere.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// Another endpoint of this host in the network has the MAC.
     #[error("the MAC is in use by `{}`", .0)]
     MacInUse(Name),
@@ -101,6 +106,8 @@ pub struct Local {
     trace: Trace,
     /// Where the others were heard last.
     peers: BTreeMap<HostId, SocketAddr>,
+    /// That this host gives its identity up, as long as the disk does not take it.
+    owed: Vec<Write>,
 }
 
 /// Starts the owner's thread. It ends with the last handle.
@@ -127,6 +134,7 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
         standing: standing_tx,
         trace,
         peers: loaded.peers,
+        owed: Vec::new(),
     };
     local.release_orphans()?;
     local.publish(loaded.page);
@@ -232,6 +240,23 @@ impl Local {
         Ok(written?)
     }
 
+    /// Lets just these ports of this host lead to an endpoint; one that is gone has none.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then all is as it was.
+    pub fn publish_ports(&mut self, endpoint: EndpointId, published: Published) -> Result<u64, StoreError> {
+        let Some(before) = self.intents.attachments.get(&endpoint).cloned() else {
+            return self.commit(&[], Vec::new());
+        };
+        let after = Attachment { published, ..before.clone() };
+        Arc::make_mut(&mut self.intents).attachments.insert(endpoint, after.clone());
+        let written = self.commit(&[], vec![Write::Attach(after)]);
+        if written.is_err() {
+            Arc::make_mut(&mut self.intents).attachments.insert(endpoint, before);
+        }
+        written
+    }
+
     /// Lets endpoints go: their addresses rest, for them if they come back under their names.
     ///
     /// # Errors
@@ -292,6 +317,18 @@ impl Local {
         self.commit(&[], writes).map(drop)
     }
 
+    /// Is it on disk that this host gave its identity up?
+    ///
+    /// # Errors
+    /// When it can't be made durable. Then the endpoints are cut off all the same.
+    pub fn settle(&mut self) -> Result<(), StoreError> {
+        if !self.owed.is_empty() {
+            self.store.commit(&self.owed)?;
+            self.owed.clear();
+        }
+        Ok(())
+    }
+
     /// A gossip generation that this host never had.
     ///
     /// # Errors
@@ -333,19 +370,29 @@ impl Local {
         self.step_all(&drained)
     }
 
-    /// Disk first, then memory, then the world.
+    /// Disk first, then memory, then the world. Only an identity is given up whatever the disk says: others use what it had.
+    /// Killed before the disk takes it, the host finds a ledger that is behind what it ran on, and asks before it acts.
     fn commit(&mut self, changes: &[Change], mut writes: Vec<Write>) -> Result<u64, StoreError> {
         if changes.is_empty() && writes.is_empty() {
             return Ok(self.kept.borrow().page);
         }
+        self.settle()?;
         writes.extend(changes.iter().filter_map(|change| match change {
             // Nobody asks it for anything any more. Its machine, if it comes back, is another host, and is heard as that.
             Change::Seal(host, seal) if seal.done && self.peers.contains_key(host) => Some(Write::Peer(*host, None)),
             _ => None,
         }));
         writes.extend(changes.iter().cloned().map(Write::Ledger));
-        let page = self.store.commit(&writes)?;
+        let fenced = changes.iter().any(|c| matches!(c, Change::Standing(Standing::Fenced(_))));
+        let page = match self.store.commit(&writes) {
+            Err(_) if fenced => {
+                self.owed.clone_from(&writes);
+                self.kept.borrow().page + 1
+            }
+            committed => committed?,
+        };
         self.ledger.apply(changes);
+        self.tell_of_withdrawn(changes);
         for write in writes {
             match write {
                 Write::Peer(host, Some(address)) => drop(self.peers.insert(host, address)),
@@ -353,7 +400,7 @@ impl Local {
                 _ => {}
             }
         }
-        if changes.iter().any(|c| matches!(c, Change::Standing(Standing::Fenced(_)))) {
+        if fenced {
             fail::reach(Point::Fenced);
             // Nothing of it is this host's any more, and the kernel is to know before the next life begins.
             self.intents = Arc::default();
@@ -368,6 +415,23 @@ impl Local {
         self.publish(page);
         fail::reach(Point::BeforeAnswer);
         Ok(page)
+    }
+
+    /// Whoever had said that these are off may wait for an answer no more.
+    fn tell_of_withdrawn(&self, changes: &[Change]) {
+        let (me, seals) = (self.ledger.me(), &self.ledger.membership().seals);
+        let is_open = |host: &HostId| seals.get(host).is_some_and(|seal| seal.heir == me && !seal.done);
+        for change in changes {
+            if let Change::Withdraw(host) = change
+                && is_open(host)
+            {
+                tracing::warn!(
+                    host = %host.short(),
+                    "not forgotten: a member has heard of it since it was said to be off; if it is off now, say `overlayctl \
+                     host forget` again"
+                );
+            }
+        }
     }
 
     fn publish(&mut self, page: u64) {

@@ -4,17 +4,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::addr::{Subnet, SubnetError};
-use overlay::admission::reachable;
+use overlay::addr::Subnet;
+use overlay::admission::partners;
 use overlay::cluster::{Cluster, Located};
 use overlay::id::{HostId, NetworkId};
 use overlay::ledger::{Denial, Input, Outcome, Share, Standing};
-use overlay::network::{Name, NameError, Network, Range, RangeError};
+use overlay::network::{Driver, Name, Network, RangeError, SettingsError, Unfit};
 use tokio::sync::watch;
 
 use crate::local::{self, Local};
 use crate::store::StoreError;
 use crate::view::Seen;
+
+mod define;
+
+pub use define::Wanted;
+use define::define;
 
 /// How long the view may take to show what was just written.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,9 +33,6 @@ pub enum NetworkError {
     /// No such network.
     #[error("there is no network `{0}`: see `overlayctl network ls`")]
     Unknown(String),
-    /// Not a name.
-    #[error(transparent)]
-    Name(#[from] NameError),
     /// The name means another one.
     #[error("the name `{name}` is in use by network {} ({subnets}): choose another name, or remove that one", id.short())]
     NameInUse {
@@ -41,15 +43,48 @@ pub enum NetworkError {
         /// Its subnets.
         subnets: String,
     },
-    /// Not a subnet.
-    #[error(transparent)]
-    Subnet(#[from] SubnetError),
     /// Not a subnet that a network can have.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// Not an address.
-    #[error("gateway `{0}` is not an IP address: give one of the subnet's host addresses")]
-    Gateway(String),
+    /// Not how a network can behave.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// Something that belongs into a subnet is in none.
+    #[error("{what} is in none of the network's subnets, {subnets}: choose one in there")]
+    Nowhere {
+        /// What it is.
+        what: String,
+        /// The subnets.
+        subnets: String,
+    },
+    /// There can be one of it in a subnet.
+    #[error("{what} is the second one of subnet {subnet}: give one at most")]
+    Second {
+        /// What it is.
+        what: String,
+        /// The subnet.
+        subnet: Subnet,
+    },
+    /// It can't be set aside.
+    #[error("auxiliary address {address} (`{name}`) can't be set aside: {why}")]
+    Auxiliary {
+        /// The address.
+        address: IpAddr,
+        /// What has it.
+        name: Name,
+        /// Why not.
+        why: Unfit,
+    },
+    /// One host can route it to one of them only.
+    #[error(
+        "subnet {subnet} overlaps that of network `{other}`, and neither is masqueraded: a host can't route it to both; choose another subnet"
+    )]
+    Routed {
+        /// The subnet.
+        subnet: Subnet,
+        /// The other network.
+        other: String,
+    },
     /// None, or more than can be.
     #[error("a network takes exactly one --subnet so far, not {0}")]
     Subnets(usize),
@@ -81,6 +116,11 @@ pub enum NetworkError {
         /// Its endpoints.
         endpoints: String,
     },
+    /// Others may be in it.
+    #[error(
+        "this host has not heard from the others since it started, so it can't tell who is in network `{0}`: try again when `overlayctl status` says that it is in step"
+    )]
+    Behind(String),
     /// It is that of another cluster.
     #[error(
         "network `{network}` belongs to another cluster, founded apart from that of this host, and is known to {hosts}: remove it there"
@@ -133,10 +173,15 @@ impl Networks {
     ///
     /// # Errors
     /// With the reason; nothing was changed then.
-    pub async fn create(&self, name: &str, subnets: &[String], gateway: &str) -> Result<NetworkId, NetworkError> {
-        let membership = self.local.call(|local| local.ledger().membership().clone()).await;
-        // Who is the only member has nobody to hear of networks from.
-        let is_sole = membership.standing == Standing::Established && membership.others().next().is_none();
+    pub async fn create(&self, wanted: Wanted) -> Result<NetworkId, NetworkError> {
+        if !self.told_to_join {
+            // It founds its own cluster as soon as nobody else was heard for a moment.
+            let mut standing = self.local.standing.clone();
+            let joined = standing.wait_for(|standing| !matches!(standing, Standing::Joining { .. }));
+            // If not, the refusal says so.
+            let _ = tokio::time::timeout(PATIENCE, joined).await;
+        }
+        let is_sole = self.is_sole().await;
         let network = {
             let seen = self.seen.borrow();
             if self.told_to_join && !seen.synced && !is_sole {
@@ -147,17 +192,25 @@ impl Networks {
                     _ => NetworkError::NotJoined,
                 });
             }
-            define(&seen.cluster, self.me, name, subnets, gateway)?
+            define(&seen.cluster, self.me, wanted)?
         };
         let networks = self.clone();
         crate::to_its_end(async move { networks.put_in_place(network).await }).await
     }
 
+    /// Who is the only member has nobody to hear of networks and endpoints from.
+    async fn is_sole(&self) -> bool {
+        let membership = self.local.call(|local| local.ledger().membership().clone()).await;
+        membership.standing == Standing::Established && membership.others().next().is_none()
+    }
+
     async fn put_in_place(&self, network: Network) -> Result<NetworkId, NetworkError> {
-        let (id, shown) = (network.id, network.name.clone());
+        let (id, shown, driver) = (network.id, network.name.clone(), network.settings.driver);
         self.local.call(move |local| begin(local, network)).await?;
         self.wait_until(|seen| seen.cluster.networks.contains_key(&id)).await;
-        if let Err(error) = self.give_half(id).await {
+        if driver == Driver::Vxlan
+            && let Err(error) = self.give_half(id).await
+        {
             tracing::warn!(network = %shown, %error, "all of the network's space is on this host");
         }
         tracing::info!(network = %shown, id = %id.short(), "network created");
@@ -172,12 +225,13 @@ impl Networks {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let view = cluster.networks.get(&id).ok_or_else(|| NetworkError::Unknown(id.short()))?;
         // What hosts have left behind that are gone may be removed by anybody.
-        if view.apart && cluster.tellers_of(id).next().is_some() {
-            let hosts: Vec<String> = cluster.tellers_of(id).take(SHOWN).map(|name| format!("`{name}`")).collect();
-            return Err(NetworkError::Apart {
-                network: view.shown_name(),
-                hosts: listed(hosts, cluster.tellers_of(id).count()),
-            });
+        if view.apart
+            && let Some(hosts) = known_to(&cluster, id)
+        {
+            return Err(NetworkError::Apart { network: view.shown_name(), hosts });
+        }
+        if hindered == Hindered::ByAll && !self.seen.borrow().synced && !self.is_sole().await {
+            return Err(NetworkError::Behind(view.shown_name()));
         }
         if hindered == Hindered::ByAll && !view.endpoints.is_empty() {
             let host = |id: &HostId| cluster.hosts.get(id).map_or_else(|| id.short(), |h| h.info.name.to_string());
@@ -205,7 +259,7 @@ impl Networks {
         let peers: Vec<HostId> = {
             let seen = self.seen.borrow();
             let is_member = |id: &HostId| membership.members.contains(id);
-            reachable(&seen.cluster).into_iter().filter(is_member).collect()
+            partners(&seen.cluster, membership.founder).into_iter().filter(is_member).collect()
         };
         let dice = usize::from(u16::from_be_bytes([network.as_bytes()[0], network.as_bytes()[1]]));
         if let Some(to) = peers.get(dice % peers.len().max(1)).copied() {
@@ -222,30 +276,11 @@ impl Networks {
     }
 }
 
-/// What is asked for as a network, if the cluster has nothing against it.
-fn define(
-    cluster: &Cluster,
-    creator: HostId,
-    name: &str,
-    subnets: &[String],
-    gateway: &str,
-) -> Result<Network, NetworkError> {
-    let name: Name = name.parse()?;
-    let gateway = match gateway {
-        "" => None,
-        text => Some(text.parse().map_err(|_| NetworkError::Gateway(text.to_owned()))?),
-    };
-    let [subnet] = subnets else { return Err(NetworkError::Subnets(subnets.len())) };
-    let range = Range::new(subnet.parse()?, gateway)?;
-    if let Some(other) = cluster.networks.values().find(|v| v.network.name == name && !v.apart) {
-        return Err(name_in_use(&other.network));
-    }
-    if let Some(host) = cluster.hosts.values().find(|h| range.subnet.contains(h.info.vtep)) {
-        let (address, host) = (host.info.vtep, host.info.name.clone());
-        return Err(NetworkError::Underlay { subnet: range.subnet, address, host });
-    }
-    let id = NetworkId::from_bytes(crate::random());
-    Ok(Network { id, name, ranges: vec![range], created: cluster.now + 1, creator })
+/// The hosts that say that there is this network, if they are not gone.
+pub(crate) fn known_to(cluster: &Cluster, network: NetworkId) -> Option<String> {
+    let names: Vec<String> = cluster.tellers_of(network).map(|name| format!("`{name}`")).collect();
+    let count = names.len();
+    (count > 0).then(|| listed(names.into_iter().take(SHOWN).collect(), count))
 }
 
 fn listed(mut shown: Vec<String>, count: usize) -> String {

@@ -244,4 +244,4 @@ impl Peer for Service {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -37,8 +37,12 @@ const DEAF: Duration = Duration::from_millis(500);
 /// How the last round ended.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
+    /// When it began; `None` if the kernel could not be looked at, or there was no round yet.
+    pub began: Option<Instant>,
     /// The commit of the intents that the round was for.
     pub page: u64,
+    /// The networks of which something is left in the kernel that should be gone.
+    pub lingering: BTreeSet<NetworkId>,
     /// What is not as it should be.
     pub failures: Vec<Failure>,
     /// The segments that stand, and the addresses that they answer DNS on.
@@ -48,6 +52,11 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Is all that was let go of in the network, for so long at least, out of the kernel?
+    pub fn is_clear(&self, network: NetworkId, for_long: Duration) -> bool {
+        self.began.is_some_and(|began| began.elapsed() < for_long) && !self.lingering.contains(&network)
+    }
+
     /// Do packets of the network find the way from here to the endpoint? Where there is no segment there are none.
     pub fn reaches(&self, network: NetworkId, endpoint: EndpointId) -> bool {
         let known = || self.cluster.networks.get(&network).is_some_and(|v| v.endpoints.contains_key(&endpoint));
@@ -226,6 +235,7 @@ impl<K: Kernel> Reconciler<K> {
     }
 
     async fn round(&mut self) -> Settled {
+        let began = Some(Instant::now());
         // Noted before looking: what changes from here on is reason for another round.
         self.changes.borrow_and_update();
         let Kept { page, intents } = self.local.kept.borrow_and_update().clone();
@@ -237,14 +247,15 @@ impl<K: Kernel> Reconciler<K> {
             Ok((observed, report)) => {
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
-                let settled = Settled { page, segments, failures, cluster };
+                let settled = Settled { began, page, lingering: lingering(&report), segments, failures, cluster };
                 self.log(&settled, &intents, &released);
                 settled
             }
             Err(error) => {
                 // What stood a moment ago stands as far as anybody can tell.
                 let segments = self.settled.borrow().segments.clone();
-                let settled = Settled { page, failures: vec![failure(Scope::Host, &error)], segments, cluster };
+                let failures = vec![failure(Scope::Host, &error)];
+                let settled = Settled { page, failures, segments, cluster, ..Settled::default() };
                 self.log(&settled, &intents, &BTreeSet::new());
                 settled
             }
@@ -319,6 +330,13 @@ fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAdd
     let fallen: BTreeSet<NetworkId> = undone.filter(carries).filter_map(Step::network).collect();
     let standing = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));
     standing.map(|(id, segment)| (*id, segment.bridge.addresses.iter().map(|a| a.address).collect())).collect()
+}
+
+/// Ports that should be gone, alone or with their segment, and are not.
+fn lingering(report: &Report) -> BTreeSet<NetworkId> {
+    let undone = report.skipped.iter().chain(report.failed.iter().map(|(step, _)| step));
+    let removes = |step: &&Step| matches!(step, Step::Segment(_, SegmentStep::DeletePort(_) | SegmentStep::Delete));
+    undone.filter(removes).filter_map(Step::network).collect()
 }
 
 fn failures(desired: &Desired, report: &Report) -> Vec<Failure> {

@@ -2,21 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
-use nix::sys::stat::{Mode, umask};
-use overlay::desired::Place;
-use overlay::host::{HostInfo, Liveness, Phase};
+use overlay::host::Liveness;
 use overlay::id::HostId;
-use overlay::kernel::preflight::{PreflightError, preflight};
-use overlay::kernel::{self, RealKernel};
+use overlay::kernel::preflight::PreflightError;
 use overlay::ledger::{Fencing, Standing};
 use overlay::report::StepError;
 use overlay_proto::v1::control_server::ControlServer;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -27,14 +25,17 @@ use crate::config::Config;
 use crate::control::{self, About};
 use crate::convert::encode_record;
 use crate::gossip::{self, Generations, Gossip, GossipError};
-use crate::local;
+use crate::local::{self, Local};
 use crate::network::Networks;
 use crate::peer::{self, Peers};
 use crate::reconcile::Settled;
-use crate::store::{Found, Machine, StoreError};
-use crate::trace::Trace;
-use crate::view::{self, Seen};
+use crate::store::StoreError;
+use crate::view::{self, Seen, Times};
 use crate::{courier, names, probe, reconcile, saying};
+
+mod ground;
+
+use ground::{Acquaintances, Ground, socket_path};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -99,70 +100,22 @@ pub enum Ended {
 /// # Errors
 /// When it can't start, or can't go on.
 pub async fn run(config: Config) -> Result<Ended, RunError> {
-    if UnixStream::connect(&socket_path(&config.run_dir)).await.is_ok() {
-        return Err(RunError::Running(socket_path(&config.run_dir)));
-    }
-    if config.key_is_readable_by_others {
-        let file = config.key_file.display();
-        tracing::warn!(%file, "others can read the cluster key, and be members with it: chmod 600 {file}");
-    }
-    let host = preflight(config.address, &config.run_dir).await?;
-    let peer_address = SocketAddr::new(config.address, config.port);
-    let listener = TcpListener::bind(peer_address).await;
-    let listener = listener.map_err(|source| RunError::Listen { address: peer_address, source })?;
-    let socket = control_socket(&config.run_dir)?;
-    let trace = Trace::new(&config.run_dir, &boot_id());
-    let mut kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
-    let place_of =
-        |me| Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: host.underlay_mtu };
-    let found = Found::look(&config.state_dir, &machine(&trace))?;
-    if found.is_missing() {
-        tracing::warn!(
-            directory = %config.state_dir.display(),
-            "overlayd has run here since the machine booted, but there is no state any more: this host joins as a new one, and \
-             its endpoints are cut off. If the directory was not mounted, stop overlayd, mount it, and start it again"
-        );
-    }
-    if !found.is_own() {
-        // First of all: on a full disk this host does not get as far as a new identity, and others may be given what the old
-        // one had.
-        reconcile::cut_off(&mut kernel, &place_of(NOBODY)).await.map_err(RunError::CutOff)?;
-    }
-    let (store, loaded) = found.take_up()?;
-    if let Some((file, why)) = &loaded.put_aside {
-        tracing::warn!(file = %file.display(), %why, "the state was put aside: this host has a new identity");
-    }
+    let mut ground = Ground::claim(&config).await?;
+    let (store, loaded) = ground.take_up(&config).await?;
     let identity = Arc::new(loaded.identity.clone());
     let me = identity.id();
-    let seeds: Vec<SocketAddr> = config.join.iter().chain(loaded.peers.values()).copied().collect();
-    let others = loaded.peers.iter().filter(|(_, address)| **address != peer_address);
-    // Who belongs to no cluster yet and knew these before it was started: there may be one, and it rather joins that.
-    let known: Vec<SocketAddr> = match loaded.ledger.membership().founder {
-        Some(_) => Vec::new(),
-        None => others.clone().map(|(_, address)| *address).collect(),
-    };
-    let expected: BTreeSet<String> = match loaded.put_aside {
-        Some(_) => BTreeSet::new(),
-        None => others.map(|(id, _)| id.to_string()).collect(),
-    };
-    let info = HostInfo {
-        name: config.name.clone(),
-        vtep: config.address,
-        vxlan_port: config.vxlan_port,
-        peer: peer_address,
-        underlay_mtu: host.underlay_mtu,
-        stamp: loaded.ledger.stamp(),
-        phase: Phase::Joining,
-        founder: None,
-    };
+    let acquaintances = Acquaintances::of(&config, &loaded);
+    let (info, place) = (ground.info(&config, &loaded), ground.place(&config, me));
+    let Ground { listener, socket, kernel, trace, .. } = ground;
     let local = local::spawn(store, loaded, info, trace)?;
-    let (gossip, saying) = start_gossip(&config, me.to_string(), (seeds, expected), &local).await?;
+    let (gossip, saying) = start_gossip(&config, me.to_string(), &acquaintances, &local).await?;
     let handle = gossip.handle();
     let (absent_tx, absent) = watch::channel(BTreeSet::new());
-    let seen = view::spawn(me, gossip.view.clone(), absent, local.clone());
+    let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
+    let seen = view::spawn(me, gossip.view.clone(), absent, local.clone(), times);
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
-    let (reconciler, reconciling) = reconcile::spawn(kernel, place_of(me), local.clone(), seen.clone());
+    let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
     let names = names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
     let mut parts = Parts::default();
     parts.need("the owner of the ledger", end_of(local.kept.clone()));
@@ -172,11 +125,17 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     parts.need("the search for silent hosts", prober);
     parts.need("the reconciler", end_of(reconciler.settled.clone()));
     parts.need("DNS", names.task);
-    parts.need("the courier of leases", courier::spawn(local.clone(), seen.clone(), peers.clone()));
-    let join = config.join.iter().copied().filter(|address| *address != peer_address).collect();
-    let policy = Policy { join, bootstrap: config.bootstrap, known, strict: config.strict_boot_check };
+    let courier = courier::spawn(local.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
+    parts.need("the courier of leases", courier);
+    let policy = Policy {
+        join: acquaintances.join,
+        bootstrap: config.bootstrap,
+        known: acquaintances.known,
+        strict: config.strict_boot_check,
+        interval: config.gossip_interval,
+    };
     parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
-    let (mut fenced, settled, kept) = (local.standing.clone(), reconciler.settled.clone(), local.kept.clone());
+    let (standing, settled, owner) = (local.standing.clone(), reconciler.settled.clone(), local.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
@@ -190,7 +149,11 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let attacher =
         Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
-    let about = About { netns_dir: config.run_dir.join("netns"), gossip: handle.addr() };
+    let about = About {
+        netns_dir: config.run_dir.join("netns"),
+        gossip: handle.addr(),
+        strict_boot_check: config.strict_boot_check,
+    };
     let control =
         control::Service { attacher, networks, resolver: names.resolver, seen, gossip: handle, refusals, about };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
@@ -198,26 +161,18 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(host = %config.name, id = %me.short(), address = %config.address, "overlayd is ready");
+    let mut stop_signal = std::pin::pin!(told_to_stop());
     tokio::select! {
         ended = &mut serving => return ended.expect("the control service does not panic").map(|()| Ended::Told).map_err(RunError::Control),
         _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
-        Ok(standing) = fenced.wait_for(|s| matches!(s, Standing::Fenced(_))) => {
-            match &*standing {
-                Standing::Fenced(why @ (Fencing::Moves | Fencing::Unjoined)) => {
-                    tracing::info!(%why, "this host starts again under a new identity");
-                }
-                Standing::Fenced(why) => {
-                    tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
-                }
-                _ => {}
-            }
-            drop(standing);
-            let page = kept.borrow().page;
+        why = given_up(standing) => {
+            say_why(why);
+            let page = owner.kept.borrow().page;
             until_cut_off(page, settled).await;
-            return Ok(Ended::Fenced);
+            return Ok(until_written(&owner, stop_signal).await);
         }
-        () = told_to_stop() => {}
+        () = &mut stop_signal => {}
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("overlayd stops; the kernel stays as it is");
@@ -232,8 +187,29 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     Ok(Ended::Told)
 }
 
-/// Who a host is before it has an identity.
-const NOBODY: HostId = HostId::from_bytes([0; 16]);
+/// Waits until this host gives its identity up.
+async fn given_up(mut standing: watch::Receiver<Standing>) -> Fencing {
+    loop {
+        if let Standing::Fenced(why) = &*standing.borrow_and_update() {
+            return *why;
+        }
+        if standing.changed().await.is_err() {
+            // Its owner has ended, which is noticed elsewhere.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn say_why(why: Fencing) {
+    match why {
+        Fencing::Moves | Fencing::Unjoined => {
+            tracing::info!(%why, "this host starts again under a new identity");
+        }
+        Fencing::Forgotten { .. } | Fencing::Restored { .. } => {
+            tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
+        }
+    }
+}
 
 /// How long the kernel may take to cut off the endpoints of a fenced host.
 const CUTTING: Duration = Duration::from_secs(5);
@@ -244,6 +220,27 @@ async fn until_cut_off(page: u64, mut settled: watch::Receiver<Arc<Settled>>) {
     if !matches!(tokio::time::timeout(CUTTING, cut).await, Ok(Ok(_))) {
         tracing::error!("the endpoints of the identity that is given up may still be up");
     }
+}
+
+/// Between two attempts to write that this host gave its identity up.
+const REWRITE: Duration = Duration::from_secs(1);
+
+/// Before this the next life must not begin either: it would go on with the ledger that was given up.
+async fn until_written(local: &local::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
+    let mut told = false;
+    while let Err(error) = local.call(Local::settle).await {
+        if !std::mem::replace(&mut told, true) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "its endpoints are cut off; it waits until it can write that it gave its identity up"
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REWRITE) => {}
+            () = &mut stop => return Ended::Told,
+        }
+    }
+    Ended::Fenced
 }
 
 /// How long a stop may take for what is under way.
@@ -271,42 +268,6 @@ async fn end_of<T>(mut channel: watch::Receiver<T>) {
     while channel.changed().await.is_ok() {}
 }
 
-fn first_line(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
-fn boot_id() -> String {
-    first_line("/proc/sys/kernel/random/boot_id")
-}
-
-fn machine(trace: &Trace) -> Machine {
-    let random = crate::random();
-    let nonce = u64::from_be_bytes(*random.first_chunk().expect("16 bytes are 8 and more"));
-    Machine { id: first_line("/etc/machine-id"), boot: boot_id(), now: local::now(), ran: trace.find(), nonce }
-}
-
-fn socket_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("overlayd.sock")
-}
-
-/// The control socket, for its owner and group only. One that a killed daemon left is replaced.
-fn control_socket(run_dir: &Path) -> Result<UnixListener, RunError> {
-    let path = socket_path(run_dir);
-    let bind = || {
-        std::fs::create_dir_all(run_dir)?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        // So that nobody gets in between making the socket and closing it to others.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let socket = UnixListener::bind(&path);
-        umask(before);
-        socket
-    };
-    bind().map_err(|source| RunError::Socket { path: path.clone(), source })
-}
-
 /// Numbers the lives of this agent by its disk.
 struct Lives(local::Handle);
 
@@ -325,7 +286,7 @@ impl Generations for Lives {
 async fn start_gossip(
     config: &Config,
     node: String,
-    (seeds, expected): (Vec<SocketAddr>, BTreeSet<String>),
+    acquaintances: &Acquaintances,
     local: &local::Handle,
 ) -> Result<(Gossip, JoinHandle<()>), GossipError> {
     let address = SocketAddr::new(config.address, config.port);
@@ -333,14 +294,14 @@ async fn start_gossip(
         node,
         listen: address,
         advertise: address,
-        seeds,
-        expected,
+        seeds: acquaintances.seeds.clone(),
+        expected: acquaintances.expected.clone(),
         interval: config.gossip_interval,
         remembered: gossip::REMEMBERED,
         key: config.key.clone(),
     };
     let record = local.record.clone();
-    let first = encode_record(&record.borrow().clone());
+    let first = encode_record(&record.borrow().for_others());
     let gossip = gossip::spawn(gossip_config, Lives(local.clone()), first).await?;
     let saying = saying::spawn(record, gossip.publish.clone());
     Ok((gossip, saying))

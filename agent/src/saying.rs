@@ -30,7 +30,7 @@ async fn say(mut record: watch::Receiver<Arc<Record>>, publish: watch::Sender<Pu
         let now = Arc::clone(&record.borrow_and_update());
         let is_due = late.is_some_and(|late| late <= Instant::now());
         if is_due || !differ_by_page(&said, &now) {
-            if publish.send(encode_record(&now)).is_err() {
+            if publish.send(encode_record(&now.for_others())).is_err() {
                 return;
             }
             (said, late) = (now, None);

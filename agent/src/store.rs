@@ -83,15 +83,12 @@ pub enum StoreError {
     },
     /// There is no room for a new identity.
     #[error(
-        "state file {} of a new identity can't be made: see that its directory can be written and its disk has space, and start overlayd again{}",
-        path.display(),
-        put_aside.as_ref().map_or_else(String::new, |aside| format!("; the old one is {} now, and is of no more use", aside.display()))
+        "state file {} of a new identity can't be made: see that its directory can be written and its disk has space, and start overlayd again",
+        path.display()
     )]
     New {
         /// The file.
         path: PathBuf,
-        /// Where the state is that the host had before.
-        put_aside: Option<PathBuf>,
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -220,17 +217,39 @@ impl Store {
         Found::look(dir, machine)?.take_up()
     }
 
-    /// Loads what is there, as the state of this machine.
-    fn take_up(&mut self, machine: &Machine) -> Result<Loaded, StoreError> {
-        let identity = self.identity(machine)?;
-        let mut loaded = self.load(identity)?;
-        let same_boot = self.meta("boot")?.as_deref() == Some(machine.boot.as_bytes());
-        if !same_boot || !is_what_ran(&loaded.ledger, machine.ran) {
-            self.take_note_of_boot(&mut loaded, machine)?;
-        }
+    /// Loads what is there, as the state of this machine. If there is no identity yet it is a new one, which knows where
+    /// these `peers` are.
+    fn take_up(&mut self, machine: &Machine, peers: &BTreeMap<HostId, SocketAddr>) -> Result<Loaded, StoreError> {
+        let loaded = match self.meta("key")? {
+            Some(key) => {
+                let identity = Identity::from_der(&key).map_err(|e| self.corrupt(&e))?;
+                let mut loaded = self.load(identity)?;
+                let same_boot = self.meta("boot")?.as_deref() == Some(machine.boot.as_bytes());
+                if !same_boot || !is_what_ran(&loaded.ledger, machine.ran) {
+                    self.take_note_of_boot(&mut loaded, machine)?;
+                }
+                loaded
+            }
+            None => self.begin(machine, peers)?,
+        };
         self.page = loaded.page;
         self.reserve.refill();
         Ok(loaded)
+    }
+
+    /// A new identity, with all that it knows from the start.
+    fn begin(&mut self, machine: &Machine, peers: &BTreeMap<HostId, SocketAddr>) -> Result<Loaded, StoreError> {
+        let identity = Identity::generate();
+        let booted = Ledger::new(identity.id()).step(&Input::Booted { nonce: machine.nonce }, machine.now).changes;
+        let peers = peers.iter().map(|(id, address)| Write::Peer(*id, Some(*address)));
+        let writes: Vec<Write> = booted.into_iter().map(Write::Ledger).chain(peers).collect();
+        self.transact(|txn| {
+            put(txn, META, b"key", &identity.to_der())?;
+            put(txn, META, b"machine", machine.id.as_bytes())?;
+            put(txn, META, b"boot", machine.boot.as_bytes())?;
+            writes.iter().try_for_each(|write| code::write(txn, write))
+        })?;
+        self.load(identity)
     }
 
     /// The host has booted, or this is not the disk that it ran on. No container of before is there, and the kernel's
@@ -331,15 +350,6 @@ impl Store {
         let next = self.number("generation")?.map_or(now_ms, |last| now_ms.max(last + 1));
         self.put_meta(&[("generation", &next.to_be_bytes())])?;
         Ok(next)
-    }
-
-    fn identity(&mut self, machine: &Machine) -> Result<Identity, StoreError> {
-        if let Some(key) = self.meta("key")? {
-            return Identity::from_der(&key).map_err(|e| self.corrupt(&e));
-        }
-        let identity = Identity::generate();
-        self.put_meta(&[("key", &identity.to_der()), ("machine", machine.id.as_bytes())])?;
-        Ok(identity)
     }
 
     fn load(&mut self, identity: Identity) -> Result<Loaded, StoreError> {

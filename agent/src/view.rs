@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::OptionFuture;
 use overlay::cluster::{Cluster, derive};
 use overlay::host::Liveness;
 use overlay::id::HostId;
 use overlay::ledger::{Input, Standing};
+use overlay::member::Boot;
 use overlay::network::Network;
 use overlay::record::{Incarnation, Record};
 use overlay::said;
@@ -48,10 +50,35 @@ impl Default for Silence {
     }
 }
 
+/// When a host was heard last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastHeard {
+    /// It is heard.
+    Now,
+    /// So long ago.
+    Ago(Duration),
+    /// Not since this host listens, which is so long: nobody here knows since when it is silent.
+    NotSinceStart(Duration),
+}
+
+impl LastHeard {
+    /// How long it is silent for all that is known here.
+    pub fn elapsed(self) -> Duration {
+        match self {
+            Self::Now => Duration::ZERO,
+            Self::Ago(silent) | Self::NotSinceStart(silent) => silent,
+        }
+    }
+}
+
 impl Silence {
-    /// How long a host has not been heard, or has not been while this host listened.
-    pub fn of(&self, host: HostId) -> Duration {
-        self.heard.get(&host).map_or(Some(self.start), |since| *since).map_or(Duration::ZERO, |since| since.elapsed())
+    /// When a host was heard last.
+    pub fn of(&self, host: HostId) -> LastHeard {
+        match self.heard.get(&host) {
+            Some(None) => LastHeard::Now,
+            Some(Some(since)) => LastHeard::Ago(since.elapsed()),
+            None => LastHeard::NotSinceStart(self.start.elapsed()),
+        }
     }
 
     fn look(&self, cluster: &Cluster, now: Instant) -> Self {
@@ -68,8 +95,9 @@ impl Silence {
     }
 }
 
-/// Between two derivations: a burst of changes is one.
+/// Between two derivations: a burst of changes is one. Where gossip is slow a longer one hides nothing from anybody.
 const PAUSE: Duration = Duration::from_millis(5);
+const PAUSES_PER_INTERVAL: u32 = 50;
 /// The same, as many times as long as the last one took, up to [`LONGEST_PAUSE`]: among many hosts that come and go, to keep
 /// up with them takes a fifth of a processor at most.
 const REST_PER_WORK: u32 = 4;
@@ -77,34 +105,57 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// After the ledger could not keep what it was told.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows gossip, this host's own record, and which silent hosts are `absent`: do not even refuse a connection.
+/// The times of gossip that the view goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// From one round to the next.
+    pub interval: Duration,
+    /// How long hosts are remembered that are silent.
+    pub remembered: Duration,
+}
+
+/// Follows gossip, this host's own record, and which silent hosts are `absent`: do not even refuse a connection. One that
+/// gossip forgets stays until it has been absent for as long as hosts are `remembered`.
 pub fn spawn(
     me: HostId,
     gossip: watch::Receiver<Arc<gossip::View>>,
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: local::Handle,
+    Times { interval, remembered }: Times,
 ) -> watch::Receiver<Seen> {
     let (sender, seen) = watch::channel(Seen::default());
-    let (heard, news, told, silent, peers) =
-        (Heard::default(), BTreeSet::new(), BTreeMap::new(), Arc::default(), BTreeMap::new());
-    let standing = local.standing.clone();
-    let mut follower = Follower { me, gossip, absent, local, standing, heard, news, told, silent, peers };
+    let shortest = PAUSE.max(interval / PAUSES_PER_INTERVAL);
+    let mut follower = Follower {
+        me,
+        gossip,
+        absent,
+        standing: local.standing.clone(),
+        local,
+        heard: Heard::new(remembered),
+        news: BTreeSet::new(),
+        told: BTreeMap::new(),
+        twins: BTreeSet::new(),
+        silent: Arc::default(),
+        peers: BTreeMap::new(),
+    };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
         let mut standing = follower.standing.clone();
         loop {
             let start = Instant::now();
             let seen = follower.look();
-            let pause = (start.elapsed() * REST_PER_WORK).clamp(PAUSE, LONGEST_PAUSE);
+            let pause = (start.elapsed() * REST_PER_WORK).clamp(shortest, LONGEST_PAUSE.max(shortest));
             let told = follower.tell_ledger(&seen).await;
             sender.send_replace(seen);
             tokio::time::sleep(pause).await;
+            let forgetting = follower.heard.next_deadline().map(|at| tokio::time::sleep_until(at.into()));
             let changed = tokio::select! {
                 changed = follower.gossip.changed() => changed,
                 changed = follower.absent.changed() => changed,
                 changed = follower.local.record.changed() => changed,
                 changed = standing.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
+                Some(()) = OptionFuture::from(forgetting) => Ok(()),
             };
             if changed.is_err() {
                 return;
@@ -125,6 +176,8 @@ struct Follower {
     news: BTreeSet<HostId>,
     /// What the ledger was told.
     told: BTreeMap<HostId, Arc<Record>>,
+    /// The boots of others under this host's identity that it was told of.
+    twins: BTreeSet<Boot>,
     silent: Arc<Silence>,
     /// Where the others were heard, as it is on disk.
     peers: BTreeMap<HostId, SocketAddr>,
@@ -132,16 +185,18 @@ struct Follower {
 
 impl Follower {
     fn look(&mut self) -> Seen {
+        let now = Instant::now();
         let view = Arc::clone(&self.gossip.borrow_and_update());
         let absent = self.absent.borrow_and_update().clone();
         let synced = view.synced;
-        self.news.extend(self.heard.hear(self.me, view, absent));
+        self.news.extend(self.heard.hear(self.me, view, &absent, now));
         let record = Arc::clone(&self.local.record.borrow_and_update());
         let founder = record.host.as_ref().and_then(|host| host.founder);
         let life = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         self.heard.records.insert(self.me, vec![life]);
         let cluster = Arc::new(derive(&self.heard.records, founder));
-        self.silent = Arc::new(self.silent.look(&cluster, Instant::now()));
+        self.heard.release(cluster.forgotten.keys());
+        self.silent = Arc::new(self.silent.look(&cluster, now));
         Seen { cluster, synced, silent: Arc::clone(&self.silent) }
     }
 
@@ -151,6 +206,7 @@ impl Follower {
             // Before it may act, a ledger does not listen.
             self.standing.borrow_and_update();
             self.told.clear();
+            self.twins.clear();
             self.news.extend(self.heard.records.keys().filter(|id| **id != self.me));
         }
         // Whoever is gone for good is told of from the start if it comes back after all.
@@ -170,33 +226,44 @@ impl Follower {
             .filter_map(|id| Some((*id, *self.heard.addresses.get(id)?)))
             .filter(|(id, address)| self.peers.get(id) != Some(address))
             .collect();
-        if changed.is_empty() && peers.is_empty() {
+        let twins = self.heard.selves.iter().filter_map(|(_, record)| said::twin(record));
+        let twins: BTreeSet<Boot> = twins.filter(|boot| !self.twins.contains(boot)).collect();
+        if changed.is_empty() && peers.is_empty() && twins.is_empty() {
             self.news.clear();
             return true;
         }
-        let founder = cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let founder = cluster.founder_of(self.me);
         let networks = cluster.networks.values().filter(|view| !view.apart).map(|view| view.network.clone());
         let networks: Vec<Network> = networks.collect();
-        let inputs: Vec<Input> = changed.iter().flat_map(|(id, record)| said::heard(*id, record)).collect();
+        let heard = changed.iter().flat_map(|(id, record)| said::heard(*id, record));
+        let inputs: Vec<Input> = twins.iter().map(|boot| Input::Twin { boot: *boot }).chain(heard).collect();
         let (tombstones, remember) = (cluster.tombstones.clone(), peers.clone());
-        let told = self.local.call(move |local| {
-            local.bury(&tombstones)?;
-            local.remember_peers(&remember)?;
-            local.learn(networks, founder)?;
-            local.step_all(&inputs)
+        // None waits for another: a full disk that takes no new network still takes what fences this host, and where the
+        // others are only matters when it starts again.
+        let written = self.local.call(move |local| {
+            let of_leases = [local.learn(networks, founder), local.bury(&tombstones), local.step_all(&inputs)];
+            (of_leases.into_iter().collect::<Result<(), _>>(), local.remember_peers(&remember))
         });
-        match told.await {
-            // It is told again.
-            Err(error) => {
-                tracing::error!(%error, "what other hosts say of leases could not be kept");
-                false
-            }
+        // What could not be kept is told again.
+        let (of_leases, of_peers) = written.await;
+        let is_kept = of_leases.is_ok() && of_peers.is_ok();
+        match of_leases {
             Ok(()) => {
                 self.told.extend(changed);
-                self.peers.extend(peers);
-                self.news.clear();
-                true
+                self.twins.extend(twins);
             }
+            Err(error) => tracing::error!(%error, "what other hosts say of leases could not be kept"),
         }
+        match of_peers {
+            Ok(()) => self.peers.extend(peers),
+            Err(error) => tracing::error!(%error, "where other hosts are could not be kept"),
+        }
+        if is_kept {
+            self.news.clear();
+        }
+        is_kept
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

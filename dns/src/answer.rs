@@ -4,7 +4,7 @@
 //! - PTR for the addresses of endpoints. A gateway has no name, so nobody takes it for an endpoint.
 //! - What would be ours if it existed is answered here and now. A single label never leaves the host, whether it
 //!   exists or not; nor does a name in the asker's networks, nor the reverse name of an address in their subnets.
-//! - All else is forwarded.
+//! - All else is forwarded, but for who is in internal networks only: that is refused, and no question leaves the host.
 //!
 //! "No" carries no SOA record, so that resolvers don't remember it (RFC 2308, section 5): the endpoint may be attached
 //! a millisecond later.
@@ -33,7 +33,8 @@ pub enum Answer {
     NameError,
     /// Not ours to say: the host's nameservers know.
     Forward,
-    /// Not to be answered: another class than IN, a zone transfer, or a network that is not there (any more).
+    /// Not to be answered: another class than IN, a zone transfer, a name of the world where there is no way out, or a network
+    /// that is not there (any more).
     Refuse,
 }
 
@@ -55,6 +56,7 @@ pub fn answer(zone: &Zone, asker: &Asker, question: &Query, seed: u64) -> Answer
         }
         Found::Empty => Answer::NoData,
         Found::Nothing => Answer::NameError,
+        Found::Elsewhere if networks.iter().all(|names| names.is_internal()) => Answer::Refuse,
         Found::Elsewhere => Answer::Forward,
     }
 }

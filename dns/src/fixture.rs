@@ -17,7 +17,7 @@ use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::lease::Version;
-use overlay::network::{Network, Range};
+use overlay::network::{Network, Range, Settings};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
@@ -74,10 +74,18 @@ pub(crate) fn network_id(number: u8) -> NetworkId {
 pub(crate) fn network(number: u8, name: &str, endpoints: &[Given]) -> NetworkView {
     let id = network_id(number);
     let ranges = vec![
-        Range { subnet: parsed("172.38.0.0/16"), gateway: parsed("172.38.0.1") },
-        Range { subnet: parsed("fd00:38::/64"), gateway: parsed("fd00:38::1") },
+        Range { subnet: parsed("172.38.0.0/16"), gateway: parsed("172.38.0.1"), pool: None },
+        Range { subnet: parsed("fd00:38::/64"), gateway: parsed("fd00:38::1"), pool: None },
     ];
-    let network = Network { id, name: parsed(name), ranges, created: number.into(), creator: host() };
+    let network = Network {
+        id,
+        name: parsed(name),
+        ranges,
+        created: number.into(),
+        creator: host(),
+        since: 0,
+        settings: Settings::default(),
+    };
     let located = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given));
     let endpoints = located.map(|l| (l.endpoint.id, l)).collect();
     NetworkView { network, shadowed: false, apart: false, vnis: BTreeMap::new(), endpoints }

@@ -37,6 +37,7 @@ pub struct Asker {
 pub struct Names {
     shown: String,
     name: Name,
+    internal: bool,
     subnets: Vec<Subnet>,
     addresses: BTreeMap<Name, BTreeSet<IpAddr>>,
     owners: BTreeMap<IpAddr, Name>,
@@ -73,7 +74,8 @@ impl Names {
             addresses.insert(name.clone(), addresses_of(&located.endpoint).collect());
         }
         let subnets = view.network.ranges.iter().map(|range| range.subnet).collect();
-        Self { shown: view.shown_name(), name: view.network.name.clone(), subnets, addresses, owners }
+        let (name, internal) = (view.network.name.clone(), view.network.settings.internal);
+        Self { shown: view.shown_name(), name, internal, subnets, addresses, owners }
     }
 
     /// The last label of the names in the network: what people see as its name. A doubled name with a mark of its own
@@ -100,6 +102,11 @@ impl Names {
     /// The name of the endpoint with this address.
     pub fn owner(&self, address: IpAddr) -> Option<&Name> {
         self.owners.get(&address)
+    }
+
+    /// Does nothing lead out of the network, not even a question?
+    pub fn is_internal(&self) -> bool {
+        self.internal
     }
 
     /// The network's subnets.

@@ -100,6 +100,11 @@ impl NetworkView {
 }
 
 impl Cluster {
+    /// Who founded the cluster that a host belongs to, by its own word.
+    pub fn founder_of(&self, host: HostId) -> Option<HostId> {
+        self.hosts.get(&host).and_then(|host| host.info.founder)
+    }
+
     /// The names of the hosts that say that there is this network, and are not gone.
     pub fn tellers_of(&self, network: NetworkId) -> impl Iterator<Item = &Name> {
         let there = self.hosts.values().filter(|host| host.liveness != Liveness::Dead);

@@ -5,11 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::addr::{IfName, Mac, Subnet};
 use crate::cluster::{Cluster, NetworkView};
-use crate::firewall::{Chain, Match, Rule, Table, Verdict};
+use crate::firewall::Table;
 use crate::host::Liveness;
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::intent::{Attachment, Intents, NetnsRef, Seat};
-use crate::network::Network;
+use crate::network::{Driver, Network};
+use crate::publish::{HostPort, Target};
+
+mod tables;
+
+use tables::{host_table, segment_table};
 
 /// All that should be ours in the kernel of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,10 +32,10 @@ pub struct Segment {
     pub firewall: Table,
     /// The bridge.
     pub bridge: Bridge,
-    /// The VXLAN device.
-    pub tunnel: Tunnel,
-    /// The link to the host's namespace.
-    pub uplink: Uplink,
+    /// The VXLAN device; none if the network is on this host only.
+    pub tunnel: Option<Tunnel>,
+    /// The link to the host's namespace; none if there is no way out.
+    pub uplink: Option<Uplink>,
     /// The local endpoints.
     pub ports: BTreeMap<EndpointId, Port>,
     /// Where the MACs of the other hosts' endpoints are.
@@ -82,6 +87,8 @@ pub struct Uplink {
     pub host: IpAddr,
     /// The address of the segment's end: the odd one.
     pub segment: IpAddr,
+    /// What the host routes into the segment: the subnets of a network that is not masqueraded.
+    pub routed: BTreeSet<Subnet>,
 }
 
 /// The veth pair of a local endpoint.
@@ -97,8 +104,8 @@ pub struct Port {
     pub mac: Mac,
     /// The container's addresses.
     pub addresses: Vec<Prefixed>,
-    /// The container's default route.
-    pub gateway: IpAddr,
+    /// The container's default route; none if there is no way out.
+    pub gateway: Option<IpAddr>,
     /// MTU in bytes.
     pub mtu: u32,
 }
@@ -146,7 +153,7 @@ const fn overhead(underlay: IpAddr) -> u32 {
 
 /// What should be in the kernel of this host.
 pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
-    let segments = intents
+    let segments: BTreeMap<NetworkId, Segment> = intents
         .networks
         .values()
         .filter_map(|network| {
@@ -155,13 +162,22 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
             Some((network.id, segment(network, *seat, &attached, cluster, place)))
         })
         .collect();
-    Desired { firewall: host_table(place.vxlan_port), segments }
+    let ways = |network: NetworkId| {
+        let uplink = segments.get(&network).and_then(|segment| segment.uplink.as_ref());
+        uplink.into_iter().flat_map(move |uplink| intents.attached(network).flat_map(|a| ways(a, uplink)))
+    };
+    let routed = segments.values().filter_map(|s| s.uplink.as_ref()).flat_map(|u| u.routed.iter().copied()).collect();
+    let firewall = host_table(place.vxlan_port, segments.keys().copied().flat_map(ways), &routed);
+    Desired { firewall, segments }
 }
 
 fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cluster, place: &Place) -> Segment {
     let view = cluster.networks.get(&network.id);
-    let mtu = tunnel_mtu(view, cluster, place);
-    let (remotes, neighbours) = rows(view, attached, cluster, place.me);
+    let mtu = mtu(network, view, cluster, place);
+    let tunnel = Tunnel { vni: seat.vni, port: place.vxlan_port, local: place.vtep, mtu };
+    let tunnel = (network.settings.driver == Driver::Vxlan).then_some(tunnel);
+    let elsewhere = view.filter(|_| tunnel.is_some());
+    let (remotes, neighbours) = rows(elsewhere, attached, cluster, place.me);
     let mut addresses: Vec<Prefixed> = network
         .ranges
         .iter()
@@ -169,15 +185,37 @@ fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cl
         .chain([Prefixed { address: SERVICE_ADDRESS.into(), len: 32 }])
         .collect();
     addresses.sort();
+    let uplink = (!network.settings.internal).then(|| uplink(network, seat));
+    let ways = uplink.iter().flat_map(|uplink| attached.iter().flat_map(|a| ways(a, uplink)));
     Segment {
-        firewall: segment_table(),
+        firewall: segment_table(network, ways),
         bridge: Bridge { mac: gateway_mac(network.id), mtu, addresses },
-        tunnel: Tunnel { vni: seat.vni, port: place.vxlan_port, local: place.vtep, mtu },
-        uplink: uplink(network.id, seat),
+        tunnel,
+        uplink,
         ports: attached.iter().map(|a| (a.endpoint.id, port(network, a, mtu))).collect(),
         remotes,
         neighbours,
     }
+}
+
+/// A published port on its way to an endpoint.
+struct Way<'a> {
+    host: HostPort,
+    target: &'a Target,
+    segment: Ipv4Addr,
+    endpoint: Ipv4Addr,
+}
+
+/// The ways to an endpoint's published ports, over its segment's uplink.
+fn ways<'a>(attachment: &'a Attachment, uplink: &Uplink) -> impl Iterator<Item = Way<'a>> + use<'a> {
+    let v4 = |address: IpAddr| match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    };
+    let ends = v4(uplink.segment).zip(attachment.endpoint.addresses.iter().find_map(|a| v4(a.address)));
+    ends.into_iter().flat_map(|(segment, endpoint)| {
+        attachment.published.iter().map(move |(host, target)| Way { host: *host, target, segment, endpoint })
+    })
 }
 
 fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
@@ -193,7 +231,7 @@ fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
             .iter()
             .map(|(address, r)| Prefixed { address: *address, len: r.subnet.prefix_len() })
             .collect(),
-        gateway: ranges.first().map_or(network.ranges[0].gateway, |(_, range)| range.gateway),
+        gateway: ranges.first().map(|(_, range)| range.gateway).filter(|_| !network.settings.internal),
         mtu,
     }
 }
@@ -224,11 +262,18 @@ fn rows(
     (remotes, neighbours)
 }
 
-/// The smallest underlay MTU of the hosts in the network, less the overhead.
-fn tunnel_mtu(view: Option<&NetworkView>, cluster: &Cluster, place: &Place) -> u32 {
-    let others = view.into_iter().flat_map(|v| v.vnis.keys()).filter_map(|host| cluster.hosts.get(host));
-    let smallest = others.map(|h| h.info.underlay_mtu).chain([place.underlay_mtu]).min();
-    smallest.unwrap_or(place.underlay_mtu).saturating_sub(overhead(place.vtep)).max(MIN_MTU)
+/// What all links on the way carry, if not less was asked for: with tunnels, the smallest underlay MTU of the hosts in the
+/// network less the overhead.
+fn mtu(network: &Network, view: Option<&NetworkView>, cluster: &Cluster, place: &Place) -> u32 {
+    let carried = match network.settings.driver {
+        Driver::Bridge => place.underlay_mtu,
+        Driver::Vxlan => {
+            let others = view.into_iter().flat_map(|v| v.vnis.keys()).filter_map(|host| cluster.hosts.get(host));
+            let smallest = others.map(|h| h.info.underlay_mtu).chain([place.underlay_mtu]).min();
+            smallest.unwrap_or(place.underlay_mtu).saturating_sub(overhead(place.vtep))
+        }
+    };
+    network.settings.mtu.map_or(carried, |most| carried.min(most.into())).max(MIN_MTU)
 }
 
 /// What every IPv4 link carries (RFC 791).
@@ -240,12 +285,14 @@ fn gateway_mac(network: NetworkId) -> Mac {
     Mac::new([0x0e, id[0], id[1], id[2], id[3], id[4]]).expect("the first byte is even and not zero")
 }
 
-fn uplink(network: NetworkId, seat: Seat) -> Uplink {
+fn uplink(network: &Network, seat: Seat) -> Uplink {
     let base = u32::from(TRANSIT) + 2 * u32::from(seat.transit);
+    let routed = network.ranges.iter().filter(|_| !network.settings.masquerade);
     Uplink {
-        host_ifname: uplink_ifname(network),
+        host_ifname: uplink_ifname(network.id),
         host: Ipv4Addr::from(base).into(),
         segment: Ipv4Addr::from(base + 1).into(),
+        routed: routed.map(|range| range.subnet).collect(),
     }
 }
 
@@ -259,59 +306,13 @@ pub fn port_ifname(endpoint: EndpointId) -> IfName {
     format!("ovp{}", endpoint.tag()).parse().expect("three letters and twelve digits")
 }
 
-fn host_table(vxlan_port: u16) -> Table {
-    let ours = || "ovu*".to_owned();
-    let transit = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("the transit range is IPv4");
-    // VXLAN trusts whoever sends to its socket (RFC 7348, section 7): a container must reach no host's, here or elsewhere,
-    // or it could put frames into any network. Before all else, since what is let through here is let through for good.
-    let forged = Rule::new([Match::In(ours()), Match::UdpTo(vxlan_port)], Verdict::Drop);
-    // Tracking tunnel packets costs time and drops some under load.
-    let untracked = Rule::new([Match::UdpTo(vxlan_port)], Verdict::NoTrack);
-    Table {
-        chains: vec![
-            Chain {
-                name: "prerouting",
-                hook: "type filter hook prerouting priority raw",
-                rules: vec![forged, untracked.clone()],
-            },
-            Chain { name: "output", hook: "type filter hook output priority raw", rules: vec![untracked] },
-            Chain {
-                name: "forward",
-                hook: "type filter hook forward priority filter",
-                rules: vec![
-                    Rule::new([Match::In(ours()), Match::Out(ours())], Verdict::Drop),
-                    Rule::new([Match::Out(ours()), Match::Known], Verdict::Accept),
-                    Rule::new([Match::Out(ours())], Verdict::Drop),
-                ],
-            },
-            Chain {
-                name: "postrouting",
-                hook: "type nat hook postrouting priority srcnat",
-                rules: vec![Rule::new([Match::From(transit), Match::NotOut(ours())], Verdict::Masquerade)],
-            },
-        ],
-    }
+fn transit_range() -> Subnet {
+    Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("the transit range is IPv4")
 }
 
-fn segment_table() -> Table {
-    let uplink = || "up0".to_owned();
-    Table {
-        chains: vec![
-            Chain {
-                name: "forward",
-                hook: "type filter hook forward priority filter",
-                rules: vec![
-                    Rule::new([Match::In(uplink()), Match::Known], Verdict::Accept),
-                    Rule::new([Match::In(uplink())], Verdict::Drop),
-                ],
-            },
-            Chain {
-                name: "postrouting",
-                hook: "type nat hook postrouting priority srcnat",
-                rules: vec![Rule::new([Match::Out(uplink())], Verdict::Masquerade)],
-            },
-        ],
-    }
+/// Is it an address of an uplink's end?
+pub fn is_transit(address: IpAddr) -> bool {
+    transit_range().contains(address)
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ impl FakeKernel {
         }
         match step {
             Step::Host(HostStep::EnableForwarding) => self.state.forwarding = true,
+            Step::Host(HostStep::ForgetFlows(_)) => {}
             Step::Host(HostStep::ReplaceFirewall(table)) => self.state.firewall = Some(table.marks()),
             Step::Segment(id, SegmentStep::Create) => drop(self.state.segments.entry(*id).or_default()),
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id),
@@ -304,6 +305,7 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
         }
         SegmentStep::DeleteTunnel => delete_tunnel(segment),
         SegmentStep::CreateUplink(uplink) => segment.uplink = Some(uplink.clone()),
+        SegmentStep::DeleteUplink => segment.uplink = None,
         SegmentStep::ConnectPort(port) => {
             segment.bridge.as_ref().ok_or(Cause::Gone)?;
             segment.ports.get_mut(&port.host_ifname).ok_or(Cause::Gone)?.connected = Some(port.mac);
@@ -320,6 +322,7 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
         SegmentStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
         SegmentStep::Create
         | SegmentStep::Delete
+        | SegmentStep::ForgetFlows(_)
         | SegmentStep::CreateTunnel(_)
         | SegmentStep::ConnectTunnel { .. }
         | SegmentStep::CreatePort(..)

@@ -8,9 +8,15 @@ use std::net::IpAddr;
 
 use crate::addr::Subnet;
 
-/// A table: chains in order.
+mod sets;
+
+pub use sets::{Element, Field, Set, key_part, mark};
+
+/// A table: sets, and chains in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
+    /// The sets and maps.
+    pub sets: Vec<Set>,
     /// The chains.
     pub chains: Vec<Chain>,
 }
@@ -52,6 +58,33 @@ pub enum Match {
     UdpTo(u16),
     /// Belongs to a connection that is known.
     Known,
+    /// Was for another address before it was translated.
+    Translated,
+    /// Is for an address of this namespace.
+    Local,
+    /// Is for an address of this subnet.
+    Within(Subnet),
+    /// Is for an address outside of it.
+    NotWithin(Subnet),
+    /// Goes the way that the first packet of its connection went.
+    Original,
+    /// Has ports.
+    HasPorts,
+    /// Is for what this set has, by these of its parts.
+    Listed(&'static str, Parts),
+    /// Is not.
+    Unlisted(&'static str, Parts),
+}
+
+/// The parts of a packet that are looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Protocol and port that it is for.
+    Port,
+    /// Address, protocol and port that it is for.
+    HostPort,
+    /// The same, and the address that it is from.
+    Client,
 }
 
 /// What happens to a packet.
@@ -65,16 +98,19 @@ pub enum Verdict {
     Masquerade,
     /// Connection tracking does not see it.
     NoTrack,
+    /// It goes where this map says by these of its parts; if it says nothing, it goes on.
+    Translate(&'static str, Parts),
 }
 
-/// What is seen of a table in the kernel: chains by name, and the marks of their rules in order.
+/// What is seen of a table in the kernel: chains by name with the marks of their rules in order, and sets, `@` before their
+/// names, with their elements.
 pub type Marks = Vec<(String, Vec<String>)>;
 
 impl Table {
-    /// The marks that this table has once it is in the kernel, chains sorted by name.
+    /// The marks that this table has once it is in the kernel, sorted by name.
     pub fn marks(&self) -> Marks {
-        let mut marks: Marks =
-            self.chains.iter().map(|c| (c.name.to_owned(), c.rules.iter().map(|r| r.mark(c.hook)).collect())).collect();
+        let rules = |c: &Chain| (c.name.to_owned(), c.rules.iter().map(|r| r.mark(c.hook)).collect());
+        let mut marks: Marks = self.sets.iter().map(Set::marks).chain(self.chains.iter().map(rules)).collect();
         marks.sort();
         marks
     }
@@ -83,6 +119,14 @@ impl Table {
     pub fn script(&self) -> String {
         // Added first so that deleting it can't fail; all of it is one transaction.
         let mut script = String::from("add table inet overlay\ndelete table inet overlay\ntable inet overlay {\n");
+        for set in &self.sets {
+            script += &format!("  {}", set.kind);
+            if !set.elements.is_empty() {
+                let elements: Vec<String> = set.elements.iter().map(Element::to_string).collect();
+                script += &format!(" elements = {{ {} }}", elements.join(", "));
+            }
+            script += " }\n";
+        }
         for chain in &self.chains {
             script += &format!("  chain {} {{\n    {}; policy accept;\n", chain.name, chain.hook);
             for rule in &chain.rules {
@@ -120,6 +164,7 @@ impl fmt::Display for Rule {
             Verdict::Drop => f.write_str("counter drop"),
             Verdict::Masquerade => f.write_str("counter masquerade"),
             Verdict::NoTrack => f.write_str("counter notrack"),
+            Verdict::Translate(map, parts) => write!(f, "counter dnat ip to {parts} map @{map}"),
         }
     }
 }
@@ -135,7 +180,25 @@ impl fmt::Display for Match {
             Self::To(address) => write!(f, "{} daddr {address}", family(*address)),
             Self::UdpTo(port) => write!(f, "udp dport {port}"),
             Self::Known => f.write_str("ct state established,related"),
+            Self::Translated => f.write_str("ct status dnat"),
+            Self::Local => f.write_str("fib daddr type local"),
+            Self::Within(subnet) => write!(f, "{} daddr {subnet}", family(subnet.network())),
+            Self::NotWithin(subnet) => write!(f, "{} daddr != {subnet}", family(subnet.network())),
+            Self::Original => f.write_str("ct direction original"),
+            Self::HasPorts => f.write_str("meta l4proto { tcp, udp, sctp }"),
+            Self::Listed(set, parts) => write!(f, "{parts} @{set}"),
+            Self::Unlisted(set, parts) => write!(f, "{parts} != @{set}"),
         }
+    }
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Port => "meta l4proto . th dport",
+            Self::HostPort => "ip daddr . meta l4proto . th dport",
+            Self::Client => "ip daddr . meta l4proto . th dport . ip saddr",
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use crate::addr::IfName;
 use crate::endpoint::Endpoint;
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::network::{Name, Network};
+use crate::publish::{HostPort, Protocol, Published};
 
 /// A network namespace, named so that another one at the same path is not taken for it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,8 @@ pub struct Attachment {
     pub netns: NetnsRef,
     /// The interface's name in there.
     pub ifname: IfName,
+    /// The ports of this host that lead to it.
+    pub published: Published,
 }
 
 /// What this host needs to take part in a network, chosen once, so that a restart changes no packet.
@@ -79,6 +82,18 @@ impl Intents {
     /// The endpoint that has this address in a network.
     pub fn at(&self, network: NetworkId, address: IpAddr) -> Option<&Attachment> {
         self.attached(network).find(|a| a.endpoint.has(address))
+    }
+
+    /// The endpoints that a port of this host leads to already, or those that could not be told from it.
+    pub fn publishers(&self, port: &HostPort) -> impl Iterator<Item = (&Attachment, HostPort)> {
+        let all = self.attachments.values().flat_map(|a| a.published.keys().map(move |host| (a, *host)));
+        all.filter(move |(_, host)| host.overlaps(port))
+    }
+
+    /// The ports on the way to the endpoints of a network.
+    pub fn vias(&self, network: NetworkId) -> BTreeSet<(Protocol, u16)> {
+        let published = self.attached(network).flat_map(|a| &a.published);
+        published.map(|(host, target)| (host.protocol, target.via)).collect()
     }
 
     /// A seat for a network: the one it has, or the network's proposed VNI (the next free one on a clash) and the

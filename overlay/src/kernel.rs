@@ -11,6 +11,7 @@
 mod addr;
 mod error;
 mod fdb;
+mod flows;
 mod inside;
 mod link;
 mod look;
@@ -129,9 +130,11 @@ impl RealKernel {
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.marks().await.or_doing(doing) }).await?;
         let mut observed = Observed { forwarding: look::forwarding(&self.host)?, firewall, ..Observed::default() };
+        let doing = || "look at the routes of the host";
+        let routed = within(doing, async { addr::routed(&self.host.route).await.or_doing(doing) }).await?;
         for (id, inside) in &mut self.segments {
             let doing = || format!("look into the segment {}", id.short());
-            let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
+            let segment = within(doing, look::segment((&self.host, &routed), inside, &uplink_ifname(*id))).await?;
             observed.segments.insert(*id, segment);
         }
         Ok(observed)
@@ -146,6 +149,7 @@ impl RealKernel {
             Step::Host(HostStep::ReplaceFirewall(table)) => nft::replace(self.host.netns.clone(), table)
                 .await
                 .or_doing(|| "set the rules of the host in table inet overlay"),
+            Step::Host(HostStep::ForgetFlows(flows)) => flows::forget(&self.host, flows).await,
             Step::Segment(id, SegmentStep::Create) => self.create(*id).await,
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id).await,
             Step::Segment(id, step) => self.change(*id, step).await,
@@ -180,6 +184,7 @@ impl RealKernel {
             SegmentStep::ReplaceFirewall(table) => nft::replace(inside.netns.clone(), table)
                 .await
                 .or_doing(|| format!("set the rules of {} in table inet overlay", inside.netns.path().display())),
+            SegmentStep::ForgetFlows(flows) => flows::forget(inside, flows).await,
             SegmentStep::CreateBridge(bridge) => segment::create_bridge(route, bridge).await,
             SegmentStep::UpdateBridge(bridge) => segment::update_bridge(route, bridge).await,
             SegmentStep::CreateTunnel(tunnel) => {
@@ -191,6 +196,9 @@ impl RealKernel {
                 .await
                 .or_doing(|| format!("remove the tunnel {}", segment::TUNNEL)),
             SegmentStep::CreateUplink(uplink) => segment::create_uplink(&self.host, inside, uplink).await,
+            SegmentStep::DeleteUplink => link::delete_named(route, segment::UPLINK)
+                .await
+                .or_doing(|| format!("remove the uplink {}", segment::UPLINK)),
             SegmentStep::CreatePort(endpoint, port) => port::create(inside, *endpoint, port).await,
             SegmentStep::UpdatePort(port) => port::update(route, port).await,
             SegmentStep::ConnectPort(port) => port::connect(route, port).await,

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use crate::id::{EndpointId, HostId, NetworkId};
 use crate::lease::{BlockLease, Version};
 use crate::member::Stamp;
-use crate::network::Network;
+use crate::network::{Driver, Network};
 use crate::record::{Run, Statement};
 
 mod account;
@@ -131,7 +131,7 @@ impl Ledger {
             Input::Create(network) => self.create(network),
             Input::Learn(network) => self.learn(network),
             Input::Close(id) => self.close(*id),
-            Input::Tick => self.tick(now),
+            Input::Tick { clear } => self.tick(clear, now),
             Input::Allocate(request) => self.in_open(request.network, |a| a.allocate(self.me, request, now)),
             Input::Release { network, endpoint, name } => self.release(*network, *endpoint, name, now),
             Input::GiveSpace { network, to, share } => {
@@ -159,6 +159,7 @@ impl Ledger {
             Input::Booted { nonce } => self.booted(*nonce, now),
             Input::Admit { from, stamp, claims, elsewhere, .. } => self.admit((*from, *stamp), claims, *elsewhere),
             Input::Admitted { by, welcome } => self.admitted(*by, welcome),
+            Input::Twin { boot } => self.twin(*boot),
             Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
             Input::Trust => self.trust(),
             Input::Refused { by, denial } => self.refused(*by, denial),
@@ -224,7 +225,8 @@ impl Ledger {
     /// What this host thinks it holds, to be confirmed by members when it has booted.
     pub fn claims(&self) -> BTreeMap<NetworkId, Claim> {
         let claim = |a: &Account| Claim { runs: a.runs(self.me), borrowed: a.borrowed(self.me) };
-        self.accounts.iter().map(|(id, account)| (*id, claim(account))).collect()
+        let shared = self.accounts.iter().filter(|(_, account)| account.network.settings.driver == Driver::Vxlan);
+        shared.map(|(id, account)| (*id, claim(account))).collect()
     }
 
     fn create(&self, network: &Network) -> Step {
@@ -261,9 +263,9 @@ impl Ledger {
         })
     }
 
-    fn tick(&self, now: Millis) -> Step {
+    fn tick(&self, clear: &BTreeSet<NetworkId>, now: Millis) -> Step {
         let gone = |host: &HostId| self.membership.is_forgotten(*host) || self.membership.foreign.contains(host);
-        let home = self.open().flat_map(|a| a.tick(self.me, now));
+        let home = self.open().filter(|a| clear.contains(&a.network.id)).flat_map(|a| a.tick(self.me, now));
         let some = !self.membership.foreign.is_empty() || self.membership.seals.values().any(|seal| seal.done);
         let back = self.open().filter(|_| some).flat_map(|a| a.take_back_from(self.me, gone, now));
         let changes: Vec<Change> = home.chain(back).collect();

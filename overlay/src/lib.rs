@@ -37,6 +37,7 @@ pub mod member;
 pub mod network;
 pub mod observed;
 pub mod plan;
+pub mod publish;
 pub mod record;
 pub mod report;
 pub mod said;

@@ -9,6 +9,12 @@ use std::sync::Arc;
 use crate::addr::Subnet;
 use crate::id::{HostId, NetworkId};
 
+mod range;
+mod settings;
+
+pub use range::{Range, RangeError, Unfit};
+pub use settings::{Driver, DriverError, Settings, SettingsError};
+
 /// What people call a network or an endpoint: one DNS label (RFC 1035, section 2.3.1) of 1 to 63 letters, digits,
 /// hyphens and, because container names have them, underscores. DNS has no case, so it is kept in lower case. Shared,
 /// since every look at the cluster copies those of all endpoints.
@@ -50,15 +56,6 @@ impl FromStr for Name {
 /// When something was created, in the order of cause and effect: one more than the highest that its creator had seen.
 pub type Lamport = u64;
 
-/// One subnet of a network and how it is cut into blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Range {
-    /// The subnet.
-    pub subnet: Subnet,
-    /// The anycast gateway: every host answers for it, so it is no endpoint's address.
-    pub gateway: IpAddr,
-}
-
 /// The unit of allocation: an aligned range of addresses of one of a network's subnets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockId {
@@ -66,134 +63,6 @@ pub struct BlockId {
     pub range: u8,
     /// Which block of that range, from 0; less than [`Range::blocks`].
     pub index: u16,
-}
-
-/// Why an endpoint can't have an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// It is in none of the network's subnets.
-    #[error("it is outside of the subnet")]
-    Outside,
-    /// It is the first of its subnet: the subnet's own (RFC 1122, section 3.2.1.3).
-    #[error("it is the address of the subnet itself")]
-    OfSubnet,
-    /// It is the last of its subnet (RFC 1122, section 3.2.1.3).
-    #[error("it is the broadcast address of the subnet")]
-    Broadcast,
-    /// Every host answers for it.
-    #[error("it is the gateway's")]
-    Gateway,
-}
-
-/// Why a subnet and a gateway do not make a network.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RangeError {
-    /// IPv6 is not there yet.
-    #[error("subnet {0} is IPv6, but only IPv4 is supported so far: choose one like 172.38.0.0/16")]
-    NotIpv4(Subnet),
-    /// The prefix is too short or too long.
-    #[error("subnet {0} has the wrong size: choose one with a prefix of /9 to /30")]
-    Size(Subnet),
-    /// Addresses that no network may have.
-    #[error("subnet {subnet} overlaps {reserved}, which is reserved for {what}: choose another subnet")]
-    Reserved {
-        /// The subnet asked for.
-        subnet: Subnet,
-        /// The range it touches.
-        reserved: Subnet,
-        /// What that is for.
-        what: &'static str,
-    },
-    /// The gateway is not one of the subnet's host addresses.
-    #[error("gateway {gateway} can't be used in subnet {subnet}: {why}; choose one of its host addresses")]
-    Gateway {
-        /// The gateway asked for.
-        gateway: IpAddr,
-        /// The subnet.
-        subnet: Subnet,
-        /// What it is.
-        why: Unfit,
-    },
-}
-
-/// IPv4 ranges that can't be a container network's (RFC 6890).
-const RESERVED: [(&str, &str); 4] = [
-    ("0.0.0.0/8", "this network"),
-    ("127.0.0.0/8", "loopback"),
-    ("169.254.0.0/16", "link-local addresses"),
-    ("224.0.0.0/3", "multicast and future use"),
-];
-
-impl Range {
-    /// At most this many blocks in a range: what a host says of its leases stays small.
-    pub const MAX_BLOCKS: u32 = 1024;
-
-    /// A range with this subnet; the gateway is its first host address unless given.
-    ///
-    /// # Errors
-    /// When the subnet can't be a network's, or the gateway is not one of its host addresses.
-    pub fn new(subnet: Subnet, gateway: Option<IpAddr>) -> Result<Self, RangeError> {
-        if subnet.network().is_ipv6() {
-            return Err(RangeError::NotIpv4(subnet));
-        }
-        if !(9..=30).contains(&subnet.prefix_len()) {
-            return Err(RangeError::Size(subnet));
-        }
-        for (reserved, what) in RESERVED {
-            let reserved = reserved.parse().expect("the table holds subnets");
-            if subnet.overlaps(&reserved) {
-                return Err(RangeError::Reserved { subnet, reserved, what });
-            }
-        }
-        let gateway = gateway.or_else(|| subnet.nth(1)).expect("a /30 or shorter has a second address");
-        host_address(&subnet, gateway).map_err(|why| RangeError::Gateway { gateway, subnet, why })?;
-        Ok(Self { subnet, gateway })
-    }
-
-    /// Addresses in a block as a power of two: at most [`Self::MAX_BLOCKS`] blocks, at least four addresses each.
-    fn block_bits(&self) -> u8 {
-        self.subnet.host_bits().saturating_sub(10).max(2)
-    }
-
-    /// Number of blocks.
-    pub fn blocks(&self) -> u16 {
-        1 << (self.subnet.host_bits() - self.block_bits())
-    }
-
-    /// Number of addresses in each block, whether an endpoint may have them or not.
-    pub fn block_size(&self) -> u128 {
-        1 << self.block_bits()
-    }
-
-    /// Can an endpoint have this address?
-    ///
-    /// # Errors
-    /// With what it is instead.
-    pub fn admit(&self, address: IpAddr) -> Result<(), Unfit> {
-        host_address(&self.subnet, address)?;
-        if address == self.gateway { Err(Unfit::Gateway) } else { Ok(()) }
-    }
-
-    fn block_index(&self, address: IpAddr) -> Option<u16> {
-        let index = self.subnet.offset(address)? >> self.block_bits();
-        u16::try_from(index).ok()
-    }
-
-    fn block_subnet(&self, index: u16) -> Option<Subnet> {
-        let first = self.subnet.nth(u128::from(index) << self.block_bits())?;
-        let len = self.subnet.prefix_len() + (self.subnet.host_bits() - self.block_bits());
-        Subnet::of(first, len)
-    }
-}
-
-/// Is it an address that a host of the subnet can have?
-fn host_address(subnet: &Subnet, address: IpAddr) -> Result<(), Unfit> {
-    match address {
-        _ if !subnet.contains(address) => Err(Unfit::Outside),
-        _ if address == subnet.network() => Err(Unfit::OfSubnet),
-        _ if address == subnet.last() => Err(Unfit::Broadcast),
-        _ => Ok(()),
-    }
 }
 
 /// The definition of a network.
@@ -209,6 +78,10 @@ pub struct Network {
     pub created: Lamport,
     /// The host that created it.
     pub creator: HostId,
+    /// When that was by the creator's clock, in seconds since 1970: for people, nothing depends on it.
+    pub since: u64,
+    /// How it behaves.
+    pub settings: Settings,
 }
 
 /// Fewer digits of an id than this mean no network.
@@ -245,7 +118,9 @@ impl Network {
     /// # Errors
     /// With what the address is instead.
     pub fn admit(&self, address: IpAddr) -> Result<(), Unfit> {
-        self.range_of(address).ok_or(Unfit::Outside).and_then(|(_, range)| range.admit(address))
+        let (_, range) = self.range_of(address).ok_or(Unfit::Outside)?;
+        range.admit(address)?;
+        if self.settings.auxiliary.contains_key(&address) { Err(Unfit::Auxiliary) } else { Ok(()) }
     }
 
     /// All blocks, in order.
@@ -263,8 +138,20 @@ impl Network {
         let range = self.ranges.get(usize::from(block.range));
         let subnet = self.block_subnet(block);
         range.zip(subnet).into_iter().flat_map(|(range, subnet)| {
-            (0..range.block_size()).filter_map(move |n| subnet.nth(n)).filter(|a| range.admit(*a).is_ok())
+            (0..range.block_size()).filter_map(move |n| subnet.nth(n)).filter(|a| self.assignable(*a))
         })
+    }
+
+    /// Those of them that an endpoint gets that asks for none by number.
+    pub fn offered_in(&self, block: BlockId) -> impl Iterator<Item = IpAddr> + '_ {
+        let pool = self.ranges.get(usize::from(block.range)).and_then(|range| range.pool);
+        self.assignable_in(block).filter(move |a| pool.is_none_or(|pool| pool.contains(*a)))
+    }
+
+    /// Can such an endpoint have an address of the block?
+    pub fn offers(&self, block: BlockId) -> bool {
+        let pool = self.ranges.get(usize::from(block.range)).and_then(|range| range.pool);
+        pool.is_none_or(|pool| self.block_subnet(block).is_some_and(|subnet| subnet.overlaps(&pool)))
     }
 }
 

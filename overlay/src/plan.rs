@@ -4,14 +4,15 @@
 //! entries; then the neighbours that point at them. Taking away goes the other way round. Everything is safe to do
 //! again, and whatever a step could not do, the next look at the kernel finds missing.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
-use crate::firewall::Table;
+use crate::firewall::{Marks, Table, key_part};
 use crate::id::{EndpointId, NetworkId};
-use crate::observed::{Observed, ObservedSegment};
+use crate::observed::{Observed, ObservedSegment, ObservedTunnel};
 
 /// How much of the cluster this host knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,17 @@ pub enum HostStep {
     EnableForwarding,
     /// Replace our table.
     ReplaceFirewall(Table),
+    /// Forget the connections to ports that lead elsewhere now.
+    ForgetFlows(BTreeSet<Flow>),
+}
+
+/// Packets to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The number of the protocol in IP headers.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 /// A change of one segment.
@@ -47,6 +59,8 @@ pub enum SegmentStep {
     Create,
     /// Replace our table.
     ReplaceFirewall(Table),
+    /// Forget the connections to ports that lead elsewhere now.
+    ForgetFlows(BTreeSet<Flow>),
     /// Make the bridge.
     CreateBridge(Bridge),
     /// Give the bridge these attributes and exactly these addresses.
@@ -60,8 +74,10 @@ pub enum SegmentStep {
     },
     /// Remove the VXLAN device.
     DeleteTunnel,
-    /// Make the uplink with its addresses and the default route; what is left of an older one goes first.
+    /// Make the uplink with its addresses and routes; what is left of an older one goes first.
     CreateUplink(Uplink),
+    /// Remove the uplink.
+    DeleteUplink,
     /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
     CreatePort(EndpointId, Port),
     /// Give both ends of a pair the port's MTU, the container's first: what is seen of it is the other one's.
@@ -87,6 +103,9 @@ pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec
     let mut steps = Vec::new();
     if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
         steps.push(Step::Host(HostStep::ReplaceFirewall(desired.firewall.clone())));
+        // Behind the address of the host.
+        let moved = moved(observed.firewall.as_ref(), &desired.firewall, "@ports", 1);
+        steps.extend((!moved.is_empty()).then_some(Step::Host(HostStep::ForgetFlows(moved))));
     }
     if !observed.forwarding {
         steps.push(Step::Host(HostStep::EnableForwarding));
@@ -110,6 +129,8 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     let have = have.unwrap_or(&nothing);
     if have.firewall.as_ref() != Some(&want.firewall.marks()) {
         steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
+        let moved = moved(have.firewall.as_ref(), &want.firewall, "@published", 0);
+        steps.extend((!moved.is_empty()).then_some(SegmentStep::ForgetFlows(moved)));
     }
     withdraw_rows(have, want, knowledge, &mut steps);
     withdraw_ports(have, want, &mut steps);
@@ -117,6 +138,21 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     make_ports(have, want, &mut steps);
     put_rows(have, want, &mut steps);
     steps
+}
+
+/// What leads elsewhere than before by this map, in whose keys protocol and port are from this part on.
+fn moved(have: Option<&Marks>, want: &Table, map: &str, part: usize) -> BTreeSet<Flow> {
+    let elements = |marks: &Marks| -> BTreeSet<String> {
+        marks.iter().filter(|(name, _)| name == map).flat_map(|(_, elements)| elements.iter().cloned()).collect()
+    };
+    let flow = |mark: &String| {
+        let [protocol, ..] = key_part(mark, part)?;
+        let [high, low, ..] = key_part(mark, part + 1)?;
+        Some(Flow { protocol, port: u16::from_be_bytes([high, low]) })
+    };
+    // A table that was not there has led nothing anywhere.
+    let have = have.map(elements).unwrap_or_default();
+    have.symmetric_difference(&elements(&want.marks())).filter_map(flow).collect()
 }
 
 /// Neighbours before the entries they rely on.
@@ -147,22 +183,28 @@ fn make_devices(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentS
         }
         Some(_) => {}
     }
-    let connect = SegmentStep::ConnectTunnel { mtu: want.tunnel.mtu };
-    match &have.tunnel {
-        Some(t) if (t.vni, t.port, t.local) == (want.tunnel.vni, want.tunnel.port, want.tunnel.local) => {
-            if !t.connected || t.mtu != want.tunnel.mtu || have.bridge.is_none() {
-                steps.push(connect);
-            }
-        }
-        other => {
-            if other.is_some() {
-                steps.push(SegmentStep::DeleteTunnel);
-            }
-            steps.extend([SegmentStep::CreateTunnel(want.tunnel), connect]);
-        }
+    make_tunnel(have, want, steps);
+    match &want.uplink {
+        Some(uplink) if have.uplink.as_ref() != Some(uplink) => steps.push(SegmentStep::CreateUplink(uplink.clone())),
+        None if have.uplink.is_some() => steps.push(SegmentStep::DeleteUplink),
+        Some(_) | None => {}
     }
-    if have.uplink.as_ref() != Some(&want.uplink) {
-        steps.push(SegmentStep::CreateUplink(want.uplink.clone()));
+}
+
+fn make_tunnel(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    let same = |t: &ObservedTunnel, w: &Tunnel| (t.vni, t.port, t.local) == (w.vni, w.port, w.local);
+    match (&have.tunnel, &want.tunnel) {
+        (Some(there), Some(tunnel)) if same(there, tunnel) => {
+            if !there.connected || there.mtu != tunnel.mtu || have.bridge.is_none() {
+                steps.push(SegmentStep::ConnectTunnel { mtu: tunnel.mtu });
+            }
+        }
+        (there, tunnel) => {
+            steps.extend(there.map(|_| SegmentStep::DeleteTunnel));
+            let make =
+                |tunnel: &Tunnel| [SegmentStep::CreateTunnel(*tunnel), SegmentStep::ConnectTunnel { mtu: tunnel.mtu }];
+            steps.extend(tunnel.iter().flat_map(make));
+        }
     }
 }
 
@@ -194,6 +236,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(HostStep::EnableForwarding) => f.write_str("turn on IPv4 forwarding"),
+            Self::Host(HostStep::ForgetFlows(_)) => f.write_str("forget the connections to ports that have changed"),
             Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
             Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
         }
@@ -205,6 +248,7 @@ impl fmt::Display for SegmentStep {
         match self {
             Self::Create => f.write_str("make the namespace"),
             Self::ReplaceFirewall(_) => f.write_str("set the rules"),
+            Self::ForgetFlows(_) => f.write_str("forget the connections to ports that have changed"),
             Self::CreateBridge(_) => f.write_str("make the bridge"),
             Self::UpdateBridge(_) => f.write_str("set up the bridge"),
             Self::CreateTunnel(tunnel) => {
@@ -212,6 +256,7 @@ impl fmt::Display for SegmentStep {
             }
             Self::ConnectTunnel { .. } => f.write_str("connect the tunnel"),
             Self::DeleteTunnel => f.write_str("remove the tunnel"),
+            Self::DeleteUplink => f.write_str("remove the uplink"),
             Self::CreateUplink(uplink) => write!(f, "make the uplink {}", uplink.host_ifname),
             Self::CreatePort(_, port) => write!(f, "make {} in {}", port.ifname, port.netns.path.display()),
             Self::UpdatePort(port) => write!(f, "set the MTU of {} in {}", port.ifname, port.netns.path.display()),

@@ -1,6 +1,7 @@
 //! Records: what hosts say of themselves. Each is written by one host only, so records never conflict; what they mean
 //! together is for [`crate::cluster::derive`] to say.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::host::{HostInfo, Liveness};
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::lease::Version;
 use crate::member::Seal;
-use crate::network::{BlockId, Network};
+use crate::network::{BlockId, Driver, Network};
 
 /// All that one host says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +32,25 @@ pub struct Record {
     pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// The hosts that it deals with no more.
     pub seals: BTreeMap<HostId, Seal>,
+}
+
+impl Record {
+    /// What other hosts are told: nothing of the networks that are on this host only.
+    pub fn for_others(&self) -> Cow<'_, Self> {
+        let local = |membership: &Membership| membership.network.settings.driver == Driver::Bridge;
+        if !self.networks.values().any(local) {
+            return Cow::Borrowed(self);
+        }
+        let mut told = self.clone();
+        let own: BTreeSet<NetworkId> =
+            self.networks.iter().filter(|(_, membership)| local(membership)).map(|(id, _)| *id).collect();
+        told.networks.retain(|id, _| !own.contains(id));
+        told.blocks.retain(|id, _| !own.contains(id));
+        told.borrowed.retain(|id, _| !own.contains(id));
+        told.outbox.retain(|id, _| !own.contains(id));
+        told.endpoints.retain(|_, endpoint| !own.contains(&endpoint.network));
+        Cow::Owned(told)
+    }
 }
 
 /// A host's part in a network.
@@ -112,3 +132,6 @@ pub struct Incarnation {
 
 /// What all hosts say, newest life of each first.
 pub type Records = BTreeMap<HostId, Vec<Incarnation>>;
+
+#[cfg(test)]
+mod tests;

@@ -155,7 +155,11 @@ impl Step {
 
     /// Does any other step stand on it?
     fn carries_others(&self) -> bool {
-        self.is_foundation() || matches!(self, Self::Segment(_, SegmentStep::CreatePort(..)))
+        let carries = [
+            matches!(self, Self::Segment(_, SegmentStep::CreatePort(..))),
+            matches!(self, Self::Host(HostStep::ReplaceFirewall(_))),
+        ];
+        self.is_foundation() || carries.contains(&true)
     }
 
     /// Would it be in vain, or do harm, after that one has failed?
@@ -165,6 +169,8 @@ impl Step {
             (Self::Segment(_, SegmentStep::ConnectPort(port)), Self::Segment(_, SegmentStep::CreatePort(_, made))) => {
                 port.host_ifname == made.host_ifname
             }
+            // A way between containers and the host that nothing filters.
+            (Self::Segment(_, SegmentStep::CreateUplink(_)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
             (Self::Segment(..), failed) => failed.is_foundation(),
             (Self::Host(_), _) => false,
         }
@@ -173,7 +179,7 @@ impl Step {
     /// Does the rest of the segment stand on it?
     fn is_foundation(&self) -> bool {
         match self {
-            Self::Host(HostStep::EnableForwarding | HostStep::ReplaceFirewall(_)) => false,
+            Self::Host(_) => false,
             Self::Segment(_, step) => matches!(
                 step,
                 SegmentStep::Create

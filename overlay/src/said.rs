@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::host::HostInfo;
+use crate::host::{HostInfo, Phase};
 use crate::id::{HostId, NetworkId};
 use crate::intent::Intents;
 use crate::ledger::{Input, Ledger};
+use crate::member::Boot;
 use crate::record::{Membership, Record};
 
 /// What a host with this ledger and these intents says. It keeps a network's definition alive if it created the network,
@@ -60,4 +61,11 @@ pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
     // First: of a host of another cluster nothing counts that it says besides.
     let belongs = Input::Belongs { from, founder, seals: record.seals.clone() };
     std::iter::once(belongs).chain(holding).chain(posted).collect()
+}
+
+/// The boot of who acts under a host's own identity, by a record that this life of it has not written. One that waits to be
+/// let in does not act, and is a copy that the members will refuse.
+pub fn twin(record: &Record) -> Option<Boot> {
+    let acts = |host: &&HostInfo| host.phase == Phase::Established;
+    record.host.as_ref().filter(acts).map(|host| host.stamp.boot)
 }

@@ -25,15 +25,36 @@ fn what_connect_and_endpoint_ls_print() {
         "name",
         "netns",
         "network",
+        "ports",
         "state",
     ];
     assert_eq!(keys::<wire::EndpointInfo>(), expected);
+    let port = ["allow_from", "host_ip", "host_port", "port", "protocol"];
+    assert_eq!(keys::<wire::PublishedPort>(), port);
 }
 
 #[test]
 fn what_network_prints() {
-    let network = ["conflict", "creator", "endpoints", "gateways", "hosts", "id", "name", "subnets", "vni"];
+    let network = [
+        "conflict",
+        "created",
+        "creator",
+        "driver",
+        "endpoints",
+        "gateways",
+        "hosts",
+        "id",
+        "internal",
+        "labels",
+        "masquerade",
+        "mtu",
+        "name",
+        "ranges",
+        "subnets",
+        "vni",
+    ];
     assert_eq!(keys::<wire::NetworkInfo>(), network);
+    assert_eq!(keys::<wire::AddressRange>(), ["aux_addresses", "gateway", "ip_range", "subnet"]);
     assert_eq!(keys::<wire::InspectNetworkReply>(), ["endpoints", "members", "mtu", "netns", "network"]);
     assert_eq!(keys::<wire::MemberRow>(), ["host", "state", "vni", "vtep"]);
 }
@@ -49,6 +70,7 @@ fn what_host_lease_and_fdb_print() {
         "peer",
         "phase",
         "silent_seconds",
+        "silent_since_start",
         "state",
         "vtep",
         "vxlan_port",
@@ -71,6 +93,7 @@ fn what_forget_and_trust_disk_print() {
 fn what_status_prints() {
     let expected = [
         "apart",
+        "dns",
         "draining",
         "dropped",
         "endpoints",
@@ -84,6 +107,7 @@ fn what_status_prints() {
         "phase",
         "queries",
         "settled",
+        "strict_boot_check",
         "synced",
         "underlay_mtu",
         "unopened",

@@ -28,7 +28,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -64,6 +64,8 @@ pub struct Lab {
     agents: BTreeMap<String, Agent>,
     /// What every agent is told beside what it needs.
     told: Vec<String>,
+    /// How often an agent was doomed.
+    dooms: u32,
     /// The underlay: what hosts say to each other goes through it.
     pub wire: Wire,
     internet: Host,
@@ -82,8 +84,8 @@ impl Lab {
         wire.plug(&internet, ROUTER)?;
         internet.ip(&format!("address add {WORLD}/32 dev lo"))?;
         internet.sysctl("net.ipv4.ip_forward", "1")?;
-        let mut lab =
-            Self { programs, hosts: BTreeMap::new(), agents: BTreeMap::new(), told: Vec::new(), wire, internet };
+        let (hosts, agents) = (BTreeMap::new(), BTreeMap::new());
+        let mut lab = Self { programs, hosts, agents, told: Vec::new(), dooms: 0, wire, internet };
         for number in 1..=count {
             lab.boot(&format!("h{number}"))?;
         }
@@ -187,7 +189,8 @@ impl Lab {
     /// As there.
     pub fn start_with(&mut self, name: &str, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
         let arguments: Vec<String> = self.overlayd_arguments(name)?.iter().map(|argument| change(argument)).collect();
-        let mut agent = Agent::start(&self.programs, self.host(name)?, &arguments, &[])?;
+        self.spare(name)?;
+        let mut agent = self.spawn_agent(name, &arguments)?;
         agent.wait_until_ready()?;
         self.agents.insert(name.to_owned(), agent);
         Ok(())
@@ -199,15 +202,43 @@ impl Lab {
     /// # Errors
     /// As there.
     pub fn start_to_fail(&mut self, name: &str, point: &str, nth: u32) -> anyhow::Result<bool> {
-        let armed = format!("{point}:{nth}");
-        let environment = [("OVERLAYD_FAIL_POINT", Path::new(&armed))];
-        let mut agent = Agent::start(&self.programs, self.host(name)?, &self.overlayd_arguments(name)?, &environment)?;
+        self.doom(name, point, nth)?;
+        let mut agent = self.spawn_agent(name, &self.overlayd_arguments(name)?)?;
         let ready = agent.wait_until_ready();
         if agent.is_killed()? {
             return Ok(false);
         }
         self.agents.insert(name.to_owned(), agent);
         ready.map(|()| true)
+    }
+
+    /// The agent of a host, which runs or is started next, kills itself at the `nth` time from now that it comes to a fail
+    /// point.
+    ///
+    /// # Errors
+    /// When it can't be told.
+    pub fn doom(&mut self, name: &str, point: &str, nth: u32) -> anyhow::Result<()> {
+        self.dooms += 1;
+        let (file, draft) = (fate(name), fate(name).with_extension("draft"));
+        fs::write(&draft, format!("{point}:{nth} {}", self.dooms))?;
+        // It may be read at any time: as a whole.
+        fs::rename(draft, file).context("a fate is sealed")
+    }
+
+    /// Takes [`Lab::doom`] back. Every [`Lab::start`] does.
+    ///
+    /// # Errors
+    /// When it can't be told.
+    pub fn spare(&self, name: &str) -> anyhow::Result<()> {
+        match fs::remove_file(fate(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("a fate is not undone"),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn spawn_agent(&self, name: &str, arguments: &[String]) -> anyhow::Result<Agent> {
+        let fate = fate(name);
+        Agent::start(&self.programs, self.host(name)?, arguments, &[("OVERLAYD_FAIL_POINT", fate.as_path())])
     }
 
     /// Whether the agent of a host, which was started, is killed; if so, it is collected.
@@ -221,6 +252,14 @@ impl Lab {
             self.agents.remove(name);
         }
         Ok(killed)
+    }
+
+    /// Whether the agent of a host has not ended.
+    ///
+    /// # Errors
+    /// When its process cannot be asked.
+    pub fn is_running(&mut self, name: &str) -> anyhow::Result<bool> {
+        self.agents.get_mut(name).map_or(Ok(false), Agent::is_running)
     }
 
     /// What the lab starts a host's agent with: the other hosts are its seeds.
@@ -353,6 +392,11 @@ pub fn tails() -> String {
         Some(format!("--- {}, last lines\n{}\n", path.display(), exec::tail(&log, 40)))
     };
     logs.iter().filter_map(tail).collect()
+}
+
+/// Where it is written at which fail point the agent of a host is to kill itself.
+fn fate(name: &str) -> PathBuf {
+    Host::directory(name).join("fail-point")
 }
 
 /// The underlay address of the host `hN`.

@@ -6,3 +6,4 @@ pub mod flow;
 pub mod host;
 pub mod names;
 pub mod stream;
+pub mod visit;

@@ -78,11 +78,11 @@ fn agents_come_and_go_and_all_that_live_see_the_same() {
 
 /// The size that is promised.
 #[test]
-#[ignore = "takes two processors and 10 GB for a quarter of an hour"]
+#[ignore = "takes two processors and 12 GB for twenty minutes"]
 fn five_hundred_agents_of_which_a_fifth_comes_and_goes_each_minute() {
     run(chosen(Plan {
         agents: 500,
-        interval: Duration::from_secs(30),
+        interval: Duration::from_secs(40),
         churn: 0.2,
         wave: Duration::from_secs(150),
         waves: 5,

@@ -1,15 +1,17 @@
 use std::net::Ipv4Addr;
 
-use overlay::admission::apart;
+use overlay::admission::partners;
 use overlay::cluster::derive;
 use overlay::host::{HostInfo, Liveness, Phase};
 use overlay::ledger::{Standing, Welcome};
 use overlay::member::Boot;
-use overlay::network::{Network, Range};
+use overlay::network::{Network, Range, Settings};
 use overlay::record::{Incarnation, Membership, Record, Records};
 use proptest::prelude::*;
 
 use super::*;
+
+mod seal;
 
 fn id(number: u8) -> HostId {
     HostId::from_bytes([number; 16])
@@ -22,7 +24,7 @@ fn address(number: u8) -> SocketAddr {
 fn network(creator: HostId) -> Network {
     let range = Range::new("10.1.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let (id, name) = (NetworkId::from_bytes([7; 16]), "net".parse().expect("a label"));
-    Network { id, name, ranges: vec![range], created: 1, creator }
+    Network { id, name, ranges: vec![range], created: 1, creator, since: 0, settings: Settings::default() }
 }
 
 /// What a host hears of another.
@@ -95,16 +97,38 @@ fn a_host_does_not_found_where_there_is_a_cluster() {
 }
 
 #[test]
-fn who_is_alone_in_a_new_cluster_leaves_it_for_one_that_it_was_told_to_join() {
-    let other = cluster(&[live(2, Phase::Established)]);
-    assert!(seeks(id(1), &[address(2)], &other));
-    assert!(!seeks(id(1), &[address(3)], &other), "the one with the lower id stays");
-    assert!(seeks(id(3), &[], &other));
-    assert!(!seeks(id(3), &[], &cluster(&[live(2, Phase::Joining)])), "there is nothing to join");
-    let silent = Heard { liveness: Liveness::Dead, ..live(2, Phase::Established) };
-    assert!(!seeks(id(3), &[address(2)], &cluster(&[silent])), "nobody there would answer");
-    let busy = Heard { has_network: true, ..live(2, Phase::Established) };
-    assert!(seeks(id(1), &[], &cluster(&[busy])), "where something is, is where to be");
+fn who_is_alone_in_a_new_cluster_leaves_it_for_another() {
+    let other = cluster(&[member_of(2, 2)]);
+    assert!(!seeks(id(1), &other), "of two that are alone the one with the lower id stays");
+    assert!(seeks(id(3), &other));
+    assert!(seeks(id(1), &cluster(&[member_of(2, 2), member_of(2, 4)])), "where somebody is, is where to be");
+    assert!(!seeks(id(3), &cluster(&[live(2, Phase::Joining)])), "there is nothing to join");
+    let silent = Heard { liveness: Liveness::Dead, ..member_of(2, 2) };
+    assert!(!seeks(id(3), &cluster(&[silent])), "nobody there would answer");
+    let busy = Heard { has_network: true, ..member_of(2, 2) };
+    assert!(seeks(id(1), &cluster(&[busy])), "where something is, is where to be");
+}
+
+#[test]
+fn a_host_founds_when_it_was_quiet_for_a_while() {
+    let interval = Duration::from_millis(250);
+    let policy = |bootstrap| Policy { join: Vec::new(), bootstrap, known: Vec::new(), strict: false, interval };
+    let founds = |bootstrap, quiet| {
+        let heard = cluster(&[live(2, Phase::Joining)]);
+        policy(bootstrap).calls_for_founding(id(1), (Duration::from_secs(9), quiet), &heard)
+    };
+    assert!(founds(false, interval * QUIET_ROUNDS));
+    assert!(!founds(false, interval * QUIET_ROUNDS - Duration::from_millis(1)), "others may not have heard it yet");
+    assert!(founds(true, Duration::ZERO), "it was told to");
+}
+
+/// Half of a network is for who can use it.
+#[test]
+fn partners_are_those_of_the_same_cluster_who_act() {
+    let silent = Heard { liveness: Liveness::Suspect, ..member_of(1, 5) };
+    let unchecked = Heard { phase: Phase::Unchecked, ..member_of(1, 4) };
+    let all = [member_of(1, 2), member_of(3, 3), unchecked, silent, live(6, Phase::Joining)];
+    assert_eq!(partners(&cluster(&all), Some(id(1))), ids(&[2]));
 }
 
 fn ids(numbers: &[u8]) -> BTreeSet<HostId> {
@@ -125,9 +149,8 @@ fn hosts_of_other_clusters_are_told_from_those_of_this_one() {
     let gone = Heard { liveness: Liveness::Dead, ..member_of(6, 6) };
     let all = [member_of(2, 2), member_of(2, 3), member_of(4, 4), member_of(4, 5), gone, live(7, Phase::Joining)];
     let heard = cluster(&all);
-    assert_eq!(apart(&heard, Some(id(2))), [(id(4), ids(&[4, 5])), (id(6), ids(&[6]))].into());
-    assert_eq!(apart_and_there(&heard, Some(id(2))), [(id(4), ids(&[4, 5]))].into());
-    assert_eq!(apart_and_there(&heard, Some(id(4))), [(id(2), ids(&[2, 3]))].into());
+    assert_eq!(apart(&heard, Some(id(2))), [(id(4), ids(&[4, 5]))].into());
+    assert_eq!(apart(&heard, Some(id(4))), [(id(2), ids(&[2, 3]))].into());
     assert_eq!(apart(&heard, None), [].into(), "who belongs to none is apart from none");
 }
 
@@ -165,10 +188,10 @@ proptest! {
     /// Of two that founded clusters, not both go to the other: there would be none left.
     #[test]
     fn of_two_founders_one_seeks(one_has: bool, two_has: bool) {
-        let of = |number, has_network| Heard { has_network, ..live(number, Phase::Established) };
+        let of = |number, has_network| Heard { has_network, ..member_of(number, number) };
         let cluster = cluster(&[of(1, one_has), of(2, two_has)]);
         // Who has a network is not alone, which the ledger sees.
-        let (one, two) = (!one_has && seeks(id(1), &[], &cluster), !two_has && seeks(id(2), &[], &cluster));
+        let (one, two) = (!one_has && seeks(id(1), &cluster), !two_has && seeks(id(2), &cluster));
         prop_assert!(!(one && two));
         prop_assert!(one || two || one_has && two_has);
     }
@@ -176,7 +199,7 @@ proptest! {
     #[test]
     fn nobody_founds_and_seeks_at_once(heard in all_heard(), me in 1..6_u8) {
         let (me, cluster) = (id(me), cluster(&heard));
-        prop_assert!(!(founds(me, &[], &cluster) && seeks(me, &[], &cluster)));
+        prop_assert!(!(founds(me, &[], &cluster) && seeks(me, &cluster)));
     }
 }
 

@@ -11,6 +11,7 @@ use overlay::network::{Name, Network};
 use tokio::sync::watch;
 
 use super::{AttachError, Attacher, Wanted, host_name, shown_name};
+use crate::ports;
 
 /// Who works on which endpoint: of two requests for one, the second waits for the first.
 #[derive(Debug, Clone, Default)]
@@ -113,6 +114,12 @@ fn is_called(network: Option<&Network>, text: &str) -> bool {
     network.is_some_and(|network| network.may_be_called(text))
 }
 
+/// Does the port lead to it already, as it is wanted?
+fn leads(there: &Attachment, wanted: &ports::Wanted) -> bool {
+    let target = there.published.get(&wanted.host);
+    target.is_some_and(|target| (target.port, &target.allowed) == (wanted.port, &wanted.allowed))
+}
+
 /// What a request wants otherwise than it is. An address or a MAC that it does not name may be any.
 pub(super) fn difference(
     there: &Attachment,
@@ -130,6 +137,7 @@ pub(super) fn difference(
         ("interface", there.ifname != wanted.ifname),
         ("address", wanted.address.is_some_and(|address| !endpoint.has(address))),
         ("MAC", wanted.mac.is_some_and(|mac| endpoint.mac != mac)),
+        ("set of published ports", !wanted.ports.iter().all(|port| leads(there, port))),
     ];
     differs.into_iter().find_map(|(what, differs)| differs.then_some(what))
 }

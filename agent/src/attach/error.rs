@@ -10,12 +10,13 @@ use overlay::network::{Name, Unfit};
 use overlay::report::StepError;
 
 use super::MAX_ALIASES;
+use crate::ports::PortError;
 use crate::store::StoreError;
 
 /// Why an endpoint can't be attached or let go.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// This host, or the one that was asked, may not act on its leases yet.
+    /// This host may not act on its leases yet.
     #[error("no address can be had yet: {0}; `overlayctl status` says what is waited for")]
     NotReady(Denial),
     /// No such network.
@@ -124,6 +125,20 @@ pub enum AttachError {
         /// The borrower.
         host: String,
     },
+    /// The address is lent to a host that can't give it back now.
+    #[error(
+        "address {address} of network `{network}` is delegated to host `{host}`, which does not answer{silence}: start that host, choose another address, or `overlayctl host forget {host}` if that host is off for good"
+    )]
+    BorrowerAway {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The borrower.
+        host: String,
+        /// Since when it has not been heard.
+        silence: String,
+    },
     /// The MAC is another endpoint's.
     #[error(
         "MAC {mac} is in use in network `{network}` by endpoint `{name}` on host `{host}`: choose another MAC, or leave out --mac"
@@ -173,6 +188,22 @@ pub enum AttachError {
         host: String,
         /// Since when it has not been heard.
         silence: String,
+    },
+    /// The holder answers, and can't give it or does not.
+    #[error(
+        "address {address} of network `{network}` is in a block held by host `{host}`, which does not give it: {why}; {next}, or choose an address that this host holds (`overlayctl lease ls {network}`)"
+    )]
+    HolderRefuses {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: String,
+        /// The holder.
+        host: String,
+        /// What it said.
+        why: String,
+        /// What to do about it.
+        next: &'static str,
     },
     /// The holder that was asked is it no more.
     #[error(
@@ -257,6 +288,19 @@ pub enum AttachError {
         /// What the kernel said.
         #[source]
         source: StepError,
+    },
+    /// A port can't be published.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The kernel refused.
+    #[error(
+        "the published ports of `{name}` are kept, but the kernel does not have them yet: {why}; it is tried again, and `overlayctl status` says how it goes"
+    )]
+    Ports {
+        /// The endpoint.
+        name: Name,
+        /// What was refused.
+        why: String,
     },
     /// It could not be made durable.
     #[error(transparent)]

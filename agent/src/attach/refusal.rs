@@ -13,7 +13,8 @@ use overlay::network::Unfit;
 
 use super::{AttachError, Wanted, host_name};
 use crate::local::AdmitError;
-use crate::view::Seen;
+use crate::peer::CallError;
+use crate::view::{LastHeard, Seen};
 
 /// A refusal at the last moment in the words of the one who asked.
 pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, refusal: AdmitError) -> AttachError {
@@ -23,6 +24,7 @@ pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, 
         AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
         AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
         AdmitError::IdTooClose(name) => AttachError::IdTooClose { id: endpoint.id, name },
+        AdmitError::Port(error) => AttachError::Port(error),
         AdmitError::Store(error) => AttachError::Store(error),
     }
 }
@@ -58,7 +60,7 @@ pub(super) fn denied(seen: &Seen, view: &NetworkView, wanted: &Wanted, denial: D
         },
         Denial::Delegated { address, to } => match view.at(address) {
             Some(other) => in_use(seen, view, address, other),
-            None => AttachError::AddressDelegated { address, network, host: host_name(&seen.cluster, to) },
+            None => delegated(seen, network, address, to),
         },
         Denial::Unreachable { address, holder } => {
             let (host, silence) = (host_name(&seen.cluster, holder), silence(seen, holder));
@@ -76,6 +78,52 @@ pub(super) fn denied(seen: &Seen, view: &NetworkView, wanted: &Wanted, denial: D
     }
 }
 
+/// Only its borrower gives it back.
+fn delegated(seen: &Seen, network: String, address: IpAddr, to: HostId) -> AttachError {
+    let host = host_name(&seen.cluster, to);
+    match seen.cluster.hosts.get(&to).map(|borrower| borrower.liveness) {
+        Some(Liveness::Live) => AttachError::AddressDelegated { address, network, host },
+        Some(Liveness::Suspect | Liveness::Dead) | None => {
+            AttachError::BorrowerAway { address, network, host, silence: silence(seen, to) }
+        }
+    }
+}
+
+/// The holder of an address has answered, but does not give it: what it has against that, if it is not about the address.
+pub(super) fn not_given(
+    seen: &Seen,
+    view: &NetworkView,
+    (address, holder): (IpAddr, HostId),
+    answer: &CallError,
+) -> Option<AttachError> {
+    let there = "`overlayctl status` there says what is waited for";
+    let (why, next) = match answer {
+        CallError::Denied(denial @ (Denial::Joining | Denial::Unchecked)) => (denial.to_string(), there),
+        CallError::Denied(denial @ Denial::Fenced) => {
+            (denial.to_string(), "it comes back as another host; then `overlayctl host forget` the old one")
+        }
+        // It speaks of this host.
+        CallError::Denied(Denial::Stranger { .. }) => {
+            ("it does not know this host as a member yet".to_owned(), "try again in a moment")
+        }
+        CallError::Denied(Denial::Sealed { .. } | Denial::Stale { .. } | Denial::Restored(_)) => (
+            "this host was forgotten, or runs on an old disk".to_owned(),
+            "`overlayctl status` here says how it goes on",
+        ),
+        CallError::Denied(denial @ Denial::Apart { .. }) => {
+            (denial.to_string(), "`overlayctl status` says how to make one of both")
+        }
+        CallError::Denied(_) | CallError::Unknown(_) | CallError::Silent { .. } => return None,
+        CallError::Refused { .. } if !answer.is_answer() => return None,
+        CallError::Refused { status, .. } => (status.message().to_owned(), "mend that there, and try again"),
+        CallError::Nonsense { source, .. } => {
+            (format!("its answer can't be read ({source})"), "see that both run the same version of overlayd")
+        }
+    };
+    let (network, host) = (view.shown_name(), host_name(&seen.cluster, holder));
+    Some(AttachError::HolderRefuses { address, network, host, why, next })
+}
+
 fn full(seen: &Seen, network: String, holders: &BTreeMap<HostId, usize>) -> AttachError {
     let state = |host: &HostId| match seen.cluster.hosts.get(host).map(|h| h.liveness) {
         Some(Liveness::Live) => String::new(),
@@ -91,8 +139,16 @@ fn full(seen: &Seen, network: String, holders: &BTreeMap<HostId, usize>) -> Atta
 
 /// Since when a host has not been heard, if that is a while.
 fn silence(seen: &Seen, host: HostId) -> String {
-    match seen.silent.of(host).as_secs() {
-        0 => String::new(),
-        seconds => format!(" (not heard for {})", humantime::format_duration(Duration::from_secs(seconds))),
+    let last = seen.silent.of(host);
+    match (last, last.elapsed().as_secs()) {
+        (_, 0) | (LastHeard::Now, _) => String::new(),
+        (LastHeard::Ago(_), seconds) => format!(" (not heard for {})", in_words(seconds)),
+        (LastHeard::NotSinceStart(_), seconds) => {
+            format!(" (not heard since overlayd started, {} ago)", in_words(seconds))
+        }
     }
+}
+
+fn in_words(seconds: u64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(seconds))
 }

@@ -10,6 +10,7 @@ use overlay::record::{Incarnation, Membership, Record, Records};
 use super::*;
 use crate::local::AdmitError;
 use crate::reconcile::tests::{Host, label, network};
+use crate::view::Silence;
 
 mod again;
 
@@ -74,6 +75,7 @@ fn wanted(name: &str) -> Wanted {
         mac: None,
         ifname: "ovtest0".parse().expect("a name"),
         id: None,
+        ports: Vec::new(),
     }
 }
 
@@ -150,6 +152,57 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
     for (denial, words) in cases {
         assert_line(&denied(&seen(&cluster), view, &wanted, denial), words);
     }
+    for (borrower, name) in [(host(3), "`gamma`"), (host(4), "`delta`"), (host(8), "08080808")] {
+        let error = denied(&seen(&cluster), view, &wanted, Denial::Delegated { address, to: borrower });
+        assert_line(&error, &["172.38.0.9", "delegated to host", name, "does not answer", "overlayctl host forget"]);
+        assert!(!error.to_string().contains("or wait"), "it does not come back by itself: {error}");
+    }
+}
+
+#[test]
+fn what_the_holder_of_an_address_answers_is_told_with_its_name_and_next_step() {
+    let (cluster, _) = cluster();
+    let view = find(&cluster, "net").expect("it is there");
+    let status = |status: tonic::Status| CallError::Refused { host: host(2), status: Box::new(status) };
+    let full = status(tonic::Status::internal("state file /var/lib/x can't be written"));
+    let (here, there) = ("overlayctl status` here", "overlayctl status` there");
+    let cases: [(CallError, &[&str]); 6] = [
+        (Denial::Joining.into(), &["acknowledged by a majority", there]),
+        (Denial::Unchecked.into(), &["the machine has booted", there]),
+        (Denial::Fenced.into(), &["given its identity up", "overlayctl host forget"]),
+        (Denial::Stranger { host: host(1) }.into(), &["does not know this host", "try again"]),
+        (Denial::Sealed { host: host(1) }.into(), &["this host was forgotten", here]),
+        (full, &["state file /var/lib/x can't be written", "mend that there"]),
+    ];
+    for (answer, words) in cases {
+        let error = not_given(&seen(&cluster), view, (ip(9), host(2)), &answer).expect("it is an answer");
+        assert_line(&error, &["172.38.0.9", "`net`", "held by host `beta`", "lease ls net"]);
+        assert_line(&error, words);
+        assert!(!error.to_string().contains("does not answer"), "{error}");
+    }
+    let others = [
+        Denial::NotHolder { holder: None }.into(),
+        status(tonic::Status::unavailable("it stops")),
+        CallError::Unknown(host(2)),
+    ];
+    for answer in others {
+        assert!(not_given(&seen(&cluster), view, (ip(9), host(2)), &answer).is_none(), "{answer}");
+    }
+}
+
+#[test]
+fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then() {
+    let cluster = cluster().0;
+    let mut seen = seen(&cluster);
+    let view = find(&cluster, "net").expect("it is there");
+    let error = |seen: &Seen| {
+        let denial = Denial::Unreachable { address: ip(9), holder: host(3) };
+        denied(seen, view, &Wanted { address: Some(ip(9)), ..wanted("new") }, denial)
+    };
+    seen.silent = Arc::new(Silence::started(Duration::from_secs(12)));
+    assert_line(&error(&seen), &["which does not answer (not heard since overlayd started, 12s ago): start"]);
+    seen.silent = Arc::new(Silence::started(Duration::from_secs(60)).unheard(host(3), Duration::from_secs(13)));
+    assert_line(&error(&seen), &["which does not answer (not heard for 13s): start"]);
 }
 
 #[test]

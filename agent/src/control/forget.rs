@@ -44,8 +44,8 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
             |host: &&overlay::cluster::Host| host.liveness != Liveness::Dead && !members.foreign.contains(&id);
         if let Some(known) = known.filter(matters) {
             return Err(Status::failed_precondition(format!(
-                "host `{text}` is {}: stop its overlayd and its containers for good, or turn it off, and try again \
-                 once `overlayctl host ls` says that it is gone",
+                "host `{text}` is {}: turn the machine off or take it off the network, and try again once `overlayctl host ls` \
+                 says that it is gone",
                 if known.liveness == Liveness::Live { "alive" } else { "silent, but may be there" }
             )));
         }
@@ -68,7 +68,7 @@ async fn look_for(service: &Service, members: &Membership, host: HostId, text: &
     if members.is_forgotten(host) {
         return Ok(());
     }
-    if service.seen.borrow().silent.of(host) < LISTENING {
+    if service.seen.borrow().silent.of(host).elapsed() < LISTENING {
         return Err(Status::unavailable(format!(
             "overlayd has just started and has not heard of host `{text}` yet: try again in a moment"
         )));
@@ -77,8 +77,8 @@ async fn look_for(service: &Service, members: &Membership, host: HostId, text: &
     let taken = |at| service.cluster().hosts.values().any(|known| known.info.peer == at);
     match at {
         Some(at) if !taken(at) && probe::is_there(at).await => Err(Status::failed_precondition(format!(
-            "host `{text}` is silent, but something answers at {at}: stop its overlayd and its containers for good, or \
-             turn it off, and try again"
+            "host `{text}` is silent, but something answers at {at}: turn the machine off or take it off the network, and \
+             try again"
         ))),
         _ => Ok(()),
     }
@@ -90,8 +90,8 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
         Denial::Rival { host, seal } => {
             let (host, heir) = (name(cluster, *host), name(cluster, seal.heir));
             format!(
-                "host `{host}` is being forgotten by host `{heir}`: see there how far it is; if that one is off as \
-                 well, name it too: `overlayctl host forget {together} {heir}`"
+                "host `{host}` is being forgotten by host `{heir}`: see there how far it is, and say it there again if it \
+                 is not at it; if that one is off as well, name it too: `overlayctl host forget {together} {heir}`"
             )
         }
         Denial::Readmitted { host, .. } => format!(
@@ -151,7 +151,7 @@ fn progress(hosts: BTreeSet<HostId>, local: local::Handle, seen: watch::Receiver
 struct State {
     forgotten: BTreeSet<HostId>,
     missing: BTreeSet<HostId>,
-    /// Another host, whose id is lower, goes on with these.
+    /// Another host, whose id is lower, was at these when it was asked last.
     passed_on: BTreeMap<HostId, HostId>,
     /// These are not off: somebody has let them in.
     back: BTreeSet<HostId>,

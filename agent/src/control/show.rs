@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay::admission::apart_and_there;
+use overlay::admission::apart;
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::desired::{SERVICE_ADDRESS, port_ifname};
 use overlay::host::{Liveness, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, Intents};
-use overlay::lease::Holder;
+use overlay::lease::{AddressLease, Holder};
 use overlay::ledger::{Account, Membership, Standing};
-use overlay::network::{BlockId, Network};
+use overlay::network::{BlockId, Network, Range, Settings};
 use overlay::observed::ObservedSegment;
+use overlay::publish::{HostPort, Target};
 use overlay_dns::server::Counts;
 use overlay_proto::v1 as wire;
 use tonic::Status;
@@ -21,7 +22,7 @@ use tonic::Status;
 use crate::gossip::{self, Stranger};
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
-use crate::view::Silence;
+use crate::view::{LastHeard, Silence};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -157,7 +158,7 @@ impl Shown<'_> {
             let names: BTreeSet<String> = hosts.iter().map(|id| self.host_name(*id)).collect();
             wire::Apart { founder: founder.to_string(), hosts: names.into_iter().collect() }
         };
-        apart_and_there(self.cluster, founder).into_iter().map(row).collect()
+        apart(self.cluster, founder).into_iter().map(row).collect()
     }
 
     /// The hosts, also those that are forgotten and members that nobody tells of any more; whom this host waits for to
@@ -181,10 +182,11 @@ impl Shown<'_> {
             peer: host.info.peer.to_string(),
             endpoints: count(host.record.endpoints.values()),
             is_self: *id == self.me,
-            silent_seconds: silent.of(*id).as_secs(),
+            silent_seconds: silent.of(*id).elapsed().as_secs(),
+            silent_since_start: matches!(silent.of(*id), LastHeard::NotSinceStart(_)),
         };
         // A host of another cluster that is gone is not for the operator of this one to forget.
-        let founder = self.cluster.hosts.get(&self.me).and_then(|me| me.info.founder);
+        let founder = self.cluster.founder_of(self.me);
         let matters =
             |host: &overlay::cluster::Host| host.liveness != Liveness::Dead || !host.info.is_apart_from(founder);
         let heard = self.cluster.hosts.iter().filter(|(_, host)| matters(host)).chain(&self.cluster.forgotten).map(row);
@@ -194,7 +196,8 @@ impl Shown<'_> {
             name: id.short(),
             state: state(Liveness::Dead).to_owned(),
             waits_for: waits_for(id),
-            silent_seconds: silent.of(*id).as_secs(),
+            silent_seconds: silent.of(*id).elapsed().as_secs(),
+            silent_since_start: matches!(silent.of(*id), LastHeard::NotSinceStart(_)),
             ..wire::HostRow::default()
         });
         let mut rows: Vec<_> = heard.chain(unheard).collect();
@@ -204,6 +207,7 @@ impl Shown<'_> {
 
     pub(super) fn network(&self, view: &NetworkView) -> wire::NetworkInfo {
         let network = &view.network;
+        let settings = &network.settings;
         wire::NetworkInfo {
             id: network.id.to_string(),
             name: view.shown_name(),
@@ -214,6 +218,13 @@ impl Shown<'_> {
             vni: view.vnis.get(&self.me).map_or(0, |vni| vni.get()),
             conflict: view.shadowed,
             creator: self.host_name(network.creator),
+            driver: settings.driver.to_string(),
+            ranges: network.ranges.iter().map(|range| address_range(range, settings)).collect(),
+            internal: settings.internal,
+            masquerade: settings.masquerade,
+            mtu: settings.mtu.map_or(0, u32::from),
+            labels: settings.labels.clone(),
+            created: network.since,
         }
     }
 
@@ -254,6 +265,7 @@ impl Shown<'_> {
             info.ifname = attachment.ifname.to_string();
             info.host_ifname = port_ifname(endpoint.id).to_string();
             info.netns = attachment.netns.path.display().to_string();
+            info.ports = attachment.published.iter().map(published).collect();
         }
         info
     }
@@ -280,6 +292,7 @@ impl Shown<'_> {
             gateway: view.map_or_else(String::new, |v| gateway(&v.network, address)),
             netns: attachment.netns.path.display().to_string(),
             dns: SERVICE_ADDRESS.to_string(),
+            ports: attachment.published.iter().map(published).collect(),
         }
     }
 
@@ -308,12 +321,17 @@ impl Shown<'_> {
                 ));
             }
         }
-        rows.extend(account.addresses.iter().filter_map(|(address, lease)| self.delegated(*address, lease)));
+        // What was lent in an earlier epoch of its block went with that.
+        let counts = |(address, lease): &(&IpAddr, &AddressLease)| {
+            account.block_lease(**address).is_none_or(|block| lease.version.epoch >= block.epoch)
+        };
+        let lent = account.addresses.iter().filter(counts);
+        rows.extend(lent.filter_map(|(address, lease)| self.delegated(*address, lease)));
         rows.sort_by_key(|(first, row)| (*first, row.kind == "address"));
         rows.into_iter().map(|(_, row)| row).collect()
     }
 
-    fn delegated(&self, address: IpAddr, lease: &overlay::lease::AddressLease) -> Option<(IpAddr, wire::LeaseRow)> {
+    fn delegated(&self, address: IpAddr, lease: &AddressLease) -> Option<(IpAddr, wire::LeaseRow)> {
         let Holder::Host(holder) = lease.holder else { return None };
         let row = wire::LeaseRow {
             first: address.to_string(),
@@ -387,3 +405,26 @@ fn gateway(network: &Network, address: Option<IpAddr>) -> String {
     let range = address.and_then(|a| network.range_of(a));
     range.map_or_else(String::new, |(_, range)| range.gateway.to_string())
 }
+
+fn address_range(range: &Range, settings: &Settings) -> wire::AddressRange {
+    let auxiliary = settings.auxiliary.iter().filter(|(address, _)| range.subnet.contains(**address));
+    wire::AddressRange {
+        subnet: range.subnet.to_string(),
+        gateway: range.gateway.to_string(),
+        ip_range: range.pool.map_or_else(String::new, |pool| pool.to_string()),
+        aux_addresses: auxiliary.map(|(address, name)| (name.to_string(), address.to_string())).collect(),
+    }
+}
+
+fn published((host, target): (&HostPort, &Target)) -> wire::PublishedPort {
+    wire::PublishedPort {
+        host_ip: host.ip().to_string(),
+        host_port: host.port.into(),
+        port: target.port.into(),
+        protocol: host.protocol.to_string(),
+        allow_from: target.allowed.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -100,6 +100,7 @@ impl Wire<wire::Evidence> for Evidence {
         let kind = match *self {
             Self::LaterPage { page, seen } => Kind::LaterPage(LaterPage { page, seen }),
             Self::LaterLease => Kind::LaterLease(true),
+            Self::LaterBoot => Kind::LaterBoot(true),
             Self::LaterMember => Kind::LaterMember(true),
             Self::Elsewhere => Kind::Elsewhere(true),
         };
@@ -111,6 +112,7 @@ impl Wire<wire::Evidence> for Evidence {
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("evidence"))? {
             Kind::LaterPage(seen) => Self::LaterPage { page: seen.page, seen: seen.seen },
             Kind::LaterLease(_) => Self::LaterLease,
+            Kind::LaterBoot(_) => Self::LaterBoot,
             Kind::LaterMember(_) => Self::LaterMember,
             Kind::Elsewhere(_) => Self::Elsewhere,
         })

@@ -135,6 +135,12 @@ impl Roster {
         self.shown.clone()
     }
 
+    /// What is said under this host's id, but not by this life of it.
+    pub fn selves(&self) -> Vec<Arc<Texts>> {
+        let others = self.tracks.iter().filter(|(id, _)| id.node_id == self.own.node_id && **id != self.own);
+        others.map(|(_, track)| Arc::clone(&track.shown)).collect()
+    }
+
     /// The addresses of all other hosts that are not held dead.
     pub fn peers(&self) -> Vec<SocketAddr> {
         let alive = self.newest().filter(|(_, track)| track.liveness != Liveness::Dead);

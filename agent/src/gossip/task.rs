@@ -275,7 +275,7 @@ impl Task {
         }
         let synced = self.sync == Sync::Synced;
         if look.changed || synced != view.borrow().synced {
-            view.send_replace(Arc::new(View { synced, hosts: self.roster.hosts() }));
+            view.send_replace(Arc::new(View { synced, hosts: self.roster.hosts(), selves: self.roster.selves() }));
         }
     }
 

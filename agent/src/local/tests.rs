@@ -3,11 +3,10 @@ use overlay::endpoint::{Assigned, Endpoint};
 use overlay::intent::NetnsRef;
 use overlay::ledger::{Request, Share};
 use overlay::member::Stamp;
-use overlay::network::Range;
 use overlay::record::{Run, Statement};
 
 use super::*;
-use crate::store::tests::{Scratch, bring_disk_back, take_disk_away};
+use crate::store::tests::{Scratch, bring_disk_back, network, take_disk_away};
 
 struct Host {
     scratch: Scratch,
@@ -77,7 +76,7 @@ impl Host {
             created: 2,
         };
         let netns = NetnsRef { path: "/run/netns/c".into(), cookie: number.into() };
-        Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name") }
+        Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() }
     }
 
     fn attach(&self, attachment: &Attachment) -> Result<u64, AdmitError> {
@@ -125,12 +124,6 @@ fn label(text: &str) -> Name {
     text.parse().expect("a label")
 }
 
-fn network(number: u8, creator: HostId) -> Network {
-    let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
-    let name = label(&format!("net{number}"));
-    Network { id: NetworkId::from_bytes([number; 16]), name, ranges: vec![range], created: 1, creator }
-}
-
 fn resting(host: &Host, network: &Network) -> Vec<Option<Name>> {
     let id = network.id;
     let rests = host.run(move |local| local.ledger().accounts()[&id].resting.clone());
@@ -169,7 +162,7 @@ fn the_page_of_an_intent_is_the_one_that_it_is_seen_under() {
     host.step(Input::GiveSpace { network: network.id, to: HostId::from_bytes([9; 16]), share: Share::Quarter });
     assert_eq!((host.kept().page, host.kept().intents), (page + 1, before));
     // What changes nothing is no commit.
-    host.step(Input::Tick);
+    host.step(Input::Tick { clear: [network.id].into() });
     assert_eq!(host.kept().page, page + 1);
 }
 
@@ -408,6 +401,46 @@ fn a_host_that_gives_its_identity_up_wants_nothing_of_the_kernel_any_more() {
     assert!(kept.page > page, "who waits for this commit waits for what it wants");
     assert_eq!(*kept.intents, Intents::default());
     assert!(host.record().endpoints.is_empty() && host.record().networks.is_empty(), "{:?}", host.record());
+}
+
+/// A host with an endpoint that hears, while its disk is away, that it was forgotten.
+fn fenced_without_disk() -> Host {
+    let host = Host::new();
+    host.step(Input::Found);
+    let network = host.create(1);
+    let late = (host.attached(&network, 1), host.given(&network, 2, "late")).1;
+    let page = host.kept().page;
+    let (me, by) = (host.run(|local| local.ledger().me()), HostId::from_bytes([9; 16]));
+    host.run(|local| take_disk_away(&mut local.store));
+    host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
+    assert!(matches!(*host.handle.standing.borrow(), Standing::Fenced(_)));
+    assert_eq!((host.kept().page, &*host.kept().intents), (page + 1, &Intents::default()));
+    host.run(Local::settle).expect_err("the disk is away");
+    host.attach(&late).expect_err("nobody is taken in any more");
+    host
+}
+
+#[test]
+fn an_identity_is_given_up_in_memory_until_the_disk_takes_it() {
+    let Host { scratch, handle } = fenced_without_disk();
+    let (scratch, me) = handle.call_and_block(move |local| {
+        bring_disk_back(&mut local.store, &scratch);
+        (scratch, local.ledger().me())
+    });
+    let host = Host { scratch, handle };
+    host.run(Local::settle).expect("the disk is back");
+    let host = host.restart();
+    assert_ne!(host.run(|local| local.ledger().me()), me);
+}
+
+#[test]
+fn a_host_that_is_killed_before_the_disk_takes_it_does_not_act() {
+    let host = fenced_without_disk();
+    let me = host.run(|local| local.ledger().me());
+    let host = host.restart();
+    assert_eq!(host.run(|local| local.ledger().me()), me);
+    assert!(matches!(*host.handle.standing.borrow(), Standing::Unchecked { .. }));
+    assert!(host.kept().intents.attachments.is_empty());
 }
 
 #[test]

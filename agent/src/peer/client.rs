@@ -22,8 +22,13 @@ use crate::convert::{Wire, WireError, boot_to_wire, founder_to_wire};
 use crate::identity::Identity;
 use crate::view::Seen;
 
-/// How long a peer may take for an answer, connecting included.
+/// How long a peer may take for an answer, and to be connected to.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to tell all members: of a thousand that is 60 KB.
+const WELCOME_PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to tell all that it knows of the leases: some hundred KB, also where several tell at once and share a
+/// megabit. Asked again before it is done it would fill the link and never be done.
+const TESTIMONY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a peer did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +114,7 @@ impl Peers {
     /// When it does not answer, or does not.
     pub async fn acknowledge(&self, by: HostId, stamp: Stamp, founder: Option<HostId>) -> Result<Welcome, CallError> {
         let request = wire::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
-        let reply = self.client(by).await?.acknowledge(request).await;
+        let reply = self.patient_client(by, WELCOME_PATIENCE).await?.acknowledge(request).await;
         welcome(by, reply)
     }
 
@@ -125,11 +130,11 @@ impl Peers {
     ) -> Result<Welcome, CallError> {
         let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
         let request = wire::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
-        let reply = self.client(by).await?.admit(request).await;
+        let reply = self.patient_client(by, WELCOME_PATIENCE).await?.admit(request).await;
         welcome(by, reply)
     }
 
-    /// Asks a member to seal a host, for this one as its heir.
+    /// Asks a member to seal a host, for this one as its heir. It has two minutes to answer; not to be asked again before.
     ///
     /// # Errors
     /// When it does not answer, or refuses.
@@ -141,7 +146,7 @@ impl Peers {
             yielded: warrant.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
             founder: founder_to_wire(warrant.founder),
         };
-        let reply = self.client(by).await?.seal(request).await;
+        let reply = self.patient_client(by, TESTIMONY_PATIENCE).await?.seal(request).await;
         let nonsense = |source| CallError::Nonsense { host: by, source };
         match reply.map_err(|status| refused(by, status))?.into_inner().kind {
             Some(Kind::Testimony(testimony)) => Testimony::from_wire(&testimony).map_err(nonsense),
@@ -179,6 +184,11 @@ impl Peers {
     }
 
     async fn client(&self, host: HostId) -> Result<PeerClient<Channel>, CallError> {
+        self.patient_client(host, PATIENCE).await
+    }
+
+    /// For calls that may take so long.
+    async fn patient_client(&self, host: HostId, patience: Duration) -> Result<PeerClient<Channel>, CallError> {
         let peer = |host| self.seen.borrow().cluster.hosts.get(&host).map(|h| h.info.peer);
         let address = peer(host).ok_or(CallError::Unknown(host))?;
         // From the address that this host tells of: a witness knows a copied disk by where it calls from.
@@ -196,7 +206,7 @@ impl Peers {
                 connector.connect(name, stream).await.map(TokioIo::new)
             }
         });
-        let endpoint = Endpoint::from_static("http://peer").connect_timeout(PATIENCE).timeout(PATIENCE);
+        let endpoint = Endpoint::from_static("http://peer").connect_timeout(PATIENCE).timeout(patience);
         let channel = endpoint.connect_with_connector(connect).await;
         let channel = channel.map_err(|e| CallError::Silent { host, address, source: Box::new(e) })?;
         Ok(PeerClient::new(channel).max_decoding_message_size(SNAPSHOT_BYTES))

@@ -9,26 +9,27 @@ use overlay::cluster::{Cluster, derive};
 use overlay::host::{HostInfo, Liveness};
 use overlay::id::{EndpointId, NetworkId};
 use overlay::lease::Version;
-use overlay::ledger::{Ask, Denial, Ledger};
-use overlay::network::{Network, Range};
+use overlay::ledger::{Ask, Change, Denial, Ledger};
+use overlay::network::{Network, Range, Settings};
 use overlay::record::{Incarnation, Records};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::gossip::{ClusterKey, Generations, Gossip};
+use crate::store::Write;
 use crate::store::tests::Scratch;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Agent {
+pub(crate) struct Agent {
     scratch: Scratch,
-    id: HostId,
-    local: local::Handle,
-    peers: Peers,
-    address: SocketAddr,
-    sees: watch::Sender<Seen>,
+    pub(crate) id: HostId,
+    pub(crate) local: local::Handle,
+    pub(crate) peers: Peers,
+    pub(crate) address: SocketAddr,
+    pub(crate) sees: watch::Sender<Seen>,
     _gossip: Gossip,
     _stop: oneshot::Sender<()>,
 }
@@ -43,8 +44,17 @@ impl Generations for One {
 
 impl Agent {
     async fn start(name: &str) -> Self {
+        Self::start_in(name, None).await
+    }
+
+    /// A member of the cluster that `founder` founded, or else of its own.
+    pub(crate) async fn start_in(name: &str, founder: Option<HostId>) -> Self {
         let scratch = Scratch::new();
-        let (store, loaded) = scratch.found().expect("a new state");
+        let (mut store, mut loaded) = scratch.found().expect("a new state");
+        if let Some(founder) = founder.map(Change::Founder) {
+            loaded.page = store.commit(&[Write::Ledger(founder.clone())]).expect("the disk takes it");
+            loaded.ledger.apply(&[founder]);
+        }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let identity = Arc::new(loaded.identity.clone());
@@ -75,7 +85,7 @@ impl Agent {
         Self { scratch, id, local, peers, address, sees, _gossip: gossip, _stop: stop }
     }
 
-    fn sees(&self, others: &[&Self]) {
+    pub(crate) fn sees(&self, others: &[&Self]) {
         let records: Records = others
             .iter()
             .map(|other| {
@@ -87,17 +97,17 @@ impl Agent {
     }
 
     /// Another agent is, in the eyes of this one, where a third one is.
-    fn sees_at(&self, other: &Self, address: SocketAddr) {
+    pub(crate) fn sees_at(&self, other: &Self, address: SocketAddr) {
         let mut cluster = Cluster::clone(&self.sees.borrow().cluster);
         cluster.hosts.get_mut(&other.id).expect("it is seen").info.peer = address;
         self.sees.send_replace(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
     }
 
-    async fn step(&self, input: Input) -> Outcome {
+    pub(crate) async fn step(&self, input: Input) -> Outcome {
         self.local.call(move |local| local.step(&input)).await.expect("the disk takes it")
     }
 
-    async fn ledger(&self) -> Ledger {
+    pub(crate) async fn ledger(&self) -> Ledger {
         self.local.call(|local| local.ledger().clone()).await
     }
 }
@@ -126,6 +136,8 @@ async fn two() -> (Agent, Agent, Network) {
         ranges: vec![range],
         created: 1,
         creator: lender.id,
+        since: 0,
+        settings: Settings::default(),
     };
     lender.step(Input::Create(network.clone())).await;
     borrower.step(Input::Learn(network.clone())).await;
@@ -136,7 +148,7 @@ async fn two() -> (Agent, Agent, Network) {
     (lender, borrower, network)
 }
 
-async fn stamp(agent: &Agent) -> Stamp {
+pub(crate) async fn stamp(agent: &Agent) -> Stamp {
     agent.ledger().await.stamp()
 }
 

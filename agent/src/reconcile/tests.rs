@@ -9,14 +9,14 @@ use overlay::host::{HostInfo, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, NetnsRef};
 use overlay::ledger::{Input, Outcome, Request};
-use overlay::network::{Name, Network, Range};
+use overlay::network::{Name, Network, Range, Settings};
 
 use super::*;
 use crate::gossip;
 use crate::identity::Identity;
 use crate::store::tests::Scratch;
 use crate::trace::Trace;
-use crate::view;
+use crate::view::{self, Times};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,7 +96,8 @@ impl Host {
         let view = gossip::View { synced: true, ..gossip::View::default() };
         let (gossip, heard) = watch::channel(Arc::new(view));
         let (found_tx, found) = watch::channel(BTreeSet::new());
-        let seen = view::spawn(me, heard, found, local.clone());
+        let times = Times { interval: Duration::from_millis(250), remembered: gossip::REMEMBERED };
+        let seen = view::spawn(me, heard, found, local.clone(), times);
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
         let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
@@ -138,7 +139,8 @@ impl Host {
             mac: Mac::of_address(address),
             created: 2,
         };
-        let attachment = Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name") };
+        let attachment =
+            Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() };
         let intent = attachment.clone();
         let page = self.local.call(move |local| local.attach(intent)).await.expect("nothing speaks against it");
         (attachment, page)
@@ -164,7 +166,15 @@ pub(crate) fn label(text: &str) -> Name {
 pub(crate) fn network(creator: HostId) -> Network {
     let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let id = NetworkId::from_bytes([1; 16]);
-    Network { id, name: label("net"), ranges: vec![range], created: 1, creator }
+    Network {
+        id,
+        name: label("net"),
+        ranges: vec![range],
+        created: 1,
+        creator,
+        since: 0,
+        settings: Settings::default(),
+    }
 }
 
 /// A container that this machine has not, but the kernel in memory may have.
@@ -211,6 +221,23 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     let settled = host.until("the page", |s| s.page >= page).await;
     assert!(settled.failures.is_empty() && settled.segments.is_empty(), "its segment goes with it: {settled:?}");
     assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));
+}
+
+#[test]
+fn what_was_let_go_of_is_out_of_the_kernel_after_a_round_that_began_later_and_has_removed_it() {
+    let [one, other] = [1, 2].map(|number| NetworkId::from_bytes([number; 16]));
+    let clear = |settled: &Settled| [one, other].map(|network| settled.is_clear(network, PATIENCE));
+    assert_eq!(clear(&Settled::default()), [false, false], "before the first round nothing is known");
+    let failed = |step| (Step::Segment(one, step), StepError::new("try", Cause::Busy));
+    let after = |failed: Vec<_>| {
+        let report = Report { failed, ..Report::default() };
+        Settled { began: Some(Instant::now()), lingering: lingering(&report), ..Settled::default() }
+    };
+    let port = "port".parse().expect("a name of an interface");
+    assert_eq!(clear(&after(vec![failed(SegmentStep::DeletePort(port))])), [false, true]);
+    assert_eq!(clear(&after(vec![failed(SegmentStep::Delete)])), [false, true]);
+    assert_eq!(clear(&after(vec![failed(SegmentStep::Create)])), [true, true], "that has nothing to do with it");
+    assert!(!after(Vec::new()).is_clear(one, Duration::ZERO), "it may have been let go of since");
 }
 
 #[tokio::test]

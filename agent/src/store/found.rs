@@ -1,14 +1,15 @@
 //! What a host finds on its disk when it starts: its state, none, or one that it must not go on with.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use overlay::id::HostId;
 
-use super::{Loaded, Machine, OfNoUse, Store, StoreError, Write};
+use super::{Loaded, Machine, OfNoUse, Store, StoreError};
 
 /// What is on the disk. Nothing is changed yet, so that whatever hangs on an identity that is given up can be undone before
 /// there has to be room for a new one.
@@ -67,43 +68,50 @@ impl Found {
     /// When that can't be written.
     pub fn take_up(self) -> Result<(Store, Loaded), StoreError> {
         let Self { path, machine, state } = self;
-        let (put_aside, peers) = match state {
+        let (why, peers) = match state {
             State::Own(mut store) => {
-                let loaded = store.take_up(&machine)?;
+                let loaded = store.take_up(&machine, &BTreeMap::new())?;
                 return Ok((store, loaded));
             }
             State::None => (None, BTreeMap::new()),
-            State::OfNoUse(why, peers) => {
-                let aside = path.with_extension(format!("redb.{}-{}", why.suffix(), machine.now));
-                let renamed = std::fs::rename(&path, &aside);
-                renamed.map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-                (Some((aside, why)), peers)
-            }
+            State::OfNoUse(why, peers) => (Some(why), peers),
         };
-        let begun = Store::open_file(&path).and_then(|mut store| {
-            let loaded = store.take_up(&machine)?;
-            Ok((store, loaded))
-        });
-        let begun = begun.and_then(|(mut store, loaded)| {
-            if peers.is_empty() {
-                return Ok((store, loaded));
-            }
-            let page = store.commit(&peers.iter().map(|(id, at)| Write::Peer(*id, Some(*at))).collect::<Vec<_>>())?;
-            Ok((store, Loaded { peers, page, ..loaded }))
-        });
-        match begun {
-            Ok((store, loaded)) => Ok((store, Loaded { put_aside, ..loaded })),
-            Err(StoreError::Directory { source, .. }) => Err(no_room(path, put_aside, source)),
-            Err(StoreError::Write { source, .. }) => Err(no_room(path, put_aside, source)),
-            Err(error) => Err(error),
-        }
+        begin(&path, &machine, why, &peers).map_err(|error| match error {
+            StoreError::Directory { source, .. } => no_room(path, source),
+            StoreError::Write { source, .. } => no_room(path, source),
+            error => error,
+        })
     }
 }
 
-fn no_room(
-    path: PathBuf,
-    put_aside: Option<(PathBuf, OfNoUse)>,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> StoreError {
-    StoreError::New { path, put_aside: put_aside.map(|(aside, _)| aside), source: source.into() }
+/// Makes a new state, and puts it in the place of the one there if that is of no use. Until it is whole the old one is found
+/// again, and with it where the others are: a host that knows nobody may found a cluster of its own.
+fn begin(
+    path: &Path,
+    machine: &Machine,
+    why: Option<OfNoUse>,
+    peers: &BTreeMap<HostId, SocketAddr>,
+) -> Result<(Store, Loaded), StoreError> {
+    let directory = |source| StoreError::Directory { path: path.to_owned(), source };
+    let fresh = path.with_extension("fresh");
+    match fs::remove_file(&fresh) {
+        // What a daemon that was killed on the way has left.
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(directory(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let mut store = Store::open_file(&fresh)?;
+    let mut loaded = store.take_up(machine, peers)?;
+    if let Some(why) = why {
+        let aside = path.with_extension(format!("redb.{}-{}", why.suffix(), machine.now));
+        fs::hard_link(path, &aside).map_err(directory)?;
+        loaded.put_aside = Some((aside, why));
+    }
+    fs::rename(&fresh, path).map_err(directory)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all()).map_err(directory)?;
+    store.path = path.to_owned();
+    Ok((store, loaded))
+}
+
+fn no_room(path: PathBuf, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::New { path, source: source.into() }
 }

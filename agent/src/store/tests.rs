@@ -9,14 +9,14 @@ use overlay::id::{HostId, Vni};
 use overlay::intent::NetnsRef;
 use overlay::ledger::{Input, Outcome, Request, Share};
 use overlay::member::{Boot, Seal, Stamp};
-use overlay::network::Range;
+use overlay::network::{Range, Settings};
 
 use super::*;
 use crate::trace::Trace;
 
 mod crash;
 mod disk;
-mod full;
+pub(crate) mod full;
 mod laws;
 
 /// A directory that goes with its test, also when that fails.
@@ -73,6 +73,13 @@ pub(crate) fn take_disk_away(store: &mut Store) {
     store.path = store.path.with_extension("away").join("state.redb");
 }
 
+impl Store {
+    /// How many commits there were.
+    pub(crate) fn page(&self) -> u64 {
+        self.page
+    }
+}
+
 /// Gives it back.
 pub(crate) fn bring_disk_back(store: &mut Store, scratch: &Scratch) {
     store.path = scratch.file();
@@ -82,13 +89,21 @@ fn machine(id: &str, boot: &str, now: Millis) -> Machine {
     Machine { id: id.to_owned(), boot: boot.to_owned(), now, ran: None, nonce: now }
 }
 
-fn network(number: u8, creator: HostId) -> Network {
+pub(crate) fn network(number: u8, creator: HostId) -> Network {
     let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let name = format!("net{number}").parse().expect("a label");
-    Network { id: NetworkId::from_bytes([number; 16]), name, ranges: vec![range], created: 1, creator }
+    Network {
+        id: NetworkId::from_bytes([number; 16]),
+        name,
+        ranges: vec![range],
+        created: 1,
+        creator,
+        since: 0,
+        settings: Settings::default(),
+    }
 }
 
-fn attachment(number: u8, network: NetworkId) -> Attachment {
+pub(crate) fn attachment(number: u8, network: NetworkId) -> Attachment {
     let address = IpAddr::from([172, 38, 1, number]);
     let endpoint = Endpoint {
         id: EndpointId::from_bytes([number; 16]),
@@ -100,7 +115,7 @@ fn attachment(number: u8, network: NetworkId) -> Attachment {
         created: 2,
     };
     let netns = NetnsRef { path: format!("/run/netns/{number}").into(), cookie: number.into() };
-    Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name") }
+    Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() }
 }
 
 fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {
@@ -278,6 +293,32 @@ fn the_state_of_a_host_that_gave_its_identity_up_is_put_aside() -> Result<(), St
     drop(store);
     assert_eq!(scratch.open()?.1.peers, again.peers, "also if it is started once more before that");
     assert!(matches!(again.put_aside, Some((_, OfNoUse::Fenced(Fencing::Forgotten { by: b }))) if b == by));
+    Ok(())
+}
+
+#[test]
+fn an_identity_that_is_given_up_is_found_again_until_the_new_one_is_whole() -> Result<(), StoreError> {
+    let scratch = Scratch::new();
+    let (mut store, loaded) = scratch.found()?;
+    let (by, peer) = (HostId::from_bytes([9; 16]), ([192, 0, 2, 9], 7946).into());
+    let seals = [(loaded.ledger.me(), Seal { heir: by, done: true })].into();
+    let told = loaded.ledger.step(&Input::Belongs { from: by, founder: None, seals }, 0);
+    store.commit(
+        &told.changes.into_iter().map(Write::Ledger).chain([Write::Peer(by, Some(peer))]).collect::<Vec<_>>(),
+    )?;
+    drop(store);
+    // The new one can't take the place of the old one, as if the daemon were killed there.
+    let found = Found::look(&scratch.0, &machine("a", "boot 1", 1000))?;
+    fs::create_dir_all(scratch.0.join("state.redb.fenced-1000")).expect("it can be made");
+    found.take_up().map(drop).expect_err("it can't be put aside");
+
+    let (_, again) = scratch.open_as(&machine("a", "boot 1", 2000))?;
+    assert_ne!(again.identity.id(), loaded.identity.id());
+    assert_eq!(again.peers, [(by, peer)].into());
+    assert!(matches!(again.put_aside, Some((_, OfNoUse::Fenced(_)))));
+    let files = fs::read_dir(&scratch.0).expect("it is there").filter_map(Result::ok);
+    let left: Vec<_> = files.map(|file| file.file_name()).filter(|name| name == "state.fresh").collect();
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
 

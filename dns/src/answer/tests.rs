@@ -108,6 +108,21 @@ fn another_networks_names_are_unknown() {
 }
 
 #[test]
+fn nothing_is_asked_of_the_world_for_a_network_without_a_way_out() {
+    let mut view = network(1, "blue", &[endpoint("web", "172.38.0.11")]);
+    view.network.settings.internal = true;
+    let zone = Zone::build(&cluster([view]));
+    let ask = |name, kind| answer(&zone, &asker(1), &question(name, kind), 0);
+    for (name, kind) in
+        [("example.com", RecordType::A), ("secret.red", RecordType::A), ("8.8.8.8.in-addr.arpa", RecordType::PTR)]
+    {
+        assert_eq!(ask(name, kind), Answer::Refuse, "{name}");
+    }
+    assert!(matches!(ask("web", RecordType::A), Answer::Records(_)));
+    assert_eq!(ask("nobody.blue", RecordType::A), Answer::NameError);
+}
+
+#[test]
 fn other_classes_transfers_and_unknown_networks_are_refused() {
     let zone = blue_and_red();
     let mut chaos = question("version.bind", RecordType::TXT);

@@ -6,7 +6,7 @@ use crate::endpoint::Assigned;
 use crate::host::Phase;
 use crate::lease::Version;
 use crate::member::Stamp;
-use crate::network::Range;
+use crate::network::{Range, Settings};
 use crate::record::Membership;
 
 /// As a host sees it that belongs to no cluster yet.
@@ -50,6 +50,8 @@ fn network(number: u8, text: &str, created: Lamport) -> Network {
         ranges: vec![Range::new("10.0.0.0/28".parse().expect("a subnet"), None).expect("a range")],
         created,
         creator: host_id(0),
+        since: 0,
+        settings: Settings::default(),
     }
 }
 

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::derive;
 use crate::endpoint::{Assigned, Endpoint};
+use crate::firewall::{Match, Rule, Verdict};
 use crate::host::{HostInfo, Phase};
 use crate::lease::Version;
 use crate::member::Stamp;
-use crate::network::{Name, Range};
+use crate::network::{Name, Range, Settings};
 use crate::record::{Incarnation, Membership, Record, Records};
 
 const ME: u8 = 1;
@@ -42,6 +43,8 @@ fn network(number: u8) -> Network {
         ranges: vec![Range::new("10.0.0.0/24".parse().expect("a subnet"), None).expect("a range")],
         created: 1,
         creator: host_id(ME),
+        since: 0,
+        settings: Settings::default(),
     }
 }
 
@@ -63,7 +66,7 @@ fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
     intents.networks.insert(network.id, network.clone());
     let netns = NetnsRef { path: PathBuf::from("/run/netns/web"), cookie: 1 };
     let ifname = "eth0".parse().expect("an interface name");
-    intents.attachments.insert(endpoint.id, Attachment { endpoint, netns, ifname });
+    intents.attachments.insert(endpoint.id, Attachment { endpoint, netns, ifname, published: BTreeMap::new() });
 }
 
 /// What a host says that is in these networks, under a VNI of its own in each.
@@ -188,9 +191,10 @@ proptest! {
         let desired = desire(&cluster, &intents, &place());
         for (id, segment) in &desired.segments {
             for (other_id, other) in desired.segments.iter().filter(|(other, _)| *other != id) {
-                prop_assert_ne!(segment.tunnel.vni, other.tunnel.vni);
-                prop_assert_ne!(&segment.uplink.host_ifname, &other.uplink.host_ifname);
-                let links = [segment.uplink.host, segment.uplink.segment, other.uplink.host, other.uplink.segment];
+                prop_assert_ne!(segment.tunnel.map(|t| t.vni), other.tunnel.map(|t| t.vni));
+                let [one, two] = [segment, other].map(|s| s.uplink.as_ref().expect("a way out"));
+                prop_assert_ne!(&one.host_ifname, &two.host_ifname);
+                let links = [one.host, one.segment, two.host, two.segment];
                 prop_assert_eq!(BTreeSet::from(links).len(), 4);
                 prop_assert_ne!(segment.bridge.mac, other.bridge.mac);
                 let vnis: BTreeSet<Vni> = cluster.networks.get(other_id).map(|v| v.vnis.values().copied().collect()).unwrap_or_default();
@@ -211,7 +215,7 @@ proptest! {
             let members = cluster.networks.get(&id).into_iter().flat_map(|v| v.vnis.keys());
             let narrowest = members.map(|h| cluster.hosts[h].info.underlay_mtu).chain([1500]).min().expect("at least this host");
             let mtus: BTreeSet<u32> =
-                segment.ports.values().map(|p| p.mtu).chain([segment.bridge.mtu, segment.tunnel.mtu]).collect();
+                segment.ports.values().map(|p| p.mtu).chain([segment.bridge.mtu, segment.tunnel.expect("a tunnel").mtu]).collect();
             prop_assert_eq!(mtus, BTreeSet::from([narrowest - 50]));
         }
     }
@@ -246,7 +250,7 @@ fn a_row_carries_the_receivers_own_vni_and_port() {
     let remote = Remote { vtep: vtep(2), port: 4702, vni: Vni::new(16002).expect("24 bits") };
     assert_eq!(segment.remotes, [(Mac::of_address(ip(9)), remote)].into());
     assert_eq!(segment.neighbours, [(ip(9), Mac::of_address(ip(9)))].into());
-    assert_ne!(segment.tunnel.vni, remote.vni);
+    assert_ne!(segment.tunnel.expect("a tunnel").vni, remote.vni);
 }
 
 #[test]
@@ -286,7 +290,7 @@ fn a_port_has_its_addresses_with_the_length_of_the_subnet_and_the_gateway_as_its
     let segment = segment_with([]);
     let port = segment.ports.values().next().expect("one endpoint");
     assert_eq!(port.addresses, [Prefixed { address: ip(2), len: 24 }]);
-    assert_eq!(port.gateway, ip(1));
+    assert_eq!(port.gateway, Some(ip(1)));
     assert_eq!(port.mac, Mac::of_address(ip(2)));
     let service = Prefixed { address: SERVICE_ADDRESS.into(), len: 32 };
     assert_eq!(segment.bridge.addresses, [Prefixed { address: ip(1), len: 24 }, service]);
@@ -304,7 +308,7 @@ fn a_container_reaches_the_tunnel_of_no_host() {
 fn transit_links_stay_in_their_range() {
     let range = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("an IPv4 range");
     for transit in [0, 1, Seat::TRANSIT_LINKS - 1] {
-        let link = uplink(network(0).id, Seat { vni: Vni::proposal(network(0).id), transit });
+        let link = uplink(&network(0), Seat { vni: Vni::proposal(network(0).id), transit });
         assert!(range.contains(link.host) && range.contains(link.segment), "{link:?}");
     }
     assert!(!range.contains(SERVICE_ADDRESS.into()));

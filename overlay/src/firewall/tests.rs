@@ -1,7 +1,10 @@
 use super::*;
 
 fn table(rules: Vec<Rule>) -> Table {
-    Table { chains: vec![Chain { name: "forward", hook: "type filter hook forward priority filter", rules }] }
+    Table {
+        sets: Vec::new(),
+        chains: vec![Chain { name: "forward", hook: "type filter hook forward priority filter", rules }],
+    }
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Addresses and routes of the devices of ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 use super::error::Unless;
+use crate::addr::Subnet;
 use crate::desired::Prefixed;
 use crate::report::Cause;
 
@@ -80,6 +81,42 @@ pub(super) async fn add_default_route(route: &Handle, gateway: IpAddr) -> Result
     route.route().add(message).execute().await.unless(Cause::AlreadyExists)
 }
 
+/// Routes a subnet to `gateway`.
+pub(super) async fn add_route(route: &Handle, subnet: Subnet, gateway: IpAddr) -> Result<(), Error> {
+    match (subnet.network(), gateway) {
+        (IpAddr::V4(first), IpAddr::V4(via)) => {
+            let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(first, subnet.prefix_len());
+            route.route().add(message.gateway(via).build()).execute().await
+        }
+        // Links between segments and host carry IPv4 only.
+        _ => Ok(()),
+    }
+}
+
+/// Makes an address reachable on a link; a route that is there already is left as it is.
+pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).output_interface(link);
+    route.route().add(message.scope(RouteScope::Link).build()).execute().await.unless(Cause::AlreadyExists)
+}
+
+/// The subnets that are routed to each gateway, in IPv4.
+pub(super) async fn routed(route: &Handle) -> Result<BTreeMap<IpAddr, BTreeSet<Subnet>>, Error> {
+    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let routes: Vec<RouteMessage> = route.route().get(all).execute().try_collect().await?;
+    let mut routed = BTreeMap::<IpAddr, BTreeSet<Subnet>>::new();
+    for route in &routes {
+        let to = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+            _ => None,
+        });
+        let subnet = to.and_then(|to| Subnet::of(to, route.header.destination_prefix_length));
+        if let Some((gateway, subnet)) = gateway(route).zip(subnet) {
+            routed.entry(gateway).or_default().insert(subnet);
+        }
+    }
+    Ok(routed)
+}
+
 /// Where everything goes by default that has no better route, in IPv4.
 pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
     let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -87,7 +124,8 @@ pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Erro
     Ok(routes.iter().filter(|r| r.header.destination_prefix_length == 0).filter_map(gateway).collect())
 }
 
-fn gateway(route: &RouteMessage) -> Option<IpAddr> {
+/// Where a route leads.
+pub(super) fn gateway(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Gateway(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),

@@ -1,7 +1,8 @@
 //! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 
 use rtnetlink::Handle;
 
@@ -11,12 +12,15 @@ use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::segment::{BRIDGE, TRANSIT_PREFIX, TUNNEL, UPLINK};
 use super::{addr, neigh, port};
-use crate::addr::{IfName, Mac};
+use crate::addr::{IfName, Mac, Subnet};
 use crate::desired::{Bridge, Prefixed, Remote, Uplink};
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::report::StepError;
 
 const PORT_PREFIX: &str = "ovp";
+
+/// The subnets that the host routes to each gateway.
+pub(super) type Routed = BTreeMap<IpAddr, BTreeSet<Subnet>>;
 
 /// Is IPv4 forwarding on in the host's namespace?
 pub(super) fn forwarding(host: &Inside) -> Result<bool, StepError> {
@@ -26,7 +30,11 @@ pub(super) fn forwarding(host: &Inside) -> Result<bool, StepError> {
 }
 
 /// What is in a segment, and the host's end of its uplink.
-pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {
+pub(super) async fn segment(
+    (host, routed): (&Inside, &Routed),
+    inside: &mut Inside,
+    uplink: &IfName,
+) -> Result<ObservedSegment, StepError> {
     let path = inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
     let firewall = inside.rules.marks().await.or_doing(doing)?;
@@ -49,7 +57,7 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
         bridge: bridge.and_then(|link| observed_bridge(link, &addresses)),
         tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, &rows)),
         uplink: match named(UPLINK) {
-            Some(link) => observed_uplink(host, route, uplink, link, &addresses).await.or_doing(doing)?,
+            Some(link) => observed_uplink((host, routed), route, uplink, link, &addresses).await.or_doing(doing)?,
             None => None,
         },
         ports: links.iter().filter_map(|link| observed_port(link, master, &rows)).collect(),
@@ -97,7 +105,7 @@ fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfNa
 
 /// The uplink if it is whole: a pair, both ends up and with their addresses, and the default route over it.
 async fn observed_uplink(
-    host: &Inside,
+    (host, routed): (&Inside, &Routed),
     route: &Handle,
     host_ifname: &IfName,
     inner: &Link,
@@ -117,5 +125,6 @@ async fn observed_uplink(
         host_ifname: host_ifname.clone(),
         host,
         segment,
+        routed: routed.get(&segment).cloned().unwrap_or_default(),
     }))
 }

@@ -9,7 +9,7 @@ use super::netns::{self, Netns};
 use super::segment::{BRIDGE, get, index_of, veth};
 use super::{addr, fdb};
 use crate::addr::IfName;
-use crate::desired::Port;
+use crate::desired::{Port, SERVICE_ADDRESS};
 use crate::id::EndpointId;
 use crate::report::{Cause, StepError};
 
@@ -62,7 +62,11 @@ async fn set_up_container(inner: &Handle, port: &Port) -> Result<(), StepError> 
         addr::add(inner, index, *address).await.or_doing(doing)?;
     }
     link::set_up(inner, index).await.or_doing(doing)?;
-    addr::add_default_route(inner, port.gateway).await.or_doing(doing)
+    match port.gateway {
+        Some(gateway) => addr::add_default_route(inner, gateway).await.or_doing(doing),
+        // Names of the network itself are served where there is no way out, too.
+        None => addr::add_link_route(inner, index, SERVICE_ADDRESS).await.or_doing(doing),
+    }
 }
 
 async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {

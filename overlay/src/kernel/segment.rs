@@ -190,15 +190,22 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
     let peer = LinkUnspec::new_with_name(UPLINK).setns_by_fd(segment.netns.raw_fd());
     let message = veth(host_ifname, peer);
     host.route.link().add(message.build()).execute().await.or_doing(doing)?;
-    // The host needs no IPv6 on a link that carries none.
-    let quiet = format!("ipv6/conf/{host_ifname}/disable_ipv6");
-    host.netns.run(|| set_if_there(&quiet, "1")).or_doing(doing)?.or_doing(doing)?;
+    // The host needs no IPv6 on a link that carries none; and its own clients of published ports may be at 127.0.0.1.
+    for setting in ["ipv6/conf/IFNAME/disable_ipv6", "ipv4/conf/IFNAME/route_localnet"] {
+        let setting = setting.replace("IFNAME", host_ifname.as_str());
+        host.netns.run(|| set_if_there(&setting, "1")).or_doing(doing)?.or_doing(doing)?;
+    }
     for (route, name, address) in
         [(&host.route, host_ifname.as_str(), uplink.host), (&segment.route, UPLINK, uplink.segment)]
     {
         let index = index_of(route, name).await?;
         addr::add(route, index, Prefixed { address, len: TRANSIT_PREFIX }).await.or_doing(doing)?;
         link::set_up(route, index).await.or_doing(doing)?;
+    }
+    for subnet in &uplink.routed {
+        addr::add_route(&host.route, *subnet, uplink.segment)
+            .await
+            .or_doing(|| format!("route {subnet} to {}: if there is a route already, remove it", uplink.segment))?;
     }
     addr::add_default_route(&segment.route, uplink.host).await.or_doing(doing)
 }

@@ -16,7 +16,9 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::addr;
 use super::netns::{Netns, NetnsError};
+use crate::desired::is_transit;
 
 /// Multicast groups as bits (`linux/rtnetlink.h`, `linux/netfilter/nfnetlink.h`): group n is bit n-1.
 const LINKS: u32 = 1 << 0;
@@ -71,9 +73,9 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// The host's namespace: its links with their addresses, its forwarding, and the rules.
+    /// The host's namespace: its links with their addresses, its routes into segments, its forwarding, and the rules.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
-        Self::start(netns, LINKS | IPV4_ADDRESSES | IPV4_SETTINGS, changes, &Answered::default())
+        Self::start(netns, LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS, changes, &Answered::default())
     }
 
     /// A segment: all that is in it.
@@ -134,6 +136,9 @@ fn matters(part: &[u8], answered: &Answered) -> bool {
         netlink_packet_core::NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewNeighbour(neighbour) | RouteNetlinkMessage::DelNeighbour(neighbour),
         ) => !is_passing(&neighbour, answered),
+        netlink_packet_core::NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) => addr::gateway(&route).is_some_and(is_transit),
         _ => true,
     }
 }

@@ -150,10 +150,10 @@ impl Account {
         subnet.into_iter().flat_map(|s| self.resting.range(s.network()..=s.last()).map(|(address, _)| *address))
     }
 
-    /// The addresses of a held block that an endpoint could have right away.
+    /// The addresses of a held block that an endpoint could have right away that asks for none by number.
     pub fn free_in(&self, block: BlockId, epoch: u64) -> impl Iterator<Item = IpAddr> + '_ {
         let free = move |a: &IpAddr| !self.bound.contains_key(a) && self.at_home(*a, epoch);
-        self.network.assignable_in(block).filter(free)
+        self.network.offered_in(block).filter(free)
     }
 }
 

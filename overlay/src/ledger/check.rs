@@ -85,7 +85,9 @@ impl Ledger {
                 waiting.remove(&by);
                 admitted.insert(by);
             }
-            changes.push(Change::Standing(Standing::Unchecked { admitted, waiting }));
+            let standing = Standing::Unchecked { admitted, waiting };
+            // Who waits too is asked again and again.
+            changes.extend((standing != self.membership.standing).then_some(Change::Standing(standing)));
         }
         Step::done(changes)
     }
@@ -117,6 +119,30 @@ impl Ledger {
         }
     }
 
+    /// There was a later boot of this host.
+    fn outdated(&self, by: HostId, known: Boot) -> Step {
+        // Before it is checked, the disk may be one that was put back: what it missed, the check will tell.
+        let later = Change::Boot(Boot { generation: known.generation + 1, ..self.membership.boot });
+        match self.membership.standing {
+            Standing::Unchecked { .. } => Step::done([later, self.unchecked()]),
+            // A boot is on disk before anybody hears of it, so this disk is an old one, or there are two. Whoever could have
+            // known that was not heard at the check.
+            Standing::Established if self.keeps(Rule::Pages) => {
+                Step::done([Change::Standing(Standing::Fenced(Fencing::Restored {
+                    by,
+                    evidence: Evidence::LaterBoot,
+                }))])
+            }
+            Standing::Established | Standing::Joining { .. } => Step::done([later]),
+            Standing::Fenced(_) => Step::done([]),
+        }
+    }
+
+    /// Of two who act under one identity the one that booted first gives up. Earlier lives of this host were before.
+    pub(super) fn twin(&self, boot: Boot) -> Step {
+        if self.membership.boot.follows(boot) { Step::done([]) } else { self.outdated(self.me, boot) }
+    }
+
     /// Another host refuses to deal with this one. What it says of us we can't know better.
     pub(super) fn refused(&self, by: HostId, denial: &Denial) -> Step {
         let fence = |fencing| Step::done([Change::Standing(Standing::Fenced(fencing))]);
@@ -129,11 +155,7 @@ impl Ledger {
             Denial::Restored(evidence) if matches!(self.membership.standing, Standing::Unchecked { .. }) => {
                 fence(Fencing::Restored { by, evidence: *evidence })
             }
-            Denial::Stale { known } if known.generation >= self.membership.boot.generation => {
-                let boot = Boot { generation: known.generation + 1, ..self.membership.boot };
-                let again = matches!(self.membership.standing, Standing::Unchecked { .. }).then(|| self.unchecked());
-                Step::done(std::iter::once(Change::Boot(boot)).chain(again))
-            }
+            Denial::Stale { known } if !self.membership.boot.follows(*known) => self.outdated(by, *known),
             // It is not off: the operator has to look again. Of what was sealed already it will hear.
             Denial::Readmitted { host, boot } => {
                 let withdraw = self.membership.forgets.contains_key(host).then_some(Change::Withdraw(*host));

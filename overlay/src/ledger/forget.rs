@@ -52,11 +52,14 @@ impl Ledger {
     fn bars_forgetting(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> Option<Denial> {
         let mine = &self.membership;
         for (&host, boot) in hosts {
-            if host == self.me || !mine.members.contains(&host) && !mine.foreign.contains(&host) {
+            // One of another cluster was taken for a member once, and may have been given something.
+            let matters = || self.holds_something(host) || mine.forgets.contains_key(&host);
+            let is_known = mine.members.contains(&host) || mine.foreign.contains(&host) && matters();
+            if host == self.me || !is_known {
                 return Some(Denial::Stranger { host });
             }
             let dealt = mine.boot_of(host);
-            if self.keeps(Rule::NoSealIfBack) && !boot.follows(dealt) {
+            if self.keeps(Rule::NoSealIfBack) && dealt.supersedes(*boot) {
                 return Some(Denial::Readmitted { host, boot: dealt });
             }
             // One with a higher id gives way when it is asked to seal.
@@ -76,27 +79,33 @@ impl Ledger {
         (2 * hosts.len() > of && !force).then_some(Denial::TooMany)
     }
 
+    fn holds_something(&self, host: HostId) -> bool {
+        self.open().any(|account| account.held_by(host).next().is_some() || !account.borrowed(host).is_empty())
+    }
+
     /// An heir wants this host to seal another.
     pub(super) fn seal(&self, from: HostId, host: HostId, warrant: &Warrant) -> Step {
         let (mine, dealt) = (&self.membership, self.membership.boot_of(host));
         if host == self.me {
             return Step::denied(Denial::Readmitted { host, boot: mine.boot });
         }
-        if self.keeps(Rule::NoSealIfBack) && !warrant.boot.follows(dealt) {
+        // Two boots of one generation are those of a disk and of a copy of it, of which neither is newer.
+        if self.keeps(Rule::NoSealIfBack) && dealt.supersedes(warrant.boot) {
             return Step::denied(Denial::Readmitted { host, boot: dealt });
         }
         if let Some(&seal) = mine.seals.get(&host).filter(|seal| seal.heir != from) {
             // Of two heirs the lower one goes on. Of a third it has to be known that it gave way, or is off.
             let gives_way = match seal.heir {
-                heir if heir == self.me => from < self.me,
+                // Of an heir that has withdrawn only the seal is left.
+                heir if heir == self.me => from < self.me || !mine.forgets.contains_key(&host),
                 heir => warrant.yielded.contains(&heir),
             };
             if seal.done || !gives_way {
                 return Step::denied(Denial::Rival { host, seal });
             }
         }
-        let done = mine.is_forgotten(host);
-        let mut changes = mine.seal(host, Seal { heir: from, done });
+        let seal = Seal { heir: from, done: mine.is_forgotten(host) };
+        let mut changes = if mine.seals.get(&host) == Some(&seal) { Vec::new() } else { mine.seal(host, seal) };
         changes.extend(mine.add(from));
         // Who belongs to no cluster yet can't join another any more: there it would go on dealing with the one, or not with a
         // member.
@@ -157,7 +166,11 @@ impl Ledger {
         let mut changes: Vec<Change> =
             forgets.keys().flat_map(|host| [Change::Seal(*host, done), Change::Withdraw(*host)]).collect();
         let after = self.membership.with(&changes);
-        changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after)));
+        let earlier = self.keeps(Rule::ConfirmEarlier);
+        changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after, earlier)));
+        if forgets.keys().all(|host| self.missing(*host).is_empty()) {
+            changes.extend(self.open().flat_map(|account| account.take_unknown(self.me, &after)));
+        }
         changes
     }
 
@@ -220,7 +233,9 @@ impl Account {
     ) -> Vec<Change> {
         let id = self.network.id;
         let blocks = blocks.iter().filter(|(block, lease)| {
-            self.network.block_subnet(**block).is_some()
+            // What this host is said to have and does not know of, it may have had, and given on, and have lost with its disk.
+            lease.holder != me
+                && self.network.block_subnet(**block).is_some()
                 && self.blocks.get(block).is_none_or(|known| lease.epoch > known.epoch)
         });
         let addresses = addresses.iter().filter(|(address, lease)| {
@@ -238,8 +253,9 @@ impl Account {
     }
 
     /// Takes the blocks of the hosts that this one is the heir of. What the living have borrowed out of them they keep,
-    /// by a lease of the new epoch.
-    fn inherit(&self, me: HostId, membership: &Membership) -> Vec<Change> {
+    /// by a lease of the new epoch; also what they have by one of an `earlier` epoch: that an heir who is dead by now had
+    /// confirmed it, they may not have heard.
+    fn inherit(&self, me: HostId, membership: &Membership, earlier: bool) -> Vec<Change> {
         let id = self.network.id;
         let mut changes = Vec::new();
         for (block, lease) in self.blocks.iter().filter(|(_, lease)| membership.last_heir(lease.holder) == Some(me)) {
@@ -250,7 +266,8 @@ impl Account {
             changes.extend(owed.map(|s| Change::Unpost(id, *s)));
             let Some(subnet) = self.network.block_subnet(*block) else { continue };
             let lent = self.addresses.range(subnet.network()..=subnet.last());
-            for (address, known) in lent.filter(|(_, known)| known.version.epoch == lease.epoch) {
+            let counts = |epoch: u64| epoch == lease.epoch || earlier && epoch < lease.epoch;
+            for (address, known) in lent.filter(|(_, known)| counts(known.version.epoch)) {
                 let version = Version { epoch, count: 1 };
                 match known.holder {
                     Holder::Host(host) if host == me => {
@@ -266,6 +283,18 @@ impl Account {
             }
         }
         changes
+    }
+
+    /// Takes the blocks of which nobody has ever heard, if all have said what they know: the host that created the network died
+    /// with them. One that it had given away is known to the host that has it.
+    fn take_unknown(&self, me: HostId, membership: &Membership) -> Vec<Change> {
+        if membership.last_heir(self.network.creator) != Some(me) {
+            return Vec::new();
+        }
+        // The creator wrote the first epoch.
+        let lease = BlockLease { epoch: 2, holder: me };
+        let unknown = self.network.blocks().filter(|block| !self.blocks.contains_key(block));
+        unknown.map(|block| Change::Block(self.network.id, block, lease)).collect()
     }
 
     fn is_about(&self, statement: &Statement, block: BlockId) -> bool {

@@ -81,7 +81,11 @@ pub enum Input {
         statement: Statement,
     },
     /// Time has passed.
-    Tick,
+    Tick {
+        /// The networks in which the kernel has nothing any more of what was let go of and has rested: addresses that were
+        /// borrowed there go home.
+        clear: BTreeSet<NetworkId>,
+    },
     /// There is no cluster yet: this host is its first member.
     Found,
     /// This host was told to join others: if it is the only member of a cluster where nothing is, it leaves that.
@@ -126,6 +130,11 @@ pub enum Input {
         by: HostId,
         /// What it told.
         welcome: Welcome,
+    },
+    /// Somebody else acts under this host's identity, or did: an earlier life of it, or a copy.
+    Twin {
+        /// In this boot.
+        boot: Boot,
     },
     /// Have enough members let this host in?
     Conclude {
@@ -218,4 +227,12 @@ pub struct Known {
     pub blocks: BTreeMap<BlockId, BlockLease>,
     /// The highest known lease of each address that ever was delegated.
     pub addresses: BTreeMap<IpAddr, AddressLease>,
+}
+
+#[cfg(test)]
+impl Input {
+    /// Time has passed, and nothing that was let go of is left in the kernel.
+    pub(crate) fn tick(ledger: &super::Ledger) -> Self {
+        Self::Tick { clear: ledger.accounts().keys().copied().collect() }
+    }
 }

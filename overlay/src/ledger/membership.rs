@@ -91,6 +91,9 @@ pub enum Evidence {
     /// Something that it thinks it holds has a later lease.
     #[error("something that the ledger on this disk says is held has a later lease")]
     LaterLease,
+    /// The host has booted since.
+    #[error("this host has booted since the ledger on this disk was written: it is an old one, or one of two")]
+    LaterBoot,
     /// A member that only this host can have let in is unknown to it.
     #[error("the ledger on this disk is from before this host had let others into its cluster")]
     LaterMember,

@@ -12,7 +12,7 @@ pub(crate) enum Rule {
     HighestLease,
     /// What an earlier boot of a host said is not believed.
     NewestBoot,
-    /// A witness knows an old disk by its page number and by later leases.
+    /// An old disk is known by its page number, by later leases, by members that it does not know, and by a later boot.
     Pages,
     /// A host that was let in since it was heard last is not sealed.
     NoSealIfBack,
@@ -22,6 +22,8 @@ pub(crate) enum Rule {
     AskAllThatAreKnown,
     /// An heir takes nothing before all have sealed.
     ForgetByAll,
+    /// An heir confirms to the living also what they have borrowed in an earlier epoch of its block.
+    ConfirmEarlier,
     /// A host is a member only when a majority has acknowledged it.
     JoinByMajority,
     /// Hosts that are forgotten together are said to be off at the same time.
@@ -81,7 +83,11 @@ impl Ledger {
             (Standing::Joining { .. }, _) => Some(Denial::Joining),
             (
                 Standing::Unchecked { .. },
-                Input::Admit { .. } | Input::Admitted { .. } | Input::Conclude { .. } | Input::Trust,
+                Input::Admit { .. }
+                | Input::Admitted { .. }
+                | Input::Twin { .. }
+                | Input::Conclude { .. }
+                | Input::Trust,
             ) => None,
             (Standing::Unchecked { .. }, _) => Some(Denial::Unchecked),
         }

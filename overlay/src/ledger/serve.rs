@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{Account, Change, Denial, Millis, Outcome, Share, Step};
 use crate::id::HostId;
 use crate::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::network::BlockId;
 use crate::record::Statement;
 
 impl Account {
@@ -18,18 +19,26 @@ impl Account {
             // The answer to an earlier request was lost: the same again.
             return Step { changes: Vec::new(), outcome: Outcome::Given(waiting) };
         }
-        let free: Vec<_> =
-            self.held_by(me).rev().filter(|(block, epoch)| self.is_wholly_free(*block, *epoch, now)).collect();
-        if free.is_empty() {
+        // Of both what can be had by anybody and what has to be asked for by number.
+        let (offered, others): (Vec<_>, Vec<_>) = self
+            .held_by(me)
+            .rev()
+            .filter(|(block, epoch)| self.is_wholly_free(*block, *epoch, now))
+            .partition(|(block, _)| self.network.offers(*block));
+        if offered.is_empty() {
             return self.give_any_address(me, to, now);
         }
+        let part = |blocks: Vec<(BlockId, u64)>| {
+            let count = share.of(blocks.len());
+            blocks.into_iter().take(count)
+        };
         let (mut changes, mut given) = (Vec::new(), Vec::new());
-        for (block, epoch) in free.iter().take(share.of(free.len())) {
+        for (block, epoch) in part(offered).chain(part(others)) {
             let epoch = epoch + 1;
-            let statement = Statement::Transfer { block: *block, epoch, to };
-            changes.push(Change::Block(self.network.id, *block, BlockLease { epoch, holder: to }));
+            let statement = Statement::Transfer { block, epoch, to };
+            changes.push(Change::Block(self.network.id, block, BlockLease { epoch, holder: to }));
             changes.push(Change::Post(self.network.id, statement));
-            changes.extend(self.resting_in(*block).map(|address| Change::Rested(self.network.id, address)));
+            changes.extend(self.resting_in(block).map(|address| Change::Rested(self.network.id, address)));
             given.push(statement);
         }
         Step { changes, outcome: Outcome::Given(given) }

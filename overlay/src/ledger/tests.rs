@@ -2,7 +2,7 @@
 //! the others are single rules.
 
 use super::*;
-use crate::network::{BlockId, Name, Range};
+use crate::network::{BlockId, Name, Range, Settings};
 
 mod allocation;
 mod chaos;
@@ -40,6 +40,8 @@ fn network(number: u8, subnet: &str) -> Network {
         ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
         created: 1,
         creator: host(0),
+        since: 0,
+        settings: Settings::default(),
     }
 }
 

@@ -8,6 +8,8 @@ fn network(subnet: &str) -> Network {
         ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
         created: 1,
         creator: HostId::from_bytes([1; 16]),
+        since: 0,
+        settings: Settings::default(),
     }
 }
 
@@ -33,6 +35,33 @@ proptest! {
         prop_assert!(u32::from(range.blocks()) <= Range::MAX_BLOCKS);
         prop_assert_eq!(u128::from(range.blocks()) * range.block_size(), 1 << range.subnet.host_bits());
     }
+}
+
+proptest! {
+    #[test]
+    fn what_is_offered_is_what_is_assignable_in_the_pool(len in 20_u8..=26, more in 0_u8..=3, which: u32) {
+        let mut net = network(&format!("10.0.0.0/{len}"));
+        let bits = u32::from(32 - len - more);
+        let base = u32::from(std::net::Ipv4Addr::new(10, 0, 0, 0)) + ((which % (1 << more)) << bits);
+        let pool = Subnet::of(std::net::Ipv4Addr::from(base).into(), len + more).expect("IPv4");
+        net.ranges[0] = net.ranges[0].with_pool(pool).expect("it is inside, and not too small");
+        let all = |offered: bool| -> Vec<IpAddr> {
+            let of = |b| if offered { net.offered_in(b).collect::<Vec<_>>() } else { net.assignable_in(b).collect() };
+            net.blocks().flat_map(of).collect()
+        };
+        prop_assert_eq!(all(true), all(false).into_iter().filter(|a| pool.contains(*a)).collect::<Vec<_>>());
+        prop_assert!(net.blocks().all(|b| net.offers(b) || net.offered_in(b).next().is_none()));
+    }
+}
+
+#[test]
+fn an_auxiliary_address_is_no_endpoint_s() {
+    let mut net = network("10.0.0.0/28");
+    let router: IpAddr = [10, 0, 0, 5].into();
+    assert_eq!(net.admit(router), Ok(()));
+    net.settings.auxiliary.insert(router, "router".parse().expect("a label"));
+    assert_eq!(net.admit(router), Err(Unfit::Auxiliary));
+    assert!(net.blocks().all(|b| net.assignable_in(b).all(|a| a != router)));
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use proptest::bool::weighted;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::addr::Subnet;
 use crate::desired::{Prefixed, port_ifname, uplink_ifname};
 use crate::fake::{FakeKernel, Harm};
 use crate::firewall::{Chain, Match, Rule, Verdict};
@@ -56,6 +58,9 @@ struct Make {
     gateway: u8,
     transit: u8,
     other_vni: bool,
+    tunnel: bool,
+    uplink: bool,
+    routed: u8,
     here: BTreeSet<u8>,
     elsewhere: BTreeMap<u8, (u8, u32)>,
     answered: BTreeSet<u8>,
@@ -65,13 +70,17 @@ fn segment() -> impl Strategy<Value = Make> {
     let elsewhere = btree_map(ENDPOINTS, (1..4_u8, 1..4_u32), 0..6);
     let (here, answered) = (btree_set(ENDPOINTS, 0..4), btree_set(ENDPOINTS, 0..6));
     let form = (0..3_usize, 1400..1403_u32, 251..253_u8, 0..2_u8, any::<bool>());
-    (form, here, elsewhere, answered).prop_map(
-        |((rules, mtu, gateway, transit, other_vni), here, elsewhere, answered)| Make {
+    let ways = (weighted(0.8), weighted(0.8), 0..3_u8);
+    (form, ways, here, elsewhere, answered).prop_map(
+        |((rules, mtu, gateway, transit, other_vni), (tunnel, uplink, routed), here, elsewhere, answered)| Make {
             rules,
             mtu,
             gateway,
             transit,
             other_vni,
+            tunnel,
+            uplink,
+            routed,
             here,
             elsewhere,
             answered,
@@ -81,7 +90,7 @@ fn segment() -> impl Strategy<Value = Make> {
 
 impl Make {
     fn of(self, n: u8) -> Segment {
-        let Self { rules, mtu, gateway, transit, other_vni, here, elsewhere, answered } = self;
+        let Self { rules, mtu, gateway, transit, other_vni, tunnel, uplink, routed, here, elsewhere, answered } = self;
         // No two networks ever share one: a host chooses its VNIs so.
         let vni = Vni::new(u32::from(n) * 10 + u32::from(other_vni)).expect("in range");
         let remote = |(host, vni): (u8, u32)| Remote {
@@ -89,7 +98,7 @@ impl Make {
             port: 4789,
             vni: Vni::new(vni).expect("in range"),
         };
-        let is_elsewhere = |m: &u8| !here.contains(m);
+        let is_elsewhere = |m: &u8| tunnel && !here.contains(m);
         Segment {
             firewall: table(rules),
             bridge: Bridge {
@@ -97,12 +106,13 @@ impl Make {
                 mtu,
                 addresses: vec![Prefixed { address: address(gateway), len: 24 }],
             },
-            tunnel: Tunnel { vni, port: 4789, local: [192, 0, 2, 9].into(), mtu },
-            uplink: Uplink {
+            tunnel: tunnel.then_some(Tunnel { vni, port: 4789, local: [192, 0, 2, 9].into(), mtu }),
+            uplink: uplink.then(|| Uplink {
                 host_ifname: uplink_ifname(network(n)),
                 host: [169, 254, 128 + n, 2 * transit].into(),
                 segment: [169, 254, 128 + n, 2 * transit + 1].into(),
-            },
+                routed: (0..routed).filter_map(|n| Subnet::of([10, n, 0, 0].into(), 16)).collect(),
+            }),
             ports: here.iter().map(|m| (endpoint(n, *m), port(n, *m, mtu))).collect(),
             remotes: elsewhere.into_iter().filter(|(m, _)| is_elsewhere(m)).map(|(m, r)| (mac(m), remote(r))).collect(),
             neighbours: answered.iter().filter(|m| is_elsewhere(m)).map(|m| (address(*m), mac(*m))).collect(),
@@ -117,7 +127,7 @@ fn port(n: u8, m: u8, mtu: u32) -> Port {
         ifname: format!("eth{n}").parse().expect("a name"),
         mac: mac(m),
         addresses: vec![Prefixed { address: address(m), len: 24 }],
-        gateway: address(254),
+        gateway: Some(address(254)),
         mtu,
     }
 }
@@ -125,7 +135,7 @@ fn port(n: u8, m: u8, mtu: u32) -> Port {
 fn table(rules: usize) -> Table {
     let rule = |n: usize| Rule::new([Match::UdpTo(u16::try_from(n).expect("few"))], Verdict::Drop);
     let hook = "type filter hook forward priority filter";
-    Table { chains: vec![Chain { name: "forward", hook, rules: (0..rules).map(rule).collect() }] }
+    Table { sets: Vec::new(), chains: vec![Chain { name: "forward", hook, rules: (0..rules).map(rule).collect() }] }
 }
 
 /// Anything that somebody may do to a network.
@@ -276,7 +286,7 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
     let Step::Segment(id, step) = step else { return None };
     let rank = match step {
         SegmentStep::Create | SegmentStep::Delete => 0,
-        SegmentStep::ReplaceFirewall(_) => 1,
+        SegmentStep::ReplaceFirewall(_) | SegmentStep::ForgetFlows(_) => 1,
         SegmentStep::DeleteNeighbour(_) => 2,
         SegmentStep::DeleteRemote(_) => 3,
         SegmentStep::DeletePort(_) => 4,
@@ -284,7 +294,7 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::DeleteTunnel => 6,
         SegmentStep::CreateTunnel(_) => 7,
         SegmentStep::ConnectTunnel { .. } => 8,
-        SegmentStep::CreateUplink(_) => 9,
+        SegmentStep::CreateUplink(_) | SegmentStep::DeleteUplink => 9,
         SegmentStep::CreatePort(..) | SegmentStep::UpdatePort(_) | SegmentStep::ConnectPort(_) => 10,
         SegmentStep::PutRemote(..) => 11,
         SegmentStep::PutNeighbour(..) => 12,
@@ -317,6 +327,9 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
         gateway: 254,
         transit: 0,
         other_vni: false,
+        tunnel: true,
+        uplink: true,
+        routed: 0,
         here: BTreeSet::new(),
         elsewhere: BTreeMap::from([(1, (2, 3))]),
         answered: BTreeSet::from([1]),

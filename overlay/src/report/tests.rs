@@ -19,7 +19,9 @@ fn fails(step: &SegmentStep, kind: u8) -> bool {
 proptest! {
     #[test]
     fn a_failed_foundation_stops_its_own_segment_and_no_other(wish in wish(), kind in 0..5_u8) {
-        let Some(victim) = wish.segments.keys().next().copied() else { return Ok(()) };
+        // One that takes all of those steps.
+        let victim = wish.segments.iter().find(|(_, segment)| segment.tunnel.is_some());
+        let Some(victim) = victim.map(|(id, _)| *id) else { return Ok(()) };
         let mut kernel = kernel();
         kernel.refuse(move |step| match step {
             Step::Segment(id, step) if *id == victim && fails(step, kind) => Some(Cause::Busy),
@@ -38,6 +40,18 @@ proptest! {
         kernel.refuse_nothing();
         prop_assert!(go(&mut kernel, &wish, Knowledge::Whole).settled());
         prop_assert_eq!(plan(kernel.state(), &wish, Knowledge::Whole), vec![]);
+    }
+
+    #[test]
+    fn nothing_leads_between_containers_and_a_host_whose_rules_can_t_be_set(wish in wish()) {
+        let mut kernel = kernel();
+        kernel.refuse(|step| matches!(step, Step::Host(HostStep::ReplaceFirewall(_))).then_some(Cause::Refused));
+        let report = go(&mut kernel, &wish, Knowledge::Whole);
+        prop_assert_eq!(report.failed.len(), 1);
+        prop_assert!(kernel.state().segments.values().all(|segment| segment.uplink.is_none()));
+        prop_assert!(report.skipped.iter().all(|step| matches!(step, Step::Segment(_, SegmentStep::CreateUplink(_)))));
+        kernel.refuse_nothing();
+        prop_assert!(go(&mut kernel, &wish, Knowledge::Whole).settled());
     }
 
     #[test]

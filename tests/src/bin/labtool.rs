@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use overlay_tests::sandbox;
-use overlay_tests::tool::{capture, enter, flow, host, names, stream};
+use overlay_tests::tool::{capture, enter, flow, host, names, stream, visit};
 
 #[derive(Parser)]
 #[command(about = "Small programs that the lab runs inside its hosts")]
@@ -70,6 +70,19 @@ enum Tool {
     },
     /// Record what comes in on an interface until stdin ends.
     Capture { interface: String, file: PathBuf },
+    /// Tell each client by TCP and UDP who answers, and the address that it is seen at.
+    Doorman { name: String, port: u16 },
+    /// Ask a doorman.
+    Visit {
+        protocol: String,
+        to: SocketAddr,
+        /// The UDP port to ask from.
+        #[arg(long, default_value_t = 0)]
+        from: u16,
+        /// How long to wait, in milliseconds.
+        #[arg(long, default_value_t = 1000)]
+        patience: u64,
+    },
     /// A name server with one answer.
     Names { listen: Ipv4Addr, answer: Ipv4Addr },
 }
@@ -85,6 +98,11 @@ fn main() -> anyhow::Result<()> {
         Tool::Host { name, directory } => host::main(&name, &directory),
         Tool::Enter { host, netns, resolv_conf, pid_file, command } => {
             enter::main(enter::Enter { host, netns, resolv_conf, pid_file, command })
+        }
+        Tool::Doorman { name, port } => visit::doorman(&name, port),
+        Tool::Visit { protocol, to, from, patience } => {
+            println!("{}", visit::visit(&protocol, to, from, Duration::from_millis(patience))?);
+            Ok(())
         }
         Tool::Echo { port } => flow::echo(port),
         Tool::Flow { to, rate } => print(&flow::send(to, rate)?),

@@ -114,6 +114,10 @@ impl Agent {
         }
     }
 
+    pub(super) fn is_running(&mut self) -> anyhow::Result<bool> {
+        self.process.ended().map(|code| code.is_none())
+    }
+
     /// Collects an agent that something else killed.
     pub(super) fn reap(&mut self) -> anyhow::Result<()> {
         self.process.wait(END).map(|_| ())

@@ -13,14 +13,17 @@ use crate::eventually::eventually;
 
 /// How long a change may take to reach every host of a quiet lab.
 const SPREAD: Duration = Duration::from_secs(5);
+/// How long new hosts that hear each other may take to be members, on a wire that loses packets.
+const MEMBERSHIP: Duration = Duration::from_secs(20);
 
 impl Lab {
-    /// Creates a network on `h1` and waits until every host with an agent knows it.
+    /// Creates a network on `h1`, as soon as that is a member, and waits until every host with an agent knows it.
     ///
     /// # Errors
     /// When it is refused or does not spread.
     pub fn network(&self, name: &str, subnet: &str) -> anyhow::Result<()> {
-        self.json("h1", &format!("network create {name} --subnet {subnet}"))?;
+        let line = format!("network create {name} --subnet {subnet}");
+        eventually(MEMBERSHIP, &format!("network {name} to be made"), || self.json("h1", &line))?;
         for host in self.agents.keys() {
             eventually(SPREAD, &format!("{host} to know network {name}"), || {
                 self.json(host, &format!("network inspect {name}")).map(|_| ())
@@ -44,7 +47,7 @@ impl Lab {
     /// When the network has no endpoint there.
     pub fn segment(&self, host: &str, network: &str) -> anyhow::Result<PathBuf> {
         let inspected = self.json(host, &format!("network inspect {network}"))?;
-        match inspected["netns"].as_str() {
+        match inspected[0]["Overlay"]["Netns"].as_str() {
             Some(path) if !path.is_empty() => Ok(PathBuf::from(path)),
             _ => bail!("network {network} has no namespace on {host}: {inspected}"),
         }
@@ -97,7 +100,7 @@ impl Lab {
     /// # Errors
     /// When two of them differ: the text has both lists.
     pub fn endpoints_are_alike(&self, network: &str) -> anyhow::Result<()> {
-        const OWN: [&str; 3] = ["ifname", "host_ifname", "netns"];
+        const OWN: [&str; 4] = ["ifname", "host_ifname", "netns", "ports"];
         let mut seen = BTreeMap::new();
         for host in self.agents.keys() {
             let mut rows = self.rows(host, &format!("endpoint ls {network}"))?;

@@ -9,7 +9,7 @@ use overlay::report::{Cause, Kernel, round};
 
 use crate::bench::{Bench, go, look, refused, settle};
 use crate::world::{
-    PORT, add_remote, address, alike, endpoint, host, host_with, mac, network, port, segment, unlike, vni,
+    PORT, add_remote, address, alike, endpoint, host, host_with, mac, network, port, segment, tunnel_of, unlike, vni,
 };
 
 /// Two networks, two endpoints, and others elsewhere.
@@ -215,7 +215,7 @@ pub async fn a_vni_that_is_taken_is_refused<B: Bench>(mut bench: B) -> anyhow::R
 pub async fn a_vni_of_another_network_of_ours_is_refused<B: Bench>(mut bench: B) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
     let mut second = segment(2, &[]);
-    second.tunnel.vni = vni(101);
+    tunnel_of(&mut second).vni = vni(101);
     desired.segments.insert(network(2), second);
     let (step, _) = refused(&mut bench, &desired, Cause::AlreadyExists).await?;
     ensure!(step.network() == Some(network(2)), "{step:?}");
@@ -235,19 +235,20 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
     settle(&mut bench, &desired).await?;
     let segment = desired.segments.get_mut(&network(1)).context("the network")?;
     segment.bridge.mtu = 1300;
-    segment.tunnel.mtu = 1300;
+    tunnel_of(segment).mtu = 1300;
     segment.ports.values_mut().for_each(|port| port.mtu = 1300);
     segment.bridge.addresses[0] = Prefixed { address: [10, 9, 0, 1].into(), len: 24 };
     let observed = settle(&mut bench, &desired).await.context("MTU and gateway")?;
     let mtus: Vec<u32> = observed.segments.values().flat_map(|s| s.ports.values()).map(|port| port.mtu).collect();
     ensure!(mtus == [1300], "the port has not followed: {mtus:?}");
     let segment = desired.segments.get_mut(&network(1)).context("the network")?;
-    segment.tunnel.vni = vni(4242);
+    tunnel_of(segment).vni = vni(4242);
     add_remote(segment, 21, alike(segment, 2));
     settle(&mut bench, &desired).await.context("VNI")?;
     let segment = desired.segments.get_mut(&network(1)).context("the network")?;
-    segment.uplink.host = [169, 254, 200, 0].into();
-    segment.uplink.segment = [169, 254, 200, 1].into();
+    let uplink = segment.uplink.as_mut().context("the uplink")?;
+    uplink.host = [169, 254, 200, 0].into();
+    uplink.segment = [169, 254, 200, 1].into();
     segment.firewall.chains.pop();
     settle(&mut bench, &desired).await.context("uplink and rules")?;
     Ok(())

@@ -20,7 +20,9 @@ use tokio::time::timeout;
 
 use crate::bench::{Bench, refused, settle};
 use crate::real::{self, RealBench, inside, sh};
-use crate::world::{PORT, VTEP, add_remote, address, alike, host_with, mac, network, port, segment, unlike, vni};
+use crate::world::{
+    PORT, VTEP, add_remote, address, alike, host_with, mac, network, port, segment, tunnel_of, unlike, vni,
+};
 
 /// A change has to be noticed within this time; it takes about a millisecond.
 const SOON: Duration = Duration::from_secs(1);
@@ -67,8 +69,8 @@ async fn the_first_packet_to_another_host_gets_through_and_nothing_else_is_sent(
     let mut desired_there = host_with(&[(2, &db)]);
     let (near, distant) = (segment_of(&mut desired_here)?, segment_of(&mut desired_there)?);
     // Each receives under a VNI of its own.
-    distant.tunnel.local = far;
-    distant.tunnel.vni = vni(4711);
+    tunnel_of(distant).local = far;
+    tunnel_of(distant).vni = vni(4711);
     add_remote(near, 2, alike(distant, 2));
     add_remote(distant, 1, alike(near, 1));
     settle(&mut here, &desired_here).await?;
@@ -104,7 +106,7 @@ async fn a_container_reaches_the_tunnel_of_no_host(mut bench: RealBench) -> anyh
     desired.segments.insert(network(2), segment(2, &[(2, &db)]));
     settle(&mut bench, &desired).await?;
     // From one network a frame for the other.
-    let frame = datagram(desired.segments[&network(2)].tunnel.vni, mac(2));
+    let frame = datagram(desired.segments[&network(2)].tunnel.context("a tunnel")?.vni, mac(2));
     let send = |vtep: IpAddr| UdpSocket::bind(("0.0.0.0", 0))?.send_to(&frame, (vtep, PORT));
     let injected = || number(&bench.inside(network(2), "ip -s -j link show vx0")?, "/0/stats64/rx/packets");
     for (counted, vtep) in [(1, VTEP.into()), (2, IpAddr::from([192, 0, 2, 2]))] {
@@ -239,7 +241,7 @@ async fn a_port_that_fails_half_way_leaves_nothing(mut bench: RealBench) -> anyh
     let mut desired = host_with(&[(1, &web)]);
     for port in segment_of(&mut desired)?.ports.values_mut() {
         // Nobody can tell the way to it: the last thing that is set up in the container.
-        port.gateway = [203, 0, 113, 1].into();
+        port.gateway = Some([203, 0, 113, 1].into());
     }
     refused(&mut bench, &desired, Cause::Refused).await?;
     ensure!(bench.interfaces(&web)?.is_empty(), "left in the container: {:?}", bench.interfaces(&web)?);

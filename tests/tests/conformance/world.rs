@@ -1,6 +1,6 @@
 //! Wishes: networks as this host should have them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use overlay::addr::{Mac, Subnet};
@@ -9,9 +9,10 @@ use overlay::desired::{
     Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Tunnel, Uplink, desire, port_ifname,
     uplink_ifname,
 };
-use overlay::firewall::{Chain, Match, Rule, Table, Verdict};
+use overlay::firewall::{Chain, Element, Field, Match, Rule, Set, Table, Verdict};
 use overlay::id::{EndpointId, HostId, NetworkId, Vni};
 use overlay::intent::{Intents, NetnsRef};
+use overlay::publish::Protocol;
 
 /// The VTEP of the host that is tested.
 pub const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -58,8 +59,13 @@ pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
                 Prefixed { address: SERVICE_ADDRESS.into(), len: 32 },
             ],
         },
-        tunnel: Tunnel { vni: vni(100 + u32::from(n)), port: PORT, local: VTEP.into(), mtu: MTU },
-        uplink: Uplink { host_ifname: uplink_ifname(network(n)), host: transit(0), segment: transit(1) },
+        tunnel: Some(Tunnel { vni: vni(100 + u32::from(n)), port: PORT, local: VTEP.into(), mtu: MTU }),
+        uplink: Some(Uplink {
+            host_ifname: uplink_ifname(network(n)),
+            host: transit(0),
+            segment: transit(1),
+            routed: BTreeSet::new(),
+        }),
         ports: ports.iter().map(|(m, netns)| (endpoint(*m), port(*m, netns))).collect(),
         remotes: BTreeMap::new(),
         neighbours: BTreeMap::new(),
@@ -73,7 +79,7 @@ pub fn port(m: u8, netns: &NetnsRef) -> Port {
         ifname: "eth0".parse().expect("a name"),
         mac: mac(m),
         addresses: vec![Prefixed { address: address(m), len: 24 }],
-        gateway: [10, 9, 0, 254].into(),
+        gateway: Some([10, 9, 0, 254].into()),
         mtu: MTU,
     }
 }
@@ -94,7 +100,13 @@ pub fn add_remote(segment: &mut Segment, m: u8, remote: Remote) {
 
 /// A host that receives the network under the same VNI and port as this one.
 pub fn alike(segment: &Segment, vtep: u8) -> Remote {
-    Remote { vtep: [192, 0, 2, vtep].into(), port: segment.tunnel.port, vni: segment.tunnel.vni }
+    let tunnel = segment.tunnel.expect("a segment here has one unless it is taken away");
+    Remote { vtep: [192, 0, 2, vtep].into(), port: tunnel.port, vni: tunnel.vni }
+}
+
+/// The tunnel of a segment that has one.
+pub fn tunnel_of(segment: &mut Segment) -> &mut Tunnel {
+    segment.tunnel.as_mut().expect("a segment here has one unless it is taken away")
 }
 
 /// A host that has chosen another VNI and port.
@@ -103,10 +115,22 @@ pub fn unlike(vtep: u8) -> Remote {
 }
 
 /// Every kind of rule there is.
+const PUBLISHED: &str = "map published { type inet_proto . inet_service : ipv4_addr . inet_service;";
+
+/// A port on the way, and the port that it leads to.
+pub fn element(via: u16, port: u16) -> Element {
+    let to = Ipv4Addr::new(10, 9, 0, 1);
+    Element {
+        key: vec![Field::Protocol(Protocol::Udp), Field::Port(via)],
+        value: vec![Field::Address(to), Field::Port(port)],
+    }
+}
+
 fn table() -> Table {
     let up = || "up0".to_owned();
     let subnet = Subnet::of([10, 9, 0, 0].into(), 24).expect("a subnet");
     Table {
+        sets: vec![Set { name: "published", kind: PUBLISHED, elements: [element(8080, 80)].into() }],
         chains: vec![
             Chain {
                 name: "prerouting",

@@ -15,29 +15,37 @@ use super::leases::{AGREED, agree};
 const MANY: u32 = 60;
 
 pub fn an_agent_killed_before_any_commit_has_done_nothing() -> anyhow::Result<()> {
-    at_every("before-commit")
+    killed_at_every("before-commit")
 }
 
 pub fn an_agent_killed_after_any_commit_has_done_all_of_it() -> anyhow::Result<()> {
-    at_every("after-commit")
+    killed_at_every("after-commit")
 }
 
 pub fn an_agent_killed_before_any_answer_gives_it_when_asked_again() -> anyhow::Result<()> {
-    at_every("before-answer")
+    killed_at_every("before-answer")
 }
 
-/// Plays a round for each durable write of it, until one comes to its end because it has fewer.
-fn at_every(point: &str) -> anyhow::Result<()> {
+fn killed_at_every(point: &str) -> anyhow::Result<()> {
     let mut lab = Lab::with_agents(2)?;
-    for nth in 1..MANY {
+    let writes = at_every(point, |nth| {
         lab.stop("h1", Ending::Term)?;
         let mut round = Round::new(&mut lab, nth);
-        let fell = round.play(point).with_context(|| format!("{point}:{nth}"))?;
-        round.check().with_context(|| format!("after {point}:{nth}"))?;
-        if !fell {
-            println!("killed {point} of each of {} durable writes", nth - 1);
-            ensure!(nth > 5, "was overlayd built with --features overlay-agent/fail-points?");
-            return Ok(());
+        let fell = round.play(point)?;
+        round.check().context("afterwards")?;
+        Ok(fell)
+    })?;
+    println!("killed {point} of each of {writes} durable writes");
+    ensure!(writes > 4, "was overlayd built with --features overlay-agent/fail-points?");
+    Ok(())
+}
+
+/// Plays a round for each durable write of it, and says of how many. A round says whether anybody was killed in it: the last
+/// one comes to its end because it has fewer.
+pub(super) fn at_every(point: &str, mut play: impl FnMut(u32) -> anyhow::Result<bool>) -> anyhow::Result<u32> {
+    for nth in 1..MANY {
+        if !play(nth).with_context(|| format!("{point}:{nth}"))? {
+            return Ok(nth - 1);
         }
     }
     bail!("there is no end of durable writes")

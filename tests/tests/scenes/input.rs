@@ -26,7 +26,7 @@ const CASES: &[Case] = &[
     ("network create new --subnet 192.0.2.0/25", &["192.0.2.0/25", "overlaps", "choose"]),
     ("network create new --subnet 10.21.0.0/16 --subnet 10.21.5.0/24", &["--subnet", "exactly one"]),
     ("network create new --subnet 10.21.0.0/24 --gateway 10.22.0.1", &["10.22.0.1", "10.21.0.0/24", "choose"]),
-    ("network create new --subnet 10.21.0.0/24 --gateway here", &["here", "give one"]),
+    ("network create new --subnet 10.21.0.0/24 --gateway here", &["here", "an IP address"]),
     ("network create bad/name --subnet 10.21.0.0/24", &["bad/name", "name", "1 to 63 letters"]),
     ("network rm web", &["web", "in use", "attached", "taken", "h2", "disconnect"]),
     // Endpoints.
@@ -216,7 +216,7 @@ fn squatted(lab: &Lab) -> anyhow::Result<()> {
 
     // Docker Swarm, for example, uses the same port, and perhaps the same VNI.
     let _far = lab.connect("h2", "web", "far", "")?;
-    let vni = lab.json("h2", "network inspect web")?["network"]["vni"].as_u64().context("h2 receives no VNI")?;
+    let vni = lab.json("h2", "network inspect web")?[0]["Overlay"]["Vni"].as_u64().context("h2 receives no VNI")?;
     host.ip(&format!("link add other type vxlan id {vni} dstport 4789 local 192.0.2.1"))?;
     host.ip("link set other up")?;
     let number = lab.ctl("h1", connect)?;

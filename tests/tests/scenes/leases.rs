@@ -83,7 +83,7 @@ pub fn a_dead_host_is_forgotten_and_its_space_is_used_again() -> anyhow::Result<
         holders(&lab, host, "web", |holders| !holders.contains("h4"))?;
     }
     // Whatever the dead host held can be had, also the very address that was in use there, and from any host.
-    let again = lab.connect("h3", "web", "again", &line)?;
+    let again = once_heard(&lab, "h3", "again", &line)?;
     oracle.also(&again)?;
     right.ping(address, SECOND)?;
     // Again is as good as once.
@@ -142,7 +142,7 @@ pub fn forgetting_waits_for_a_member_that_is_away_and_says_for_whom() -> anyhow:
         Ok(())
     })?;
     took("forgotten after the last member was back", after);
-    let again = lab.connect("h4", "web", "again", &line)?;
+    let again = once_heard(&lab, "h4", "again", &line)?;
     oracle.also(&again)?;
     agree(&lab, "web")?;
 
@@ -156,7 +156,7 @@ pub fn forgetting_waits_for_a_member_that_is_away_and_says_for_whom() -> anyhow:
     waits.wait_for("waiting for h3 (gone)", AGREED)?;
     lab.ctl("h1", "host forget h4 --force")?.ok()?;
     ensure!(waits.wait(AGREED)? == 0, "the one that waited was not told: {}", waits.printed()?);
-    let forced = lab.connect("h2", "web", "forced", &line)?;
+    let forced = once_heard(&lab, "h2", "forced", &line)?;
     oracle.also(&forced)?;
     lab.wire.heal()?;
     wait_for_state(&lab, "h3", &old, "forgotten")?;
@@ -214,7 +214,7 @@ pub fn a_host_that_is_there_is_not_forgotten() -> anyhow::Result<()> {
         ensure!(done.code == 1 && all && done.stderr.lines().count() == 1, "{words:?}: {done:?}");
         anyhow::Ok(())
     };
-    refused("h3", &["host `h3` is alive", "turn it off"])?;
+    refused("h3", &["host `h3` is alive", "turn the machine off"])?;
     refused(&id, &["is alive"])?;
     refused("h1", &["is this one"])?;
     refused("h9", &["no host `h9`", "overlayctl host ls"])?;
@@ -365,8 +365,17 @@ pub(super) fn ends(lab: &Lab) -> anyhow::Result<[Container; 2]> {
 
 /// Connects a container to `web` as its runtime does that starts it again; what is left of an earlier try goes.
 pub(super) fn anew(lab: &Lab, host: &str, name: &str) -> anyhow::Result<Container> {
+    anew_with(lab, host, name, "")
+}
+
+/// The same with this on the line, as soon as the host has heard that it may.
+fn once_heard(lab: &Lab, host: &str, name: &str, line: &str) -> anyhow::Result<Container> {
+    eventually(AGREED, "the host to hear who has the address now", || anew_with(lab, host, name, line))
+}
+
+fn anew_with(lab: &Lab, host: &str, name: &str, line: &str) -> anyhow::Result<Container> {
     _ = lab.host(host)?.place().try_sh(&format!("ip netns delete {name}"))?;
-    lab.connect(host, "web", name, "")
+    lab.connect(host, "web", name, line)
 }
 
 /// The id of the one host of this name that is not forgotten.

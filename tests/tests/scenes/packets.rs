@@ -75,8 +75,8 @@ pub fn containers_reach_the_world_through_the_gateway() -> anyhow::Result<()> {
 pub fn a_lossy_wire_slows_things_down_and_breaks_nothing() -> anyhow::Result<()> {
     let lab = Lab::with_agents(3)?;
     lab.wire.loss(20)?;
-    lab.json("h1", "network create web --subnet 10.20.0.0/24")?;
     let patient = 20 * SECOND;
+    eventually(patient, "a network to be made", || lab.json("h1", "network create web --subnet 10.20.0.0/24"))?;
     let mut ends = Vec::new();
     for host in ["h1", "h2", "h3"] {
         let container = eventually(patient, &format!("a container on {host}"), || {

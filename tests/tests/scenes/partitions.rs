@@ -155,7 +155,7 @@ pub fn a_network_deleted_in_one_part_drains_in_the_other() -> anyhow::Result<()>
     let lab = Lab::with_agents(4)?;
     lab.network("web", "10.20.0.0/24")?;
     let (west, east) = (["h1", "h2"], ["h3", "h4"]);
-    let id = lab.json("h1", "network inspect web")?["network"]["id"].as_str().context("no id")?.to_owned();
+    let id = lab.json("h1", "network inspect web")?[0]["Id"].as_str().context("no id")?.to_owned();
     // So that the east has something to attach from.
     let first = lab.reachable("h3", "web", "first", "")?;
     first.remove()?;

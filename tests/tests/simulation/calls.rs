@@ -51,7 +51,7 @@ pub struct Call {
 impl World {
     pub fn ask(&mut self, from: usize, to: HostId, question: Question, attach: Option<Attach>) {
         let call = self.number();
-        let (id, stamp) = (self.hosts[from].id, self.hosts[from].ledger.stamp());
+        let (caller, id, stamp) = (from, self.hosts[from].id, self.hosts[from].ledger.stamp());
         self.at(PATIENCE, Event::Patience(call));
         if let Some(index) = self.index(to)
             && self.passes(from, index)
@@ -59,7 +59,7 @@ impl World {
             let copies = if self.rng.u8(0..100) < 3 { 2 } else { 1 };
             for _ in 0..copies {
                 let delay = self.delay();
-                self.at(delay, Event::Question { call, from: id, to, stamp, question: question.clone() });
+                self.at(delay, Event::Question { call, from: id, caller, to, stamp, question: question.clone() });
             }
         }
         self.calls.insert(call, Call { from, question, attach });
@@ -70,24 +70,18 @@ impl World {
         if self.rng.u8(0..100) < 2 { self.rng.u64(1_000..20_000) } else { self.rng.u64(1..30) }
     }
 
-    pub fn asked(&mut self, call: u64, (from, to, stamp): (HostId, HostId, Stamp), question: Question) {
+    pub fn asked(&mut self, call: u64, (from, caller, stamp): (HostId, usize, Stamp), to: HostId, question: Question) {
         let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
+        let elsewhere = self.index(from) != Some(caller) && self.hosts[index].hears(from);
         let input = match question {
             Question::Space(network) => Input::GiveSpace { network, to: from, share: Share::Quarter },
             Question::Address(network, address) => Input::GiveAddress { network, to: from, address },
             Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
             Question::Acknowledge(founder) => Input::Acknowledge { from, stamp, founder },
-            Question::Admit(founder, claims) => Input::Admit { from, stamp, founder, claims, elsewhere: false },
+            Question::Admit(founder, claims) => Input::Admit { from, stamp, founder, claims, elsewhere },
             Question::Seal(host, warrant) => Input::Seal { from, host, warrant },
         };
-        let now = self.now;
-        let outcome = self.hosts[index].step(&input, now);
-        self.mind(index);
-        if !self.calm && self.rng.u16(0..1000) == 0 {
-            // Killed between the write and the answer.
-            self.kill_agent(index);
-            return;
-        }
+        let Some(outcome) = self.step(index, &input) else { return };
         let answer = match outcome {
             Outcome::Done => Answer::Done,
             Outcome::Given(statements) => Answer::Given(statements),
@@ -97,40 +91,36 @@ impl World {
             Outcome::Granted { .. } | Outcome::Ask(_) => unreachable!("no answer to another host"),
         };
         let stamp = self.hosts[index].ledger.stamp();
-        let Some(asker) = self.index(from) else { return };
-        if self.passes(index, asker) {
+        if self.passes(index, caller) {
             let delay = self.delay();
-            self.at(delay, Event::Answer { call, from: to, to: from, stamp, answer });
+            self.at(delay, Event::Answer { call, from: to, stamp, answer });
         }
     }
 
-    pub fn answered(&mut self, call: u64, (by, to, stamp): (HostId, HostId, Stamp), answer: Answer) {
-        let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
-        let Some(Call { question, attach, .. }) = self.calls.remove(&call) else { return };
-        let now = self.now;
-        let host = &mut self.hosts[index];
-        match (question, answer) {
+    pub fn answered(&mut self, call: u64, (by, stamp): (HostId, Stamp), answer: Answer) {
+        // Who asked has waited no longer, or is off by now.
+        let Some(Call { from: index, question, attach }) = self.calls.remove(&call) else { return };
+        let inputs = match (question, answer) {
             (Question::Space(network) | Question::Address(network, _), Answer::Given(statements)) => {
-                for statement in statements {
-                    host.step(&Input::Stated { network, from: by, stamp, statement }, now);
-                }
+                let stated = |statement| Input::Stated { network, from: by, stamp, statement };
+                statements.into_iter().map(stated).collect()
             }
-            (Question::Deliver(network, statement), Answer::Done) => {
-                drop(host.step(&Input::Taken { network, statement }, now));
-            }
+            (Question::Deliver(network, statement), Answer::Done) => vec![Input::Taken { network, statement }],
             (Question::Acknowledge(_), Answer::Welcome(welcome)) => {
-                drop(host.step(&Input::Acknowledged { by, welcome }, now));
-                host.introduced.insert(by);
+                self.hosts[index].introduced.insert(by);
+                vec![Input::Acknowledged { by, welcome }]
             }
-            (Question::Admit(..), Answer::Welcome(welcome)) => drop(host.step(&Input::Admitted { by, welcome }, now)),
+            (Question::Admit(..), Answer::Welcome(welcome)) => vec![Input::Admitted { by, welcome }],
             (Question::Seal(sealed, _), Answer::Sealed(testimony)) => {
-                drop(host.step(&Input::Sealed { by, host: sealed, testimony }, now));
+                vec![Input::Sealed { by, host: sealed, testimony }]
             }
-            (_, Answer::Denied(denial)) => {
-                host.step(&Input::Refused { by, denial }, now);
-                self.mind(index);
+            (_, Answer::Denied(denial)) => vec![Input::Refused { by, denial }],
+            _ => Vec::new(),
+        };
+        for input in inputs {
+            if self.step(index, &input).is_none() {
+                return;
             }
-            _ => {}
         }
         if let Some(attach) = attach {
             self.allocate(attach.host, attach.request);
@@ -142,9 +132,9 @@ impl World {
         if self.hosts[index].power != Power::On {
             return;
         }
-        let now = self.now;
         let (network, endpoint, name) = (request.network, request.endpoint, request.name.clone());
-        match self.hosts[index].step(&Input::Allocate(request.clone()), now) {
+        let Some(outcome) = self.step(index, &Input::Allocate(request.clone())) else { return };
+        match outcome {
             Outcome::Granted { address, lease } => self.attached(index, (endpoint, network, name), (address, lease)),
             Outcome::Ask(ask) => {
                 assert!(request.asked.insert(ask), "{ask:?} is asked for the second time");
@@ -156,7 +146,7 @@ impl World {
             }
             Outcome::Denied(denial) => {
                 self.seen.note(kind(&denial));
-                self.log.push((now, index, endpoint, Err(denial)));
+                self.log.push((self.now, index, endpoint, Err(denial)));
             }
             other => unreachable!("{other:?} is no answer to an allocation"),
         }

@@ -1,6 +1,6 @@
 //! A host of the simulation: the program's own ledger, records, view and plan over a fake kernel, without its tasks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -32,6 +32,24 @@ pub enum Power {
     On,
 }
 
+/// What is on a disk: also on a copy of it, made at some moment.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    pub id: HostId,
+    pub slot: Slot,
+    pub ledger: Ledger,
+    pub intents: Intents,
+}
+
+/// The agent is going to be killed at a durable write.
+#[derive(Debug, Clone, Copy)]
+pub struct Fuse {
+    /// How many writes come before that one.
+    pub writes: u32,
+    /// Is that one still made? Nobody hears of it then.
+    pub is_last_made: bool,
+}
+
 pub struct Host {
     pub id: HostId,
     pub slot: Slot,
@@ -43,6 +61,11 @@ pub struct Host {
     /// How many it took for members that belong to another cluster.
     pub disowned: usize,
     pub power: Power,
+    pub fuse: Option<Fuse>,
+    /// A copy of its disk that somebody made.
+    pub image: Option<Disk>,
+    /// Is its disk such a copy, put back or brought from another host, that has not passed its check yet?
+    pub is_copy: bool,
     pub ledger: Ledger,
     pub intents: Intents,
     pub kernel: FakeKernel,
@@ -64,11 +87,20 @@ pub struct Host {
     containers: u64,
 }
 
+/// How long an agent that has started waits to hear of the others.
+const LISTENING: Millis = 5_000;
+
 /// What decides how a host looks to another.
 type Sight = ((u64, u64), Liveness);
 
 impl Host {
     pub fn new(id: HostId, slot: Slot, index: usize) -> Self {
+        Self::with(Disk { id, slot, ledger: Ledger::new(id), intents: Intents::default() }, index)
+    }
+
+    /// A machine with this disk in it.
+    pub fn with(disk: Disk, index: usize) -> Self {
+        let Disk { id, slot, ledger, intents } = disk;
         let own = News { id, generation: 0, version: 0, record: Arc::default() };
         Self {
             id,
@@ -77,8 +109,11 @@ impl Host {
             is_rash: false,
             disowned: 0,
             power: Power::Off,
-            ledger: Ledger::new(id),
-            intents: Intents::default(),
+            fuse: None,
+            image: None,
+            is_copy: false,
+            ledger,
+            intents,
             kernel: FakeKernel::new(),
             heard: Heard::nothing(slot),
             slot,
@@ -93,6 +128,12 @@ impl Host {
             started: 0,
             containers: 0,
         }
+    }
+
+    /// What is on its disk now.
+    pub fn disk(&self) -> Disk {
+        let Self { id, slot, ledger, intents, .. } = self;
+        Disk { id: *id, slot: *slot, ledger: ledger.clone(), intents: intents.clone() }
     }
 
     pub fn place(&self) -> Place {
@@ -117,10 +158,11 @@ impl Host {
     pub fn boot(&mut self, now: Millis, nonce: u64) {
         self.kernel = FakeKernel::new();
         self.booted = now;
-        self.step(&Input::Booted { nonce }, now);
+        self.fuse = None;
+        self.write(&Input::Booted { nonce }, now);
         for attachment in std::mem::take(&mut self.intents.attachments).into_values() {
             let Endpoint { network, id, name, .. } = attachment.endpoint;
-            self.step(&Input::Release { network, endpoint: id, name }, now);
+            self.write(&Input::Release { network, endpoint: id, name }, now);
         }
         self.intents.seats.clear();
     }
@@ -130,14 +172,38 @@ impl Host {
         now - self.booted
     }
 
-    /// Decides and writes; says it when somebody listens.
-    pub fn step(&mut self, input: &Input, now: Millis) -> Outcome {
+    /// Decides and writes; says it when somebody listens. `None` if the agent is killed at it.
+    pub fn step(&mut self, input: &Input, now: Millis) -> Option<Outcome> {
         let step = self.ledger.step(input, self.clock(now));
-        if !step.changes.is_empty() {
+        let fuse = self.fuse.as_mut().filter(|_| !step.changes.is_empty());
+        match fuse {
+            Some(Fuse { writes: 0, is_last_made }) => {
+                if *is_last_made {
+                    self.keep(&step.changes);
+                }
+                self.power = Power::NoAgent;
+                return None;
+            }
+            Some(fuse) => fuse.writes -= 1,
+            None => {}
+        }
+        self.keep(&step.changes);
+        Some(step.outcome)
+    }
+
+    /// The same of an agent that nobody kills.
+    pub fn write(&mut self, input: &Input, now: Millis) -> Outcome {
+        let step = self.ledger.step(input, self.clock(now));
+        self.keep(&step.changes);
+        step.outcome
+    }
+
+    fn keep(&mut self, changes: &[Change]) {
+        if !changes.is_empty() {
             let members = &self.ledger.membership().members;
             let disowns = |change: &&Change| matches!(change, Change::Foreign(host) if members.contains(host));
-            self.disowned += step.changes.iter().filter(disowns).count();
-            self.ledger.apply(&step.changes);
+            self.disowned += changes.iter().filter(disowns).count();
+            self.ledger.apply(changes);
             self.unsaid = true;
         }
         let about_networks = |change: &Change| {
@@ -146,11 +212,20 @@ impl Host {
                 Change::Open(_) | Change::Close(_) | Change::Tombstone(_) | Change::Standing(Standing::Fenced(_))
             )
         };
-        if step.changes.iter().any(about_networks) {
+        if changes.iter().any(about_networks) {
             self.intents.networks = self.ledger.accounts().iter().map(|(id, a)| (*id, a.network.clone())).collect();
             self.intents.tombstones = self.ledger.tombstones().clone();
         }
-        step.outcome
+    }
+
+    /// Who founded its cluster.
+    pub fn founder(&self) -> Option<HostId> {
+        self.ledger.membership().founder
+    }
+
+    /// Is another host alive, as far as this one sees?
+    pub fn hears(&self, id: HostId) -> bool {
+        self.cluster.hosts.get(&id).is_some_and(|host| host.liveness == Liveness::Live)
     }
 
     pub fn is_fenced(&self) -> bool {
@@ -193,8 +268,8 @@ impl Host {
         if changed {
             self.cluster = Arc::new(derive(&self.records, self.ledger.membership().founder));
         }
-        self.listen(now);
-        if changed || self.unsaid {
+        let lives = self.listen(now).is_some();
+        if lives && (changed || self.unsaid) {
             self.reconcile();
         }
     }
@@ -220,8 +295,8 @@ impl Host {
         changed
     }
 
-    /// What is new, told to the ledger.
-    fn listen(&mut self, now: Millis) {
+    /// What is new, told to the ledger. `None` if the agent is killed at it.
+    fn listen(&mut self, now: Millis) -> Option<()> {
         let told = |slot: Slot| self.told.get(slot).copied().flatten();
         let new = |(slot, news, _): &(Slot, &News, Millis)| told(*slot) != Some(news.age());
         let changed: Vec<(Slot, News)> =
@@ -230,17 +305,17 @@ impl Host {
         let could_act = self.ledger.is_established();
         for id in &cluster.tombstones {
             if !self.ledger.tombstones().contains(id) {
-                self.step(&Input::Close(*id), now);
+                self.step(&Input::Close(*id), now)?;
             }
         }
         for view in cluster.networks.values().filter(|view| !view.apart) {
             if !self.ledger.accounts().contains_key(&view.network.id) {
-                self.step(&Input::Learn(view.network.clone()), now);
+                self.step(&Input::Learn(view.network.clone()), now)?;
             }
         }
         for (slot, news) in changed {
             for input in said::heard(news.id, &news.record) {
-                self.step(&input, now);
+                self.step(&input, now)?;
             }
             put(&mut self.told, slot, Some(news.age()));
         }
@@ -248,6 +323,13 @@ impl Host {
         if !could_act {
             self.told.clear();
         }
+        Some(())
+    }
+
+    /// Has it heard of all members since it started, or listened for long enough?
+    pub fn is_synced(&self, now: Millis) -> bool {
+        let is_clear = |id: HostId| self.cluster.hosts.get(&id).is_some_and(|host| host.liveness != Liveness::Suspect);
+        now - self.started >= LISTENING || self.ledger.membership().others().all(is_clear)
     }
 
     fn reconcile(&mut self) {
@@ -277,7 +359,7 @@ impl Host {
 
     /// Does it rather belong to another cluster than to the one that it has founded?
     pub fn seeks(&self) -> bool {
-        self.ledger.is_established() && admission::seeks(self.id, &[peer(self.join)], &self.cluster)
+        self.ledger.is_established() && admission::seeks(self.id, &self.cluster)
     }
 
     pub fn attach(&mut self, id: EndpointId, network: NetworkId, name: &Name, (address, lease): (IpAddr, Version)) {
@@ -297,7 +379,7 @@ impl Host {
         let seat = self.intents.seat(network);
         self.intents.seats.insert(network, seat);
         let ifname = "eth0".parse().expect("a name");
-        self.intents.attachments.insert(id, Attachment { endpoint, netns, ifname });
+        self.intents.attachments.insert(id, Attachment { endpoint, netns, ifname, published: BTreeMap::new() });
         self.unsaid = true;
     }
 
@@ -309,7 +391,7 @@ impl Host {
         if self.intents.attached(network).next().is_none() {
             self.intents.seats.remove(&network);
         }
-        self.step(&Input::Release { network, endpoint: id, name }, now);
+        self.write(&Input::Release { network, endpoint: id, name }, now);
         self.unsaid = true;
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use overlay::admission::partners;
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::{Input, Outcome, Request, Share};
-use overlay::network::{Network, Range};
+use overlay::network::{Network, Range, Settings};
 
-use crate::host::{Host, Power, name};
+use crate::host::{Fuse, Host, Power, name};
 use crate::world::World;
 
 /// More networks than this are not made.
@@ -19,8 +20,14 @@ impl World {
     pub fn op(&mut self) {
         let index = self.rng.usize(0..self.hosts.len());
         match self.rng.u32(0..1_000) {
-            0..500 => self.op_attach(index),
-            500..800 => self.op_detach(index),
+            0..490 => self.op_attach(index),
+            490..789 => self.op_detach(index),
+            789 => self.op_copy_machine_apart(index),
+            790..795 => self.op_copy_disk(index),
+            795 => self.op_wipe(index),
+            796..798 => self.op_restore(index),
+            798 => self.op_copy_machine(index),
+            799 => drop(self.op_trust()),
             800..830 => self.op_create(index),
             830..838 => self.op_delete(index),
             838..868 => self.op_cut(),
@@ -83,28 +90,34 @@ impl World {
             ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
             created,
             creator: self.hosts[index].id,
+            since: 0,
+            settings: Settings::default(),
         };
         let id = network.id;
-        let now = self.now;
-        if self.hosts[index].step(&Input::Create(network), now) != Outcome::Done {
+        let created = self.step(index, &Input::Create(network));
+        // Killed at it, it may have made it all the same.
+        let founder = self.hosts[index].ledger.membership().founder;
+        if self.hosts[index].ledger.accounts().contains_key(&id) {
+            self.made.extend(founder.map(|founder| (id, founder)));
+        }
+        if created != Some(Outcome::Done) {
             return;
         }
         self.seen.note("network created");
-        self.made.extend(self.hosts[index].ledger.membership().founder.map(|founder| (id, founder)));
         let members = self.hosts[index].ledger.membership().members.clone();
-        let peers: Vec<_> = self.hosts[index].reachable().into_iter().filter(|id| members.contains(id)).collect();
+        let partners = partners(&self.hosts[index].cluster, founder);
+        let peers: Vec<_> = partners.into_iter().filter(|id| members.contains(id)).collect();
         if let Some(to) = self.rng.choice(peers) {
-            self.hosts[index].step(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
+            self.step(index, &Input::GiveSpace { network: id, to, share: Share::Half });
         }
         self.look(index);
     }
 
     fn op_delete(&mut self, index: usize) {
         let Some(network) = self.any_network(index).filter(|_| self.is_on(index)) else { return };
-        let now = self.now;
         let used = self.hosts[index].cluster.networks[&network.id].endpoints.len();
         if used < 3 {
-            self.hosts[index].step(&Input::Close(network.id), now);
+            self.step(index, &Input::Close(network.id));
             self.seen.note("network deleted");
             self.look(index);
         }
@@ -119,17 +132,33 @@ impl World {
     }
 
     fn op_kill(&mut self, index: usize) {
-        if self.is_on(index) {
+        if !self.is_on(index) {
+            return;
+        }
+        if self.rng.bool() {
             self.kill_agent(index);
             self.seen.note("agent killed");
+        } else {
+            self.light(index);
         }
+    }
+
+    /// The agent is killed at one of its next writes.
+    fn light(&mut self, index: usize) {
+        let fuse = Fuse { writes: self.rng.u32(0..8), is_last_made: self.rng.bool() };
+        self.hosts[index].fuse = Some(fuse);
     }
 
     pub fn op_start(&mut self, index: usize) {
         match self.hosts[index].power {
             Power::On => {}
+            Power::NoAgent if self.hosts[index].is_fenced() => self.renew(index),
             Power::NoAgent => self.start_agent(index),
             Power::Off => self.power_on(index),
+        }
+        // The check, the end of an identity and joining are written as well.
+        if !self.insists && self.rng.u8(0..4) == 0 {
+            self.light(index);
         }
     }
 
@@ -150,7 +179,11 @@ impl World {
             let known = cluster.hosts.get(&host.id).is_some_and(|h| h.liveness == Liveness::Dead);
             host.power == Power::Off && known
         };
-        let off: Vec<HostId> = self.hosts.iter().filter(gone).map(|host| host.id).collect();
+        let off = self.hosts.iter().filter(gone).map(|host| host.id);
+        // Or that nobody has that identity any more.
+        let is_lost = |id: &HostId| self.index(*id).is_none() && cluster.hosts[id].liveness == Liveness::Dead;
+        let lost = cluster.hosts.keys().copied().filter(is_lost);
+        let off: Vec<HostId> = off.chain(lost).collect();
         let one = self.rng.choice(off.clone());
         let named = if self.rng.bool() { one.into_iter().collect() } else { off };
         let pending = self.hosts[index].ledger.membership().forgets.len();

@@ -6,7 +6,8 @@ use overlay::cluster::Cluster;
 use overlay::host::Liveness;
 use overlay::id::{HostId, NetworkId};
 use overlay::lease::Holder;
-use overlay::ledger::{Denial, Input, Outcome, Standing};
+use overlay::ledger::{Account, Denial, Input, Outcome};
+use overlay::network::BlockId;
 use overlay::record::Statement;
 
 use crate::host::{Host, Power};
@@ -15,14 +16,10 @@ use crate::world::World;
 /// Long enough for all that was cut, killed or off to be whole again.
 const SETTLE: u64 = 60_000;
 /// How often the operator then looks whether there is a host to forget.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 12;
 /// And how often whether what is owed has arrived.
 const MOMENTS: u32 = 40;
 const MOMENT: u64 = 250;
-
-fn founder_of(host: &Host) -> Option<HostId> {
-    host.ledger.membership().founder
-}
 
 impl World {
     /// What holds at any time, whatever happened.
@@ -65,17 +62,21 @@ impl World {
     pub fn settle(&mut self) {
         self.part.fill(0);
         self.loss = 0;
-        self.calm = true;
+        self.insists = true;
+        self.spare_all();
         for index in 0..self.hosts.len() {
             self.op_start(index);
         }
         self.run(SETTLE);
-        self.trust_a_disk_if_nobody_acts();
-        // Of one that had come back, or was forgotten after another, it has to be said again.
-        for _ in 0..ROUNDS {
-            let some = self.forget_all_that_is_gone();
+        while self.op_trust() {
             self.run(SETTLE / 4);
-            if !some {
+        }
+        // Of one that had come back, or was forgotten after another, it has to be said again.
+        for round in 0..ROUNDS {
+            // An old disk waits for those who wait for it.
+            let some = self.forget_all_that_is_gone() | (round > 0 && self.give_up_disks());
+            self.run(SETTLE / 4);
+            if !some && round > 0 {
                 break;
             }
         }
@@ -87,6 +88,7 @@ impl World {
             self.run(MOMENT);
         }
         self.check();
+        self.check_that_no_space_is_lost();
         for index in 0..self.hosts.len() {
             let host = &self.hosts[index];
             if !host.ledger.is_established() || !host.ledger.membership().forgets.is_empty() {
@@ -101,7 +103,7 @@ impl World {
             }
             assert_eq!(owed, [], "host {index} owes leases that nobody takes");
             assert_eq!(host.ledger.membership().forgets.len(), 0, "host {index} waits to forget a host");
-            let of_its_cluster = |other: &&Host| founder_of(other) == founder_of(host);
+            let of_its_cluster = |other: &&Host| other.founder() == host.founder();
             let members: BTreeSet<HostId> = self.hosts.iter().filter(of_its_cluster).map(|host| host.id).collect();
             let known: BTreeSet<HostId> = host.ledger.membership().others().chain([host.id]).collect();
             assert_eq!(known, members, "host {index} takes others for the members of its cluster");
@@ -113,9 +115,58 @@ impl World {
         }
     }
 
+    /// All of a network is held by hosts that are there, or was given to one that turned out to belong to another cluster.
+    /// Unless not all were asked by force: what only those know of stays with the forgotten. Or the disk of the one who created
+    /// the network was set back: what nobody had heard of, that host has forgotten itself.
+    fn check_that_no_space_is_lost(&self) {
+        if self.seen.0.contains_key("forget: by force") {
+            return;
+        }
+        let of_host = |host: &Host, (id, account): (&NetworkId, &Account)| {
+            account.held_by(host.id).map(|(block, _)| (*id, block)).collect::<Vec<_>>()
+        };
+        let of_all = self.hosts.iter().flat_map(|host| host.ledger.accounts().iter().flat_map(|a| of_host(host, a)));
+        let held: BTreeSet<(NetworkId, BlockId)> = of_all.collect();
+        for host in &self.hosts {
+            let (membership, deleted) = (host.ledger.membership(), host.ledger.tombstones());
+            let is_there = |id: &HostId| *id == host.id || membership.others().any(|other| other == *id);
+            let is_excused = |id: &HostId| membership.foreign.contains(id) || self.set_back.contains(id);
+            for (id, account) in host.ledger.accounts().iter().filter(|(id, _)| !deleted.contains(id)) {
+                for block in account.network.blocks().filter(|block| !held.contains(&(*id, *block))) {
+                    let lease = self.hosts.iter().filter_map(|host| host.ledger.accounts().get(id)?.blocks.get(&block));
+                    let lease = lease.max_by_key(|lease| lease.epoch);
+                    let holder = lease.map_or(account.network.creator, |lease| lease.holder);
+                    // What a host that is dead gave it, it may never have heard of.
+                    let was_given = is_there(&holder) && lease.is_some_and(|lease| lease.epoch > 1);
+                    let is_lost = !was_given && !is_excused(&holder);
+                    if is_lost {
+                        self.explain_members();
+                    }
+                    assert!(!is_lost, "{block:?} of {id} is lost, with {}", holder.short());
+                }
+                // Only the holder of a block has to know where its addresses are.
+                let lent = account.addresses.iter().filter_map(|(address, lease)| {
+                    let block = account.block_lease(*address).filter(|block| block.holder == host.id)?;
+                    match lease.holder {
+                        Holder::Host(borrower) if block.epoch == lease.version.epoch => Some((address, borrower)),
+                        _ => None,
+                    }
+                });
+                for (address, borrower) in lent {
+                    assert!(
+                        is_there(&borrower) || is_excused(&borrower),
+                        "{address} of {id} is lost with {}, as host {} sees it",
+                        borrower.short(),
+                        host.index
+                    );
+                }
+            }
+        }
+    }
+
     /// How many clusters there were to the end, and who was taken for a member of one and belongs to another.
     pub fn note_clusters(&mut self) {
-        let founders: BTreeSet<_> = self.hosts.iter().map(founder_of).collect();
+        let founders: BTreeSet<_> = self.hosts.iter().map(Host::founder).collect();
         if founders.len() > 1 {
             self.seen.note("two clusters to the end");
         }
@@ -154,21 +205,6 @@ impl World {
         }
     }
 
-    /// All of a cluster have lost power, and somebody who is gone for good can't be asked: the operator answers for one of the
-    /// disks.
-    fn trust_a_disk_if_nobody_acts(&mut self) {
-        let is_unchecked = |host: &Host| matches!(host.ledger.membership().standing, Standing::Unchecked { .. });
-        let acting: BTreeSet<_> =
-            self.hosts.iter().filter(|host| host.ledger.is_established()).map(founder_of).collect();
-        let waits = self.hosts.iter().position(|host| is_unchecked(host) && !acting.contains(&founder_of(host)));
-        let Some(waits) = waits else { return };
-        let now = self.now;
-        self.hosts[waits].step(&Input::Trust, now);
-        self.seen.note("disk trusted");
-        self.run(SETTLE / 4);
-        self.trust_a_disk_if_nobody_acts();
-    }
-
     /// The operator forgets the identities that nobody has any more, wherever `host ls` shows some; false if there are none.
     fn forget_all_that_is_gone(&mut self) -> bool {
         let present: Vec<HostId> = self.hosts.iter().map(|host| host.id).collect();
@@ -201,13 +237,19 @@ impl World {
             heir.ledger.membership().newest_boot(*host, heard)
         };
         let hosts: BTreeMap<_, _> = hosts.iter().map(|host| (*host, boot(host))).collect();
-        let now = self.now;
-        match self.hosts[by].step(&Input::Forget { hosts: hosts.clone(), force: false }, now) {
-            Outcome::Denied(Denial::TooMany) if self.calm => {
-                self.hosts[by].step(&Input::Forget { hosts, force: true }, now)
+        let said = |force| Input::Forget { hosts: hosts.clone(), force };
+        let outcome = match self.step(by, &said(false)) {
+            Some(Outcome::Denied(Denial::TooMany)) if self.insists => {
+                self.seen.note("forget: by force");
+                self.step(by, &said(true))
             }
             outcome => outcome,
+        };
+        // Killed at it, the host may have written it all the same.
+        if matches!(outcome, None | Some(Outcome::Done)) {
+            self.forgotten.extend(hosts.into_keys());
         }
+        outcome.unwrap_or(Outcome::Denied(Denial::Joining))
     }
 
     /// What a host sees, but for itself being nearer to itself.
@@ -217,9 +259,12 @@ impl World {
         gone.into_iter().for_each(|id| drop(cluster.forgotten.remove(&id)));
         cluster.hosts.values_mut().for_each(|host| host.generation = 0);
         // The old identities of hosts that were fenced before anybody forgot them stay for the operator to forget.
-        cluster.hosts.retain(|_, host| host.liveness == Liveness::Live);
+        cluster.hosts.retain(|_, host| host.liveness != Liveness::Dead);
+        // One may be late for a moment.
+        cluster.hosts.values_mut().for_each(|host| host.liveness = Liveness::Live);
         for view in cluster.networks.values_mut() {
-            view.endpoints.retain(|_, located| located.liveness == Liveness::Live);
+            view.endpoints.retain(|_, located| located.liveness != Liveness::Dead);
+            view.endpoints.values_mut().for_each(|located| located.liveness = Liveness::Live);
         }
         cluster
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::{Denial, Input, Millis, Outcome, REST, Request, Share};
-use overlay::network::{Network, Range};
+use overlay::network::{Network, Range, Settings};
 
 use crate::gossip::INTERVAL;
 use crate::host::{Host, name};
@@ -22,7 +22,6 @@ impl World {
     pub fn with_network(seed: u64, size: usize, subnet: &str) -> (Self, NetworkId) {
         println!("seed {seed}, {size} hosts");
         let mut world = Self::new(seed, size);
-        world.calm = true;
         world.run(10_000);
         let network = world.create(subnet);
         world.run(BOUND);
@@ -34,10 +33,11 @@ impl World {
         let (now, id) = (self.now, NetworkId::from_bytes(self.fresh_id()));
         let ranges = vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")];
         let (creator, to) = (self.hosts[0].id, self.hosts[1].id);
-        let network = Network { id, name: name("red"), ranges, created: 1, creator };
-        assert_eq!(self.hosts[0].step(&Input::Create(network), now), Outcome::Done);
+        let network =
+            Network { id, name: name("red"), ranges, created: 1, creator, since: 0, settings: Settings::default() };
+        assert_eq!(self.hosts[0].write(&Input::Create(network), now), Outcome::Done);
         self.made.extend(self.hosts[0].ledger.membership().founder.map(|founder| (id, founder)));
-        let given = self.hosts[0].step(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
+        let given = self.hosts[0].write(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
         assert!(matches!(given, Outcome::Given(_)), "{given:?}");
         id
     }

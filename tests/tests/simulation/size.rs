@@ -107,7 +107,6 @@ fn a_cluster_of(hosts: usize, seed: u64) {
     // Word takes longer to get round, the more there are.
     let bound = 10 * INTERVAL + 2 * INTERVAL * u64::from(hosts.ilog2());
     let mut world = World::dark(seed, hosts);
-    world.calm = true;
     let mut clock = Clock::new(&world);
     world.power_on(0);
     world.found(0);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::ledger::{Denial, Input, Millis, Standing, Want};
+use overlay::ledger::{Denial, Evidence, Fencing, Input, Millis, Outcome, Standing, Want};
 use overlay::member::Stamp;
 use overlay::record::Statement;
 
@@ -20,8 +20,8 @@ pub enum Event {
     Gossip(usize),
     Chores(usize),
     Letter { to: usize, letter: Letter },
-    Question { call: u64, from: HostId, to: HostId, stamp: Stamp, question: Question },
-    Answer { call: u64, from: HostId, to: HostId, stamp: Stamp, answer: Answer },
+    Question { call: u64, from: HostId, caller: usize, to: HostId, stamp: Stamp, question: Question },
+    Answer { call: u64, from: HostId, stamp: Stamp, answer: Answer },
     Patience(u64),
 }
 
@@ -45,8 +45,16 @@ pub struct World {
     pub made: BTreeMap<NetworkId, HostId>,
     /// Of a hundred messages, how many are lost.
     pub loss: u8,
-    /// Is no agent killed by chance any more?
-    pub calm: bool,
+    /// Does the boot check ask all members?
+    pub is_strict: bool,
+    /// Does the operator insist if he is told that he forgets too many at once?
+    pub insists: bool,
+    /// The identities whose disk was set back.
+    pub set_back: BTreeSet<HostId>,
+    /// The identities that were on two machines at once.
+    pub copied: BTreeSet<HostId>,
+    /// The identities that the operator has said are off for good.
+    pub forgotten: BTreeSet<HostId>,
     /// Addresses that are configured on running containers: what must never be doubled.
     pub live: BTreeMap<(NetworkId, IpAddr), (usize, EndpointId)>,
     pub seen: Seen,
@@ -57,7 +65,7 @@ pub struct World {
     numbers: u64,
     pub calls: BTreeMap<u64, Call>,
     /// Which host has which identity now.
-    places: BTreeMap<HostId, usize>,
+    pub places: BTreeMap<HostId, usize>,
     identities: Slot,
     detector: Detector,
 }
@@ -94,7 +102,7 @@ impl World {
 
     pub fn found(&mut self, index: usize) {
         let now = self.now;
-        self.hosts[index].step(&Input::Found, now);
+        self.hosts[index].write(&Input::Found, now);
     }
 
     /// No machine is on yet.
@@ -106,7 +114,11 @@ impl World {
             part: vec![0; size],
             made: BTreeMap::new(),
             loss: 0,
-            calm: false,
+            is_strict: false,
+            insists: false,
+            set_back: BTreeSet::new(),
+            copied: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             live: BTreeMap::new(),
             seen: Seen::default(),
             log: Vec::new(),
@@ -119,6 +131,7 @@ impl World {
         };
         for index in 0..size {
             let host = world.stranger(index);
+            world.places.insert(host.id, index);
             world.hosts.push(host);
             let jitter = world.rng.u64(0..INTERVAL);
             world.at(jitter, Event::Gossip(index));
@@ -128,12 +141,23 @@ impl World {
     }
 
     /// A host that nobody knows.
-    fn stranger(&mut self, index: usize) -> Host {
+    pub fn stranger(&mut self, index: usize) -> Host {
         let id = HostId::from_bytes(self.fresh_id());
         let slot = self.identities;
         self.identities += 1;
-        self.places.insert(id, index);
         Host::new(id, slot, index)
+    }
+
+    /// Another disk in a machine that is off.
+    pub fn replace(&mut self, index: usize, host: Host) {
+        let old = std::mem::replace(&mut self.hosts[index], host);
+        if self.places.get(&old.id) == Some(&index) {
+            self.places.remove(&old.id);
+        }
+        let new = &mut self.hosts[index];
+        (new.own.generation, new.join, new.is_rash, new.image) = (old.own.generation, old.join, old.is_rash, old.image);
+        // A copy of a host that runs does not take its place: calls go to where that was heard first.
+        self.places.entry(new.id).or_insert(index);
     }
 
     pub fn fresh_id(&mut self) -> [u8; 16] {
@@ -186,14 +210,20 @@ impl World {
     }
 
     pub fn kill_agent(&mut self, index: usize) {
-        self.hosts[index].power = Power::NoAgent;
+        (self.hosts[index].power, self.hosts[index].fuse) = (Power::NoAgent, None);
         self.calls.retain(|_, call| call.from != index);
+    }
+
+    /// No agent is killed at its next writes after all.
+    pub fn spare_all(&mut self) {
+        self.hosts.iter_mut().for_each(|host| host.fuse = None);
     }
 
     pub fn start_agent(&mut self, index: usize) {
         let now = self.now;
         // A crash between granting an address and writing the endpoint leaves an address with nobody.
         let host = &mut self.hosts[index];
+        host.fuse = None;
         let used: BTreeSet<EndpointId> = host.intents.attachments.keys().copied().collect();
         let orphans = host.ledger.release_unused(|id| used.contains(&id), now - host.booted);
         host.ledger.apply(&orphans);
@@ -204,11 +234,16 @@ impl World {
     pub fn renew(&mut self, index: usize) {
         self.power_off(index);
         let stranger = self.stranger(index);
-        let old = std::mem::replace(&mut self.hosts[index], stranger);
-        self.places.remove(&old.id);
-        let new = &mut self.hosts[index];
-        (new.own.generation, new.join, new.is_rash) = (old.own.generation, old.join, old.is_rash);
+        self.replace(index, stranger);
         self.power_on(index);
+    }
+
+    /// Gives an input to the ledger of a host; `None` if its agent is killed at it.
+    pub fn step(&mut self, index: usize, input: &Input) -> Option<Outcome> {
+        let now = self.now;
+        let outcome = self.hosts[index].step(input, now);
+        self.mind(index);
+        outcome
     }
 
     fn handle(&mut self, event: Event) {
@@ -226,8 +261,10 @@ impl World {
                     self.hosts[to].heard.take(letter);
                 }
             }
-            Event::Question { call, from, to, stamp, question } => self.asked(call, (from, to, stamp), question),
-            Event::Answer { call, from, to, stamp, answer } => self.answered(call, (from, to, stamp), answer),
+            Event::Question { call, from, caller, to, stamp, question } => {
+                self.asked(call, (from, caller, stamp), to, question);
+            }
+            Event::Answer { call, from, stamp, answer } => self.answered(call, (from, stamp), answer),
             Event::Patience(call) => {
                 if let Some(call) = self.calls.remove(&call)
                     && let Some(attach) = call.attach
@@ -239,6 +276,7 @@ impl World {
     }
 
     fn gossip(&mut self, index: usize) {
+        self.meet_twin(index);
         if self.hosts[index].power != Power::On {
             return;
         }
@@ -247,8 +285,11 @@ impl World {
             if to == index || self.hosts[to].power != Power::On || !self.passes(index, to) {
                 continue;
             }
-            // An exchange goes both ways.
+            // An exchange goes both ways. What a copy says is nobody's word while the host itself is heard.
             for (from, to) in [(index, to), (to, index)] {
+                if self.index(self.hosts[from].id) != Some(from) {
+                    continue;
+                }
                 let Ok([from, reader]) = self.hosts.get_disjoint_mut([from, to]) else { continue };
                 let letter = from.letter_to(&reader.heard, self.now);
                 let delay = self.rng.u64(1..40);
@@ -263,9 +304,12 @@ impl World {
             return;
         }
         self.look(index);
-        let now = self.now;
+        // The fake kernel does at once what it is told.
+        let clear = self.hosts[index].ledger.accounts().keys().copied().collect();
+        if self.hosts[index].power != Power::On || self.step(index, &Input::Tick { clear }).is_none() {
+            return;
+        }
         let host = &mut self.hosts[index];
-        host.step(&Input::Tick, now);
         let (reachable, asked) = (host.reachable(), host.asked());
         let mut wants = host.ledger.wants(&asked);
         for to in host.ledger.introductions(&asked, &host.introduced) {
@@ -301,22 +345,24 @@ impl World {
     }
 
     fn decide(&mut self, index: usize) {
-        let now = self.now;
-        let host = &mut self.hosts[index];
+        let host = &self.hosts[index];
         let input = match host.ledger.membership().standing {
-            Standing::Unchecked { .. } => {
+            Standing::Unchecked { .. } if self.is_strict => Some(Input::Conclude { reachable: None }),
+            Standing::Unchecked { .. } if host.is_synced(self.now) => {
                 Some(Input::Conclude { reachable: Some(overlay::admission::witnesses(&host.cluster)) })
             }
             _ if host.seeks() => Some(Input::Seek),
             _ => None,
         };
         if let Some(input) = input {
-            host.step(&input, now);
+            self.step(index, &input);
         }
-        self.mind(index);
     }
 
     pub fn look(&mut self, index: usize) {
+        if self.hosts[index].power != Power::On {
+            return;
+        }
         let Self { hosts, places, part, .. } = self;
         let is_there = |host: &Host| host.power != Power::Off && part[host.index] == part[index];
         let answers: Vec<bool> = hosts.iter().map(is_there).collect();
@@ -325,12 +371,37 @@ impl World {
         self.mind(index);
     }
 
-    /// A fenced host is torn down and starts again.
+    /// An agent that was killed has asked nobody; a fenced host is torn down and starts again. None is fenced without a reason.
     pub fn mind(&mut self, index: usize) {
-        if self.hosts[index].is_fenced() {
-            self.seen.note("fenced");
-            self.renew(index);
+        let host = &mut self.hosts[index];
+        if host.power == Power::NoAgent {
+            if host.fuse.take().is_some() {
+                self.seen.note("killed at a write");
+                self.kill_agent(index);
+            }
+            return;
         }
+        let Standing::Fenced(why) = host.ledger.membership().standing else {
+            // The check with those that can be reached may have let one in that all would not have.
+            host.is_copy &= !(self.is_strict && host.ledger.is_established());
+            return;
+        };
+        let (id, is_copy) = (host.id, host.is_copy);
+        self.seen.note(match why {
+            Fencing::Moves => "fenced: moves",
+            Fencing::Unjoined => "fenced: unjoined",
+            Fencing::Forgotten { .. } => "fenced: forgotten",
+            Fencing::Restored { evidence: Evidence::Elsewhere, .. } => "fenced: elsewhere",
+            Fencing::Restored { .. } => "fenced: restored",
+        });
+        let is_right = match why {
+            Fencing::Moves | Fencing::Unjoined => true,
+            Fencing::Forgotten { .. } => self.forgotten.contains(&id),
+            // A member that did not hear the host at the moment may have let its copy in.
+            Fencing::Restored { .. } => is_copy || self.copied.contains(&id),
+        };
+        assert!(is_right, "host {index} is fenced, and nothing was done to it: {why}");
+        self.renew(index);
     }
 
     pub fn detach(&mut self, index: usize, endpoint: EndpointId) {

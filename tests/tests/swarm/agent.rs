@@ -1,7 +1,7 @@
 //! One agent: the daemon's own parts from the ledger to the view, put together as `overlay_agent::run` does it.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use overlay_agent::local;
 use overlay_agent::saying;
 use overlay_agent::store::{Machine, Store};
 use overlay_agent::trace::Trace;
-use overlay_agent::view::{self, Seen};
+use overlay_agent::view::{self, Seen, Times};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -60,6 +60,8 @@ pub struct Common {
     pub key: ClusterKey,
     pub interval: Duration,
     pub remembered: Duration,
+    /// The agents that are dead, and their machines with them, as if each had looked for who is silent.
+    pub absent: Arc<watch::Sender<BTreeSet<HostId>>>,
 }
 
 /// What an agent is asked by others; a call to a dead one finds nobody.
@@ -80,8 +82,6 @@ pub struct Agent {
     pub door: Door,
     gossip: Gossip,
     saying: JoinHandle<()>,
-    /// Nobody looks for silent hosts here, so no host is more than suspected.
-    absent: watch::Sender<BTreeSet<HostId>>,
 }
 
 /// Numbers the lives of an agent by its disk, and tells the last one.
@@ -157,11 +157,11 @@ impl Agent {
         let (since, generation) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let gossip = gossip::spawn(config, Lives(local.clone(), Arc::clone(&generation)), first).await?;
         let saying = saying::spawn(record, gossip.publish.clone());
-        let (absent, nobody) = watch::channel(BTreeSet::new());
-        let seen = view::spawn(id, gossip.view.clone(), nobody, local.clone());
+        let times = Times { interval: common.interval, remembered: common.remembered };
+        let seen = view::spawn(id, gossip.view.clone(), common.absent.subscribe(), local.clone(), times);
         let door = Door { local, gossip: gossip.handle() };
         let generation = generation.load(Ordering::Relaxed);
-        Ok(Self { id, home, generation, since, seen, door, gossip, saying, absent })
+        Ok(Self { id, home, generation, since, seen, door, gossip, saying })
     }
 
     /// Takes in what another knows, as a daemon does that has just started.
@@ -174,13 +174,20 @@ impl Agent {
 
     /// Ends it without a word to anybody, and waits until its state is closed.
     pub async fn kill(self) -> anyhow::Result<Home> {
-        let Self { home, gossip, saying, absent, door, seen, .. } = self;
+        let Self { home, gossip, saying, door, seen, .. } = self;
         let mut kept = door.local.kept.clone();
         drop(gossip);
         saying.abort();
-        drop((door, seen, absent));
+        drop((door, seen));
         let ended = async { while kept.changed().await.is_ok() {} };
         tokio::time::timeout(PATIENCE, ended).await.context("the owner of the ledger does not end")?;
+        // Its tasks end when they run next; until then the socket is in use, and the next agent of this home could not start.
+        let freed = async {
+            while UdpSocket::bind(home.gossip()).is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, freed).await.context("the gossip of a killed agent goes on")?;
         Ok(home)
     }
 }
@@ -225,7 +232,8 @@ impl Door {
                         Endpoint { id: endpoint, network: id, name, aliases: BTreeSet::new(), addresses, mac, created };
                     let netns = NetnsRef { path: format!("/run/netns/{}", endpoint.id).into(), cookie: 1 };
                     let ifname = "eth0".parse().expect("a name");
-                    let attachment = Attachment { endpoint: endpoint.clone(), netns, ifname };
+                    let attachment =
+                        Attachment { endpoint: endpoint.clone(), netns, ifname, published: BTreeMap::new() };
                     self.local.call(move |local| local.attach(attachment)).await?;
                     return Ok(Some(endpoint.id));
                 }

@@ -1,6 +1,6 @@
 //! The agents that live at the moment, and how they come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use futures::future::join_all;
 use futures::stream::{StreamExt, TryStreamExt, iter};
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::Input;
-use overlay::network::{Network, Range};
+use overlay::network::{Network, Range, Settings};
 use overlay_agent::gossip::{ClusterKey, Reason};
 use overlay_agent::view::Seen;
 use tokio::sync::watch;
@@ -55,11 +55,20 @@ impl Crowd {
     pub async fn new(plan: &Plan) -> anyhow::Result<Self> {
         let root = Directory::new()?;
         let key = ClusterKey::generate()?;
-        let common = Common { key, interval: plan.interval, remembered: plan.remembered };
+        let absent = Arc::new(watch::Sender::new(BTreeSet::new()));
+        let common = Common { key, interval: plan.interval, remembered: plan.remembered, absent };
         let first = Agent::start(Home::new(0, &root.0), &common, &[], None).await?;
         let range = Range::new("172.16.0.0/12".parse()?, None)?;
         let id = NetworkId::from_bytes([7; 16]);
-        let network = Network { id, name: name("net"), ranges: vec![range], created: 1, creator: first.id };
+        let network = Network {
+            id,
+            name: name("net"),
+            ranges: vec![range],
+            created: 1,
+            creator: first.id,
+            since: 0,
+            settings: Settings::default(),
+        };
         let create = Input::Create(network.clone());
         first.door.local.call(move |local| local.step(&create)).await?;
         let (id, rng) = (first.id, fastrand::Rng::with_seed(plan.seed));
@@ -109,7 +118,13 @@ impl Crowd {
             let id = agent.id;
             Ok((id, agent.kill().await?))
         });
-        join_all(kill).await.into_iter().collect()
+        let killed: anyhow::Result<Vec<(HostId, Home)>> = join_all(kill).await.into_iter().collect();
+        // Once in a wave: all look at all again then. Who has started since is heard, and that counts.
+        self.common.absent.send_modify(|absent| {
+            absent.extend(doomed);
+            absent.retain(|id| !self.agents.contains_key(id));
+        });
+        killed
     }
 
     /// A source of random numbers that this one decides.

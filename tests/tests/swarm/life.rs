@@ -21,8 +21,9 @@ const BOUND: u32 = 10;
 const PATIENCE: u32 = 20;
 /// Bytes of a digest: what is left of a datagram has to hold some news.
 const MAX_DIGEST: usize = 60_000;
-/// Of the pairs of living agents, those of which one may suspect the other at some moment.
-const MAX_SUSPECTED: f64 = 0.01;
+/// Of the pairs of living agents, those of which one may suspect the other at some moment. It is the one after a wave, when up to
+/// half of those that each gossips with are dead.
+const MAX_SUSPECTED: f64 = 0.03;
 /// Agents that get an endpoint and let it go in a wave, while others die and start.
 const CHANGES: usize = 4;
 

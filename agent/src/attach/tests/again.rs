@@ -59,7 +59,12 @@ async fn the_same_id_with_another_request_is_refused_with_what_differs() {
 fn a_namespace_is_the_same_by_its_number_whatever_its_path() {
     let (_, network) = cluster();
     let netns = NetnsRef { path: "/run/netns/web".into(), cookie: 7 };
-    let there = Attachment { endpoint: endpoint(&network, 9, "web"), netns, ifname: wanted("web").ifname };
+    let there = Attachment {
+        endpoint: endpoint(&network, 9, "web"),
+        netns,
+        ifname: wanted("web").ifname,
+        published: BTreeMap::new(),
+    };
     let differs = |path: &str, cookie| {
         let netns = NetnsRef { path: path.into(), cookie };
         difference(&there, Some(&network), &wanted("web"), &netns)

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use overlay_proto::v1::{ForgetHostRequest, HostRow, ListHostsRequest};
+use overlay_proto::v1::{ForgetHostRequest, HostRow, ListHostsRequest, Waiting};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line, print};
+
+/// So many hosts that another one waits for are named in a table; JSON has all.
+const SHOWN: usize = 3;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -18,8 +21,8 @@ pub enum Verb {
         /// Names or ids of the hosts: all that are off now, together
         #[arg(required = true, value_name = "HOST")]
         hosts: Vec<String>,
-        /// Be content with a majority of the other hosts, and forget more than half of them. If one that was not asked
-        /// has let a forgotten host in meanwhile, addresses may be given twice: only if the others are lost as well
+        /// Be content with a majority of the other hosts, and forget more than half of them. What a forgotten host had
+        /// given to one that is not asked is given again, to others: only if those that are not asked are lost as well
         #[arg(long)]
         force: bool,
     },
@@ -41,14 +44,26 @@ pub async fn run(verb: &Verb, client: &Client, format: Format) -> Result<(), Fai
     }
 }
 
-/// A host that does not act yet says so.
+/// A host that does not act yet says so; of one that is being forgotten is said whom that waits for.
 fn state(host: &HostRow) -> String {
-    match host.phase.as_str() {
+    let silent = || humantime::format_duration(Duration::from_secs(host.silent_seconds));
+    let state = match host.phase.as_str() {
         _ if host.silent_seconds > 0 && matches!(host.state.as_str(), "suspect" | "gone") => {
-            format!("{} for {}", host.state, humantime::format_duration(Duration::from_secs(host.silent_seconds)))
+            match host.silent_since_start {
+                false => format!("{} for {}", host.state, silent()),
+                true => format!("{}, not heard since overlayd started {} ago", host.state, silent()),
+            }
         }
         "established" | "" => host.state.clone(),
         phase => format!("{}, {phase}", host.state),
+    };
+    match host.waits_for.as_slice() {
+        [] => state,
+        waits if waits.len() <= SHOWN => format!("{state}, to be forgotten: waits for {}", waits.join(", ")),
+        waits => {
+            let (first, others) = (waits[..SHOWN].join(", "), waits.len() - SHOWN);
+            format!("{state}, to be forgotten: waits for {first} and {others} others")
+        }
     }
 }
 
@@ -63,11 +78,17 @@ async fn forget(hosts: Vec<String>, force: bool, client: &Client, format: Format
             };
         }
         let waits = step.waits_for.iter().map(|w| format!("{} ({})", w.host, w.state)).collect::<Vec<_>>().join(", ");
-        eprintln!(
-            "waiting for {waits}; it goes on if you stop this command. If one of these is off as well, or was forgotten \
-             meanwhile, say so of all together: overlayctl host forget {} HOST",
+        let advice = format!(
+            " If one of these is off as well, or was forgotten meanwhile, say so of all together: overlayctl host forget {} HOST",
             step.hosts.join(" ")
         );
+        let is_there =
+            |w: &Waiting| w.state.starts_with("it forgets") || matches!(w.state.as_str(), "alive" | "suspect");
+        let advice = if step.waits_for.iter().all(is_there) { "" } else { advice.as_str() };
+        eprintln!("waiting for {waits}; it goes on if you stop this command.{advice}");
     }
     Err(Failure::failed("overlayd ended before the host was forgotten; it goes on when overlayd runs again"))
 }
+
+#[cfg(test)]
+mod tests;

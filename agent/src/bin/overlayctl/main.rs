@@ -10,7 +10,9 @@ mod client;
 mod cluster;
 mod endpoint;
 mod fdb;
+mod filter;
 mod host;
+mod inspect;
 mod lease;
 mod network;
 mod output;
@@ -29,9 +31,9 @@ struct Cli {
     /// The run directory of the overlayd to talk to
     #[arg(long, env = "OVERLAYD_RUN_DIR", value_name = "DIR", default_value = "/run/overlayd", global = true)]
     run_dir: PathBuf,
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table", global = true)]
-    output: Format,
+    /// How to print [default: table; `network inspect` json]
+    #[arg(short, long, value_enum, global = true)]
+    output: Option<Format>,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -91,17 +93,18 @@ fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
     output::line(String::from_utf8_lossy(&script).trim_end())
 }
 
-fn with_daemon(noun: Noun, client: &Client, format: Format) -> Result<ExitCode, Failure> {
+fn with_daemon(noun: Noun, client: &Client, output: Option<Format>) -> Result<ExitCode, Failure> {
     // One thread: what `run` starts must not outlive it, and the kernel watches the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Failure::failed(format!("can't start: {e}")))?;
+    let format = output.unwrap_or(Format::Table);
     runtime.block_on(async {
         match noun {
             Noun::Status => status::run(client, format).await?,
             Noun::Cluster(verb) => cluster::run(&verb, client, format).await?,
             Noun::Host(verb) => host::run(&verb, client, format).await?,
-            Noun::Network(verb) => network::run(verb, client, format).await?,
-            Noun::Endpoint(verb) => endpoint::run(&verb, client, format).await?,
+            Noun::Network(verb) => network::run(verb, client, output).await?,
+            Noun::Endpoint(verb) => endpoint::run(verb, client, format).await?,
             Noun::Lease(verb) => lease::run(&verb, client, format).await?,
             Noun::Fdb { network } => fdb::run(network, client, format).await?,
             Noun::Run(arguments) => return run::run(arguments, client).await,

@@ -3,42 +3,56 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use overlay_proto::v1::control_client::ControlClient;
 use overlay_proto::v1::{
     ConnectRequest, CreateNetworkRequest, DisconnectRequest, EndpointInfo, InspectNetworkReply, ListNetworksRequest,
     NetworkInfo, NetworkRef, RemoveNetworkRequest,
 };
+use tonic::transport::Channel;
 
 use crate::client::Client;
-use crate::endpoint;
+use crate::endpoint::{self, Ports};
+use crate::filter::{Filter, is_meant};
+use crate::inspect::shaped;
 use crate::output::{Failure, Format, json, line, print};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Create a network
-    Create {
-        /// What it is to be called: one DNS label
-        name: String,
-        /// Its addresses in CIDR format, like 172.38.0.0/16
-        #[arg(long, value_name = "CIDR", required = true)]
-        subnet: Vec<String>,
-        /// The address of its gateway, on every host [default: the first of the subnet]
-        #[arg(long, value_name = "IP")]
-        gateway: Option<String>,
-    },
+    Create(Create),
     /// List the networks
-    Ls,
-    /// Show a network, its hosts and its endpoints
-    Inspect {
-        /// Name or id of the network
-        network: String,
+    Ls {
+        /// Only those of which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], driver=, name=, id=, scope=, dangling= or
+        /// until=; may be given several times
+        #[arg(short, long, value_name = "KIND=VALUE")]
+        filter: Vec<Filter>,
+        /// Only their ids
+        #[arg(short, long)]
+        quiet: bool,
     },
-    /// Remove a network for good
+    /// Show networks with their hosts and endpoints, as JSON in the shape of Docker's; with `-o table` for people
+    Inspect {
+        /// Names or ids of networks
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
+    },
+    /// Remove all networks that no endpoint is in, on any host
+    Prune {
+        /// Only those of which this holds: label=KEY[=VALUE], label!=KEY[=VALUE] or until=; may be given several times
+        #[arg(long, value_name = "KIND=VALUE")]
+        filter: Vec<Filter>,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove networks for good
     Rm {
-        /// Name or id of the network
-        network: String,
+        /// Names or ids of the networks
+        #[arg(required = true, value_name = "NETWORK")]
+        networks: Vec<String>,
         /// Also if endpoints are in it: those of this host are disconnected, those of others when somebody does it there;
         /// of a network that is deleted already this disconnects what is left of it here
-        #[arg(long)]
+        #[arg(short, long)]
         force: bool,
     },
     /// Give a container, or any network namespace of this host, an interface in a network
@@ -53,6 +67,67 @@ pub enum Verb {
         #[arg(long, value_name = "ID")]
         endpoint_id: Option<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// What it is to be called: one DNS label
+    name: String,
+    /// How its hosts are connected: `vxlan`, by tunnels, or `bridge`, not at all, as it is on this host only
+    #[arg(short, long, default_value = "vxlan")]
+    driver: String,
+    /// Its addresses in CIDR format, like 172.38.0.0/16
+    #[arg(long, value_name = "CIDR", required = true)]
+    subnet: Vec<String>,
+    /// The address of its gateway, on every host [default: the first of the subnet]
+    #[arg(long, value_name = "IP")]
+    gateway: Vec<String>,
+    /// The part of its subnet that addresses are taken from, unless one is asked for with --ip [default: all of it]
+    #[arg(long, value_name = "CIDR")]
+    ip_range: Vec<String>,
+    /// An address of its subnet that something else has, with a name for that; may be given several times
+    #[arg(long, value_name = "NAME=IP", value_parser = pair)]
+    aux_address: Vec<(String, String)>,
+    /// No way out, and no names of the world
+    #[arg(long)]
+    internal: bool,
+    /// Packets to the world keep the addresses of the containers, which the host routes: who is outside needs a route to them
+    #[arg(long)]
+    no_masquerade: bool,
+    /// The most that its links are to carry, in bytes [default: what the underlay carries, less the tunnel's overhead]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    mtu: Option<u32>,
+    /// Something to find it by; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+}
+
+/// `NAME=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form NAME=IP"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl From<Create> for CreateNetworkRequest {
+    fn from(create: Create) -> Self {
+        // As in Docker a label may have no value.
+        let label = |text: String| match text.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.to_owned()),
+            None => (text, String::new()),
+        };
+        Self {
+            name: create.name,
+            subnets: create.subnet,
+            gateways: create.gateway,
+            ip_ranges: create.ip_range,
+            aux_addresses: create.aux_address.into_iter().collect(),
+            driver: create.driver,
+            internal: create.internal,
+            no_masquerade: create.no_masquerade,
+            mtu: create.mtu.unwrap_or_default(),
+            labels: create.label.into_iter().map(label).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +155,8 @@ pub struct Connect {
     /// again, and gets the same answer [default: a new one]
     #[arg(long, value_name = "ID")]
     endpoint_id: Option<String>,
+    #[command(flatten)]
+    publish: Ports,
 }
 
 #[derive(Debug, Args)]
@@ -109,27 +186,39 @@ impl Place {
     }
 }
 
-pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Failure> {
+pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<(), Failure> {
     let mut daemon = client.connect().await?;
+    let shape = format.unwrap_or(Format::Json);
+    let format = format.unwrap_or(Format::Table);
     match verb {
-        Verb::Create { name, subnet, gateway } => {
-            let request = CreateNetworkRequest { name, subnets: subnet, gateway: gateway.unwrap_or_default() };
-            show(&daemon.create_network(request).await?.into_inner(), format)
+        Verb::Create(create) => {
+            show(&daemon.create_network(CreateNetworkRequest::from(create)).await?.into_inner(), format)
         }
-        Verb::Ls => {
-            let networks = daemon.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
+        Verb::Ls { filter, quiet } => {
+            let mut networks = daemon.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
+            networks.retain(|network| is_meant(network, &filter));
+            if quiet {
+                return networks.iter().try_for_each(|network| line(&network.id));
+            }
             print(format, &networks, HEADER, networks.iter().map(row))
         }
-        Verb::Inspect { network } => {
-            let reply = daemon.inspect_network(NetworkRef { network }).await?.into_inner();
-            match format {
-                Format::Json => json(&reply),
-                Format::Table => inspect(&reply),
+        Verb::Inspect { networks } => {
+            let mut replies = Vec::new();
+            for network in networks {
+                replies.push(daemon.inspect_network(NetworkRef { network }).await?.into_inner());
+            }
+            match shape {
+                Format::Json => json(&replies.iter().map(shaped).collect::<Vec<_>>()),
+                Format::Table => replies.iter().try_for_each(inspect),
             }
         }
-        Verb::Rm { network, force } => {
-            let removed = daemon.remove_network(RemoveNetworkRequest { network, force }).await?.into_inner();
-            said(format, &removed, &removed.name)
+        Verb::Prune { filter, force } => prune(&mut daemon, &filter, force, format).await,
+        Verb::Rm { networks, force } => {
+            each(networks, async |network| {
+                let removed = daemon.remove_network(RemoveNetworkRequest { network, force }).await?.into_inner();
+                said(format, &removed, &removed.name)
+            })
+            .await
         }
         Verb::Connect(connect) => {
             let request = ConnectRequest {
@@ -141,6 +230,7 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
                 aliases: connect.alias,
                 ifname: connect.ifname,
                 endpoint_id: connect.endpoint_id.unwrap_or_default(),
+                publish: Some(connect.publish.into()),
             };
             let info: EndpointInfo = daemon.connect_endpoint(request).await?.into_inner();
             match format {
@@ -157,13 +247,72 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
     }
 }
 
-const HEADER: [&str; 7] = ["NETWORK", "ID", "SUBNET", "GATEWAY", "ENDPOINTS", "HOSTS", "VNI HERE"];
+/// Goes on after a failure: the last one is what is said at the end, those before it as they come.
+async fn each(networks: Vec<String>, mut work: impl AsyncFnMut(String) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut failed: Option<Failure> = None;
+    for network in networks {
+        if let Err(failure) = work(network).await
+            && let Some(before) = failed.replace(failure)
+        {
+            before.report();
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
 
-fn row(n: &NetworkInfo) -> [String; 7] {
+/// What somebody comes to use meanwhile stays.
+async fn prune(
+    daemon: &mut ControlClient<Channel>,
+    filters: &[Filter],
+    force: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    if let Some(filter) = filters.iter().find(|filter| !filter.is_for_prune()) {
+        return Err(Failure::misused(format!(
+            "prune can't filter by {}: choose label, label! or until",
+            filter.kind()
+        )));
+    }
+    let unused = Filter::Dangling(true);
+    let mut networks = daemon.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
+    networks.retain(|network| unused.holds(network) && is_meant(network, filters));
+    if !force && !networks.is_empty() && !confirmed(&networks)? {
+        return Err(Failure::failed("nothing was removed"));
+    }
+    let mut removed = Vec::new();
+    let ids = networks.into_iter().map(|network| network.id).collect();
+    let pruned = each(ids, async |network| {
+        let request = RemoveNetworkRequest { network, force: false };
+        removed.push(daemon.remove_network(request).await?.into_inner());
+        Ok(())
+    });
+    let pruned = pruned.await;
+    match format {
+        Format::Json => json(&removed)?,
+        Format::Table => removed.iter().try_for_each(|network| line(&network.name))?,
+    }
+    pruned
+}
+
+/// Asks whoever is there. A script has to say `--force`.
+fn confirmed(networks: &[NetworkInfo]) -> Result<bool, Failure> {
+    let names: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
+    eprint!(
+        "This removes for good, on all hosts, the networks that no endpoint is in: {}. Go on? [y/N] ",
+        names.join(", ")
+    );
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| Failure::failed(format!("can't ask: {e}; say --force")))?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
+}
+
+const HEADER: [&str; 8] = ["NETWORK", "ID", "DRIVER", "SUBNET", "GATEWAY", "ENDPOINTS", "HOSTS", "VNI HERE"];
+
+fn row(n: &NetworkInfo) -> [String; 8] {
     let vni = if n.vni == 0 { "-".to_owned() } else { n.vni.to_string() };
     let short = n.id.chars().take(8).collect();
     let (endpoints, hosts) = (n.endpoints.to_string(), n.hosts.to_string());
-    [n.name.clone(), short, n.subnets.join(" "), n.gateways.join(" "), endpoints, hosts, vni]
+    [n.name.clone(), short, n.driver.clone(), n.subnets.join(" "), n.gateways.join(" "), endpoints, hosts, vni]
 }
 
 fn show(network: &NetworkInfo, format: Format) -> Result<(), Failure> {

@@ -1,52 +1,129 @@
-//! `overlayctl run`: a command in a network namespace of its own, attached to a network for as long as it runs.
+//! `overlayctl run`: a command in a network namespace of its own, attached to a network for as long as it runs; or in the
+//! host's, in that of another container, or in one that nothing leads out of.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode};
+use std::str::FromStr;
 
 use clap::Args;
 use nix::unistd::Pid;
-use overlay_proto::v1::{ConnectRequest, DisconnectRequest, EndpointInfo};
+use overlay_proto::v1::{ConnectRequest, DisconnectRequest, EndpointInfo, NetworkRef, StatusRequest};
 
 use crate::client::Client;
+use crate::endpoint::{Ports, named};
 use crate::output::Failure;
 use crate::sandbox;
 use crate::signals;
 
+/// The network namespace that this process is in.
+const OWN_NETNS: &str = "/proc/self/ns/net";
+
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Name or id of the network
+    /// Where it is to be: in a network, by its name or id; `host`, in this host's network namespace; `none`, in one of its own
+    /// with nothing but the loopback interface; or `container:NAME`, in that of the endpoint NAME or NETWORK/NAME of this host
+    #[arg(long, value_name = "NETWORK|host|none|container:NAME")]
+    network: Mode,
+    /// What it is to be called in the network: one DNS label
     #[arg(long)]
-    network: String,
-    /// What it is to be called: one DNS label
-    #[arg(long)]
-    name: String,
+    name: Option<String>,
     /// The address that it must have [default: any free one]
     #[arg(long)]
     ip: Option<String>,
     /// A further name, which it may share with others; may be given several times
     #[arg(long)]
     alias: Vec<String>,
+    #[command(flatten)]
+    publish: Ports,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
+/// Which network namespace a command gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    /// One of its own, in this network.
+    Network(String),
+    /// The host's.
+    Host,
+    /// One of its own, in no network.
+    None,
+    /// That of an endpoint of this host.
+    Container(String),
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "host" => Ok(Self::Host),
+            None if text == "none" => Ok(Self::None),
+            None => Ok(Self::Network(text.to_owned())),
+            Some(("container", "")) => Err("no container is named: give container:NAME".to_owned()),
+            Some(("container", name)) => Ok(Self::Container(name.to_owned())),
+            Some((kind, _)) => Err(format!("there is no mode `{kind}:`: give a network, host, none or container:NAME")),
+        }
+    }
+}
+
 pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Failure> {
+    match &arguments.network {
+        Mode::Network(network) => {
+            let network = network.clone();
+            in_network(network, arguments, client).await
+        }
+        Mode::Host => {
+            arguments.check_alone()?;
+            alone(&arguments, Some(OWN_NETNS.as_ref()), sandbox::KEEP, client)
+        }
+        Mode::None => {
+            arguments.check_alone()?;
+            // It may be connected later.
+            let status = client.connect().await?.status(StatusRequest {}).await?.into_inner();
+            alone(&arguments, None, &resolv_conf(&status.dns), client)
+        }
+        Mode::Container(name) => {
+            arguments.check_alone()?;
+            let endpoints = client.connect().await?.list_endpoints(NetworkRef::default()).await?.into_inner().endpoints;
+            let endpoint = named(&endpoints, name)?;
+            alone(&arguments, Some(endpoint.netns.as_ref()), &resolv_conf(&endpoint.dns), client)
+        }
+    }
+}
+
+/// Runs the command without an endpoint.
+fn alone(arguments: &Arguments, netns: Option<&Path>, resolv_conf: &str, client: &Client) -> Result<ExitCode, Failure> {
+    let mut sandbox = Sandbox::start(&arguments.command, netns, client)?;
+    if netns.is_none() {
+        let pid = sandbox.child.id();
+        eprintln!(
+            "overlayctl: in no network; `overlayctl network connect NETWORK --pid {pid} --name NAME` connects it"
+        );
+    }
+    sandbox.run(resolv_conf).map(ExitCode::from)
+}
+
+async fn in_network(network: String, arguments: Arguments, client: &Client) -> Result<ExitCode, Failure> {
+    let Some(name) = arguments.name else {
+        return Err(Failure::misused(format!("what is in network `{network}` needs a name there: give --name")));
+    };
     let mut daemon = client.connect().await?;
-    // Taken from here on: the command decides what a signal means, and the endpoint goes in any case.
-    signals::block().map_err(|e| Failure::failed(format!("can't handle signals: {e}")))?;
-    let mut sandbox = Sandbox::start(&arguments.command, client)?;
+    let mut sandbox = Sandbox::start(&arguments.command, None, client)?;
     let request = ConnectRequest {
-        network: arguments.network,
+        network,
         netns: format!("/proc/{}/ns/net", sandbox.child.id()),
-        name: arguments.name,
+        name,
         ip: arguments.ip.unwrap_or_default(),
         mac: String::new(),
         aliases: arguments.alias,
         ifname: "eth0".to_owned(),
         endpoint_id: String::new(),
+        publish: Some(arguments.publish.into()),
     };
     let info = match daemon.connect_endpoint(request).await {
         Ok(info) => info.into_inner(),
@@ -56,11 +133,34 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
         }
     };
     drop(daemon);
-    let ended = sandbox.run(&info);
+    let ended = sandbox.run(&resolv_conf(&info.dns));
     if let Err(failure) = let_go(info, client).await {
         eprintln!("overlayctl: the endpoint is still there: {failure}");
     }
     ended.map(ExitCode::from)
+}
+
+impl Arguments {
+    /// Without a network of its own there is nobody to give it these.
+    fn check_alone(&self) -> Result<(), Failure> {
+        let given = [
+            ("--name", self.name.is_some()),
+            ("--ip", self.ip.is_some()),
+            ("--alias", !self.alias.is_empty()),
+            ("--publish", self.publish.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => {
+                Err(Failure::misused(format!("{flag} is of a network, and --network names none: leave it out")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What programs ask for names.
+fn resolv_conf(server: &str) -> String {
+    format!("# Written by overlayctl run.\nnameserver {server}\noptions ndots:0\n")
 }
 
 /// Connects anew: the command may have run for days, and the daemon may have been restarted since.
@@ -78,14 +178,21 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn start(command: &[String], client: &Client) -> Result<Self, Failure> {
+    /// In a network namespace of its own, or in `netns`.
+    fn start(command: &[String], netns: Option<&Path>, client: &Client) -> Result<Self, Failure> {
         let failed = |what: &str, e: &dyn std::fmt::Display| Failure::failed(format!("can't {what}: {e}"));
+        // Taken from here on: the command decides what a signal means, and an endpoint goes in any case.
+        signals::block().map_err(|e| failed("handle signals", &e))?;
         let pipe = || nix::unistd::pipe().map_err(|e| failed("make a pipe", &e));
         let (ready, ready_writer): (OwnedFd, OwnedFd) = pipe()?;
         let (go_reader, go): (OwnedFd, OwnedFd) = pipe()?;
         let mut inner = Command::new("/proc/self/exe");
         inner.arg(sandbox::NAME).args(sandbox::fds(&ready_writer, &go_reader, [&ready, &go])).arg("--run-dir");
-        inner.arg(client.run_dir()).arg("--").args(command);
+        inner.arg(client.run_dir());
+        if let Some(netns) = netns {
+            inner.arg("--netns").arg(netns);
+        }
+        inner.arg("--").args(command);
         let child = inner.spawn().map_err(|e| failed("start the sandbox", &e))?;
         drop((ready_writer, go_reader));
         let mut said = String::new();
@@ -99,7 +206,7 @@ impl Sandbox {
     }
 
     /// Lets the command run to its end, and gives its status. Nothing else goes on here meanwhile.
-    fn run(&mut self, info: &EndpointInfo) -> Result<u8, Failure> {
+    fn run(&mut self, resolv_conf: &str) -> Result<u8, Failure> {
         // While there is no command yet to decide, a signal means an end.
         let failed = |e| Failure::failed(format!("can't wait for the command: {e}"));
         if let Some(signal) = signals::end_wanted().map_err(failed)? {
@@ -107,7 +214,7 @@ impl Sandbox {
             return Ok(signals::status_of(signal));
         }
         let pid = i32::try_from(self.child.id()).expect("the kernel's pids have 22 bits");
-        let ended = self.go(info).and_then(|()| signals::supervise(Pid::from_raw(pid)).map_err(failed));
+        let ended = self.go(resolv_conf).and_then(|()| signals::supervise(Pid::from_raw(pid)).map_err(failed));
         if ended.is_err() {
             self.abandon();
         }
@@ -115,8 +222,7 @@ impl Sandbox {
     }
 
     /// Tells it where to ask for names, and to go on.
-    fn go(&mut self, info: &EndpointInfo) -> Result<(), Failure> {
-        let resolv_conf = format!("# Written by overlayctl run.\nnameserver {}\noptions ndots:0\n", info.dns);
+    fn go(&mut self, resolv_conf: &str) -> Result<(), Failure> {
         let mut go = self.go.take().ok_or_else(|| Failure::failed("the sandbox goes on already"))?;
         go.write_all(resolv_conf.as_bytes()).map_err(|e| Failure::failed(format!("the sandbox ended: {e}")))
     }

@@ -14,14 +14,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, fork, pipe2, read};
@@ -35,6 +35,9 @@ pub const NAME: &str = "sandbox-for-run";
 
 /// What is said when all is set up.
 pub const READY: &str = "ready";
+
+/// What is said instead of a resolv.conf if it is to be the host's.
+pub const KEEP: &str = "keep";
 
 /// What programs ask for their nameserver.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -50,6 +53,9 @@ pub struct Arguments {
     /// The other half's ends, to be closed
     #[arg(long, num_args = 1..)]
     close: Vec<RawFd>,
+    /// The network namespace to be in [default: one of its own]
+    #[arg(long)]
+    netns: Option<PathBuf>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -77,7 +83,7 @@ pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure>
         drop(take(*fd));
     }
     let (mut ready, mut go) = (File::from(take(arguments.ready)), File::from(take(arguments.go)));
-    if let Err(failure) = set_up() {
+    if let Err(failure) = set_up(arguments.netns.as_deref()) {
         // The other half says it; if it is gone nobody is left to.
         let _ = ready.write_all(failure.as_bytes());
         return Ok(ExitCode::FAILURE);
@@ -91,7 +97,9 @@ pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure>
     if resolv_conf.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    bind_resolv_conf(&resolv_conf, run_dir)?;
+    if resolv_conf != KEEP {
+        bind_resolv_conf(&resolv_conf, run_dir)?;
+    }
     with_pid_1(|| in_child(|| become_command(&arguments.command)))
 }
 
@@ -102,19 +110,29 @@ fn take(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn set_up() -> Result<(), String> {
+fn set_up(netns: Option<&Path>) -> Result<(), String> {
     let explain = |what: &str, e: Errno| match e {
         Errno::EPERM => format!("can't {what}: CAP_SYS_ADMIN is missing; run overlayctl as root"),
         e => format!("can't {what}: {e}"),
     };
     // The endpoint goes when `run` ends, so the command must not stay.
     set_pdeathsig(Signal::SIGKILL).map_err(|e| explain("follow overlayctl run", e))?;
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).map_err(|e| explain("make a network namespace", e))?;
+    match netns {
+        None => {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| explain("make a network namespace", e))?;
+            loopback_up().map_err(|e| format!("can't set the loopback interface up: {e}"))?;
+        }
+        Some(path) => {
+            let file =
+                File::open(path).map_err(|e| format!("can't open the network namespace {}: {e}", path.display()))?;
+            setns(file, CloneFlags::CLONE_NEWNET).map_err(|e| explain("enter the network namespace", e))?;
+        }
+    }
+    unshare(CloneFlags::CLONE_NEWNS).map_err(|e| explain("make a mount namespace", e))?;
     // The next child is its pid 1; this process stays where overlayctl run can name it.
     unshare(CloneFlags::CLONE_NEWPID).map_err(|e| explain("make a PID namespace", e))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| explain("make mounts private", e))?;
-    loopback_up().map_err(|e| format!("can't set the loopback interface up: {e}"))
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| explain("make mounts private", e))
 }
 
 fn loopback_up() -> Result<(), Box<dyn std::error::Error>> {

@@ -49,12 +49,23 @@ fn leases(status: &StatusReply) -> String {
                 .to_owned()
         }
         ("joining", waits) => format!("this host joins: it waits until most members know it; asked are {waits}"),
-        (_, waits) => format!(
-            "the machine has booted: members have to confirm that its leases still hold; it waits for those that can \
-             be reached of {waits}; if its disk is surely the newest, `overlayctl cluster trust-disk` goes on without"
+        (_, "") if status.strict_boot_check => format!(
+            "{UNCHECKED}; there is no other member that could: if its disk is surely the newest, `overlayctl cluster \
+             trust-disk` goes on without"
         ),
+        (_, "") => format!("{UNCHECKED}; no other member is waited for, so it goes on in a moment"),
+        (_, waits) => {
+            let whom = if status.strict_boot_check { "all of" } else { "those that can be reached of" };
+            format!(
+                "{UNCHECKED}; it waits for {whom} {waits}; if its disk is surely the newest, `overlayctl cluster trust-disk` \
+                 goes on without"
+            )
+        }
     }
 }
+
+const UNCHECKED: &str = "the machine has booted, or overlayd can't tell that this is the disk that it ran on before: members have \
+                         to confirm that its leases still hold";
 
 fn draining(row: &Draining) -> String {
     let Draining { network, id, endpoints } = row;
@@ -81,3 +92,6 @@ fn unopened(row: &UnopenedRow) -> String {
          give both hosts the same --cluster-key-file, or keep that one from this port"
     )
 }
+
+#[cfg(test)]
+mod tests;

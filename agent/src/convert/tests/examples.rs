@@ -177,6 +177,38 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
     }
 }
 
+#[test]
+fn the_largest_definition_fits_into_a_value_and_none_that_is_larger_is_taken() {
+    let range = Range::new("172.16.0.0/12".parse().expect("a subnet"), None).expect("a good one");
+    let name: Name = "n".repeat(63).parse().expect("a label");
+    let auxiliary = (0..Settings::MAX_AUXILIARY).map(|n| {
+        let aux = format!("{n:063}").parse().expect("a label");
+        (IpAddr::from([172, 20, 200, u8::try_from(n).expect("few")]), aux)
+    });
+    let settings = Settings {
+        mtu: Some(u16::MAX),
+        auxiliary: auxiliary.collect(),
+        labels: (0..Settings::MAX_LABELS / 8).map(|n| (format!("{n:08}"), String::new())).collect(),
+        ..Settings::default()
+    };
+    let (id, creator) = (NetworkId::from_bytes([3; 16]), HostId::from_bytes([1; 16]));
+    let ranges = vec![range; MAX_RANGES];
+    let network = Network { id, name, ranges, created: MAX_COUNT, creator, since: LAST_SECOND, settings };
+    let mut record = Record::default();
+    record.networks.insert(id, Membership { network: network.clone(), vni: Vni::new(1) });
+    let longest = encode_record(&record).into_values().map(|value| value.len()).max();
+    assert!(longest.is_some_and(|longest| longest <= MAX_VALUE), "{longest:?}");
+    let with = |change: fn(&mut Settings)| {
+        let mut settings = network.settings.clone();
+        change(&mut settings);
+        Settings::from_wire(&settings.to_wire())
+    };
+    assert_eq!(with(|_| {}).as_ref(), Ok(&network.settings));
+    assert!(with(|s| drop(s.labels.insert("more".to_owned(), String::new()))).is_err());
+    assert!(with(|s| drop(s.auxiliary.insert([1, 1, 1, 1].into(), "more".parse().expect("a label")))).is_err());
+    assert!(with(|s| s.mtu = Some(575)).is_err());
+}
+
 /// Whoever hears a number goes on counting from it.
 #[test]
 fn numbers_that_nobody_gets_to_by_counting_are_refused() {
@@ -186,7 +218,15 @@ fn numbers_that_nobody_gets_to_by_counting_are_refused() {
     }
     let range = Range::new("10.1.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let (id, creator) = (NetworkId::from_bytes([3; 16]), HostId::from_bytes([1; 16]));
-    let network = |created| Network { id, name: endpoint(1).name, ranges: vec![range], created, creator };
+    let network = |created| Network {
+        id,
+        name: endpoint(1).name,
+        ranges: vec![range],
+        created,
+        creator,
+        since: 0,
+        settings: Settings::default(),
+    };
     assert!(Network::from_wire(&network(MAX_COUNT).to_wire()).is_ok());
     assert!(Network::from_wire(&network(TOO_HIGH).to_wire()).is_err());
     let late = Endpoint { created: TOO_HIGH, ..endpoint(1) };

@@ -59,16 +59,48 @@ pub(super) fn vnis() -> impl Strategy<Value = Vni> {
 }
 
 pub(super) fn ranges() -> impl Strategy<Value = Range> {
-    (any::<u16>(), 16_u8..=30).prop_map(|(second, len)| {
+    (any::<u16>(), 16_u8..=30, any::<bool>()).prop_map(|(second, len, pooled)| {
         let [high, low] = second.to_be_bytes();
         let subnet = Subnet::of(Ipv4Addr::from([10, high, low, 0]).into(), len).expect("the length is one of IPv4");
-        Range::new(subnet, None).expect("10.0.0.0/8 is not reserved")
+        let range = Range::new(subnet, None).expect("10.0.0.0/8 is not reserved");
+        let half = Subnet::of(subnet.network(), len + 1).filter(|_| pooled && len < 30);
+        half.map_or(range, |pool| range.with_pool(pool).expect("a part of it"))
     })
 }
 
+fn drivers() -> impl Strategy<Value = Driver> {
+    prop_oneof![Just(Driver::Vxlan), Just(Driver::Bridge)]
+}
+
+pub(super) fn settings() -> impl Strategy<Value = Settings> {
+    let auxiliary = btree_map(any::<IpAddr>(), names(), 0..4);
+    let labels = btree_map("[a-z.]{1,20}", "[ -~]{0,20}", 0..4);
+    let mtu = proptest::option::of(Settings::MIN_MTU..);
+    (drivers(), any::<(bool, bool)>(), mtu, auxiliary, labels).prop_map(
+        |(driver, (internal, masquerade), mtu, auxiliary, labels)| Settings {
+            driver,
+            internal,
+            masquerade,
+            mtu,
+            auxiliary,
+            labels,
+        },
+    )
+}
+
 pub(super) fn definitions() -> impl Strategy<Value = Network> {
-    (network_ids(), names(), vec(ranges(), 1..=MAX_RANGES), counts(), host_ids())
-        .prop_map(|(id, name, ranges, created, creator)| Network { id, name, ranges, created, creator })
+    let ids = (network_ids(), names(), host_ids());
+    (ids, vec(ranges(), 1..=MAX_RANGES), counts(), 0..=LAST_SECOND, settings()).prop_map(
+        |((id, name, creator), ranges, created, since, settings)| Network {
+            id,
+            name,
+            ranges,
+            created,
+            creator,
+            since,
+            settings,
+        },
+    )
 }
 
 pub(super) fn memberships() -> impl Strategy<Value = Membership> {
@@ -142,6 +174,7 @@ pub(super) fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
         (any::<u64>(), any::<u64>()).prop_map(|(page, seen)| Evidence::LaterPage { page, seen }),
         Just(Evidence::LaterLease),
+        Just(Evidence::LaterBoot),
         Just(Evidence::LaterMember),
         Just(Evidence::Elsewhere),
     ]
@@ -210,10 +243,26 @@ pub(super) fn records() -> impl Strategy<Value = Record> {
 pub(super) fn attachments() -> impl Strategy<Value = Attachment> {
     let netns = (".{0,40}", any::<u64>()).prop_map(|(path, cookie)| NetnsRef { path: path.into(), cookie });
     let ifnames = "[a-z0-9.]{0,14}[a-z0-9]".prop_map(|text| text.parse().expect("the pattern is that of a name"));
-    (endpoints_in(network_ids()), netns, ifnames).prop_map(|(endpoint, netns, ifname)| Attachment {
-        endpoint,
-        netns,
-        ifname,
+    let published = btree_map(host_ports(), targets(), 0..4);
+    (endpoints_in(network_ids()), netns, ifnames, published)
+        .prop_map(|(endpoint, netns, ifname, published)| Attachment { endpoint, netns, ifname, published })
+}
+
+fn host_ports() -> impl Strategy<Value = HostPort> {
+    let address = option::of(any::<[u8; 4]>().prop_map(Ipv4Addr::from));
+    (0..3_usize, address, 1..=u16::MAX).prop_map(|(protocol, address, port)| HostPort {
+        protocol: Protocol::ALL[protocol],
+        address,
+        port,
+    })
+}
+
+fn targets() -> impl Strategy<Value = Target> {
+    let subnets = (any::<[u8; 4]>(), 0..=32_u8).prop_filter_map("IPv4", |(ip, len)| Subnet::of(ip.into(), len));
+    (1..=u16::MAX, 1..=u16::MAX, btree_set(subnets, 0..3)).prop_map(|(port, via, allowed)| Target {
+        port,
+        via,
+        allowed,
     })
 }
 

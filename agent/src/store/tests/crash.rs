@@ -84,7 +84,7 @@ struct Life {
 fn open(scratch: &Scratch, disk: &Disk, machine: &Machine) -> Result<(Store, Loaded), StoreError> {
     let path = scratch.file();
     let mut store = Store::open_on(file::on(disk.clone(), &path)?, &path)?;
-    let loaded = store.take_up(machine)?;
+    let loaded = store.take_up(machine, &BTreeMap::new())?;
     Ok((store, loaded))
 }
 
@@ -276,6 +276,33 @@ fn a_daemon_that_is_killed_while_it_makes_the_file_makes_it_when_it_starts_again
             assert!(loaded.page == 0 && !half.exists());
         }
     }
+}
+
+#[test]
+fn an_identity_is_never_there_without_the_addresses_that_it_began_with() {
+    let scratch = Scratch::new();
+    let peers: BTreeMap<HostId, SocketAddr> =
+        [(HostId::from_bytes([9; 16]), SocketAddr::from(([192, 0, 2, 9], 7946)))].into();
+    let (made, machine) = (Disk::default(), machine("a", "boot 1", 1000));
+    drop(file::on(made.clone(), &scratch.file()).expect("an empty one"));
+    let disk = Disk::holding(made.bytes());
+    let find = |disk: &Disk| Store::open_on(file::on(disk.clone(), &scratch.file())?, &scratch.file());
+    find(&disk).and_then(|mut store| store.take_up(&machine, &peers)).expect("a new identity");
+    let (mut random, mut seen) = (Rng::with_seed(seed()), [0; 2]);
+    for cut in 0..=disk.done() {
+        for mut fate in [Fate::Killed, Fate::AllLost, Fate::SomeLost(random.fork())] {
+            let mut store = find(&disk.left(cut, &mut fate)).expect("it is whole");
+            let is_there = store.meta("key").expect("it can be read").is_some();
+            seen[usize::from(is_there)] += 1;
+            let known = store.peers().expect("it can be read");
+            assert_eq!(known == peers, is_there, "{fate:?} after {cut}: {known:?}");
+            for with_it in ["machine", "boot"] {
+                let there = store.meta(with_it).expect("it can be read").is_some();
+                assert_eq!(there, is_there, "{fate:?} after {cut}: `{with_it}`");
+            }
+        }
+    }
+    assert!(seen[0] > 2 && seen[1] > 0, "both are seen: before and after {seen:?} times");
 }
 
 /// Crashes after each of so many writes, in all ways, and looks what is there. How often was it the state before the

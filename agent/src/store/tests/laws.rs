@@ -4,6 +4,7 @@ use overlay::lease::Version;
 use overlay::ledger::{Claim, Warrant};
 use overlay::network::BlockId;
 use overlay::record::{Run, Statement};
+use proptest::collection::btree_set;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -59,7 +60,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (hosts(), stamps(), founders())
             .prop_map(|(from, stamp, founder)| Input::Acknowledge { from, stamp, founder }),
         1 => networks().prop_map(Input::Close),
-        2 => Just(Input::Tick),
+        2 => btree_set(networks(), 0..3).prop_map(|clear| Input::Tick { clear }),
         1 => hosts().prop_map(|host| Input::Forget { hosts: [(host, Boot::default())].into(), force: true }),
         1 => (hosts(), hosts(), founders()).prop_map(|(from, host, founder)| {
             let warrant = Warrant { founder, boot: Boot { generation: 9, nonce: 1 }, yielded: [].into() };

@@ -144,7 +144,7 @@ fn waits_for_nobody(heir: &Host) -> bool {
 }
 
 fn moves(heir: &Host) -> bool {
-    !heir.ledger.step(&Input::Tick, REST).changes.is_empty()
+    !heir.ledger.step(&Input::tick(&heir.ledger), REST).changes.is_empty()
 }
 
 fn holds(account: &Account, host: &Host, block: BlockId) -> bool {

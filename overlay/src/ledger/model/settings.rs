@@ -17,6 +17,11 @@ fn two_off() -> Setting {
     }
 }
 
+/// A host lends an address and is forgotten; then its heir is, by another.
+fn heir_of_heir() -> Setting {
+    Setting { epochs: 1, counts: 1, addresses: 1, forgets: &[0, 1], heirs: &[1, 2], ..two_off() }
+}
+
 /// The disk of a newcomer is put back as it was before it was a member.
 fn newcomer_rolled() -> Setting {
     Setting {
@@ -203,13 +208,22 @@ pub fn full() -> Vec<Setting> {
             goals: vec![HeirUsesSpace, ForgottenIsFenced, BothForgottenAreFenced],
             ..two_off()
         },
+        Setting {
+            name: "E5 one lends an address and is forgotten, and so is its heir",
+            goals: vec![StaticIsLive, HeirUsesSpace],
+            ..heir_of_heir()
+        },
     ]
+}
+
+/// Does it take more than seconds, also within small bounds?
+pub fn is_large(setting: &Setting) -> bool {
+    ["DB", "DE", "E3", "E4", "E5", "AN"].iter().any(|name| setting.name.starts_with(name))
 }
 
 /// The same within bounds that take seconds: a block is given away once, and an address lent once. Without those that this
 /// makes no smaller.
 pub fn small() -> Vec<Setting> {
-    let large = ["DB", "DE", "E3", "E4"];
     let bounded = |setting: Setting| Setting {
         epochs: 2,
         counts: 1,
@@ -217,8 +231,7 @@ pub fn small() -> Vec<Setting> {
         goals: setting.goals.into_iter().filter(|goal| *goal != ThirdHostUsesBlock).collect(),
         ..setting
     };
-    let settings = full().into_iter().filter(|setting| !large.iter().any(|name| setting.name.starts_with(name)));
-    settings.map(bounded).collect()
+    full().into_iter().filter(|setting| !is_large(setting)).map(bounded).collect()
 }
 
 /// One rule switched off in each.
@@ -279,6 +292,11 @@ pub fn broken() -> Vec<Setting> {
             without: Some(Rule::OffTogether),
             boots: 3,
             ..two_off()
+        },
+        Setting {
+            name: "AN an heir confirms only what was lent in the last epoch",
+            without: Some(Rule::ConfirmEarlier),
+            ..heir_of_heir()
         },
         Setting { name: "AK hosts of two clusters let one in", without: Some(Rule::OneCluster), ..founded_apart() },
         Setting {

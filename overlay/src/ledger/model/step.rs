@@ -45,7 +45,8 @@ impl Scene<'_> {
                 self.give(*by, &Input::GiveAddress { network, to: id(*to), address: *address })
             }
             Action::Tick { host } => {
-                let outcome = self.step(*host, &Input::Tick, LATE);
+                let passed = Input::tick(self.ledger(*host));
+                let outcome = self.step(*host, &passed, LATE);
                 (outcome == Outcome::Done).then_some(())
             }
             Action::Hear { host, letter } => self.hear(*host, letter),

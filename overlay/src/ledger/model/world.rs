@@ -10,7 +10,7 @@ use crate::id::{EndpointId, HostId, NetworkId};
 use crate::lease::Version;
 use crate::ledger::{Change, Fencing, Input, Ledger, REST, Standing};
 use crate::member::Stamp;
-use crate::network::{Name, Network, Range};
+use crate::network::{Name, Network, Range, Settings};
 use crate::record::{Run, Statement};
 
 /// All hosts and everything between them.
@@ -155,6 +155,8 @@ pub fn network(addresses: usize) -> Network {
         ranges: vec![range],
         created: 1,
         creator: id(0),
+        since: 0,
+        settings: Settings::default(),
     }
 }
 

@@ -36,6 +36,30 @@ fn a_holder_that_is_cut_off_gives_its_own_addresses_lowest_first() {
 }
 
 #[test]
+fn only_who_asks_by_number_gets_an_address_outside_of_the_pool() {
+    let mut network = network(7, "10.0.0.0/26");
+    let pool: crate::addr::Subnet = "10.0.0.32/29".parse().expect("a subnet");
+    network.ranges[0] = network.ranges[0].with_pool(pool).expect("a part of it");
+    let mut world = World::of(2, network);
+    // Of blocks that anybody can have addresses of, another host gets its share as well as of the rest.
+    let give = Input::GiveSpace { network: world.network.id, to: id_of(1), share: Share::Half };
+    let Outcome::Given(given) = world.ledger(0).step(&give, 0).outcome else { unreachable!("it has space") };
+    let blocks = |offered: bool| {
+        let is =
+            |s: &&Statement| matches!(s, Statement::Transfer { block, .. } if world.network.offers(*block) == offered);
+        given.iter().filter(is).count()
+    };
+    assert_eq!((blocks(true), blocks(false)), (1, 7), "of 2 and 14");
+
+    for number in 1..=8 {
+        let address = granted(get(&mut world, number, &format!("n{number}"), None));
+        assert!(pool.contains(address), "{address}");
+    }
+    assert!(matches!(get(&mut world, 9, "n9", None), Some(Outcome::Denied(Denial::Full { .. }))));
+    assert_eq!(granted(get(&mut world, 10, "n10", Some("10.0.0.9"))), ip("10.0.0.9"));
+}
+
+#[test]
 fn asking_again_for_the_same_endpoint_gives_the_same_answer_and_writes_nothing() {
     let mut world = World::new(1, "10.0.0.0/28");
     let first = get(&mut world, 1, "a", None);

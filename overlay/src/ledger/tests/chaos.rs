@@ -84,7 +84,10 @@ impl World {
             Op::Deliver { .. } | Op::Lose { .. } => {}
             Op::Gossip { member } => self.gossip(member),
             Op::Wait { seconds } => self.wait(1000 * seconds),
-            Op::Tick { member, luck } => drop(self.step(member, &Input::Tick, luck)),
+            Op::Tick { member, luck } => {
+                let passed = Input::tick(self.ledger(member));
+                self.step(member, &passed, luck);
+            }
             Op::Restart { member } => self.restart(member),
             Op::Reboot { member } => self.reboot(member),
             Op::Close { member } => drop(self.step(member, &Input::Close(network), Luck::Good)),

@@ -109,6 +109,16 @@ impl Ghost {
         write(listener, &Input::Belongs { from: teller.me(), founder, seals });
     }
 
+    /// Both of the second cluster do what it takes.
+    fn is_forgotten_by(second: &mut Ledger, other: &mut Ledger) {
+        let hosts = [(host(5), Boot::default())].into();
+        assert_eq!(write(second, &Input::Forget { hosts, force: false }), Outcome::Done);
+        let warrant = second.warrant(host(5)).expect("it is its heir");
+        let sealed = write(other, &Input::Seal { from: host(2), host: host(5), warrant });
+        let Outcome::Sealed(testimony) = sealed else { unreachable!("it is a member: {sealed:?}") };
+        write(second, &Input::Sealed { by: host(3), host: host(5), testimony });
+    }
+
     fn holds(ledger: &Ledger) -> usize {
         ledger.accounts().values().map(|account| account.held_by(ledger.me()).count()).sum()
     }
@@ -125,7 +135,8 @@ fn who_was_taken_for_a_member_and_joined_another_cluster_seals_nobody_and_is_not
     let refused = write(&mut ghost, &Input::Seal { from: host(2), host: other.me(), warrant });
     assert_eq!((refused, &ghost), (apart(1), &before));
     write(&mut second, &Input::Refused { by: host(5), denial: Denial::Apart { founder: host(1) } });
-    write(&mut second, &Input::Tick);
+    let passed = Input::tick(&second);
+    write(&mut second, &passed);
     assert!(second.membership().is_forgotten(other.me()), "nobody is left to be asked");
     assert!(!second.membership().members.contains(&host(5)), "nobody else is told of it");
     assert_eq!(first.membership().members, [host(5)].into());
@@ -147,26 +158,23 @@ fn what_it_was_given_is_used_again_when_it_is_forgotten() {
     assert_eq!(write(&mut second, &asks), apart(2), "it is known to belong elsewhere");
     assert!(Ghost::holds(&second) < all);
     // Though it is no member, and wherever it is said.
-    let hosts = [(host(5), Boot::default())].into();
-    write(&mut second, &Input::Forget { hosts, force: false });
-    let warrant = second.warrant(host(5)).expect("it is its heir");
-    let Outcome::Sealed(testimony) = write(&mut other, &Input::Seal { from: host(2), host: host(5), warrant }) else {
-        unreachable!("it is a member")
-    };
-    write(&mut second, &Input::Sealed { by: host(3), host: host(5), testimony });
+    Ghost::is_forgotten_by(&mut second, &mut other);
     assert_eq!(Ghost::holds(&second), all);
+}
+
+#[test]
+fn who_belongs_elsewhere_and_has_nothing_here_is_not_for_this_cluster_to_forget() {
+    let Ghost { second: [mut second, _], ghost, .. } = Ghost::new();
+    Ghost::tells(&ghost, &mut second);
+    let hosts = [(host(5), Boot::default())].into();
+    let refused = write(&mut second, &Input::Forget { hosts, force: true });
+    assert_eq!(refused, Outcome::Denied(Denial::Stranger { host: host(5) }));
 }
 
 #[test]
 fn who_is_forgotten_in_one_cluster_lives_on_in_the_other() {
     let Ghost { second: [mut second, mut other], mut ghost, .. } = Ghost::new();
-    let hosts = [(host(5), Boot::default())].into();
-    write(&mut second, &Input::Forget { hosts, force: false });
-    let warrant = second.warrant(host(5)).expect("it is its heir");
-    let Outcome::Sealed(testimony) = write(&mut other, &Input::Seal { from: host(2), host: host(5), warrant }) else {
-        unreachable!("it is a member")
-    };
-    write(&mut second, &Input::Sealed { by: host(3), host: host(5), testimony });
+    Ghost::is_forgotten_by(&mut second, &mut other);
     assert!(second.membership().is_forgotten(host(5)));
     Ghost::tells(&second, &mut ghost);
     write(&mut ghost, &Input::Refused { by: host(2), denial: Denial::Sealed { host: host(5) } });

@@ -62,9 +62,14 @@ pub fn id_of(member: usize) -> HostId {
 impl World {
     /// The first member creates the network; the others have heard of it and of who holds it.
     pub fn new(members: usize, subnet: &str) -> Self {
+        Self::of(members, network(7, subnet))
+    }
+
+    /// The same of a network that is not the usual one.
+    pub fn of(members: usize, network: Network) -> Self {
         let member = |n| Member { ledger: Ledger::new(id_of(n)), log: Vec::new(), booted: 0 };
         let mut world = Self {
-            network: network(7, subnet),
+            network,
             wire: Vec::new(),
             members: (0..members).map(member).collect(),
             now: 1_000_000,
@@ -256,7 +261,8 @@ impl World {
 
     pub fn tick(&mut self) {
         for n in 0..self.size() {
-            self.step(n, &Input::Tick, Luck::Good);
+            let passed = Input::tick(self.ledger(n));
+            self.step(n, &passed, Luck::Good);
         }
     }
 

@@ -1,0 +1,26 @@
+use overlay_proto::v1::Waiting;
+
+use super::*;
+
+fn unchecked(strict: bool, waits_for: &[&str]) -> StatusReply {
+    let waiting = |host: &&str| Waiting { host: (*host).to_owned(), state: "alive".to_owned() };
+    StatusReply {
+        phase: "unchecked".to_owned(),
+        strict_boot_check: strict,
+        waits_for: waits_for.iter().map(waiting).collect(),
+        ..StatusReply::default()
+    }
+}
+
+#[test]
+fn a_host_that_is_checked_says_whom_it_waits_for() {
+    let some = leases(&unchecked(false, &["h2", "h3"]));
+    assert!(some.contains("waits for those that can be reached of h2 (alive), h3 (alive); if"), "{some}");
+    let all = leases(&unchecked(true, &["h2", "h3"]));
+    assert!(all.contains("waits for all of h2 (alive), h3 (alive); if"), "{all}");
+    for (strict, word) in [(false, "it goes on in a moment"), (true, "overlayctl cluster trust-disk")] {
+        let none = leases(&unchecked(strict, &[]));
+        assert!(none.contains("no other member") && none.contains(word) && !none.contains("reached of"), "{none}");
+        assert!(none.contains("booted, or") && none.contains("the disk that it ran on"), "{none}");
+    }
+}

@@ -1,0 +1,92 @@
+//! What is asked for, parsed: whatever is wrong with it is refused here, in one line that names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use overlay::addr::Subnet;
+use overlay::network::{Driver, Name, Settings, SettingsError};
+use overlay::publish::{self, HostPort};
+use overlay_proto::v1 as wire;
+use tonic::Status;
+
+use super::{parse, parse_some};
+use crate::network::{NetworkError, Wanted};
+use crate::ports;
+
+/// A network.
+pub(crate) fn network(request: wire::CreateNetworkRequest) -> Result<Wanted, Status> {
+    let auxiliary = |(name, address): &(String, String)| {
+        let of = format!("auxiliary address of `{name}`");
+        Ok((address_of(&of, address)?, parse::<Name>(name)?))
+    };
+    let given: Vec<(String, String)> = request.aux_addresses.into_iter().collect();
+    let settings = Settings {
+        driver: if request.driver.is_empty() { Driver::default() } else { parse(&request.driver)? },
+        internal: request.internal,
+        masquerade: !request.no_masquerade,
+        mtu: match request.mtu {
+            0 => None,
+            mtu => Some(u16::try_from(mtu).map_err(|_| NetworkError::from(SettingsError::Mtu(mtu)))?),
+        },
+        auxiliary: given.iter().map(auxiliary).collect::<Result<BTreeMap<_, _>, Status>>()?,
+        labels: request.labels,
+    };
+    Ok(Wanted {
+        name: parse(&request.name)?,
+        subnets: all(&request.subnets)?,
+        gateways: request.gateways.iter().map(|text| address_of("gateway", text)).collect::<Result<_, _>>()?,
+        pools: all(&request.ip_ranges)?,
+        settings,
+    })
+}
+
+/// Ports in one request: each is looked at beside all others.
+const MAX_PORTS: usize = 2048;
+
+/// Ports that are to be published.
+pub(crate) fn ports(specs: &wire::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
+    let given: BTreeSet<Subnet> = all::<Subnet>(&specs.allow_from)?.into_iter().collect();
+    let allowed: BTreeSet<Subnet> = publish::widest(&given).collect();
+    if let Some(subnet) = allowed.iter().find(|subnet| subnet.network().is_ipv6()) {
+        return Err(Status::invalid_argument(format!(
+            "{subnet} is IPv6, but ports are published for IPv4 only so far"
+        )));
+    }
+    if specs.ports.is_empty() && !allowed.is_empty() {
+        return Err(Status::invalid_argument("--allow-from says who may reach a published port, and none is: give -p"));
+    }
+    let mut wanted = Vec::new();
+    for spec in &specs.ports {
+        let pairs = publish::parse(spec).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if wanted.len() + pairs.len() > MAX_PORTS {
+            let many =
+                format!("`{spec}` makes more than {MAX_PORTS} ports to be published at once: do it in several calls");
+            return Err(Status::invalid_argument(many));
+        }
+        wanted.extend(pairs.into_iter().map(|(host, port)| ports::Wanted { host, port, allowed: allowed.clone() }));
+    }
+    Ok(wanted)
+}
+
+/// Ports of this host, whatever they lead to.
+pub(crate) fn host_ports(specs: &[String]) -> Result<Vec<HostPort>, Status> {
+    let mut ports = Vec::new();
+    for spec in specs {
+        let pairs = publish::parse_host(spec).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        ports.extend(pairs);
+    }
+    Ok(ports)
+}
+
+fn all<T: FromStr>(texts: &[String]) -> Result<Vec<T>, Status>
+where
+    T::Err: std::fmt::Display,
+{
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+fn address_of(what: &str, text: &str) -> Result<IpAddr, Status> {
+    let given = parse_some(what, text, "an IP address, without a prefix length")?;
+    given.ok_or_else(|| Status::invalid_argument(format!("{what} is empty: give an IP address")))
+}

@@ -1,0 +1,184 @@
+//! Ports of this host: whether one can be published, and who has it if not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use overlay::addr::Subnet;
+use overlay::id::EndpointId;
+use overlay::intent::Intents;
+use overlay::network::{Name, Network};
+use overlay::publish::{HostPort, Protocol, Published, Target, vias};
+
+/// A port that is to lead to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The port of this host.
+    pub host: HostPort,
+    /// The port of the endpoint.
+    pub port: u16,
+    /// Who may come from outside of this host; anybody if it is empty.
+    pub allowed: BTreeSet<Subnet>,
+}
+
+/// Why a port can't be published, or is published no more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// It leads to another endpoint.
+    #[error(
+        "port {port} of this host can't be published: {other} leads to `{name}` of network `{network}` already; choose another port, or unpublish that one"
+    )]
+    Published {
+        /// The port.
+        port: HostPort,
+        /// What is in its way.
+        other: HostPort,
+        /// Where that leads.
+        name: Name,
+        /// Its network.
+        network: Name,
+    },
+    /// It is there twice.
+    #[error("port {0} is to be published twice: give it once")]
+    Twice(HostPort),
+    /// A program listens on it.
+    #[error("port {port} of this host can't be published: {program} uses it; choose another port, or end that")]
+    InUse {
+        /// The port.
+        port: HostPort,
+        /// Who, as far as can be told.
+        program: String,
+    },
+    /// The address is another host's.
+    #[error(
+        "port {0} can't be published: the address is none of this host's; `ip address` shows those, and without one it is published on all"
+    )]
+    NotHere(HostPort),
+    /// No packet comes in there.
+    #[error(
+        "port {port} can't be published: network `{network}` is internal, so nothing from outside gets there; use another network"
+    )]
+    Internal {
+        /// The port.
+        port: HostPort,
+        /// The network.
+        network: Name,
+    },
+    /// All ports of the segment are taken.
+    #[error("no more ports can be published in network `{0}` on this host: unpublish some, or use another network")]
+    Full(Name),
+    /// It is not published.
+    #[error("port {port} of this host does not lead to `{name}`: see `overlayctl endpoint port {name}`")]
+    NotPublished {
+        /// The port.
+        port: HostPort,
+        /// The endpoint.
+        name: Name,
+    },
+}
+
+/// The published ports of an endpoint once it has these as well. What it has under the same ports is replaced.
+///
+/// # Errors
+/// When one leads elsewhere, or can't lead there.
+pub fn publish(
+    intents: &Intents,
+    network: &Network,
+    endpoint: EndpointId,
+    wanted: &[Wanted],
+) -> Result<Published, PortError> {
+    let own = intents.attachments.get(&endpoint).map(|a| a.published.clone()).unwrap_or_default();
+    let mut published = own.clone();
+    published.retain(|host, _| !wanted.iter().any(|w| w.host == *host));
+    for (n, Wanted { host, .. }) in wanted.iter().enumerate() {
+        if network.settings.internal {
+            return Err(PortError::Internal { port: *host, network: network.name.clone() });
+        }
+        let taken =
+            intents.publishers(host).find(|(a, other)| a.endpoint.id != endpoint || published.contains_key(other));
+        if let Some((attachment, other)) = taken {
+            let of = intents.networks.get(&attachment.endpoint.network).map_or(&network.name, |n| &n.name);
+            let (name, network) = (attachment.endpoint.name.clone(), of.clone());
+            return Err(PortError::Published { port: *host, other, name, network });
+        }
+        if wanted[..n].iter().any(|before| before.host.overlaps(host)) {
+            return Err(PortError::Twice(*host));
+        }
+    }
+    let mut taken = intents.vias(network.id);
+    // What is published anew goes the way that it went.
+    let kept: Vec<Option<u16>> = wanted.iter().map(|w| own.get(&w.host).map(|target| target.via)).collect();
+    let fresh: Vec<HostPort> = wanted.iter().zip(&kept).filter(|(_, via)| via.is_none()).map(|(w, _)| w.host).collect();
+    taken.extend(wanted.iter().zip(&kept).filter_map(|(w, via)| Some((w.host.protocol, (*via)?))));
+    let mut fresh = vias(&taken, &fresh).ok_or_else(|| PortError::Full(network.name.clone()))?.into_iter();
+    for (Wanted { host, port, allowed }, via) in wanted.iter().cloned().zip(kept) {
+        let via = via.or_else(|| fresh.next()).expect("there is one for each");
+        published.insert(host, Target { port, via, allowed });
+    }
+    Ok(published)
+}
+
+/// Is a port free on this host? Only as far as programs are concerned: to be asked before it leads anywhere.
+///
+/// # Errors
+/// When a program has it, or the address is none of this host's.
+pub fn check_unused(port: HostPort) -> Result<(), PortError> {
+    let at = SocketAddr::new(IpAddr::V4(port.ip()), port.port);
+    let tried = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(at).map(drop),
+        Protocol::Udp => UdpSocket::bind(at).map(drop),
+        // There is no telling without a socket of its kind, which few hosts have.
+        Protocol::Sctp => return Ok(()),
+    };
+    match tried.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::AddrInUse) => {
+            let program = user(Path::new("/proc"), port).unwrap_or_else(|| "another program".to_owned());
+            Err(PortError::InUse { port, program })
+        }
+        Err(io::ErrorKind::AddrNotAvailable) => Err(PortError::NotHere(port)),
+        // What else may be wrong with a socket of ours says nothing of the port.
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The program that has a socket with this port (proc_net_tcp(5)).
+fn user(proc: &Path, port: HostPort) -> Option<String> {
+    let tables: &[&str] = match port.protocol {
+        Protocol::Tcp => &["tcp", "tcp6"],
+        Protocol::Udp => &["udp", "udp6"],
+        Protocol::Sctp => &[],
+    };
+    let text = |table: &&str| fs::read_to_string(proc.join("self/net").join(table)).ok();
+    let inode = tables.iter().filter_map(text).find_map(|table| table.lines().find_map(|line| inode(line, port)))?;
+    let socket = format!("socket:[{inode}]");
+    let processes = fs::read_dir(proc).ok()?.flatten().map(|entry| entry.path());
+    let has = |process: &std::path::PathBuf| {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+    };
+    let process = processes.filter(|path| is_number(path)).find(has)?;
+    let name = fs::read_to_string(process.join("comm")).ok()?;
+    Some(format!("`{}` (process {})", name.trim(), process.file_name()?.to_string_lossy()))
+}
+
+fn is_number(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The inode of a row's socket, if that is bound to the port and nobody is connected to it.
+fn inode(line: &str, port: HostPort) -> Option<u64> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let (local, state) = (columns.get(1)?, columns.get(3)?);
+    let (address, number) = local.split_once(':')?;
+    let bound = u16::from_str_radix(number, 16).ok()? == port.port;
+    // Written as the machine has it in memory; an IPv6 socket may take IPv4 as well.
+    let at = u32::from_str_radix(address, 16).ok().map(|raw| Ipv4Addr::from(raw.to_ne_bytes()));
+    let same = at.is_none_or(|at| at.is_unspecified() || port.address.is_none_or(|wanted| wanted == at));
+    // TCP_LISTEN and, for UDP, TCP_CLOSE: `include/net/tcp_states.h`.
+    (bound && same && ["0A", "07"].contains(state)).then(|| columns.get(9)?.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests;

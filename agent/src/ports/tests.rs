@@ -1,0 +1,90 @@
+use overlay::id::HostId;
+use overlay::intent::Attachment;
+
+use super::*;
+use crate::reconcile::tests::label;
+use crate::store::tests as store;
+
+fn port(address: Option<[u8; 4]>, number: u16) -> HostPort {
+    HostPort { protocol: Protocol::Tcp, address: address.map(Ipv4Addr::from), port: number }
+}
+
+fn wanted(host: HostPort, port: u16) -> Wanted {
+    Wanted { host, port, allowed: BTreeSet::new() }
+}
+
+fn network(number: u8) -> Network {
+    store::network(number, HostId::from_bytes([1; 16]))
+}
+
+/// A host with an endpoint `web1` in `net1` that has these ports.
+fn host(published: &[Wanted]) -> Intents {
+    let network = network(1);
+    let mut attachment: Attachment = store::attachment(1, network.id);
+    let mut intents = Intents::default();
+    intents.networks.insert(network.id, network.clone());
+    attachment.endpoint.name = label("web1");
+    attachment.published = publish(&intents, &network, attachment.endpoint.id, published).expect("all are free");
+    intents.attachments.insert(attachment.endpoint.id, attachment);
+    intents
+}
+
+const ONE: EndpointId = EndpointId::from_bytes([1; 16]);
+const TWO: EndpointId = EndpointId::from_bytes([2; 16]);
+
+#[test]
+fn a_port_leads_to_one_endpoint_only() {
+    let intents = host(&[wanted(port(None, 80), 8080)]);
+    for (host, network) in [(port(None, 80), network(1)), (port(Some([10, 1, 1, 1]), 80), network(2))] {
+        let error = publish(&intents, &network, TWO, &[wanted(host, 1)]).expect_err("it is taken").to_string();
+        for word in ["0.0.0.0:80/tcp", "`web1`", "`net1`", "choose another port"] {
+            assert!(error.contains(word), "no `{word}` in: {error}");
+        }
+    }
+    let twice = [wanted(port(None, 81), 1), wanted(port(Some([10, 1, 1, 1]), 81), 2)];
+    assert!(matches!(publish(&intents, &network(2), TWO, &twice), Err(PortError::Twice(_))));
+    let both = [wanted(port(Some([10, 1, 1, 2]), 81), 1), wanted(port(Some([10, 1, 1, 1]), 81), 2)];
+    let published = publish(&intents, &network(1), TWO, &both).expect("they are free");
+    let vias: BTreeSet<u16> = published.values().map(|target| target.via).collect();
+    assert_eq!(vias.len(), 2, "the segment tells them apart: {published:?}");
+}
+
+#[test]
+fn what_is_published_anew_goes_the_way_that_it_went() {
+    let intents = host(&[wanted(port(Some([10, 1, 1, 1]), 80), 1), wanted(port(Some([10, 1, 1, 2]), 80), 2)]);
+    let before = intents.attachments[&ONE].published.clone();
+    let again = Wanted {
+        allowed: ["10.0.0.0/8".parse().expect("a subnet")].into(),
+        ..wanted(port(Some([10, 1, 1, 2]), 80), 3)
+    };
+    let after = publish(&intents, &network(1), ONE, std::slice::from_ref(&again)).expect("it is its own");
+    assert_eq!(after.len(), 2);
+    assert_eq!(after[&again.host].via, before[&again.host].via);
+    assert_eq!((after[&again.host].port, &after[&again.host].allowed), (3, &again.allowed));
+    // But not what could not be told from another of its ports.
+    let any = [wanted(port(None, 80), 4)];
+    assert!(matches!(publish(&intents, &network(1), ONE, &any), Err(PortError::Published { .. })));
+}
+
+#[test]
+fn nothing_is_published_where_nothing_leads_in() {
+    let mut network = network(1);
+    network.settings.internal = true;
+    let error = publish(&Intents::default(), &network, ONE, &[wanted(port(None, 80), 80)]).expect_err("internal");
+    assert!(error.to_string().contains("`net1` is internal"), "{error}");
+}
+
+#[test]
+fn a_port_that_a_program_has_is_refused_with_its_name() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let number = listener.local_addr().expect("it is bound").port();
+    let taken = port(Some([127, 0, 0, 1]), number);
+    let error = check_unused(taken).expect_err("it is in use").to_string();
+    let me = format!("process {}", std::process::id());
+    assert!(error.contains(&format!("127.0.0.1:{number}/tcp")) && error.contains(&me), "{error}");
+    assert!(matches!(check_unused(port(None, number)), Err(PortError::InUse { .. })));
+    drop(listener);
+    assert_eq!(check_unused(taken), Ok(()));
+    let elsewhere = port(Some([192, 0, 2, 77]), number);
+    assert_eq!(check_unused(elsewhere), Err(PortError::NotHere(elsewhere)));
+}

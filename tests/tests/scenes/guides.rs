@@ -1,0 +1,324 @@
+//! What the container networking guides teach on one host, here on one and across two.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, ensure};
+use overlay_tests::eventually::eventually;
+use overlay_tests::lab::{Container, Host, Lab, Place, Proc, WORLD, underlay};
+
+use super::{HALF_A_SECOND, SECOND};
+
+/// Somebody who answers on a port of a container with its name and the address that it sees.
+fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
+    let mut doorman =
+        container.tool(&format!("doorman-{port}.log"), &format!("doorman {} {port}", container.name()))?;
+    doorman.wait_for("ready", 5 * SECOND)?;
+    Ok(doorman)
+}
+
+/// Who answers there, and where it sees us.
+fn visit(
+    lab: &Lab,
+    place: &Place,
+    protocol: &str,
+    to: impl std::fmt::Display,
+    more: &str,
+) -> anyhow::Result<(String, IpAddr)> {
+    let tool = lab.programs().labtool().display();
+    let said = place.sh(&format!("{tool} visit {protocol} {to} {more}"))?;
+    let (name, address) = said.trim().split_once(' ').with_context(|| format!("who is `{said}`?"))?;
+    Ok((name.to_owned(), address.parse()?))
+}
+
+fn is_refused(lab: &Lab, place: &Place, protocol: &str, to: &str) -> anyhow::Result<()> {
+    let answer = visit(lab, place, protocol, to, "--patience 300");
+    ensure!(answer.is_err(), "{protocol} {to} is answered: {answer:?}");
+    Ok(())
+}
+
+pub fn a_command_runs_in_the_host_in_nothing_or_in_another_container() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let far = lab.reachable("h2", "web", "far", "")?;
+    let near = lab.reachable("h1", "web", "near", "--ip 10.20.0.9")?;
+    let shown = lab.ctl("h1", "run --network host -- ip -br address")?.ok()?;
+    ensure!(shown.contains(&underlay("h1")?.to_string()), "the host's own interfaces: {shown}");
+    let shown = lab.ctl("h1", "run --network none -- ip -br address")?.ok()?;
+    ensure!(shown.contains("lo") && shown.lines().count() == 1, "nothing but the loopback interface: {shown}");
+    let shown = lab.ctl("h1", "run --network container:near -- ip -br address")?.ok()?;
+    ensure!(shown.contains("10.20.0.9/24"), "the other's interfaces: {shown}");
+    ensure!(lab.ctl("h1", "run --network container:near -- ping -n -c 1 -W 1 far")?.code == 0, "and its names");
+    // Nothing of it goes with the command.
+    near.ping(far.address()?, SECOND)?;
+
+    let sleeper = lab.start_ctl("h1", "run --network none -- sleep 60", "sleeper")?;
+    let told = eventually(5 * SECOND, "it to say how to connect it", || {
+        let said = sleeper.printed()?;
+        let pid = said.split("--pid ").nth(1).and_then(|rest| rest.split(' ').next()).context(said.clone())?;
+        Ok(pid.parse::<u32>()?)
+    })?;
+    lab.ctl("h1", &format!("network connect web --pid {told} --name late --ip 10.20.0.10"))?.ok()?;
+    eventually(5 * SECOND, "it to be reached", || far.ping("10.20.0.10", SECOND))?;
+
+    for (line, words) in [
+        ("run --network container:nobody -- true", &["`nobody`", "endpoint ls"][..]),
+        ("run --network container:far -- true", &["`far`", "host `h2`"]),
+        ("run --network container: -- true", &["container:NAME"]),
+        ("run --network bridge:x -- true", &["`bridge:`", "container:NAME"]),
+        ("run --network host --name me -- true", &["--name", "leave it out"]),
+        ("run --network none --ip 10.20.0.7 -- true", &["--ip", "leave it out"]),
+        ("run --network web -- true", &["`web`", "--name"]),
+    ] {
+        let done = lab.ctl("h1", line)?;
+        ensure!(done.code != 0 && done.stderr.lines().count() == 1, "{line}: {done:?}");
+        ensure!(words.iter().all(|word| done.stderr.contains(word)), "{line}: {}", done.stderr);
+    }
+    Ok(())
+}
+
+pub fn a_bridge_network_is_on_its_host_and_nowhere_else() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.ctl("h1", "network create here --driver bridge --subnet 10.50.0.0/24 --label tier=local")?.ok()?;
+    let (one, two) = (lab.connect("h1", "here", "one", "")?, lab.connect("h1", "here", "two", "")?);
+    eventually(SECOND, "the other one to answer", || one.ping(two.address()?, SECOND))?;
+    one.ping(WORLD, SECOND)?;
+    ensure!(one.dig("two")?.addresses() == [two.address()?], "its name");
+    let links = lab.in_segment("h1", "here", "ip -br link")?;
+    ensure!(links.contains("br0") && !links.contains("vx0"), "{links}");
+    let (link, underlay) = (one.sh("ip -o link show eth0")?, &lab.json("h1", "status")?["underlay_mtu"]);
+    ensure!(link.contains(&format!("mtu {underlay} ")), "nothing is added to a packet: {underlay}, {link}");
+    let inspected = lab.json("h1", "network inspect here")?;
+    for (pointer, value) in [("/0/Driver", "bridge"), ("/0/Scope", "local"), ("/0/Labels/tier", "local")] {
+        ensure!(inspected.pointer(pointer).and_then(|v| v.as_str()) == Some(value), "{pointer}: {inspected:#}");
+    }
+    // The other host may have one of the same name, and nothing passes between the two.
+    let unknown = lab.ctl("h2", "network inspect here")?;
+    ensure!(unknown.code != 0 && unknown.stderr.contains("no network `here`"), "{unknown:?}");
+    lab.ctl("h2", "network create here --driver bridge --subnet 10.50.0.0/24")?.ok()?;
+    let far = lab.connect("h2", "here", "far", "--ip 10.50.0.77")?;
+    far.ping(WORLD, SECOND)?;
+    ensure!(one.ping("10.50.0.77", HALF_A_SECOND).is_err(), "a packet crossed");
+    ensure!(lab.json("h1", "network inspect here")?[0]["Containers"].as_object().is_some_and(|c| c.len() == 2), "two");
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn an_internal_network_has_no_way_out() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.ctl("h1", "network create closed --internal --subnet 10.51.0.0/24")?.ok()?;
+    eventually(5 * SECOND, "h2 to know it", || lab.json("h2", "network inspect closed"))?;
+    let near = lab.reachable("h1", "closed", "near", "")?;
+    let far = lab.reachable("h2", "closed", "far", "")?;
+    near.ping(far.address()?, SECOND)?;
+    ensure!(near.dig("far")?.addresses() == [far.address()?], "names of the network itself");
+    let world = near.dig("example.com")?;
+    ensure!(world.status == "REFUSED", "a name of the world: {world:?}");
+    for to in [IpAddr::from(WORLD), underlay("h1")?.into(), underlay("h2")?.into()] {
+        ensure!(near.ping(to, HALF_A_SECOND).is_err(), "{to} is reached");
+    }
+    let done = lab.ctl("h1", "endpoint publish closed near -p 8088:80")?;
+    ensure!(done.code != 0 && done.stderr.contains("internal"), "{done:?}");
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn a_network_without_masquerade_is_routed() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(1)?;
+    lab.ctl("h1", "network create open --no-masquerade --subnet 10.52.0.0/24")?.ok()?;
+    let web = lab.connect("h1", "open", "web", "-p 8088:80")?;
+    let _door = doorman(&web, 80)?;
+    let internet = lab.internet();
+    // Nobody out there knows the way yet.
+    ensure!(web.ping(WORLD, HALF_A_SECOND).is_err(), "somebody has masqueraded");
+    let learnt = internet.sh(&format!("ip route add 10.52.0.0/24 via {}", underlay("h1")?));
+    learnt.context("the world learns the way")?;
+    web.ping(WORLD, SECOND)?;
+    // A published port is; all else is not.
+    let (name, _) = visit(&lab, &internet.place(), "tcp", format!("{}:8088", underlay("h1")?), "")?;
+    ensure!(name == "web", "{name} answers");
+    // From the host, from a neighbour, and from itself; and an address with such a port on the way is not taken for the port.
+    let near = lab.connect("h1", "open", "near", "")?;
+    for place in [&lab.host("h1")?.place(), near.place(), web.place()] {
+        let (name, _) = visit(&lab, place, "tcp", format!("{}:8088", underlay("h1")?), "")?;
+        ensure!(name == "web", "{name} answers");
+    }
+    is_refused(&lab, &lab.host("h1")?.place(), "tcp", &format!("{}:8088", near.address()?))?;
+    is_refused(&lab, &internet.place(), "tcp", &format!("{}:80", web.address()?))?;
+    let routes = lab.host("h1")?.sh("ip route show 10.52.0.0/24")?;
+    ensure!(routes.contains("dev ovu"), "{routes}");
+    lab.host("h1")?.sh("ip route del 10.52.0.0/24")?;
+    eventually(2 * SECOND, "the route to be there again", || {
+        let routes = lab.host("h1")?.sh("ip route show 10.52.0.0/24")?;
+        ensure!(routes.contains("dev ovu"), "{routes}");
+        Ok(())
+    })?;
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn published_ports_lead_in_and_the_client_stays_who_it_is() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let web =
+        lab.reachable("h1", "web", "web", "-p 8088:80 -p 127.0.0.1:8089:80 -p 8088:80/udp -p 9000-9002:9000-9002")?;
+    let near = lab.reachable("h1", "web", "near", "")?;
+    let far = lab.reachable("h2", "web", "far", "")?;
+    let (_door, _range) = (doorman(&web, 80)?, doorman(&web, 9001)?);
+    let (h1, h2) = (underlay("h1")?, underlay("h2")?);
+    let port = format!("{h1}:8088");
+    for protocol in ["tcp", "udp"] {
+        for (place, sees) in
+            [(lab.internet().place(), None), (lab.host("h2")?.place(), Some(h2)), (lab.host("h1")?.place(), Some(h1))]
+        {
+            let (name, seen) = visit(&lab, &place, protocol, &port, "")?;
+            ensure!(name == "web", "{name} answers");
+            ensure!(sees.is_none_or(|sees| seen == IpAddr::from(sees)), "{protocol}: it sees {seen} and not {sees:?}");
+        }
+        // From a container of another host, of this one, and from itself: whoever it is, it is answered.
+        for client in [&far, &near, &web] {
+            let (name, _) = visit(&lab, client.place(), protocol, &port, "")?;
+            ensure!(name == "web", "{name} answers");
+        }
+        // Those that the host itself has.
+        let (name, _) = visit(&lab, &lab.host("h1")?.place(), protocol, "127.0.0.1:8088", "")?;
+        ensure!(name == "web", "{name} answers at loopback");
+    }
+    let (name, _) = visit(&lab, &lab.host("h1")?.place(), "tcp", "127.0.0.1:8089", "")?;
+    ensure!(name == "web", "{name} answers");
+    visit(&lab, &lab.host("h2")?.place(), "tcp", format!("{h1}:9001"), "")?;
+    // What is published at loopback is not outside, and what is not published nowhere.
+    for to in [format!("{h1}:8089"), format!("{h1}:80"), format!("{h2}:8088"), format!("{h1}:9003")] {
+        is_refused(&lab, &lab.host("h2")?.place(), "tcp", &to)?;
+    }
+    let ports = lab.ctl("h1", "endpoint port web 80")?.ok()?;
+    ensure!(ports.lines().eq(["0.0.0.0:8088", "127.0.0.1:8089"]), "{ports}");
+
+    // A port of a program, one of another endpoint, and ones that are none.
+    let _program = lab.host("h1")?.place().tool("doorman host 7000", &near.file("host-doorman.log"))?;
+    eventually(5 * SECOND, "the program to listen", || {
+        visit(&lab, &lab.host("h1")?.place(), "tcp", "127.0.0.1:7000", "")
+    })?;
+    for (spec, words) in [
+        ("7000:80", &["0.0.0.0:7000/tcp", "labtool", "another port"][..]),
+        ("8088:81", &["8088/tcp", "`web`", "another port"]),
+        ("9:9 -p 127.0.0.1:9:9", &["127.0.0.1:9/tcp", "twice"]),
+        ("192.0.2.99:80:80", &["192.0.2.99:80/tcp", "none of this host's"]),
+        ("0:80", &["`0`", "1 to 65535"]),
+        ("80", &["`80`", "8088:80"]),
+        ("80:80/icmp", &["`icmp`", "tcp, udp or sctp"]),
+        ("[::1]:80:80", &["`[::1]`", "IPv4"]),
+        ("9:9 --allow-from 10.0.0.1/8", &["10.0.0.1/8", "10.0.0.0/8"]),
+    ] {
+        let done = lab.ctl("h1", &format!("endpoint publish web near -p {spec}"))?;
+        ensure!(done.code != 0 && done.stderr.lines().count() == 1, "{spec}: {done:?}");
+        ensure!(words.iter().all(|word| done.stderr.contains(word)), "{spec}: {}", done.stderr);
+    }
+    ensure!(lab.ctl("h1", "endpoint port near")?.ok()?.is_empty(), "something was published");
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn a_udp_flow_follows_its_port_at_once() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let one = lab.reachable("h1", "web", "one", "-p 5353:53/udp")?;
+    let two = lab.reachable("h1", "web", "two", "")?;
+    let (_one, _two) = (doorman(&one, 53)?, doorman(&two, 53)?);
+    let client = lab.host("h2")?.place();
+    let to = format!("{}:5353", underlay("h1")?);
+    // One flow: always from the same port, and never silent for as long as the kernel remembers it.
+    let ask = || visit(&lab, &client, "udp", &to, "--from 4444 --patience 300").map(|(name, _)| name);
+    ensure!(ask()? == "one", "the first one");
+    lab.ctl("h1", "endpoint unpublish web one 5353/udp")?.ok()?;
+    ensure!(ask().is_err(), "it still leads there");
+    lab.ctl("h1", "endpoint publish web two -p 5353:53/udp")?.ok()?;
+    ensure!(ask()? == "two", "the other one, at once");
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn only_those_who_may_reach_a_published_port() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(3)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let (h1, h2) = (underlay("h1")?, underlay("h2")?);
+    let web = lab.reachable("h1", "web", "web", &format!("-p 8088:80 --allow-from {h2}/32"))?;
+    let far = lab.reachable("h3", "web", "far", "")?;
+    let _door = doorman(&web, 80)?;
+    let to = format!("{h1}:8088");
+    let ask = |host: &str| visit(&lab, &lab.host(host)?.place(), "tcp", &to, "--patience 300");
+    ask("h2")?;
+    ask("h1").context("the host itself")?;
+    ensure!(ask("h3").is_err(), "h3 may not");
+    is_refused(&lab, far.place(), "tcp", &to)?;
+    let dropped = lab.host("h1")?.sh("nft list chain inet overlay limited")?;
+    ensure!(!dropped.contains("packets 0 "), "they are counted: {dropped}");
+    // It may be said anew.
+    lab.ctl("h1", "endpoint publish web web -p 8088:80 --allow-from 192.0.2.0/24")?.ok()?;
+    ask("h3")?;
+    // One subnet inside of the other.
+    lab.ctl("h1", &format!("endpoint publish web web -p 8088:80 --allow-from 192.0.0.0/8 --allow-from {h2}/32"))?
+        .ok()?;
+    ask("h3")?;
+    lab.ctl("h1", "endpoint publish web web -p 8088:80")?.ok()?;
+    ask("h3")?;
+    ensure!(lab.ctl("h1", "endpoint port web")?.ok()?.trim() == "80/tcp -> 0.0.0.0:8088", "for anybody");
+    Ok(())
+}
+
+pub fn a_thousand_published_ports_are_elements_and_not_rules() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(1)?;
+    lab.network("web", "10.20.0.0/24")?;
+    let host = lab.host("h1")?;
+    let rules = |host: &Host| host.sh("nft list table inet overlay").map(|t| t.matches("counter").count());
+    let web = lab.connect("h1", "web", "web", "-p 10000:80")?;
+    let one = rules(host)?;
+    lab.ctl("h1", "endpoint publish web web -p 11000-11999:1000-1999")?.ok()?;
+    ensure!(rules(host)? == one, "rules for ports");
+    let _door = doorman(&web, 1500)?;
+    visit(&lab, &host.place(), "tcp", format!("{}:11500", underlay("h1")?), "")?;
+    // Deleted by hand, it comes back.
+    host.sh("nft delete element inet overlay ports { 0.0.0.0/0 . tcp . 11500 }")?;
+    eventually(2 * SECOND, "the port to be there again", || {
+        visit(&lab, &host.place(), "tcp", format!("{}:11500", underlay("h1")?), "--patience 200")
+    })?;
+    lab.ctl("h1", "endpoint unpublish web web 11000-11999")?.ok()?;
+    ensure!(lab.ctl("h1", "endpoint port web")?.ok()?.trim() == "80/tcp -> 0.0.0.0:10000", "only that");
+    let elements = host.sh("nft list map inet overlay ports")?;
+    ensure!(elements.matches(" tcp ").count() == 1, "{elements}");
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn networks_are_found_pruned_and_limited_in_docker_s_words() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    for line in [
+        "network create a --subnet 10.60.0.0/24 --label tier=web --label old",
+        "network create b --subnet 10.61.0.0/24 --label tier=db --mtu 1300",
+        "network create c --subnet 10.62.0.0/24 --ip-range 10.62.0.64/26 --gateway 10.62.0.200 --aux-address router=10.62.0.65",
+    ] {
+        lab.ctl("h1", line)?.ok()?;
+    }
+    eventually(5 * SECOND, "h2 to know them", || lab.json("h2", "network inspect a b c"))?;
+    let ids = lab.ctl("h2", "network ls -q --filter label=tier")?.ok()?;
+    ensure!(ids.lines().count() == 2, "{ids}");
+    // Addresses come from the range, on any host; others can be asked for, but for those that are something else's.
+    let one = lab.connect("h1", "c", "one", "")?;
+    let two = lab.connect("h2", "c", "two", "")?;
+    for container in [&one, &two] {
+        let address = container.address()?;
+        ensure!((64..128).contains(&address.octets()[3]), "{address} is not of the range");
+        let route = container.sh("ip route show default")?;
+        ensure!(route.contains("via 10.62.0.200"), "{route}");
+    }
+    lab.connect("h2", "c", "three", "--ip 10.62.0.9")?;
+    lab.container("h2", "four")?;
+    let done = lab.ctl("h2", "network connect c --netns /run/netns/four --name four --ip 10.62.0.65")?;
+    ensure!(done.code != 0 && done.stderr.contains("10.62.0.65") && done.stderr.contains("auxiliary"), "{done:?}");
+    let narrow = lab.connect("h2", "b", "narrow", "")?;
+    ensure!(narrow.sh("ip -o link show eth0")?.contains("mtu 1300 "), "as was asked for");
+
+    let asked = lab.ctl("h2", "network prune --filter driver=vxlan --force")?;
+    ensure!(asked.code == 2 && asked.stderr.contains("driver"), "{asked:?}");
+    let pruned = lab.ctl("h2", "network prune --force")?.ok()?;
+    ensure!(pruned.trim() == "a", "only what nobody is in: {pruned}");
+    let used = lab.ctl("h1", "network rm b c")?;
+    ensure!(
+        used.code != 0 && used.stderr.contains("`narrow`") && used.stderr.contains("`one`"),
+        "each says by whom: {used:?}"
+    );
+    Ok(())
+}

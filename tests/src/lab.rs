@@ -111,6 +111,7 @@ impl Lab {
             lab.start(&host)?;
         }
         lab.wait_until_all_see_all()?;
+        lab.wait_until_all_are_members()?;
         Ok(lab)
     }
 
@@ -376,6 +377,20 @@ impl Lab {
                 ensure!(live == self.agents.len(), "{name} sees {live} live hosts of {}: {seen}", self.agents.len());
                 let status = self.json(name, "status")?;
                 ensure!(status["synced"] == true, "{name} has not caught up: {status}");
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits until every running agent is a member of its cluster: to hear each other is not enough to make a network.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub fn wait_until_all_are_members(&self) -> anyhow::Result<()> {
+        crate::eventually::eventually(Duration::from_secs(20), "all hosts to be members", || {
+            for name in self.agents.keys() {
+                let status = self.json(name, "status")?;
+                ensure!(status["phase"] == "established", "{name} is none yet: {status}");
             }
             Ok(())
         })

@@ -205,8 +205,12 @@ pub fn write(container: &Container, name: &str, count: usize) -> anyhow::Result<
 /// When one is missing or wrong.
 pub fn read(container: &Container, name: &str, count: usize) -> anyhow::Result<()> {
     for number in 0..count {
-        let said = cli(container, &format!("-c -h {name} get key:{number}"))?.ok()?;
-        ensure!(said.trim() == format!("value:{number}"), "get key:{number}: {said}");
+        // After a failover each node finds out for itself that the cluster is whole.
+        eventually(READY, &format!("key:{number} to be read"), || {
+            let said = cli(container, &format!("-c -h {name} get key:{number}"))?.ok()?;
+            ensure!(said.trim() == format!("value:{number}"), "get key:{number}: {said}");
+            Ok(())
+        })?;
     }
     Ok(())
 }

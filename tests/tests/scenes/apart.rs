@@ -113,7 +113,12 @@ pub fn clusters_that_were_founded_apart_stay_apart_until_one_is_given_up() -> an
     })?;
 
     // One side is given up: all of it at once, or who is first joins those that are left of it.
-    let with_east = lab.json("h5", "status")?["apart"][0]["hosts"] == serde_json::json!(WEST);
+    let with_east = eventually(AGREED, "the newcomer to hear all of the other side", || {
+        let others = lab.json("h5", "status")?["apart"][0]["hosts"].clone();
+        let (is_west, is_east) = (others == serde_json::json!(WEST), others == serde_json::json!(EAST));
+        ensure!(is_west || is_east, "{others}");
+        Ok(is_west)
+    })?;
     let lost: Vec<&str> = EAST.into_iter().chain(with_east.then_some("h5")).collect();
     for host in &lost {
         lab.stop(host, Ending::Term)?;
@@ -145,7 +150,8 @@ pub fn clusters_that_were_founded_apart_stay_apart_until_one_is_given_up() -> an
     let theirs: Vec<&str> = theirs.collect();
     ensure!(theirs.iter().any(|name| name.starts_with("east~")), "{rows:?}");
     for name in theirs {
-        lab.ctl("h1", &format!("network rm --force {name}"))?.ok()?;
+        // As soon as those that made it are known to be gone.
+        eventually(2 * AGREED, "it to be removed", || lab.ctl("h1", &format!("network rm --force {name}"))?.ok())?;
     }
     let log = lab.agent("h4")?.log()?;
     let again = log.rsplit("overlayd is ready").next().is_some_and(|life| life.contains("founded apart"));

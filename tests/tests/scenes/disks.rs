@@ -4,11 +4,13 @@
 use std::fs;
 
 use anyhow::{Context, ensure};
-use overlay_tests::eventually::{always, eventually};
+use overlay_tests::eventually::{always, eventually, pass};
 use overlay_tests::lab::{Ending, Flow, Lab, Oracle};
 
 use super::SECOND;
-use super::leases::{AGREED, agree, anew, ends, free_of, id_of, new_identity, refusal, row_of, wait_for_state};
+use super::leases::{
+    AGREED, agree, anew, ends, free_of, id_of, new_identity, once_heard, refusal, row_of, wait_for_state,
+};
 
 pub fn a_restored_disk_is_fenced() -> anyhow::Result<()> {
     let mut lab = Lab::with_agents(3)?;
@@ -41,8 +43,9 @@ pub fn a_restored_disk_is_fenced() -> anyhow::Result<()> {
 
     // What the old identity held is locked until it is forgotten, though its machine answers under the new one.
     wait_for_state(&lab, "h1", &old, "gone")?;
-    lab.ctl("h1", &format!("host forget {old}"))?.ok()?;
-    let again = lab.connect("h2", "web", "again", &format!("--ip {}", early.address()?))?;
+    // A member that let the restored disk in for a moment has heard of it since: then it is to be said again.
+    eventually(2 * AGREED, "the old identity to be forgotten", || lab.ctl("h1", &format!("host forget {old}"))?.ok())?;
+    let again = once_heard(&lab, "h2", "again", &format!("--ip {}", early.address()?))?;
     oracle.also(&again)?;
     agree(&lab, "web")?;
     oracle.stop().map(drop)
@@ -61,6 +64,9 @@ pub fn a_cloned_disk_is_refused_while_its_host_runs() -> anyhow::Result<()> {
     lab.stop("h3", Ending::Term)?;
     let image = lab.copy_disk("h3")?;
     lab.start("h3")?;
+    lab.wait_until_all_see_all()?;
+    // Of one that was heard only once nobody can tell yet which of two it is, and nothing shows when it was heard again.
+    pass(2 * SECOND);
     lab.crash("h4")?;
     lab.put_disk(&image, "h4")?;
     lab.reboot("h4")?;
@@ -94,6 +100,8 @@ pub fn a_host_whose_copy_was_let_in_while_it_was_cut_off_gives_up() -> anyhow::R
     let mine = lab.reachable("h3", "web", "mine", "")?;
     let oracle = Oracle::watch(&[left, right, &mine])?;
     let id = id_of(&lab, "h1", "h3")?;
+    // With all that it is going to hear, or it is ahead of the image when it runs again.
+    agree(&lab, "web")?;
     lab.stop("h3", Ending::Term)?;
     let image = lab.copy_disk("h3")?;
     lab.start("h3")?;
@@ -143,6 +151,7 @@ pub fn the_strict_check_asks_all() -> anyhow::Result<()> {
     let oracle = Oracle::watch(&[left, right, &app])?;
     let away = id_of(&lab, "h1", "h4")?;
     // Only h4 knows how far h3 has come since the copy was made.
+    agree(&lab, "web")?;
     lab.stop("h3", Ending::Term)?;
     let image = lab.copy_disk("h3")?;
     lab.start("h3")?;
@@ -153,8 +162,8 @@ pub fn the_strict_check_asks_all() -> anyhow::Result<()> {
     let lent = lab.connect("h4", "web", "lent", &format!("--ip {held}"))?;
     oracle.also(&lent)?;
     lab.crash("h3")?;
+    lab.wire.link("h4", false)?;
     lab.wire.heal()?;
-    lab.wire.cut(&["h4"], &["h1", "h2", "h3"])?;
     wait_for_state(&lab, "h1", &away, "gone")?;
     lab.put_disk(&image, "h3")?;
     lab.reboot("h3")?;
@@ -167,11 +176,11 @@ pub fn the_strict_check_asks_all() -> anyhow::Result<()> {
         ensure!(refused.contains("the machine has booted"), "{refused}");
         Ok(())
     })?;
-    lab.wire.heal()?;
+    lab.wire.link("h4", true)?;
     new_identity(&lab, "h3", &old)?;
     let log = lab.agent("h3")?.log()?;
     ensure!(log.contains("gives its identity up") && log.contains("an old one"), "it does not say why: {log}");
-    right.ping(lent.address()?, 5 * SECOND)?;
+    eventually(2 * AGREED, "the lent address to be reached", || right.ping(lent.address()?, SECOND))?;
     oracle.stop().map(drop)
 }
 
@@ -205,7 +214,7 @@ pub fn a_lost_or_damaged_disk_owns_nothing() -> anyhow::Result<()> {
         ensure!(refused.contains("overlayctl host forget"), "{damage}: {refused}");
         wait_for_state(&lab, "h1", &old, "gone")?;
         lab.ctl("h1", &format!("host forget {old}"))?.ok()?;
-        let again = lab.connect("h2", "web", &format!("again-{number}"), &format!("--ip {}", app.address()?))?;
+        let again = once_heard(&lab, "h2", &format!("again-{number}"), &format!("--ip {}", app.address()?))?;
         oracle.also(&again)?;
         wait_for_state(&lab, "h1", &new, "alive")?;
     }
@@ -294,7 +303,7 @@ fn fenced_without_room(killed: bool) -> anyhow::Result<()> {
         })?;
     }
     ensure!(!is_up()?, "an endpoint of the identity that was given up is up");
-    let taken = lab.connect("h2", "web", "taken", &format!("--ip {}", app.address()?))?;
+    let taken = once_heard(&lab, "h2", "taken", &format!("--ip {}", app.address()?))?;
     oracle.also(&taken)?;
 
     lab.host("h3")?.place().sh(&format!("rm {}", ballast.display()))?;

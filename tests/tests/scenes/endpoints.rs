@@ -2,12 +2,16 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::{eventually, eventually_in};
 use overlay_tests::lab::Lab;
 
 use super::{SECOND, took};
+
+/// The kernel clears namespaces one after the other, also those that another scene leaves behind.
+const RELEASED: Duration = Duration::from_secs(15);
 
 pub fn an_endpoint_whose_namespace_is_gone_is_released() -> anyhow::Result<()> {
     let lab = Lab::with_agents(2)?;
@@ -18,7 +22,7 @@ pub fn an_endpoint_whose_namespace_is_gone_is_released() -> anyhow::Result<()> {
     ensure!(lab.kernel_rows("h1", "web", "h2")?.len() == 2, "h1 lacks rows");
 
     going.remove()?;
-    let ((), after) = eventually_in(5 * SECOND, "the endpoint to be released everywhere", || {
+    let ((), after) = eventually_in(RELEASED, "the endpoint to be released everywhere", || {
         for host in ["h1", "h2"] {
             let rows = lab.rows(host, "endpoint ls web")?;
             ensure!(rows.iter().all(|row| row["name"] != "going"), "{host} lists it");
@@ -46,7 +50,7 @@ pub fn an_endpoint_lives_as_long_as_anybody_is_in_its_namespace() -> anyhow::Res
     pod.remove()?;
     let app = lab.json("h1", &format!("network connect web --pid {pid} --name app"))?;
     let address = app["addresses"][0].as_str().and_then(|text| text.split('/').next()).context("no address")?;
-    witness.ping(address, SECOND)?;
+    eventually(5 * SECOND, "it to be reached", || witness.ping(address, SECOND))?;
 
     // The path is gone, the container is not.
     first.kill()?;
@@ -59,7 +63,7 @@ pub fn an_endpoint_lives_as_long_as_anybody_is_in_its_namespace() -> anyhow::Res
     witness.ping(address, SECOND)?;
 
     second.kill()?;
-    let ((), after) = eventually_in(5 * SECOND, "the endpoint to be released everywhere", || {
+    let ((), after) = eventually_in(RELEASED, "the endpoint to be released everywhere", || {
         for host in ["h1", "h2"] {
             let rows = lab.rows(host, "endpoint ls web")?;
             ensure!(rows.iter().all(|row| row["name"] != "app"), "{host} lists it");
@@ -73,7 +77,10 @@ pub fn an_endpoint_lives_as_long_as_anybody_is_in_its_namespace() -> anyhow::Res
     // A runtime that starts a container again at once waits for nobody.
     spare.remove()?;
     let _quick = lab.container("h1", "quick")?;
-    let quick = lab.json("h1", "network connect web --netns /run/netns/quick --name app")?;
+    // If the old namespace is cleared later than one request waits for, the next one finds it gone.
+    let quick = eventually(RELEASED, "the next one to be attached", || {
+        lab.json("h1", "network connect web --netns /run/netns/quick --name app")
+    })?;
     ensure!(quick["addresses"] == app["addresses"], "it had {address} and got {quick}");
     Ok(())
 }
@@ -85,7 +92,7 @@ pub fn a_restarted_container_keeps_its_address() -> anyhow::Result<()> {
     let first = lab.reachable("h1", "web", "app", "")?;
     let address = first.address()?;
     first.remove()?;
-    eventually(5 * SECOND, "the old one to be noticed", || {
+    eventually(RELEASED, "the old one to be noticed", || {
         ensure!(lab.rows("h1", "endpoint ls web")?.iter().all(|row| row["name"] != "app"), "it is listed");
         Ok(())
     })?;
@@ -147,7 +154,7 @@ pub fn run_passes_exit_status_and_leaves_nothing() -> anyhow::Result<()> {
     std::fs::write(script, "kill -TERM $$\n")?;
     ensure!(run("-- sh /run/lab/exit-7")?.code == 128 + 15, "the signal is lost");
 
-    eventually(5 * SECOND, "the endpoint to be gone with its process", || {
+    eventually(RELEASED, "the endpoint to be gone with its process", || {
         let rows = lab.rows("h2", "endpoint ls web")?;
         ensure!(rows.iter().all(|row| row["name"] != "job"), "{rows:?}");
         let after = traces(&lab, "h1")?;

@@ -178,7 +178,11 @@ impl<'a> Round<'a> {
                 Ok(())
             })?;
         }
-        ensure!(self.ports()? == 1, "a port is left behind");
+        eventually(AGREED, "no port to be left behind", || {
+            let ports = self.ports()?;
+            ensure!(ports == 1, "{ports} ports");
+            Ok(())
+        })?;
         let witness = lab.connect("h2", network, &format!("witness{}", self.number), "")?;
         eventually(AGREED, "the endpoint to be reached", || witness.ping(self.address(6), SECOND))?;
         let mut ports = 1;

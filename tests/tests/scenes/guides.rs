@@ -315,6 +315,10 @@ pub fn networks_are_found_pruned_and_limited_in_docker_s_words() -> anyhow::Resu
     ensure!(asked.code == 2 && asked.stderr.contains("driver"), "{asked:?}");
     let pruned = lab.ctl("h2", "network prune --force")?.ok()?;
     ensure!(pruned.trim() == "a", "only what nobody is in: {pruned}");
+    eventually(5 * SECOND, "h1 to know who is in b", || {
+        ensure!(lab.rows("h1", "endpoint ls b")?.len() == 1, "nobody");
+        Ok(())
+    })?;
     let used = lab.ctl("h1", "network rm b c")?;
     ensure!(
         used.code != 0 && used.stderr.contains("`narrow`") && used.stderr.contains("`one`"),

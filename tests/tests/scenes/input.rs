@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Done, Ending, Host, Lab, run};
 
 /// A command that must fail, and words that its one line of complaint must have: of the object, the cause and the next step.
@@ -220,7 +221,11 @@ fn squatted(lab: &Lab) -> anyhow::Result<()> {
     host.ip(&format!("link add other type vxlan id {vni} dstport 4789 local 192.0.2.1"))?;
     host.ip("link set other up")?;
     let number = lab.ctl("h1", connect)?;
-    ensure!(lab.rows("h1", "endpoint ls web")?.len() == 1, "a refused endpoint is listed");
+    eventually(Duration::from_secs(5), "the refused endpoint to be gone, and the other one known", || {
+        let rows = lab.rows("h1", "endpoint ls web")?;
+        ensure!(rows.len() == 1, "{rows:?}");
+        Ok(())
+    })?;
     // Fails if it was removed: it is not ours.
     host.ip("link delete other")?;
     lab.ctl("h1", connect)?.ok()?;

@@ -105,7 +105,8 @@ impl Scene {
         }
         let (report, stream) = (self.flow.stop()?, self.stream.stop()?);
         ensure!(report.lost == 0, "others were hurt: {report:?}");
-        ensure!(!stream.broken && stream.longest_stall_ms < 1000, "others were hurt: {stream:?}");
+        // The machine plays another scene as well.
+        ensure!(!stream.broken && stream.longest_stall_ms < 3000, "others were hurt: {stream:?}");
         println!("{} packets between the others, {} lost; {stream:?}", report.sent, report.lost);
         agree(&self.lab, "web")?;
         self.oracle.stop().map(drop)
@@ -124,14 +125,16 @@ pub fn a_lent_address_stays_where_it_is_when_its_lender_dies() -> anyhow::Result
     scene.back(LENDER)?;
     scene.is_locked(&["h1", "h4", LENDER], &format!("by endpoint `lent` on host `{BORROWER}`"))?;
     let talk = talk.stop()?;
-    ensure!(!talk.broken && talk.longest_stall_ms < 1000, "who has the address felt it: {talk:?}");
+    ensure!(!talk.broken && talk.longest_stall_ms < 3000, "who has the address felt it: {talk:?}");
 
     // Let go while its lender is off, it is still lent: only the borrower can use it.
     scene.crash(LENDER)?;
     scene.lab.ctl(BORROWER, "network disconnect web lent")?.ok()?;
     eventually(AGREED, "the release to be known", || {
-        let rows = scene.lab.rows("h1", "endpoint ls web")?;
-        ensure!(rows.iter().all(|row| row["name"] != "lent"), "h1 lists it");
+        for host in ["h1", "h4"] {
+            let rows = scene.lab.rows(host, "endpoint ls web")?;
+            ensure!(rows.iter().all(|row| row["name"] != "lent"), "{host} lists it");
+        }
         Ok(())
     })?;
     scene.is_locked(&["h1", "h4"], &format!("is in a block held by host `{LENDER}`, which does not answer"))?;

@@ -29,8 +29,8 @@ pub fn both_sides_of_a_split_go_on_until_they_are_full() -> anyhow::Result<()> {
     lab.wire.cut(&west, &east)?;
     for (side, others) in [(west, east), (east, west)] {
         let lost: Vec<_> = others.into_iter().map(|host| id_of(&lab, side[0], host)).collect::<Result<_, _>>()?;
-        for id in lost {
-            wait_for_state(&lab, side[0], &id, "gone")?;
+        for (host, id) in side.iter().flat_map(|host| lost.iter().map(move |id| (host, id))) {
+            wait_for_state(&lab, host, id, "gone")?;
         }
     }
     for side in [west, east] {
@@ -105,6 +105,8 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
         seen.into_iter().next().context("no host")
     })?;
     took("the clash was seen by all", after);
+    // Of each side one host is enough to see that.
+    lab.wait_until_all_see_all()?;
     let loser = seen.iter().find(|(_, name)| *name != "web").context("both are `web`")?;
     ensure!(*loser.1 == format!("web~{}", loser.0.chars().take(8).collect::<String>()), "{seen:?}");
 
@@ -126,9 +128,12 @@ pub fn the_same_network_name_in_two_partitions() -> anyhow::Result<()> {
         let reply = near.dig("far")?;
         ensure!(reply.addresses() == [Ipv4Addr::new(10, 20, 0, 11)], "{reply:?}");
         for host in lab.names() {
-            let rows = lab.rows(&host, &format!("endpoint ls {name}"))?;
-            let hosts: BTreeSet<_> = rows.iter().filter_map(|row| row["host"].as_str()).collect();
-            ensure!(rows.len() == 2 && hosts == (*side).into(), "{host} sees in {name}: {rows:?}");
+            eventually(AGREED, "both endpoints to be known", || {
+                let rows = lab.rows(&host, &format!("endpoint ls {name}"))?;
+                let hosts: BTreeSet<_> = rows.iter().filter_map(|row| row["host"].as_str()).collect();
+                ensure!(rows.len() == 2 && hosts == (*side).into(), "{host} sees in {name}: {rows:?}");
+                Ok(())
+            })?;
         }
     }
     // Both on one host: neither hears the other.

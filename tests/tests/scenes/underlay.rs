@@ -33,7 +33,7 @@ pub fn hosts_whose_link_was_down_for_a_minute_come_back_by_themselves() -> anyho
     let down = Instant::now();
     lab.host("h3")?.ip("link set eth0 down")?;
     lab.wire.link("h4", false)?;
-    for (host, ids) in [("h1", [h3, h4]), ("h3", [h1, h4]), ("h4", [h1, h3])] {
+    for (host, ids) in [("h1", [h3, h4]), ("h2", [h3, h4]), ("h3", [h1, h4]), ("h4", [h1, h3])] {
         for id in ids {
             wait_for_state(&lab, host, id, "gone")?;
         }

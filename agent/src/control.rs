@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::stream::BoxStream;
-use overlay::cluster::Cluster;
+use overlay::cluster::{Cluster, NetworkView};
 use overlay::host::Liveness;
 use overlay::id::HostId;
 use overlay::ledger::{Input, Standing};
@@ -20,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::attach::{AttachError, Attacher, Wanted};
 use crate::gossip;
+use crate::links::{LinkError, Linker};
 use crate::local::Local;
 use crate::network::{Hindered, NetworkError, Networks};
 use crate::peer::Refusals;
@@ -48,6 +49,8 @@ pub struct Service {
     pub attacher: Attacher,
     /// Networks.
     pub networks: Networks,
+    /// Links.
+    pub linker: Linker,
     /// DNS.
     pub resolver: Resolver,
     /// The cluster.
@@ -159,6 +162,21 @@ impl From<NetworkError> for Status {
             E::InUse { .. } | E::InUseAgain { .. } | E::Behind(_) | E::Apart { .. } | E::NotJoined | E::NotReady(_) => {
                 Code::FailedPrecondition
             }
+            E::Store(_) => Code::Internal,
+        };
+        Self::new(code, in_one_line(&error))
+    }
+}
+
+impl From<LinkError> for Status {
+    fn from(error: LinkError) -> Self {
+        use LinkError as E;
+        let code = match &error {
+            E::UnknownNetwork(_) | E::Nobody { .. } | E::NotThere { .. } => Code::NotFound,
+            E::There { .. } => Code::AlreadyExists,
+            E::Itself(_) => Code::InvalidArgument,
+            E::Apart(_) | E::Icc(_) | E::NotReady(_) => Code::FailedPrecondition,
+            E::TooMany(_) => Code::ResourceExhausted,
             E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))
@@ -323,6 +341,32 @@ impl Control for Service {
         let attachment = self.attacher.publish(&network, &label, wanted, unwanted).await?;
         let cluster = self.cluster();
         Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
+    }
+
+    async fn add_link(&self, request: Request<wire::LinkRequest>) -> Answer<wire::LinkRow> {
+        let (network, link) = input::link(request.into_inner())?;
+        self.linker.open(&network, link.clone()).await?;
+        let cluster = self.cluster();
+        Ok(Response::new(show::link(show::find(&cluster, &network)?, &link)))
+    }
+
+    async fn remove_link(&self, request: Request<wire::LinkRequest>) -> Answer<wire::LinkRow> {
+        let (network, link) = input::link(request.into_inner())?;
+        self.linker.close(&network, link.clone()).await?;
+        let cluster = self.cluster();
+        Ok(Response::new(show::link(show::find(&cluster, &network)?, &link)))
+    }
+
+    async fn list_links(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListLinksReply> {
+        let cluster = self.cluster();
+        let network = &request.get_ref().network;
+        let rows = |view: &NetworkView| -> Vec<_> { view.links.open().map(|link| show::link(view, link)).collect() };
+        let links = if network.is_empty() {
+            cluster.networks.values().flat_map(rows).collect()
+        } else {
+            rows(show::find(&cluster, network)?)
+        };
+        Ok(Response::new(wire::ListLinksReply { links }))
     }
 
     async fn list_endpoints(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListEndpointsReply> {

@@ -18,6 +18,7 @@ use overlay_proto::v1::settings::Auxiliary;
 
 mod denial;
 mod keys;
+mod links;
 mod members;
 
 pub use keys::{decode_record, encode_record};
@@ -84,6 +85,12 @@ fn port(field: &'static str, number: u32) -> Result<u16, WireError> {
         0 => Err(wrong(field)(&"a port is 1 to 65535")),
         port => Ok(port),
     }
+}
+
+/// The protocol with this number in IP headers.
+fn protocol(number: u32) -> Result<Protocol, WireError> {
+    let known = Protocol::ALL.into_iter().find(|protocol| u32::from(protocol.number()) == number);
+    known.ok_or_else(|| wrong("protocol")(&number))
 }
 
 /// Where tunnelled packets can be sent. Whoever says otherwise has them sent to everybody, or to the one who believes it.
@@ -208,6 +215,7 @@ impl Wire<wire::Settings> for Settings {
             mtu: self.mtu.map_or(0, u32::from),
             auxiliary: self.auxiliary.iter().map(auxiliary).collect(),
             labels: self.labels.clone().into_iter().collect(),
+            isolated: !self.icc,
         }
     }
 
@@ -221,6 +229,7 @@ impl Wire<wire::Settings> for Settings {
             driver,
             internal: wire.internal,
             masquerade: !wire.routed,
+            icc: !wire.isolated,
             mtu: if wire.mtu == 0 { None } else { Some(narrow("mtu", wire.mtu)?) },
             auxiliary: wire.auxiliary.iter().map(auxiliary).collect::<Result<_, WireError>>()?,
             labels: wire.labels.clone().into_iter().collect(),
@@ -382,9 +391,8 @@ impl Wire<wire::Published> for (HostPort, Target) {
     }
 
     fn from_wire(wire: &wire::Published) -> Result<Self, WireError> {
-        let protocol = Protocol::ALL.into_iter().find(|protocol| u32::from(protocol.number()) == wire.protocol);
         let host = HostPort {
-            protocol: protocol.ok_or_else(|| wrong("protocol")(&wire.protocol))?,
+            protocol: protocol(wire.protocol)?,
             address: if wire.address.is_empty() { None } else { Some(parse("address", &wire.address)?) },
             port: port("host_port", wire.host_port)?,
         };

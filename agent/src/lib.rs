@@ -19,6 +19,7 @@ pub mod courier;
 mod fail;
 pub mod gossip;
 pub mod identity;
+pub mod links;
 pub mod local;
 pub mod names;
 pub mod network;

@@ -9,6 +9,7 @@ use overlay::host::{HostInfo, Phase};
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Intents};
 use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
+use overlay::links::{Decision, Link, Links};
 use overlay::network::{Name, Network};
 use overlay::publish::Published;
 use overlay::record::Record;
@@ -119,6 +120,7 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
         networks: networks(&loaded.ledger),
         seats: loaded.seats,
         attachments: loaded.attachments,
+        links: loaded.links,
         tombstones: loaded.ledger.tombstones().clone(),
     };
     let (kept_tx, kept) = watch::channel(Kept::default());
@@ -218,6 +220,43 @@ impl Local {
             return Ok(());
         }
         self.step_all(&networks.into_iter().map(Input::Learn).collect::<Vec<_>>())
+    }
+
+    /// Hears what others say of links, in networks that it knows.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then nothing has happened.
+    pub fn hear_links(&mut self, heard: &BTreeMap<NetworkId, Links>) -> Result<(), StoreError> {
+        for (network, heard) in heard {
+            let mut links = self.intents.links.get(network).cloned().unwrap_or_default();
+            links.join(heard);
+            self.put_links(*network, links)?;
+        }
+        Ok(())
+    }
+
+    /// Decides about a link in a network that it knows.
+    ///
+    /// # Errors
+    /// When it can't be made durable; then nothing has happened.
+    pub fn decide(&mut self, network: NetworkId, link: Link, decision: Decision) -> Result<(), StoreError> {
+        let mut links = self.intents.links.get(&network).cloned().unwrap_or_default();
+        links.decide(link, decision);
+        self.put_links(network, links)
+    }
+
+    fn put_links(&mut self, network: NetworkId, links: Links) -> Result<(), StoreError> {
+        let before = self.intents.links.get(&network);
+        if !self.ledger.accounts().contains_key(&network) || before.map_or(links.is_empty(), |known| *known == links) {
+            return Ok(());
+        }
+        let before = Arc::clone(&self.intents);
+        Arc::make_mut(&mut self.intents).links.insert(network, links.clone());
+        let written = self.commit(&[], vec![Write::Links(network, links)]);
+        if written.is_err() {
+            self.intents = before;
+        }
+        written.map(drop)
     }
 
     /// Takes an endpoint in, with its host's seat in the network. Here its name, its MAC and its addresses are looked at
@@ -411,6 +450,7 @@ impl Local {
             let intents = Arc::make_mut(&mut self.intents);
             intents.networks = networks(&self.ledger);
             intents.tombstones = self.ledger.tombstones().clone();
+            intents.links.retain(|id, _| intents.networks.contains_key(id));
         }
         self.publish(page);
         fail::reach(Point::BeforeAnswer);

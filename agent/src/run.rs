@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::{self, About};
 use crate::convert::encode_record;
 use crate::gossip::{self, Generations, Gossip, GossipError};
+use crate::links::Linker;
 use crate::local::{self, Local};
 use crate::network::Networks;
 use crate::peer::{self, Peers};
@@ -148,14 +149,23 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let turns = Turns::default();
     let attacher =
         Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
+    let linker = Linker { local: local.clone(), seen: seen.clone(), settled: attacher.reconciler.settled.clone() };
     let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
     let about = About {
         netns_dir: config.run_dir.join("netns"),
         gossip: handle.addr(),
         strict_boot_check: config.strict_boot_check,
     };
-    let control =
-        control::Service { attacher, networks, resolver: names.resolver, seen, gossip: handle, refusals, about };
+    let control = control::Service {
+        attacher,
+        networks,
+        linker,
+        resolver: names.resolver,
+        seen,
+        gossip: handle,
+        refusals,
+        about,
+    };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 
     // Without systemd there is nobody to tell.

@@ -12,6 +12,7 @@ use overlay::endpoint::Endpoint;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Seat};
 use overlay::ledger::{Change, Fencing, Input, Ledger, Millis, Standing};
+use overlay::links::Links;
 use overlay::member::Stamp;
 use overlay::network::{BlockId, Network};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -47,12 +48,13 @@ const DEALT: Table = Table::new("dealt");
 const SEALS: Table = Table::new("seals");
 const FORGETS: Table = Table::new("forgets");
 const PEERS: Table = Table::new("peers");
+const LINKS: Table = Table::new("links");
 
 /// All tables whose keys start with a network's id and that go with its account.
 const OF_ACCOUNT: [Table; 6] = [NETWORKS, BLOCKS, ADDRESSES, BOUND, RESTING, OUTBOX];
 /// All tables of the ledger that are about no network in particular.
 const OF_LEDGER: [Table; 6] = [TOMBSTONES, MEMBERS, FOREIGN, DEALT, SEALS, FORGETS];
-const OTHERS: [Table; 4] = [META, SEATS, ATTACHMENTS, PEERS];
+const OTHERS: [Table; 5] = [META, SEATS, ATTACHMENTS, PEERS, LINKS];
 
 /// Why the state can't be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,8 @@ pub enum Write {
     Attach(Attachment),
     /// It is gone.
     Detach(EndpointId),
+    /// All that is known of a network's links. They go with its account.
+    Links(NetworkId, Links),
     /// Where the gossip of another host was last heard; nowhere any more if it is forgotten.
     Peer(HostId, Option<SocketAddr>),
 }
@@ -130,6 +134,8 @@ pub struct Loaded {
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
     pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// What it knows of links.
+    pub links: BTreeMap<NetworkId, Links>,
     /// Where to find the others: also what an identity knew that was given up, which is put aside.
     pub peers: BTreeMap<HostId, SocketAddr>,
     /// How many commits there were.
@@ -202,7 +208,7 @@ impl Write {
                     | Change::Unpost(..)
                     | Change::Page(_)
             ),
-            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(_, Some(_)) => false,
+            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(_, Some(_)) | Self::Links(..) => false,
         }
     }
 }
@@ -365,6 +371,7 @@ impl Store {
             ledger,
             seats: self.rows(SEATS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
             attachments: self.rows(ATTACHMENTS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
+            links: self.rows(LINKS, |k, v| Ok((code::id(k)?, code::message(v)?)))?.into_iter().collect(),
             peers: self.peers()?,
             page: self.number("page")?.unwrap_or(0),
             put_aside: None,

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use futures::future::OptionFuture;
 use overlay::cluster::{Cluster, derive};
 use overlay::host::Liveness;
-use overlay::id::HostId;
+use overlay::id::{HostId, NetworkId};
 use overlay::ledger::{Input, Standing};
+use overlay::links::Links;
 use overlay::member::Boot;
 use overlay::network::Network;
 use overlay::record::{Incarnation, Record};
@@ -200,6 +201,18 @@ impl Follower {
         Seen { cluster, synced, silent: Arc::clone(&self.silent) }
     }
 
+    /// What others say of links in the networks that this host keeps alive, and it has not kept yet.
+    fn unheard_links(&self, cluster: &Cluster) -> BTreeMap<NetworkId, Links> {
+        let own = self.local.record.borrow();
+        let news = cluster.networks.values().filter(|view| {
+            let id = &view.network.id;
+            !view.apart
+                && own.networks.contains_key(id)
+                && own.links.get(id).unwrap_or(&Links::default()) != &view.links
+        });
+        news.map(|view| (view.network.id, view.links.clone())).collect()
+    }
+
     /// The ledger hears what is new of networks and leases; false if it could not keep it.
     async fn tell_ledger(&mut self, seen: &Seen) -> bool {
         if self.standing.has_changed().unwrap_or(false) {
@@ -228,7 +241,8 @@ impl Follower {
             .collect();
         let twins = self.heard.selves.iter().filter_map(|(_, record)| said::twin(record));
         let twins: BTreeSet<Boot> = twins.filter(|boot| !self.twins.contains(boot)).collect();
-        if changed.is_empty() && peers.is_empty() && twins.is_empty() {
+        let links = self.unheard_links(cluster);
+        if changed.is_empty() && peers.is_empty() && twins.is_empty() && links.is_empty() {
             self.news.clear();
             return true;
         }
@@ -241,7 +255,12 @@ impl Follower {
         // None waits for another: a full disk that takes no new network still takes what fences this host, and where the
         // others are only matters when it starts again.
         let written = self.local.call(move |local| {
-            let of_leases = [local.learn(networks, founder), local.bury(&tombstones), local.step_all(&inputs)];
+            let of_leases = [
+                local.learn(networks, founder),
+                local.bury(&tombstones),
+                local.step_all(&inputs),
+                local.hear_links(&links),
+            ];
             (of_leases.into_iter().collect::<Result<(), _>>(), local.remember_peers(&remember))
         });
         // What could not be kept is told again.

@@ -1,6 +1,6 @@
 //! What the tests of this crate share: small clusters, a `resolv.conf` of their own, and nameservers on loopback.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ pub(crate) fn network(number: u8, name: &str, endpoints: &[Given]) -> NetworkVie
     };
     let located = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given));
     let endpoints = located.map(|l| (l.endpoint.id, l)).collect();
-    NetworkView { network, shadowed: false, apart: false, vnis: BTreeMap::new(), endpoints }
+    NetworkView { endpoints, ..NetworkView::new(&network) }
 }
 
 fn host() -> HostId {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
+use crate::links::Links;
 use crate::member::Seal;
 use crate::network::{Lamport, Name, Network};
 use crate::record::{Incarnation, Record, Records};
@@ -55,6 +56,8 @@ pub struct NetworkView {
     pub apart: bool,
     /// The hosts that take its packets, and under which identifier each does.
     pub vnis: BTreeMap<HostId, Vni>,
+    /// Which of its containers reach each other, if not all do.
+    pub links: Links,
     /// Its endpoints.
     pub endpoints: BTreeMap<EndpointId, Located>,
 }
@@ -145,6 +148,9 @@ pub fn derive(records: &Records, founder: Option<HostId>) -> Cluster {
             if !cluster.tombstones.contains(network_id) {
                 let view = cluster.networks.entry(*network_id).or_insert_with(|| NetworkView::new(&membership.network));
                 view.vnis.extend(membership.vni.map(|vni| (*id, vni)));
+                let links = host.record.links.get(network_id);
+                cluster.now = cluster.now.max(links.and_then(Links::newest).unwrap_or_default());
+                links.into_iter().for_each(|links| view.links.join(links));
             }
         }
     }
@@ -190,9 +196,16 @@ fn host(lives: &[Incarnation]) -> Option<Host> {
 }
 
 impl NetworkView {
-    fn new(network: &Network) -> Self {
-        let (network, vnis, endpoints) = (network.clone(), BTreeMap::new(), BTreeMap::new());
-        Self { network, shadowed: false, apart: false, vnis, endpoints }
+    /// A network of which nothing is known but its definition.
+    pub fn new(network: &Network) -> Self {
+        Self {
+            network: network.clone(),
+            shadowed: false,
+            apart: false,
+            vnis: BTreeMap::new(),
+            links: Links::default(),
+            endpoints: BTreeMap::new(),
+        }
     }
 
     /// Takes in an endpoint unless the network has no such address, or a better claim on its identity or on one of its

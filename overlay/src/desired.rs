@@ -12,6 +12,7 @@ use crate::intent::{Attachment, Intents, NetnsRef, Seat};
 use crate::network::{Driver, Network};
 use crate::publish::{HostPort, Target};
 
+mod isolation;
 mod tables;
 
 use tables::{host_table, segment_table};
@@ -30,6 +31,8 @@ pub struct Desired {
 pub struct Segment {
     /// Our table in it.
     pub firewall: Table,
+    /// Our table of what passes the bridge; none if all may.
+    pub filter: Option<Table>,
     /// The bridge.
     pub bridge: Bridge,
     /// The VXLAN device; none if the network is on this host only.
@@ -189,6 +192,7 @@ fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cl
     let ways = uplink.iter().flat_map(|uplink| attached.iter().flat_map(|a| ways(a, uplink)));
     Segment {
         firewall: segment_table(network, ways),
+        filter: (!network.settings.icc).then(|| isolation::table(view, attached)),
         bridge: Bridge { mac: gateway_mac(network.id), mtu, addresses },
         tunnel,
         uplink,

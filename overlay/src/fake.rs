@@ -43,7 +43,7 @@ pub enum Harm {
     DeleteHostTable,
     /// Deletes the namespace of a network.
     DeleteNamespace(NetworkId),
-    /// Deletes our table in a segment.
+    /// Deletes our tables in a segment.
     DeleteTable(NetworkId),
     /// Adds a rule of their own to our table in a segment.
     AddRule(NetworkId),
@@ -299,6 +299,8 @@ impl Kernel for FakeKernel {
 fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(), Cause> {
     match step {
         SegmentStep::ReplaceFirewall(table) => segment.firewall = Some(Table::marks(table)),
+        SegmentStep::ReplaceFilter(table) => segment.filter = Some(Table::marks(table)),
+        SegmentStep::DeleteFilter => segment.filter = None,
         SegmentStep::UpdateBridge(_) if segment.bridge.is_none() => return Err(Cause::Gone),
         SegmentStep::CreateBridge(bridge) | SegmentStep::UpdateBridge(bridge) => {
             segment.bridge = Some(ObservedBridge { bridge: bridge.clone(), running: true });
@@ -359,7 +361,7 @@ fn halve(segment: &mut ObservedSegment, mac: Mac) {
 
 fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
     match harm {
-        Harm::DeleteTable(_) => segment.firewall = None,
+        Harm::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
         Harm::AddRule(_) => {
             if let Some((_, rules)) = segment.firewall.as_mut().and_then(|marks| marks.first_mut()) {
                 rules.push(String::new());

@@ -1,4 +1,5 @@
-//! Packet filter rules as values. Each namespace has one table of ours, `inet overlay`, replaced whole.
+//! Packet filter rules as values. Each namespace has one table of ours, `inet overlay`, and some segments one for what passes
+//! their bridge, `bridge overlay`. A table is replaced whole.
 //!
 //! A rule carries a mark, the hash of its text, as its comment. So a look at the kernel tells whether the rules there
 //! are the ones wanted without reading their meaning back: any rule added, lost, moved or changed by hand shows.
@@ -12,9 +13,21 @@ mod sets;
 
 pub use sets::{Element, Field, Set, key_part, mark};
 
+/// Which packets a table sees. Its name is `overlay` in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Family {
+    /// Those that are routed, IPv4 and IPv6.
+    #[default]
+    Inet,
+    /// Frames that pass a bridge.
+    Bridge,
+}
+
 /// A table: sets, and chains in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
+    /// What it sees.
+    pub family: Family,
     /// The sets and maps.
     pub sets: Vec<Set>,
     /// The chains.
@@ -74,6 +87,33 @@ pub enum Match {
     Listed(&'static str, Parts),
     /// Is not.
     Unlisted(&'static str, Parts),
+    /// Is one of a kind.
+    Is(Kind),
+}
+
+/// Kinds of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// ARP (RFC 826).
+    Arp,
+    /// IPv4.
+    Ipv4,
+    /// UDP.
+    Udp,
+    /// Of a protocol whose packets show whether they open a connection: TCP or SCTP.
+    OfConnection,
+    /// A TCP segment that opens one: SYN without ACK (RFC 9293, section 3.5).
+    TcpOpening,
+    /// A TCP segment that says how long those may be that answer it: SYN, with ACK or without.
+    TcpSyn,
+    /// An SCTP packet that opens one: INIT (RFC 9260, section 5.1).
+    SctpOpening,
+    /// An answer to a ping (RFC 792).
+    EchoReply,
+    /// Word of a packet that did not arrive (RFC 792).
+    IcmpError,
+    /// A fragment that shows no ports: not the first (RFC 791, section 3.2).
+    LaterFragment,
 }
 
 /// The parts of a packet that are looked up.
@@ -85,6 +125,22 @@ pub enum Parts {
     HostPort,
     /// The same, and the address that it is from.
     Client,
+    /// Interface, MAC and address that it is from.
+    Sender,
+    /// Interface, MAC and address that an ARP packet says to be from.
+    Teller,
+    /// Address that it is from and address that it is for.
+    Pair,
+    /// Both, protocol and port that it is for.
+    Service,
+    /// What [`Parts::Pair`] was of a packet that this one answers.
+    PairAnswered,
+    /// What [`Parts::Service`] was of a packet that this one answers.
+    ServiceAnswered,
+    /// Both addresses and both UDP ports.
+    Datagram,
+    /// What [`Parts::Datagram`] was of one that this one answers.
+    DatagramAnswered,
 }
 
 /// What happens to a packet.
@@ -100,6 +156,10 @@ pub enum Verdict {
     NoTrack,
     /// It goes where this map says by these of its parts; if it says nothing, it goes on.
     Translate(&'static str, Parts),
+    /// It asks for no longer TCP segments than fit both ways (RFC 879), and goes on to the next rule.
+    ClampMss,
+    /// These of its parts are put into this set, for a while, and it goes on to the next rule.
+    Remember(&'static str, Parts),
 }
 
 /// What is seen of a table in the kernel: chains by name with the marks of their rules in order, and sets, `@` before their
@@ -115,10 +175,14 @@ impl Table {
         marks
     }
 
-    /// The transaction that replaces the table `inet overlay` by this one, as `nft -f` takes it.
+    /// The same table with all that is seen of its sets in the kernel besides.
+    pub fn with(&self, seen: &Marks) -> Self {
+        Self { sets: self.sets.iter().map(|set| set.with(seen)).collect(), ..self.clone() }
+    }
+
+    /// The transaction that replaces our table of this family by this one, as `nft -f` takes it.
     pub fn script(&self) -> String {
-        // Added first so that deleting it can't fail; all of it is one transaction.
-        let mut script = String::from("add table inet overlay\ndelete table inet overlay\ntable inet overlay {\n");
+        let mut script = format!("{}table {} overlay {{\n", self.family.removal(), self.family);
         for set in &self.sets {
             script += &format!("  {}", set.kind);
             if !set.elements.is_empty() {
@@ -135,6 +199,23 @@ impl Table {
             script += "  }\n";
         }
         script + "}\n"
+    }
+}
+
+impl Family {
+    /// The transaction that removes our table of this family, as `nft -f` takes it.
+    pub fn removal(self) -> String {
+        // Added first so that deleting it can't fail.
+        format!("add table {self} overlay\ndelete table {self} overlay\n")
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        })
     }
 }
 
@@ -165,6 +246,8 @@ impl fmt::Display for Rule {
             Verdict::Masquerade => f.write_str("counter masquerade"),
             Verdict::NoTrack => f.write_str("counter notrack"),
             Verdict::Translate(map, parts) => write!(f, "counter dnat ip to {parts} map @{map}"),
+            Verdict::ClampMss => f.write_str("counter tcp option maxseg size set rt mtu"),
+            Verdict::Remember(set, parts) => write!(f, "counter update @{set} {{ {parts} }}"),
         }
     }
 }
@@ -188,7 +271,25 @@ impl fmt::Display for Match {
             Self::HasPorts => f.write_str("meta l4proto { tcp, udp, sctp }"),
             Self::Listed(set, parts) => write!(f, "{parts} @{set}"),
             Self::Unlisted(set, parts) => write!(f, "{parts} != @{set}"),
+            Self::Is(kind) => kind.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arp => "ether type arp",
+            Self::Ipv4 => "ether type ip",
+            Self::Udp => "meta l4proto udp",
+            Self::OfConnection => "meta l4proto { tcp, sctp }",
+            Self::TcpOpening => "tcp flags & (syn | ack) == syn",
+            Self::TcpSyn => "tcp flags & (syn | rst) == syn",
+            Self::SctpOpening => "sctp chunk init exists",
+            Self::EchoReply => "icmp type echo-reply",
+            Self::IcmpError => "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+            Self::LaterFragment => "ip frag-off & 0x1fff != 0",
+        })
     }
 }
 
@@ -198,6 +299,14 @@ impl fmt::Display for Parts {
             Self::Port => "meta l4proto . th dport",
             Self::HostPort => "ip daddr . meta l4proto . th dport",
             Self::Client => "ip daddr . meta l4proto . th dport . ip saddr",
+            Self::Sender => "iifname . ether saddr . ip saddr",
+            Self::Teller => "iifname . ether saddr . arp saddr ip",
+            Self::Pair => "ip saddr . ip daddr",
+            Self::Service => "ip saddr . ip daddr . meta l4proto . th dport",
+            Self::PairAnswered => "ip daddr . ip saddr",
+            Self::ServiceAnswered => "ip daddr . ip saddr . meta l4proto . th sport",
+            Self::Datagram => "ip saddr . ip daddr . udp sport . udp dport",
+            Self::DatagramAnswered => "ip daddr . ip saddr . udp dport . udp sport",
         })
     }
 }

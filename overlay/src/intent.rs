@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::addr::IfName;
 use crate::endpoint::Endpoint;
 use crate::id::{EndpointId, NetworkId, Vni};
+use crate::links::Links;
 use crate::network::{Name, Network};
 use crate::publish::{HostPort, Protocol, Published};
 
@@ -59,6 +60,8 @@ pub struct Intents {
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
     pub attachments: BTreeMap<EndpointId, Attachment>,
+    /// What it knows of the links in networks that it keeps alive.
+    pub links: BTreeMap<NetworkId, Links>,
     /// Networks that were deleted; their ids are never used again.
     pub tombstones: BTreeSet<NetworkId>,
 }

@@ -35,6 +35,7 @@ use self::netns::NetnsError;
 use self::patience::within;
 use self::watch::Changes;
 use crate::desired::uplink_ifname;
+use crate::firewall::Family;
 use crate::id::NetworkId;
 use crate::observed::Observed;
 use crate::plan::{HostStep, SegmentStep, Step};
@@ -128,7 +129,7 @@ impl RealKernel {
         }
         self.refresh()?;
         let doing = || "look at the rules of the host";
-        let firewall = within(doing, async { self.host.rules.marks().await.or_doing(doing) }).await?;
+        let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
         let mut observed = Observed { forwarding: look::forwarding(&self.host)?, firewall, ..Observed::default() };
         let doing = || "look at the routes of the host";
         let routed = within(doing, async { addr::routed(&self.host.route).await.or_doing(doing) }).await?;
@@ -184,6 +185,12 @@ impl RealKernel {
             SegmentStep::ReplaceFirewall(table) => nft::replace(inside.netns.clone(), table)
                 .await
                 .or_doing(|| format!("set the rules of {} in table inet overlay", inside.netns.path().display())),
+            SegmentStep::ReplaceFilter(table) => nft::replace(inside.netns.clone(), table)
+                .await
+                .or_doing(|| format!("set the rules of {} in table bridge overlay", inside.netns.path().display())),
+            SegmentStep::DeleteFilter => nft::remove(inside.netns.clone(), Family::Bridge)
+                .await
+                .or_doing(|| format!("remove table bridge overlay in {}", inside.netns.path().display())),
             SegmentStep::ForgetFlows(flows) => flows::forget(inside, flows).await,
             SegmentStep::CreateBridge(bridge) => segment::create_bridge(route, bridge).await,
             SegmentStep::UpdateBridge(bridge) => segment::update_bridge(route, bridge).await,

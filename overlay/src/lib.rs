@@ -12,6 +12,7 @@
 //! - [`id`], [`addr`], [`network`], [`endpoint`], [`host`], [`lease`], [`member`], [`member`]: the words, parsed once and never wrong.
 //! - [`record`] is what hosts say of themselves, [`said`] how it comes about and who hears it; [`cluster`] is what all of it means together.
 //! - [`admission`] says who founds a cluster and who joins one.
+//! - [`links`] say which containers reach each other where not all do.
 //! - [`intent`] is what this host was asked for; [`ledger`] is which addresses it may use.
 //! - [`desired`] and [`observed`] are kernel state as it should be and as it is; [`firewall`] is its rules.
 //! - [`report`] is what became of a plan; [`fake`] is a kernel in memory that obeys the same conformance suite.
@@ -33,6 +34,7 @@ pub mod intent;
 pub mod kernel;
 pub mod lease;
 pub mod ledger;
+pub mod links;
 pub mod member;
 pub mod network;
 pub mod observed;

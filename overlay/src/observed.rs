@@ -25,6 +25,8 @@ pub struct Observed {
 pub struct ObservedSegment {
     /// The marks of our table; `None` if there is no such table.
     pub firewall: Option<Marks>,
+    /// The marks of our table of what passes the bridge; `None` if there is no such table.
+    pub filter: Option<Marks>,
     /// The bridge, if it is there.
     pub bridge: Option<ObservedBridge>,
     /// The VXLAN device, if it is there.

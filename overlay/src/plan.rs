@@ -59,6 +59,10 @@ pub enum SegmentStep {
     Create,
     /// Replace our table.
     ReplaceFirewall(Table),
+    /// Replace our table of what passes the bridge.
+    ReplaceFilter(Table),
+    /// Remove it.
+    DeleteFilter,
     /// Forget the connections to ports that lead elsewhere now.
     ForgetFlows(BTreeSet<Flow>),
     /// Make the bridge.
@@ -131,6 +135,18 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
         steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
         let moved = moved(have.firewall.as_ref(), &want.firewall, "@published", 0);
         steps.extend((!moved.is_empty()).then_some(SegmentStep::ForgetFlows(moved)));
+    }
+    // Who is linked to whom is not known before all are heard.
+    let filter = match (&want.filter, &have.filter) {
+        (Some(filter), Some(seen)) if knowledge == Knowledge::Partial => Some(filter.with(seen)),
+        (filter, _) => filter.clone(),
+    };
+    match &filter {
+        Some(filter) if have.filter.as_ref() != Some(&filter.marks()) => {
+            steps.push(SegmentStep::ReplaceFilter(filter.clone()));
+        }
+        None if have.filter.is_some() => steps.push(SegmentStep::DeleteFilter),
+        Some(_) | None => {}
     }
     withdraw_rows(have, want, knowledge, &mut steps);
     withdraw_ports(have, want, &mut steps);
@@ -248,6 +264,8 @@ impl fmt::Display for SegmentStep {
         match self {
             Self::Create => f.write_str("make the namespace"),
             Self::ReplaceFirewall(_) => f.write_str("set the rules"),
+            Self::ReplaceFilter(_) => f.write_str("set the rules for the bridge"),
+            Self::DeleteFilter => f.write_str("remove the rules for the bridge"),
             Self::ForgetFlows(_) => f.write_str("forget the connections to ports that have changed"),
             Self::CreateBridge(_) => f.write_str("make the bridge"),
             Self::UpdateBridge(_) => f.write_str("set up the bridge"),

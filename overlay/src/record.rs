@@ -10,6 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::host::{HostInfo, Liveness};
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::lease::Version;
+use crate::links::Links;
 use crate::member::Seal;
 use crate::network::{BlockId, Driver, Network};
 
@@ -28,6 +29,8 @@ pub struct Record {
     pub borrowed: BTreeMap<NetworkId, BTreeMap<IpAddr, Version>>,
     /// The leases that it wrote for others and that they have not yet confirmed.
     pub outbox: BTreeMap<NetworkId, BTreeSet<Statement>>,
+    /// What it knows of the links of the networks that it keeps alive.
+    pub links: BTreeMap<NetworkId, Links>,
     /// Its endpoints.
     pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// The hosts that it deals with no more.
@@ -48,6 +51,7 @@ impl Record {
         told.blocks.retain(|id, _| !own.contains(id));
         told.borrowed.retain(|id, _| !own.contains(id));
         told.outbox.retain(|id, _| !own.contains(id));
+        told.links.retain(|id, _| !own.contains(id));
         told.endpoints.retain(|_, endpoint| !own.contains(&endpoint.network));
         Cow::Owned(told)
     }

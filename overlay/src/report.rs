@@ -184,6 +184,7 @@ impl Step {
                 step,
                 SegmentStep::Create
                     | SegmentStep::ReplaceFirewall(_)
+                    | SegmentStep::ReplaceFilter(_)
                     | SegmentStep::CreateBridge(_)
                     | SegmentStep::CreateTunnel(_)
                     | SegmentStep::ConnectTunnel { .. }

@@ -9,8 +9,19 @@ use crate::ledger::{Input, Ledger};
 use crate::member::Boot;
 use crate::record::{Membership, Record};
 
-/// What a host with this ledger and these intents says. It keeps a network's definition alive if it created the network,
-/// holds some of it, or has endpoints in it.
+/// Does a host with this ledger and these intents keep a network's definition and its links alive? It does if it created the
+/// network, holds some of it, has endpoints in it, or decided about a link.
+fn keeps(ledger: &Ledger, intents: &Intents, network: NetworkId) -> bool {
+    let me = ledger.me();
+    ledger.accounts().get(&network).is_some_and(|account| {
+        account.network.creator == me
+            || intents.seats.contains_key(&network)
+            || intents.links.contains_key(&network)
+            || account.held_by(me).next().is_some()
+    })
+}
+
+/// What a host with this ledger and these intents says.
 pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
     let mut record = Record {
         host: Some(info.clone()),
@@ -20,12 +31,10 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
         ..Record::default()
     };
     // Definitions never change, so that there is a network can be told by a host that may not act.
-    let me = ledger.me();
-    for (id, account) in ledger.accounts() {
+    for (id, account) in ledger.accounts().iter().filter(|(id, _)| keeps(ledger, intents, **id)) {
         let vni = intents.seats.get(id).map(|seat| seat.vni);
-        if account.network.creator == me || vni.is_some() || account.held_by(me).next().is_some() {
-            record.networks.insert(*id, Membership { network: account.network.clone(), vni });
-        }
+        record.networks.insert(*id, Membership { network: account.network.clone(), vni });
+        record.links.extend(intents.links.get(id).map(|links| (*id, links.clone())));
     }
     for (id, runs, borrowed, outbox) in ledger.holding() {
         if !runs.is_empty() {

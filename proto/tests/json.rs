@@ -43,6 +43,7 @@ fn what_network_prints() {
         "endpoints",
         "gateways",
         "hosts",
+        "icc",
         "id",
         "internal",
         "labels",
@@ -57,6 +58,11 @@ fn what_network_prints() {
     assert_eq!(keys::<wire::AddressRange>(), ["aux_addresses", "gateway", "ip_range", "subnet"]);
     assert_eq!(keys::<wire::InspectNetworkReply>(), ["endpoints", "members", "mtu", "netns", "network"]);
     assert_eq!(keys::<wire::MemberRow>(), ["host", "state", "vni", "vtep"]);
+}
+
+#[test]
+fn what_link_prints() {
+    assert_eq!(keys::<wire::LinkRow>(), ["from", "missing", "network", "port", "protocol", "to"]);
 }
 
 #[test]

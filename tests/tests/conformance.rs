@@ -49,6 +49,7 @@ fn main() -> anyhow::Result<()> {
         a_vni_of_another_network_of_ours_is_refused,
         a_udp_port_that_is_taken_is_refused,
         a_changed_wish_is_fulfilled,
+        rules_for_the_bridge_come_change_and_go,
         a_port_follows_the_mtu_and_is_not_made_anew,
         a_port_whose_container_is_gone_does_not_follow,
         a_mac_moves_between_hosts_and_home_again,

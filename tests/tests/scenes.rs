@@ -42,6 +42,8 @@ mod lab_itself;
 mod leases;
 #[path = "scenes/lending.rs"]
 mod lending;
+#[path = "scenes/links.rs"]
+mod links;
 #[path = "scenes/names.rs"]
 mod names;
 #[path = "scenes/packets.rs"]
@@ -153,7 +155,12 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_udp_flow_follows_its_port_at_once,
         only_those_who_may_reach_a_published_port,
         a_thousand_published_ports_are_elements_and_not_rules,
-        networks_are_found_pruned_and_limited_in_docker_s_words;
+        networks_are_found_pruned_and_limited_in_docker_s_words,
+        tcp_segments_fit_the_network_whatever_an_interface_says;
+    links:
+        containers_reach_each_other_by_links_only,
+        links_outlive_agents_and_containers,
+        what_cannot_be_linked_is_said_in_one_line;
     contention:
         six_hosts_take_the_addresses_that_they_ask_for_at_once,
         of_hosts_that_ask_for_one_address_at_once_one_gets_it;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use overlay::addr::Subnet;
+use overlay::links::{Link, Reached};
 use overlay::network::{Driver, Name, Settings, SettingsError};
 use overlay::publish::{self, HostPort};
 use overlay_proto::v1 as wire;
@@ -25,6 +26,7 @@ pub(crate) fn network(request: wire::CreateNetworkRequest) -> Result<Wanted, Sta
         driver: if request.driver.is_empty() { Driver::default() } else { parse(&request.driver)? },
         internal: request.internal,
         masquerade: !request.no_masquerade,
+        icc: !request.no_icc,
         mtu: match request.mtu {
             0 => None,
             mtu => Some(u16::try_from(mtu).map_err(|_| NetworkError::from(SettingsError::Mtu(mtu)))?),
@@ -77,6 +79,13 @@ pub(crate) fn host_ports(specs: &[String]) -> Result<Vec<HostPort>, Status> {
         ports.extend(pairs);
     }
     Ok(ports)
+}
+
+/// A link, and the network that it is in.
+pub(crate) fn link(request: wire::LinkRequest) -> Result<(String, Link), Status> {
+    let wire::LinkRequest { network, from, to } = request;
+    let Reached { to, service } = parse(&to)?;
+    Ok((network, Link { from: parse(&from)?, to, service }))
 }
 
 fn all<T: FromStr>(texts: &[String]) -> Result<Vec<T>, Status>

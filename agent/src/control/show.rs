@@ -12,6 +12,7 @@ use overlay::id::HostId;
 use overlay::intent::{Attachment, Intents};
 use overlay::lease::{AddressLease, Holder};
 use overlay::ledger::{Account, Membership, Standing};
+use overlay::links::Link;
 use overlay::network::{BlockId, Network, Range, Settings};
 use overlay::observed::ObservedSegment;
 use overlay::publish::{HostPort, Target};
@@ -20,6 +21,7 @@ use overlay_proto::v1 as wire;
 use tonic::Status;
 
 use crate::gossip::{self, Stranger};
+use crate::links::missing;
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
 use crate::view::{LastHeard, Silence};
@@ -115,6 +117,18 @@ pub(super) fn waiting(cluster: &Cluster, id: HostId) -> wire::Waiting {
 pub(super) fn name(cluster: &Cluster, id: HostId) -> String {
     let known = cluster.hosts.get(&id).or_else(|| cluster.forgotten.get(&id));
     known.map_or_else(|| id.short(), |host| host.info.name.to_string())
+}
+
+/// A link.
+pub(super) fn link(view: &NetworkView, link: &Link) -> wire::LinkRow {
+    wire::LinkRow {
+        network: view.shown_name(),
+        from: link.from.to_string(),
+        to: link.to.to_string(),
+        protocol: link.service.map_or_else(String::new, |service| service.protocol.to_string()),
+        port: link.service.map_or(0, |service| service.port.into()),
+        missing: missing(view, link).map(ToString::to_string).collect(),
+    }
 }
 
 impl Shown<'_> {
@@ -222,6 +236,7 @@ impl Shown<'_> {
             ranges: network.ranges.iter().map(|range| address_range(range, settings)).collect(),
             internal: settings.internal,
             masquerade: settings.masquerade,
+            icc: settings.icc,
             mtu: settings.mtu.map_or(0, u32::from),
             labels: settings.labels.clone(),
             created: network.since,

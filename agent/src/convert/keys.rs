@@ -8,6 +8,7 @@
 //! | `b/<network>/<shard>` | blocks held |
 //! | `l/<network>/<shard>` | addresses borrowed |
 //! | `o/<network>/<shard>` | leases written for others, until they have arrived |
+//! | `k/<network>/<shard>` | links |
 //! | `e/<network>/<shard>` | endpoints |
 //! | `f` | the hosts that it deals with no more |
 //!
@@ -22,6 +23,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use overlay::endpoint::Endpoint;
 use overlay::host::HostInfo;
 use overlay::id::{HostId, NetworkId};
+use overlay::links::{Decision, Link};
 use overlay::member::Seal;
 use overlay::record::{Membership, Record, Run, Statement};
 use overlay_proto::v1 as wire;
@@ -73,6 +75,13 @@ pub fn encode_record(record: &Record) -> BTreeMap<String, String> {
             entries.insert(format!("o/{id}/{shard}"), value(&wire::Outbox { statements }));
         }
     }
+    for (id, links) in &record.links {
+        let all = links.decisions().map(|(link, decision)| (link.clone(), *decision).to_wire());
+        // By who may reach whom: what is decided again of a link stays where it was.
+        for (shard, links) in shards(all, |l: &wire::Link| fnv1a(format!("{}/{}", l.from, l.to).as_bytes())) {
+            entries.insert(format!("k/{id}/{shard}"), value(&wire::Links { links }));
+        }
+    }
     let mut by_network: BTreeMap<NetworkId, Vec<wire::Endpoint>> = BTreeMap::new();
     for endpoint in record.endpoints.values() {
         by_network.entry(endpoint.network).or_default().push(endpoint.to_wire());
@@ -116,7 +125,7 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
         record.tombstones.extend(deleted.collect::<Result<Vec<NetworkId>, _>>()?);
         return Ok(());
     }
-    if !matches!(kind, "n" | "b" | "l" | "o" | "e") {
+    if !matches!(kind, "n" | "b" | "l" | "o" | "k" | "e") {
         return Ok(());
     }
     let id: NetworkId = parse("key", parts.next().unwrap_or_default())?;
@@ -133,6 +142,13 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
             let outbox: wire::Outbox = message(body)?;
             for statement in &outbox.statements {
                 record.outbox.entry(id).or_default().insert(Statement::from_wire(statement)?);
+            }
+        }
+        "k" => {
+            let links: wire::Links = message(body)?;
+            for link in &links.links {
+                let (link, decision) = <(Link, Decision)>::from_wire(link)?;
+                record.links.entry(id).or_default().decide(link, decision);
             }
         }
         _ => {

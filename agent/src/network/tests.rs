@@ -1,4 +1,4 @@
-use overlay::cluster::{Host as HostView, derive};
+use overlay::cluster::{Host as HostView, NetworkView, derive};
 use overlay::host::{HostInfo, Liveness};
 use overlay::network::Settings;
 use overlay::record::{Incarnation, Record};
@@ -25,14 +25,7 @@ fn cluster() -> Cluster {
     let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };
     let mut cluster = derive(&[(id, vec![life])].into(), None);
     let network = define(&cluster, id, wanted("taken", "10.1.0.0/16")).expect("nothing speaks against it");
-    let view = overlay::cluster::NetworkView {
-        network: network.clone(),
-        shadowed: false,
-        apart: false,
-        vnis: Default::default(),
-        endpoints: Default::default(),
-    };
-    cluster.networks.insert(network.id, view);
+    cluster.networks.insert(network.id, NetworkView::new(&network));
     cluster.now = 41;
     cluster
 }
@@ -67,6 +60,7 @@ fn a_network_is_what_was_asked_for() {
             aux_addresses: [("router".to_owned(), "172.38.5.1".to_owned())].into(),
             driver: "bridge".to_owned(),
             internal: true,
+            no_icc: true,
             no_masquerade: true,
             mtu: 1400,
             labels: [("tier".to_owned(), "web".to_owned())].into(),
@@ -83,6 +77,7 @@ fn a_network_is_what_was_asked_for() {
         driver: Driver::Bridge,
         internal: true,
         masquerade: false,
+        icc: false,
         mtu: Some(1400),
         auxiliary: [([172, 38, 5, 1].into(), router)].into(),
         labels: [("tier".to_owned(), "web".to_owned())].into(),

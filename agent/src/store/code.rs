@@ -19,6 +19,7 @@ pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::E
             let id = attachment.endpoint.id;
             put(txn, ATTACHMENTS, id.as_bytes(), &attachment.to_wire().encode_to_vec())
         }
+        Write::Links(id, links) => put(txn, LINKS, id.as_bytes(), &links.to_wire().encode_to_vec()),
         Write::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
         Write::Peer(id, None) => delete(txn, PEERS, id.as_bytes()),
         Write::Peer(id, Some(address)) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
@@ -28,7 +29,7 @@ pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::E
 fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
     match change {
         Change::Open(network) => put(txn, NETWORKS, network.id.as_bytes(), &network.to_wire().encode_to_vec()),
-        Change::Close(id) => OF_ACCOUNT.iter().try_for_each(|table| {
+        Change::Close(id) => OF_ACCOUNT.iter().chain(&[LINKS]).try_for_each(|table| {
             let mut table = txn.open_table(*table)?;
             table.retain(|key, _| !key.starts_with(id.as_bytes()))?;
             Ok(())

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use super::{Way, transit_range};
 use crate::addr::Subnet;
-use crate::firewall::{Chain, Element, Field, Match, Parts, Rule, Set, Table, Verdict};
+use crate::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
 use crate::network::Network;
 use crate::publish::{HostPort, widest};
 
@@ -96,6 +96,7 @@ pub(super) fn host_table<'a>(vxlan_port: u16, ways: impl Iterator<Item = Way<'a>
         .collect();
     let chain = |name, hook, rules| Chain { name, hook, rules };
     Table {
+        family: Family::Inet,
         sets: host_sets(ways),
         chains: vec![
             chain("prerouting", RAW, vec![forged, to_loopback, untracked.clone()]),
@@ -126,7 +127,7 @@ pub(super) fn segment_table<'a>(network: &Network, ways: impl Iterator<Item = Wa
     let uplink = || "up0".to_owned();
     if network.settings.internal {
         let forward = Chain { name: "forward", hook: FORWARD, rules: vec![Rule::new([], Verdict::Drop)] };
-        return Table { sets: Vec::new(), chains: vec![forward] };
+        return Table { family: Family::Inet, sets: Vec::new(), chains: vec![forward] };
     }
     let element = |way: Way<'_>| Element {
         key: vec![Field::Protocol(way.host.protocol), Field::Port(way.target.via)],
@@ -136,21 +137,26 @@ pub(super) fn segment_table<'a>(network: &Network, ways: impl Iterator<Item = Wa
         Rule::new([Match::In(uplink()), Match::HasPorts, Match::Local], Verdict::Translate(PUBLISHED, Parts::Port));
     let published =
         Chain { name: "published", hook: "type nat hook prerouting priority dstnat", rules: vec![published] };
-    let forward = Chain {
-        name: "forward",
-        hook: FORWARD,
-        rules: vec![
-            Rule::new([Match::In(uplink()), Match::Known], Verdict::Accept),
-            Rule::new([Match::In(uplink()), Match::Translated], Verdict::Accept),
-            Rule::new([Match::In(uplink())], Verdict::Drop),
-        ],
-    };
+    // What is not to pass the bridge is not to pass the gateway either.
+    let bridge = || "br0".to_owned();
+    let turned_back = Rule::new([Match::In(bridge()), Match::Out(bridge())], Verdict::Drop);
+    let turned_back = (!network.settings.icc).then_some(turned_back);
+    // A container whose interface says more than its network carries, or does so since a moment ago, hears it from who answers.
+    let clamp = Rule::new([Match::Is(Kind::TcpSyn)], Verdict::ClampMss);
+    let inward = [
+        Rule::new([Match::In(uplink()), Match::Known], Verdict::Accept),
+        Rule::new([Match::In(uplink()), Match::Translated], Verdict::Accept),
+        Rule::new([Match::In(uplink())], Verdict::Drop),
+    ];
+    let forward =
+        Chain { name: "forward", hook: FORWARD, rules: turned_back.into_iter().chain([clamp]).chain(inward).collect() };
     let masquerade = Chain {
         name: "postrouting",
         hook: SRCNAT,
         rules: vec![Rule::new([Match::Out(uplink())], Verdict::Masquerade)],
     };
     Table {
+        family: Family::Inet,
         sets: vec![Set { name: PUBLISHED, kind: PUBLISHED_KIND, elements: ways.map(element).collect() }],
         chains: [published, forward].into_iter().chain(network.settings.masquerade.then_some(masquerade)).collect(),
     }

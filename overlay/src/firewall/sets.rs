@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::net::Ipv4Addr;
 
-use crate::addr::Subnet;
+use super::Marks;
+use crate::addr::{IfName, Mac, Subnet};
 use crate::publish::Protocol;
 
 /// A set, or a map if its elements have values.
@@ -14,9 +15,12 @@ pub struct Set {
     pub name: &'static str,
     /// What it is, in nft's words: `map ports { type inet_proto . inet_service : ipv4_addr . inet_service;`.
     pub kind: &'static str,
-    /// What is in it.
+    /// What is in it; nothing in one that packets fill.
     pub elements: BTreeSet<Element>,
 }
+
+/// The bytes that the kernel has for the name of an interface (`linux/if.h`).
+const IFNAMSIZ: usize = 16;
 
 /// An element.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +32,7 @@ pub struct Element {
 }
 
 /// A part of a key or of a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     /// An address.
     Address(Ipv4Addr),
@@ -38,6 +42,10 @@ pub enum Field {
     Protocol(Protocol),
     /// A port.
     Port(u16),
+    /// An interface.
+    Interface(IfName),
+    /// A MAC.
+    Mac(Mac),
 }
 
 impl Set {
@@ -47,17 +55,43 @@ impl Set {
         elements.sort();
         (format!("@{}", self.name), elements)
     }
+
+    /// The same set with all that is seen of it in the kernel besides, if it is one of addresses, protocols and ports.
+    pub(super) fn with(&self, seen: &Marks) -> Self {
+        let name = format!("@{}", self.name);
+        let marks = seen.iter().filter(|(seen, _)| *seen == name).flat_map(|(_, marks)| marks);
+        let kept = marks.filter_map(|mark| self.element(mark));
+        Self { elements: self.elements.iter().cloned().chain(kept).collect(), ..*self }
+    }
+
+    /// The element that is seen like that.
+    fn element(&self, mark: &str) -> Option<Element> {
+        let kinds = self.kind.split_once("type ")?.1.split_once(';')?.0.split(" . ");
+        let part = |(n, kind): (usize, &str)| {
+            let bytes = key_part(mark, n)?;
+            let [first, second, ..] = bytes;
+            match kind {
+                "ipv4_addr" => Some(Field::Address(bytes.into())),
+                "inet_proto" => Protocol::ALL.into_iter().find(|p| p.number() == first).map(Field::Protocol),
+                "inet_service" => Some(Field::Port(u16::from_be_bytes([first, second]))),
+                _ => None,
+            }
+        };
+        let key: Vec<Field> = kinds.enumerate().map(part).collect::<Option<_>>()?;
+        let element = Element { key, value: Vec::new() };
+        (element.mark() == mark).then_some(element)
+    }
 }
 
 impl Element {
     fn mark(&self) -> String {
-        let bytes = |fields: &[Field], end: fn(&Field) -> [u8; 4]| fields.iter().flat_map(end).collect::<Vec<u8>>();
+        let bytes = |fields: &[Field], end: fn(&Field) -> Vec<u8>| fields.iter().flat_map(end).collect::<Vec<u8>>();
         mark(&bytes(&self.key, Field::first), &bytes(&self.key, Field::last), &bytes(&self.value, Field::first))
     }
 }
 
-/// What is seen of an element with these bytes: where its key begins and ends, and its value. Each part has four bytes, in
-/// network order with zeros behind (`nft_set_pipapo`).
+/// What is seen of an element with these bytes: where its key begins and ends, and its value. Each part is in network order, with
+/// zeros behind up to a multiple of four bytes (`nft_set_pipapo`).
 pub fn mark(first: &[u8], last: &[u8], value: &[u8]) -> String {
     let mut text = String::new();
     for (n, bytes) in [first, last, value].into_iter().enumerate() {
@@ -71,28 +105,33 @@ pub fn mark(first: &[u8], last: &[u8], value: &[u8]) -> String {
     text
 }
 
-/// Four bytes of a mark's key, from the one with this number on.
+/// Four bytes of a mark's key: one part, if all before it have four as well.
 pub fn key_part(mark: &str, part: usize) -> Option<[u8; 4]> {
     let digits = mark.split('-').next()?.get(8 * part..8 * part + 8)?;
     u32::from_str_radix(digits, 16).ok().map(u32::to_be_bytes)
 }
 
 impl Field {
-    fn first(&self) -> [u8; 4] {
-        match self {
-            Self::Address(address) => address.octets(),
-            Self::Within(subnet) => octets(subnet.network()),
-            Self::Protocol(protocol) => [protocol.number(), 0, 0, 0],
-            Self::Port(port) => {
-                let [high, low] = port.to_be_bytes();
-                [high, low, 0, 0]
+    fn first(&self) -> Vec<u8> {
+        let mut bytes = match self {
+            Self::Address(address) => address.octets().to_vec(),
+            Self::Within(subnet) => octets(subnet.network()).to_vec(),
+            Self::Protocol(protocol) => vec![protocol.number()],
+            Self::Port(port) => port.to_be_bytes().to_vec(),
+            Self::Interface(name) => {
+                let mut name = name.as_str().as_bytes().to_vec();
+                name.resize(IFNAMSIZ, 0);
+                name
             }
-        }
+            Self::Mac(mac) => mac.as_bytes().to_vec(),
+        };
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
     }
 
-    fn last(&self) -> [u8; 4] {
+    fn last(&self) -> Vec<u8> {
         match self {
-            Self::Within(subnet) => octets(subnet.last()),
+            Self::Within(subnet) => octets(subnet.last()).to_vec(),
             other => other.first(),
         }
     }
@@ -120,6 +159,8 @@ impl fmt::Display for Field {
             Self::Within(subnet) => write!(f, "{subnet}"),
             Self::Protocol(protocol) => write!(f, "{protocol}"),
             Self::Port(port) => write!(f, "{port}"),
+            Self::Interface(name) => write!(f, "\"{name}\""),
+            Self::Mac(mac) => write!(f, "{mac}"),
         }
     }
 }

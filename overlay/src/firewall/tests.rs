@@ -1,7 +1,14 @@
+use std::collections::BTreeSet;
+
+use proptest::collection::btree_set;
+use proptest::prelude::*;
+
 use super::*;
+use crate::publish::Protocol;
 
 fn table(rules: Vec<Rule>) -> Table {
     Table {
+        family: Family::Inet,
         sets: Vec::new(),
         chains: vec![Chain { name: "forward", hook: "type filter hook forward priority filter", rules }],
     }
@@ -29,4 +36,31 @@ fn the_script_replaces_the_table_in_one_transaction() {
     let script = table(vec![Rule::new([], Verdict::Drop)]).script();
     assert!(script.starts_with("add table inet overlay\ndelete table inet overlay\ntable inet overlay {"));
     assert!(script.contains("counter drop comment \"ov:"));
+}
+
+fn linked(elements: impl IntoIterator<Item = (u8, Protocol, u16)>) -> Table {
+    let kind = "set linked { type ipv4_addr . inet_proto . inet_service;";
+    let key = |(last, protocol, port)| {
+        vec![Field::Address([10, 0, 0, last].into()), Field::Protocol(protocol), Field::Port(port)]
+    };
+    let elements = elements.into_iter().map(|e| Element { key: key(e), value: Vec::new() }).collect();
+    Table { family: Family::Bridge, sets: vec![Set { name: "linked", kind, elements }], chains: Vec::new() }
+}
+
+proptest! {
+    #[test]
+    fn what_is_seen_of_a_set_can_be_kept(
+        some in btree_set((any::<u8>(), 0..3_usize, 1..=u16::MAX), 0..5),
+        more in btree_set((any::<u8>(), 0..3_usize, 1..=u16::MAX), 0..5),
+    ) {
+        let table = |all: &BTreeSet<(u8, usize, u16)>| linked(all.iter().map(|(a, p, port)| (*a, Protocol::ALL[*p], *port)));
+        prop_assert_eq!(table(&some).with(&table(&more).marks()), table(&some.union(&more).copied().collect()));
+    }
+}
+
+#[test]
+fn what_is_seen_of_another_set_is_not_kept() {
+    let mut seen = linked([(1, Protocol::Tcp, 80)]).marks();
+    seen[0].0 = "@other".to_owned();
+    assert_eq!(linked([]).with(&seen), linked([]));
 }

@@ -14,6 +14,7 @@ use super::segment::{BRIDGE, TRANSIT_PREFIX, TUNNEL, UPLINK};
 use super::{addr, neigh, port};
 use crate::addr::{IfName, Mac, Subnet};
 use crate::desired::{Bridge, Prefixed, Remote, Uplink};
+use crate::firewall::Family;
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::report::StepError;
 
@@ -37,7 +38,8 @@ pub(super) async fn segment(
 ) -> Result<ObservedSegment, StepError> {
     let path = inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
-    let firewall = inside.rules.marks().await.or_doing(doing)?;
+    let firewall = inside.rules.marks(Family::Inet).await.or_doing(doing)?;
+    let filter = inside.rules.marks(Family::Bridge).await.or_doing(doing)?;
     let route = &inside.route;
     let links = link::all(route).await.or_doing(doing)?;
     let named = |name: &str| links.iter().find(|link| link.name == name);
@@ -54,6 +56,7 @@ pub(super) async fn segment(
     let master = bridge.map(|bridge| bridge.index);
     Ok(ObservedSegment {
         firewall,
+        filter,
         bridge: bridge.and_then(|link| observed_bridge(link, &addresses)),
         tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, &rows)),
         uplink: match named(UPLINK) {

@@ -1,4 +1,4 @@
-//! Our table `inet overlay` in one namespace: written by the program `nft`, read back over netlink.
+//! Our tables `overlay` in one namespace: written by the program `nft`, read back over netlink.
 //!
 //! `nft` compiles rules better than any library, and replaces a table in one transaction. What is read back is no rule's meaning,
 //! only what shows that all is as it was written.
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
-use crate::firewall::Table;
+use crate::firewall::{Family, Table};
 use crate::report::Cause;
 
 mod read;
@@ -53,9 +53,17 @@ impl Meaning for NftError {
     }
 }
 
-/// Replaces our table in a namespace in one transaction.
+/// Replaces our table of one family in a namespace in one transaction.
 pub(super) async fn replace(netns: Arc<Netns>, table: &Table) -> Result<(), NftError> {
-    let script = table.script();
+    load(netns, table.script()).await
+}
+
+/// Removes it.
+pub(super) async fn remove(netns: Arc<Netns>, family: Family) -> Result<(), NftError> {
+    load(netns, family.removal()).await
+}
+
+async fn load(netns: Arc<Netns>, script: String) -> Result<(), NftError> {
     bounded(async {
         // Not on a thread of the runtime: starting a program waits for the disk.
         let run = Handle::current();

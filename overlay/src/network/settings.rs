@@ -52,6 +52,8 @@ pub struct Settings {
     /// Do packets to the world leave with the host's address? If not, the host routes the subnets, and who is outside has to
     /// have a route to it.
     pub masquerade: bool,
+    /// Do its containers reach each other? If not, only those that are linked do.
+    pub icc: bool,
     /// The MTU in bytes that is not to be exceeded, however much the underlay carries.
     pub mtu: Option<u16>,
     /// Addresses that are something else's, which is in the same subnet but none of ours, and what that is.
@@ -66,6 +68,7 @@ impl Default for Settings {
             driver: Driver::default(),
             internal: false,
             masquerade: true,
+            icc: true,
             mtu: None,
             auxiliary: BTreeMap::new(),
             labels: BTreeMap::new(),

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, Waker};
 
 use proptest::bool::weighted;
 use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Subnet;
 use crate::desired::{Prefixed, port_ifname, uplink_ifname};
 use crate::fake::{FakeKernel, Harm};
-use crate::firewall::{Chain, Match, Rule, Verdict};
+use crate::firewall::{Chain, Family, Match, Rule, Verdict};
 use crate::id::Vni;
 use crate::intent::NetnsRef;
 use crate::report::{Report, round};
@@ -54,6 +55,7 @@ pub(crate) fn wish() -> impl Strategy<Value = Desired> {
 #[derive(Debug, Clone)]
 struct Make {
     rules: usize,
+    filter: Option<usize>,
     mtu: u32,
     gateway: u8,
     transit: u8,
@@ -69,28 +71,20 @@ struct Make {
 fn segment() -> impl Strategy<Value = Make> {
     let elsewhere = btree_map(ENDPOINTS, (1..4_u8, 1..4_u32), 0..6);
     let (here, answered) = (btree_set(ENDPOINTS, 0..4), btree_set(ENDPOINTS, 0..6));
-    let form = (0..3_usize, 1400..1403_u32, 251..253_u8, 0..2_u8, any::<bool>());
+    let rules = (0..3_usize, of(0..2_usize));
+    let form = (rules, 1400..1403_u32, 251..253_u8, 0..2_u8, any::<bool>());
     let ways = (weighted(0.8), weighted(0.8), 0..3_u8);
     (form, ways, here, elsewhere, answered).prop_map(
-        |((rules, mtu, gateway, transit, other_vni), (tunnel, uplink, routed), here, elsewhere, answered)| Make {
-            rules,
-            mtu,
-            gateway,
-            transit,
-            other_vni,
-            tunnel,
-            uplink,
-            routed,
-            here,
-            elsewhere,
-            answered,
+        |(((rules, filter), mtu, gateway, transit, other_vni), (tunnel, uplink, routed), here, elsewhere, answered)| {
+            Make { rules, filter, mtu, gateway, transit, other_vni, tunnel, uplink, routed, here, elsewhere, answered }
         },
     )
 }
 
 impl Make {
     fn of(self, n: u8) -> Segment {
-        let Self { rules, mtu, gateway, transit, other_vni, tunnel, uplink, routed, here, elsewhere, answered } = self;
+        let Self { rules, filter, mtu, gateway, transit, other_vni, .. } = self;
+        let Self { tunnel, uplink, routed, here, elsewhere, answered, .. } = self;
         // No two networks ever share one: a host chooses its VNIs so.
         let vni = Vni::new(u32::from(n) * 10 + u32::from(other_vni)).expect("in range");
         let remote = |(host, vni): (u8, u32)| Remote {
@@ -101,6 +95,7 @@ impl Make {
         let is_elsewhere = |m: &u8| tunnel && !here.contains(m);
         Segment {
             firewall: table(rules),
+            filter: filter.map(|rules| Table { family: Family::Bridge, ..table(rules) }),
             bridge: Bridge {
                 mac: Mac::new([0x0e, n, n, n, n, n]).expect("unicast"),
                 mtu,
@@ -135,7 +130,12 @@ fn port(n: u8, m: u8, mtu: u32) -> Port {
 fn table(rules: usize) -> Table {
     let rule = |n: usize| Rule::new([Match::UdpTo(u16::try_from(n).expect("few"))], Verdict::Drop);
     let hook = "type filter hook forward priority filter";
-    Table { sets: Vec::new(), chains: vec![Chain { name: "forward", hook, rules: (0..rules).map(rule).collect() }] }
+    let family = Family::Inet;
+    Table {
+        family,
+        sets: Vec::new(),
+        chains: vec![Chain { name: "forward", hook, rules: (0..rules).map(rule).collect() }],
+    }
 }
 
 /// Anything that somebody may do to a network.
@@ -286,7 +286,10 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
     let Step::Segment(id, step) = step else { return None };
     let rank = match step {
         SegmentStep::Create | SegmentStep::Delete => 0,
-        SegmentStep::ReplaceFirewall(_) | SegmentStep::ForgetFlows(_) => 1,
+        SegmentStep::ReplaceFirewall(_)
+        | SegmentStep::ForgetFlows(_)
+        | SegmentStep::ReplaceFilter(_)
+        | SegmentStep::DeleteFilter => 1,
         SegmentStep::DeleteNeighbour(_) => 2,
         SegmentStep::DeleteRemote(_) => 3,
         SegmentStep::DeletePort(_) => 4,
@@ -323,6 +326,7 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     let mut kernel = kernel();
     let away = Make {
         rules: 1,
+        filter: None,
         mtu: 1400,
         gateway: 254,
         transit: 0,

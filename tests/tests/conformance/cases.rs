@@ -254,6 +254,22 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
     Ok(())
 }
 
+pub async fn rules_for_the_bridge_come_change_and_go<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let mut desired = host_with(&[]);
+    settle(&mut bench, &desired).await?;
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let filter = segment.filter.as_mut().context("the rules")?;
+    filter.sets[0].elements.clear();
+    filter.chains[1].rules.pop();
+    let report = go(&mut bench, &desired).await?;
+    ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::ReplaceFilter(_))]), "{report:?}");
+    settle(&mut bench, &desired).await.context("a change")?;
+    desired.segments.get_mut(&network(1)).context("the network")?.filter = None;
+    let observed = settle(&mut bench, &desired).await.context("none")?;
+    ensure!(observed.segments.values().all(|segment| segment.filter.is_none()), "it is there: {observed:?}");
+    Ok(())
+}
+
 pub async fn a_port_follows_the_mtu_and_is_not_made_anew<B: Bench>(mut bench: B) -> anyhow::Result<()> {
     let web = bench.open_container("web")?;
     let mut desired = host_with(&[(1, &web)]);
@@ -323,6 +339,8 @@ pub async fn what_is_not_known_yet_is_not_taken_away<B: Bench>(mut bench: B) -> 
     for segment in ignorant.segments.values_mut() {
         segment.remotes.clear();
         segment.neighbours.clear();
+        let sets = segment.filter.iter_mut().flat_map(|filter| &mut filter.sets);
+        sets.filter(|set| set.name != "own").for_each(|set| set.elements.clear());
     }
     let (_, report) = round(bench.kernel(), &ignorant, Knowledge::Partial).await?;
     ensure!(report.done.is_empty(), "{:?}", report.done);

@@ -9,7 +9,7 @@ use overlay::desired::{
     Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Tunnel, Uplink, desire, port_ifname,
     uplink_ifname,
 };
-use overlay::firewall::{Chain, Element, Field, Match, Rule, Set, Table, Verdict};
+use overlay::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
 use overlay::id::{EndpointId, HostId, NetworkId, Vni};
 use overlay::intent::{Intents, NetnsRef};
 use overlay::publish::Protocol;
@@ -51,6 +51,7 @@ pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
     let transit = |end| IpAddr::from([169, 254, 128, 2 * n + end]);
     Segment {
         firewall: table(),
+        filter: Some(filter()),
         bridge: Bridge {
             mac,
             mtu: MTU,
@@ -126,10 +127,71 @@ pub fn element(via: u16, port: u16) -> Element {
     }
 }
 
+const OWN: &str = "set own { type ifname . ether_addr . ipv4_addr;";
+const PAIRS: &str = "set pairs { type ipv4_addr . ipv4_addr;";
+const SERVICES: &str = "set services { type ipv4_addr . ipv4_addr . inet_proto . inet_service;";
+const ASKED: &str = "set asked { type ipv4_addr . ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
+                     timeout 3m;";
+
+/// For what passes the bridge.
+pub fn filter() -> Table {
+    let kinds = [
+        Kind::Arp,
+        Kind::Ipv4,
+        Kind::Udp,
+        Kind::OfConnection,
+        Kind::TcpOpening,
+        Kind::SctpOpening,
+        Kind::EchoReply,
+        Kind::IcmpError,
+        Kind::LaterFragment,
+    ];
+    let of_kind = kinds.map(|kind| Rule::new([Match::Is(kind), Match::In("ovx*".to_owned())], Verdict::Drop));
+    let listed = [
+        Match::Listed("pairs", Parts::Pair),
+        Match::Listed("pairs", Parts::PairAnswered),
+        Match::Listed("services", Parts::Service),
+        Match::Listed("services", Parts::ServiceAnswered),
+        Match::Listed("asked", Parts::DatagramAnswered),
+    ];
+    let listed = listed.map(|listed| Rule::new([listed], Verdict::Accept));
+    let asked = Verdict::Remember("asked", Parts::Datagram);
+    let own = |parts| Match::Unlisted("own", parts);
+    let own = [
+        Rule::new([Match::In("ovx*".to_owned()), own(Parts::Sender)], Verdict::Drop),
+        Rule::new([Match::In("ovx*".to_owned()), own(Parts::Teller)], Verdict::Drop),
+    ];
+    let set = |name, kind, key: Vec<Field>| {
+        let elements = if key.is_empty() { Vec::new() } else { vec![Element { key, value: Vec::new() }] };
+        Set { name, kind, elements: elements.into_iter().collect() }
+    };
+    let v4 = |m| Field::Address(Ipv4Addr::new(10, 9, 0, m));
+    let me = vec![Field::Interface(port_ifname(endpoint(1))), Field::Mac(mac(1)), v4(1)];
+    let service = vec![v4(1), v4(2), Field::Protocol(Protocol::Tcp), Field::Port(6379)];
+    Table {
+        family: Family::Bridge,
+        sets: vec![
+            set("own", OWN, me),
+            set("pairs", PAIRS, vec![v4(1), v4(2)]),
+            set("services", SERVICES, service),
+            set("asked", ASKED, Vec::new()),
+        ],
+        chains: vec![
+            Chain { name: "prerouting", hook: "type filter hook prerouting priority filter", rules: own.into() },
+            Chain {
+                name: "forward",
+                hook: "type filter hook forward priority filter",
+                rules: [Rule::new([Match::Is(Kind::Udp)], asked)].into_iter().chain(listed).chain(of_kind).collect(),
+            },
+        ],
+    }
+}
+
 fn table() -> Table {
     let up = || "up0".to_owned();
     let subnet = Subnet::of([10, 9, 0, 0].into(), 24).expect("a subnet");
     Table {
+        family: Family::Inet,
         sets: vec![Set { name: "published", kind: PUBLISHED, elements: [element(8080, 80)].into() }],
         chains: vec![
             Chain {
@@ -141,6 +203,7 @@ fn table() -> Table {
                 name: "forward",
                 hook: "type filter hook forward priority filter",
                 rules: vec![
+                    Rule::new([Match::Is(Kind::TcpSyn)], Verdict::ClampMss),
                     Rule::new([Match::In(up()), Match::Known], Verdict::Accept),
                     Rule::new([Match::In("ovx*".to_owned()), Match::To(address(9))], Verdict::Drop),
                     Rule::new([Match::In(up())], Verdict::Drop),

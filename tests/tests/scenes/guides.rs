@@ -1,6 +1,7 @@
 //! What the container networking guides teach on one host, here on one and across two.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
@@ -9,7 +10,7 @@ use overlay_tests::lab::{Container, Host, Lab, Place, Proc, WORLD, underlay};
 use super::{HALF_A_SECOND, SECOND};
 
 /// Somebody who answers on a port of a container with its name and the address that it sees.
-fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
+pub(super) fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
     let mut doorman =
         container.tool(&format!("doorman-{port}.log"), &format!("doorman {} {port}", container.name()))?;
     doorman.wait_for("ready", 5 * SECOND)?;
@@ -17,7 +18,7 @@ fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
 }
 
 /// Who answers there, and where it sees us.
-fn visit(
+pub(super) fn visit(
     lab: &Lab,
     place: &Place,
     protocol: &str,
@@ -30,7 +31,7 @@ fn visit(
     Ok((name.to_owned(), address.parse()?))
 }
 
-fn is_refused(lab: &Lab, place: &Place, protocol: &str, to: &str) -> anyhow::Result<()> {
+pub(super) fn is_refused(lab: &Lab, place: &Place, protocol: &str, to: &str) -> anyhow::Result<()> {
     let answer = visit(lab, place, protocol, to, "--patience 300");
     ensure!(answer.is_err(), "{protocol} {to} is answered: {answer:?}");
     Ok(())
@@ -324,5 +325,32 @@ pub fn networks_are_found_pruned_and_limited_in_docker_s_words() -> anyhow::Resu
         used.code != 0 && used.stderr.contains("`narrow`") && used.stderr.contains("`one`"),
         "each says by whom: {used:?}"
     );
+    Ok(())
+}
+
+pub fn tcp_segments_fit_the_network_whatever_an_interface_says() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(1)?;
+    lab.ctl("h1", "network create narrow --mtu 1300 --subnet 10.63.0.0/24")?.ok()?;
+    let app = lab.connect("h1", "narrow", "app", "")?;
+    app.sh("ip link set eth0 mtu 1500")?;
+    let world = lab.internet();
+    let mut server = world.place().tool("doorman world 80", Path::new("/run/lab/doorman.log"))?;
+    server.wait_for("ready", 5 * SECOND)?;
+    // What either says that it takes, as the other one hears it: 1,300 bytes less the headers of IPv4 and TCP.
+    let hears = |place: &Place, port: &str| {
+        place.sh("nft add table inet heard")?;
+        place.sh("nft add chain inet heard input { type filter hook input priority 0 ; }")?;
+        place.sh(&format!(
+            "nft add rule inet heard input tcp {port} 80 tcp flags syn tcp option maxseg size 1260 counter"
+        ))
+    };
+    hears(&world.place(), "dport")?;
+    hears(app.place(), "sport")?;
+    let (name, _) = visit(&lab, app.place(), "tcp", format!("{}:80", IpAddr::from(WORLD)), "")?;
+    ensure!(name == "world", "{name} answers");
+    for place in [&world.place(), app.place()] {
+        let heard = place.sh("nft list table inet heard")?;
+        ensure!(heard.contains("packets 1 "), "it did not hear of 1260 bytes: {heard}");
+    }
     Ok(())
 }

@@ -53,6 +53,9 @@ pub fn shaped(reply: &InspectNetworkReply) -> Value {
     if !network.masquerade {
         options.insert("com.docker.network.bridge.enable_ip_masquerade".to_owned(), json!("false"));
     }
+    if !network.icc {
+        options.insert("com.docker.network.bridge.enable_icc".to_owned(), json!("false"));
+    }
     let containers: Map<String, Value> = reply.endpoints.iter().map(|e| (e.id.clone(), container(e))).collect();
     let peers = reply.members.iter().map(|m| json!({ "Name": m.host, "IP": m.vtep }));
     let hosts = reply.members.iter().map(|m| json!({ "Host": m.host, "State": m.state, "Vtep": m.vtep, "Vni": m.vni }));

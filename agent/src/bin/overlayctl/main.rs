@@ -14,6 +14,7 @@ mod filter;
 mod host;
 mod inspect;
 mod lease;
+mod link;
 mod network;
 mod output;
 mod run;
@@ -54,6 +55,9 @@ enum Noun {
     /// The endpoints of all hosts
     #[command(subcommand)]
     Endpoint(endpoint::Verb),
+    /// Which containers reach each other, in networks where not all do
+    #[command(subcommand)]
+    Link(link::Verb),
     /// Who may use which addresses
     #[command(subcommand)]
     Lease(lease::Verb),
@@ -105,6 +109,7 @@ fn with_daemon(noun: Noun, client: &Client, output: Option<Format>) -> Result<Ex
             Noun::Host(verb) => host::run(&verb, client, format).await?,
             Noun::Network(verb) => network::run(verb, client, output).await?,
             Noun::Endpoint(verb) => endpoint::run(verb, client, format).await?,
+            Noun::Link(verb) => link::run(verb, client, format).await?,
             Noun::Lease(verb) => lease::run(&verb, client, format).await?,
             Noun::Fdb { network } => fdb::run(network, client, format).await?,
             Noun::Run(arguments) => return run::run(arguments, client).await,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand};
 use overlay_proto::v1::control_client::ControlClient;
 use overlay_proto::v1::{
     ConnectRequest, CreateNetworkRequest, DisconnectRequest, EndpointInfo, InspectNetworkReply, ListNetworksRequest,
@@ -94,6 +94,10 @@ pub struct Create {
     /// Packets to the world keep the addresses of the containers, which the host routes: who is outside needs a route to them
     #[arg(long)]
     no_masquerade: bool,
+    /// Do its containers reach each other? With --icc=false only those do that are linked: `overlayctl link add`
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true", require_equals = true)]
+    icc: bool,
     /// The most that its links are to carry, in bytes [default: what the underlay carries, less the tunnel's overhead]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
     mtu: Option<u32>,
@@ -124,6 +128,7 @@ impl From<Create> for CreateNetworkRequest {
             driver: create.driver,
             internal: create.internal,
             no_masquerade: create.no_masquerade,
+            no_icc: !create.icc,
             mtu: create.mtu.unwrap_or_default(),
             labels: create.label.into_iter().map(label).collect(),
         }

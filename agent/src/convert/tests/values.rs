@@ -7,6 +7,7 @@ use std::sync::Arc;
 use overlay::host::Phase;
 use overlay::id::{EndpointId, HostId};
 use overlay::ledger::{Evidence, Fencing, Known, Standing, Testimony, Welcome};
+use overlay::links::{Decision, Link, Links, Service};
 use overlay::member::{Boot, Seal, Stamp};
 use overlay::record::Record;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -76,11 +77,12 @@ pub(super) fn settings() -> impl Strategy<Value = Settings> {
     let auxiliary = btree_map(any::<IpAddr>(), names(), 0..4);
     let labels = btree_map("[a-z.]{1,20}", "[ -~]{0,20}", 0..4);
     let mtu = proptest::option::of(Settings::MIN_MTU..);
-    (drivers(), any::<(bool, bool)>(), mtu, auxiliary, labels).prop_map(
-        |(driver, (internal, masquerade), mtu, auxiliary, labels)| Settings {
+    (drivers(), any::<(bool, bool, bool)>(), mtu, auxiliary, labels).prop_map(
+        |(driver, (internal, masquerade, icc), mtu, auxiliary, labels)| Settings {
             driver,
             internal,
             masquerade,
+            icc,
             mtu,
             auxiliary,
             labels,
@@ -222,22 +224,31 @@ pub(super) fn records() -> impl Strategy<Value = Record> {
     let held = btree_map(network_ids(), btree_set(runs(), 1..20).prop_map(|runs| runs.into_iter().collect()), 0..3);
     let borrowed = btree_map(network_ids(), btree_map(addresses(), versions(), 1..20), 0..3);
     let outbox = btree_map(network_ids(), btree_set(statements(), 1..20), 0..3);
+    let links = btree_map(network_ids(), links(), 0..3);
     let few = (0_u8..3).prop_map(|n| NetworkId::from_bytes([n; 16]));
     let endpoints = vec(endpoints_in(few), 0..30)
         .prop_map(|all| all.into_iter().map(|e| (e.id, Arc::new(e))).collect::<BTreeMap<_, _>>());
     let tombstones = btree_set(network_ids(), 0..3);
-    (proptest::option::of(hosts()), networks, tombstones, held, borrowed, outbox, endpoints, seals()).prop_map(
-        |(host, networks, tombstones, blocks, borrowed, outbox, endpoints, seals)| Record {
+    (proptest::option::of(hosts()), networks, tombstones, held, borrowed, outbox, links, endpoints, seals()).prop_map(
+        |(host, networks, tombstones, blocks, borrowed, outbox, links, endpoints, seals)| Record {
             host,
             networks,
             tombstones,
             blocks,
             borrowed,
             outbox,
+            links,
             endpoints,
             seals,
         },
     )
+}
+
+pub(super) fn links() -> impl Strategy<Value = Links> {
+    let service = (0..3_usize, 1..=u16::MAX).prop_map(|(n, port)| Service { protocol: Protocol::ALL[n], port });
+    let link = (names(), names(), option::of(service)).prop_map(|(from, to, service)| Link { from, to, service });
+    let decision = (counts(), any::<bool>()).prop_map(|(at, removed)| Decision { at, removed });
+    btree_map(link, decision, 1..20).prop_map(|all| all.into_iter().collect())
 }
 
 pub(super) fn attachments() -> impl Strategy<Value = Attachment> {

@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 
 use fastrand::Rng;
+use overlay::links::{Decision, Link};
 
 use super::disk::{Disk, Fate};
 use super::*;
@@ -18,13 +19,14 @@ struct State {
     seats: BTreeMap<NetworkId, Seat>,
     attachments: BTreeMap<EndpointId, Attachment>,
     peers: BTreeMap<HostId, SocketAddr>,
+    links: BTreeMap<NetworkId, Links>,
     page: u64,
 }
 
 impl From<Loaded> for State {
     fn from(loaded: Loaded) -> Self {
-        let Loaded { ledger, seats, attachments, peers, page, .. } = loaded;
-        Self { ledger, seats, attachments, peers, page }
+        let Loaded { ledger, seats, attachments, peers, links, page, .. } = loaded;
+        Self { ledger, seats, attachments, peers, links, page }
     }
 }
 
@@ -33,10 +35,16 @@ impl State {
         self.page += 1;
         for write in writes {
             match write.clone() {
-                Write::Ledger(change) => self.ledger.apply(&[change]),
+                Write::Ledger(change) => {
+                    if let Change::Close(id) = change {
+                        self.links.remove(&id);
+                    }
+                    self.ledger.apply(&[change]);
+                }
                 Write::Seat(id, Some(seat)) => drop(self.seats.insert(id, seat)),
                 Write::Seat(id, None) => drop(self.seats.remove(&id)),
                 Write::Attach(attachment) => drop(self.attachments.insert(attachment.endpoint.id, attachment)),
+                Write::Links(id, links) => drop(self.links.insert(id, links)),
                 Write::Detach(id) => drop(self.attachments.remove(&id)),
                 Write::Peer(id, Some(address)) => drop(self.peers.insert(id, address)),
                 Write::Peer(id, None) => drop(self.peers.remove(&id)),
@@ -58,6 +66,8 @@ enum Event {
     Detach(u8),
     /// Another host was heard.
     Heard(u8),
+    /// So many links are known of this network.
+    Linked(NetworkId, u8),
     /// So much that the file has to grow.
     Flood,
     /// The agent is started again.
@@ -138,6 +148,12 @@ impl Life {
                 writes
             }
             Event::Flood => flood().collect(),
+            Event::Linked(network, count) => {
+                let name = |n: u8| format!("c{n}").parse().expect("a label");
+                let link = |n| Link { from: name(n), to: name(n + 1), service: None };
+                let links = (0..count).map(|n| (link(n), Decision { at: 1, removed: false })).collect();
+                vec![Write::Links(network, links)]
+            }
             Event::Heard(number) => {
                 vec![Write::Peer(HostId::from_bytes([number; 16]), Some(SocketAddr::from(([192, 0, 2, number], 7946))))]
             }
@@ -190,7 +206,7 @@ fn lived_through() -> Life {
         endpoint: EndpointId::from_bytes([number; 16]),
         name: format!("web{number}").parse().expect("a label"),
     };
-    use Event::{Attach, Boot, Detach, Heard, Inputs, Restart};
+    use Event::{Attach, Boot, Detach, Heard, Inputs, Linked, Restart};
     let one = Event::Input;
     for event in [
         one(Input::Found),
@@ -201,12 +217,15 @@ fn lived_through() -> Life {
         one(allocate(own.id, 1, address(1))),
         Attach(1),
         Heard(9),
+        Linked(own.id, 2),
         one(Input::Create(old.clone())),
+        Linked(old.id, 1),
         one(allocate(old.id, 7, None)),
         one(Input::GiveAddress { network: own.id, to: other, address: IpAddr::from([172, 38, 1, 3]) }),
         one(allocate(own.id, 2, address(2))),
         Attach(2),
         Restart,
+        Linked(own.id, 3),
         Detach(2),
         Inputs(vec![allocate(own.id, 4, address(4)), release(4), Input::Close(old.id)]),
         one(Input::Forget { hosts: [(other, overlay::member::Boot { generation: 3, nonce: 4 })].into(), force: false }),

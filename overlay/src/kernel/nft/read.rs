@@ -10,11 +10,12 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 
 use super::super::error::Meaning;
 use super::super::netns::{Netns, NetnsError};
-use crate::firewall::{Marks, mark};
+use crate::firewall::{Family, Marks, mark};
 use crate::report::Cause;
 
 const TABLE: &str = "overlay";
 const NFPROTO_INET: u8 = 1;
+const NFPROTO_BRIDGE: u8 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
 const NFT_MSG_NEWCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 3;
@@ -33,6 +34,9 @@ const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 12;
 const NFT_MSG_GETSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 13;
 const NFTA_SET_TABLE: u16 = 1;
 const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_FLAGS: u16 = 3;
+/// Of a set that rules put elements into.
+const NFT_SET_EVAL: u32 = 0x20;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -55,6 +59,7 @@ const PART: usize = 32 * 1024;
 pub(in crate::kernel) struct Reader {
     socket: TokioSocket,
     sequence: u32,
+    family: Family,
 }
 
 impl Reader {
@@ -68,11 +73,12 @@ impl Reader {
             Ok(socket)
         })?;
         let socket = made.map_err(|source| NetnsError::Refused { path: netns.path().to_owned(), source })?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, family: Family::Inet })
     }
 
-    /// The marks of our table; `None` if it is not there.
-    pub(in crate::kernel) async fn marks(&mut self) -> io::Result<Option<Marks>> {
+    /// The marks of our table of a family; `None` if it is not there.
+    pub(in crate::kernel) async fn marks(&mut self, family: Family) -> io::Result<Option<Marks>> {
+        self.family = family;
         match self.ask(NFT_MSG_GETTABLE, NFTA_TABLE_NAME, Ask::One).await {
             Err(error) if error.meaning() == Cause::Gone => return Ok(None),
             other => drop(other?),
@@ -92,8 +98,12 @@ impl Reader {
                 marks.entry(text(NFTA_RULE_CHAIN)).or_default().push(comment);
             }
         }
-        for name in self.sets().await? {
+        for (name, is_filled_by_packets) in self.sets().await? {
             let mut elements = Vec::new();
+            if is_filled_by_packets {
+                marks.insert(format!("@{name}"), elements);
+                continue;
+            }
             let of = [(NFTA_SET_ELEM_LIST_TABLE, TABLE), (NFTA_SET_ELEM_LIST_SET, name.as_str())];
             let parts = self.exchange(NFT_MSG_GETSETELEM, &of, Ask::All);
             for (kind, attributes) in parts.await? {
@@ -107,14 +117,15 @@ impl Reader {
         Ok(Some(marks.into_iter().collect()))
     }
 
-    /// The names of our table's sets and maps.
-    async fn sets(&mut self) -> io::Result<Vec<String>> {
+    /// The names of our table's sets and maps, and whether packets fill them.
+    async fn sets(&mut self) -> io::Result<Vec<(String, bool)>> {
         let mut names = Vec::new();
         for (kind, attributes) in self.ask(NFT_MSG_GETSET, NFTA_SET_TABLE, Ask::All).await? {
             let text = |attribute| attributes.get(&attribute).map(|v| text_of(v)).unwrap_or_default();
             let name = text(NFTA_SET_NAME);
             if kind == NFT_MSG_NEWSET && text(NFTA_SET_TABLE) == TABLE && !name.starts_with(ANONYMOUS) {
-                names.push(name);
+                let flags = attributes.get(&NFTA_SET_FLAGS).and_then(|v| v.first_chunk::<4>());
+                names.push((name, flags.is_some_and(|flags| u32::from_be_bytes(*flags) & NFT_SET_EVAL != 0)));
             }
         }
         Ok(names)
@@ -132,7 +143,7 @@ impl Reader {
             Ask::One => NLM_F_REQUEST,
             Ask::All => NLM_F_REQUEST | NLM_F_DUMP,
         };
-        let request = request(kind, flags, self.sequence, of);
+        let request = request(self.family, (kind, flags), self.sequence, of);
         self.socket.send_to(&request, &SocketAddr::new(0, 0)).await?;
         let mut answers = Vec::new();
         let mut part = Vec::with_capacity(PART);
@@ -168,7 +179,7 @@ enum Ask {
 type Attributes = BTreeMap<u16, Vec<u8>>;
 
 /// A request: `nlmsghdr`, `nfgenmsg`, and attributes that are texts.
-fn request(kind: u16, flags: u16, sequence: u32, of: &[(u16, &str)]) -> Vec<u8> {
+fn request(family: Family, (kind, flags): (u16, u16), sequence: u32, of: &[(u16, &str)]) -> Vec<u8> {
     let mut attributes = Vec::new();
     for (attribute, text) in of {
         let length = u16::try_from(4 + text.len() + 1).unwrap_or(u16::MAX);
@@ -184,7 +195,11 @@ fn request(kind: u16, flags: u16, sequence: u32, of: &[(u16, &str)]) -> Vec<u8> 
     message.extend(flags.to_ne_bytes());
     message.extend(sequence.to_ne_bytes());
     message.extend([0; 4]);
-    message.extend([NFPROTO_INET, 0, 0, 0]);
+    let family = match family {
+        Family::Inet => NFPROTO_INET,
+        Family::Bridge => NFPROTO_BRIDGE,
+    };
+    message.extend([family, 0, 0, 0]);
     message.extend(attributes);
     message
 }

@@ -3,11 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::addr::{IfName, Mac, Subnet};
+use overlay::addr::{IfName, Mac};
 use overlay::admission::reachable;
 use overlay::cluster::{Cluster, NetworkView};
 use overlay::endpoint::{Assigned, Endpoint};
@@ -29,11 +28,13 @@ use crate::reconcile;
 use crate::view::Seen;
 
 mod again;
+mod container;
 mod error;
 mod publish;
 mod refusal;
 
 pub use again::Turns;
+pub use container::{Priority, PriorityError};
 pub use error::AttachError;
 use refusal::{denied, in_use, not_admitted, not_assignable, not_given};
 
@@ -63,8 +64,10 @@ pub struct Wanted {
     pub address: Option<IpAddr>,
     /// The MAC that it must have.
     pub mac: Option<Mac>,
-    /// The interface in the container.
-    pub ifname: IfName,
+    /// The interface in the container; `None` for the first of eth0, eth1, ... that it has not.
+    pub ifname: Option<IfName>,
+    /// Of the networks that it is in the one with the highest is its way out.
+    pub priority: Priority,
     /// What it is to be known by, if the one who asks may ask again.
     pub id: Option<EndpointId>,
     /// The ports of this host that are to lead to it.
@@ -115,11 +118,11 @@ impl Attacher {
         let view = find(&seen.cluster, &wanted.network)?;
         check(&seen, view, wanted)?;
         self.check_ports(&view.network, None, &wanted.ports)?;
-        check_container(view, wanted, &netns).await?;
+        let ifname = container::check(view, wanted, &netns).await?;
 
         let (network, id) = (view.network.id, wanted.id.unwrap_or_else(|| EndpointId::from_bytes(crate::random())));
         let granted = self.allocate(&seen, view, wanted, id).await?;
-        let attached = self.put_in_place(&seen.cluster, view, wanted, netns, (id, granted)).await;
+        let attached = self.put_in_place(&seen.cluster, view, wanted, (netns, ifname), (id, granted)).await;
         match &attached {
             Ok(_) => {
                 tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), address = %granted.0, "attached");
@@ -184,7 +187,7 @@ impl Attacher {
         cluster: &Cluster,
         view: &NetworkView,
         wanted: &Wanted,
-        netns: NetnsRef,
+        (netns, ifname): (NetnsRef, IfName),
         (id, (address, lease)): (EndpointId, (IpAddr, Version)),
     ) -> Result<Attachment, AttachError> {
         let network = view.network.id;
@@ -199,17 +202,19 @@ impl Attacher {
             mac,
             created: cluster.now + 1,
         };
-        let mut attachment = Attachment { endpoint, netns, ifname: wanted.ifname.clone(), published: BTreeMap::new() };
+        let published = BTreeMap::new();
+        let mut attachment = Attachment { endpoint, netns, ifname, metric: wanted.priority.metric(), published };
         let (intent, ports, definition) = (attachment.clone(), wanted.ports.clone(), view.network.clone());
         let attach = move |local: &mut Local| {
             let published = ports::publish(local.intents(), &definition, id, &ports)?;
-            let intent = Attachment { published: published.clone(), ..intent };
-            Ok((local.attach(intent)?, published))
+            let metric = container::free_metric(local.intents(), &intent);
+            let intent = Attachment { published, metric, ..intent };
+            Ok((local.attach(intent.clone())?, intent))
         };
         let attached: Result<_, AdmitError> = self.local.call(attach).await;
-        let (page, published) = attached
+        let (page, attached) = attached
             .map_err(|refusal| not_admitted(&host_name(cluster, self.me), view, &attachment.endpoint, refusal))?;
-        attachment.published = published;
+        attachment = attached;
         self.settle(page, network, id).await.map_err(|why| AttachError::Kernel {
             name: wanted.name.clone(),
             network: view.shown_name(),
@@ -468,29 +473,6 @@ fn deleted(intents: &Intents, text: &str) -> Option<(NetworkId, String)> {
     let left = intents.networks.values().filter(|n| intents.tombstones.contains(&n.id));
     let mut meant = left.filter(|network| network.may_be_called(text));
     meant.next().filter(|_| meant.next().is_none()).map(|network| (network.id, network.name.to_string()))
-}
-
-/// What the container says against it.
-async fn check_container(view: &NetworkView, wanted: &Wanted, netns: &NetnsRef) -> Result<(), AttachError> {
-    let interfaces = netns::interfaces(netns).await?;
-    if interfaces.contains_key(&wanted.ifname) {
-        return Err(AttachError::InterfaceExists { ifname: wanted.ifname.clone(), netns: wanted.netns.clone() });
-    }
-    for (ifname, prefixed) in &interfaces {
-        for (address, range) in prefixed.iter().flat_map(|p| view.network.ranges.iter().map(move |r| (p, r))) {
-            let theirs = Subnet::of(address.address, address.len);
-            if theirs.is_some_and(|theirs| theirs.overlaps(&range.subnet)) {
-                return Err(AttachError::Overlaps {
-                    subnet: range.subnet,
-                    network: view.shown_name(),
-                    address: address.address,
-                    ifname: ifname.clone(),
-                    netns: Path::to_owned(&wanted.netns),
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

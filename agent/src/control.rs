@@ -313,7 +313,8 @@ impl Control for Service {
             aliases: request.aliases.iter().map(|alias| parse::<Name>(alias)).collect::<Result<BTreeSet<_>, _>>()?,
             address: parse_some("address", &request.ip, "an address like 172.38.0.11, without a prefix length")?,
             mac: parse_some("MAC", &request.mac, "a unicast MAC like 02:42:ac:26:00:0b")?,
-            ifname: parse(if request.ifname.is_empty() { "eth0" } else { &request.ifname })?,
+            ifname: if request.ifname.is_empty() { None } else { Some(parse(&request.ifname)?) },
+            priority: input::priority(request.gw_priority)?,
             id: parse_some("endpoint id", &request.endpoint_id, ENDPOINT_ID)?,
             ports: input::ports(&request.publish.unwrap_or_default())?,
         };

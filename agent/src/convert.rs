@@ -364,6 +364,7 @@ impl Wire<wire::Attachment> for Attachment {
             netns_cookie: self.netns.cookie,
             ifname: self.ifname.to_string(),
             published: self.published.iter().map(|(host, target)| (*host, target.clone()).to_wire()).collect(),
+            metric: self.metric,
         }
     }
 
@@ -373,6 +374,7 @@ impl Wire<wire::Attachment> for Attachment {
             netns: NetnsRef { path: wire.netns_path.clone().into(), cookie: wire.netns_cookie },
             ifname: parse("ifname", &wire.ifname)?,
             published: wire.published.iter().map(<(HostPort, Target)>::from_wire).collect::<Result<_, _>>()?,
+            metric: wire.metric,
         })
     }
 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use overlay::cluster::Cluster;
 use overlay::id::NetworkId;
+use overlay::intent::Intents;
 use overlay::kernel::netns;
 use overlay_dns::forward::{Config, Forwarder};
 use overlay_dns::server::{Limits, Listener, Resolver};
@@ -13,6 +15,7 @@ use overlay_dns::zone::Zone;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::local::Kept;
 use crate::reconcile::Settled;
 use crate::view::Seen;
 
@@ -35,26 +38,45 @@ pub fn spawn(
     run_dir: &Path,
     resolv_conf: PathBuf,
     seen: watch::Receiver<Seen>,
+    kept: watch::Receiver<Kept>,
     settled: watch::Receiver<Arc<Settled>>,
 ) -> Names {
-    let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster)));
+    let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster, &kept.borrow().intents)));
     let resolver = Resolver::new(zone, Forwarder::new(Config { resolv_conf, ..Config::default() }), Limits::default());
     let (serves, served) = watch::channel(BTreeSet::new());
     let (netns_dir, listeners) = (run_dir.join("netns"), BTreeMap::new());
     let keeper = Keeper { netns_dir, resolver: resolver.clone(), listeners, serves };
     let task = tokio::spawn(async move {
         tokio::select! {
-            () = follow_cluster(seen, zone_tx) => {}
+            () = follow_cluster(seen, kept, zone_tx) => {}
             () = keeper.run(settled) => {}
         }
     });
     Names { resolver, served, task }
 }
 
-async fn follow_cluster(mut seen: watch::Receiver<Seen>, zone: watch::Sender<Arc<Zone>>) {
-    while seen.changed().await.is_ok() {
-        let built = Zone::build(&seen.borrow_and_update().cluster);
-        zone.send_replace(Arc::new(built));
+async fn follow_cluster(
+    mut seen: watch::Receiver<Seen>,
+    mut kept: watch::Receiver<Kept>,
+    zone: watch::Sender<Arc<Zone>>,
+) {
+    let mut built_for: Option<(Arc<Cluster>, Arc<Intents>)> = None;
+    loop {
+        let changed = tokio::select! {
+            changed = seen.changed() => changed,
+            changed = kept.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        let cluster = Arc::clone(&seen.borrow_and_update().cluster);
+        let intents = Arc::clone(&kept.borrow_and_update().intents);
+        // Most commits are about leases only.
+        let same = |(c, i): &(_, _)| Arc::ptr_eq(c, &cluster) && Arc::ptr_eq(i, &intents);
+        if !built_for.as_ref().is_some_and(same) {
+            zone.send_replace(Arc::new(Zone::build(&cluster, &intents)));
+            built_for = Some((cluster, intents));
+        }
     }
 }
 

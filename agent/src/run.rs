@@ -117,7 +117,10 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
-    let names = names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), reconciler.settled.clone());
+    let names = {
+        let (kept, settled) = (local.kept.clone(), reconciler.settled.clone());
+        names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), kept, settled)
+    };
     let mut parts = Parts::default();
     parts.need("the owner of the ledger", end_of(local.kept.clone()));
     parts.need("gossip", end_of(gossip.view.clone()));

@@ -10,6 +10,7 @@ use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::endpoint::Endpoint;
 use overlay::host::Liveness;
 use overlay::id::NetworkId;
+use overlay::intent::{Attachment, Intents};
 use overlay::network::Name;
 
 /// Bytes in the longest label (RFC 1035, section 2.3.4).
@@ -19,6 +20,8 @@ const LONGEST_LABEL: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone {
     networks: BTreeMap<NetworkId, Names>,
+    /// Of the containers of this host that are in several networks: which those are, by each of their addresses.
+    together: BTreeMap<Asker, Vec<NetworkId>>,
 }
 
 /// Who asks: the network whose listener was asked, and the source address of the question.
@@ -46,17 +49,37 @@ pub struct Names {
 impl Zone {
     /// The names of all endpoints on hosts that are live. A host that is only suspected has its names withdrawn: to
     /// resolve to a neighbour is better than to resolve to nobody.
-    pub fn build(cluster: &Cluster) -> Self {
-        Self { networks: cluster.networks.iter().map(|(id, view)| (*id, Names::of(view))).collect() }
+    pub fn build(cluster: &Cluster, intents: &Intents) -> Self {
+        Self {
+            networks: cluster.networks.iter().map(|(id, view)| (*id, Names::of(view))).collect(),
+            together: together(intents),
+        }
     }
 
-    /// The networks whose names the asker may know, the one it asked in first.
-    ///
-    /// That is the network of the listener alone: which other networks the asker's container is in is not yet known
-    /// to the cluster. [`crate::answer::answer`] takes as many as there are.
-    pub fn networks_of(&self, asker: &Asker) -> impl Iterator<Item = &Names> {
-        self.networks.get(&asker.network).into_iter()
+    /// The networks whose names the asker may know: those that its container is in. The one that it asked in comes first, then
+    /// the others in the order in which they are its way out.
+    pub fn networks_of(&self, asker: &Asker) -> impl Iterator<Item = &Names> + use<'_> {
+        let asked = asker.network;
+        let others = self.together.get(asker).into_iter().flatten().copied().filter(move |id| *id != asked);
+        std::iter::once(asked).chain(others).filter_map(|id| self.networks.get(&id))
     }
+}
+
+fn together(intents: &Intents) -> BTreeMap<Asker, Vec<NetworkId>> {
+    let mut containers: BTreeMap<u64, Vec<&Attachment>> = BTreeMap::new();
+    for attachment in intents.attachments.values() {
+        containers.entry(attachment.netns.cookie).or_default().push(attachment);
+    }
+    let mut all = BTreeMap::new();
+    for mut attached in containers.into_values().filter(|attached| attached.len() > 1) {
+        attached.sort_by_key(|attachment| (attachment.metric, attachment.endpoint.id));
+        let networks: Vec<NetworkId> = attached.iter().map(|attachment| attachment.endpoint.network).collect();
+        for endpoint in attached.iter().map(|attachment| &attachment.endpoint) {
+            let askers = addresses_of(endpoint).map(|address| Asker { network: endpoint.network, address });
+            all.extend(askers.map(|asker| (asker, networks.clone())));
+        }
+    }
+    all
 }
 
 impl Names {

@@ -109,6 +109,8 @@ pub struct Port {
     pub addresses: Vec<Prefixed>,
     /// The container's default route; none if there is no way out.
     pub gateway: Option<IpAddr>,
+    /// The metric of its routes.
+    pub metric: u32,
     /// MTU in bytes.
     pub mtu: u32,
 }
@@ -236,6 +238,7 @@ fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
             .map(|(address, r)| Prefixed { address: *address, len: r.subnet.prefix_len() })
             .collect(),
         gateway: ranges.first().map(|(_, range)| range.gateway).filter(|_| !network.settings.internal),
+        metric: attachment.metric,
         mtu,
     }
 }

@@ -38,6 +38,8 @@ pub struct Attachment {
     pub netns: NetnsRef,
     /// The interface's name in there.
     pub ifname: IfName,
+    /// Of the container's ways out the one with the lowest metric is taken; no other interface of ours in there has it.
+    pub metric: u32,
     /// The ports of this host that lead to it.
     pub published: Published,
 }
@@ -75,6 +77,13 @@ impl Intents {
     /// This host's endpoints in a network.
     pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = &Attachment> {
         self.attachments.values().filter(move |a| a.endpoint.network == network)
+    }
+
+    /// The endpoints that are in one container, the one first that its packets to the world leave by.
+    pub fn together(&self, netns: &NetnsRef) -> Vec<&Attachment> {
+        let mut together: Vec<_> = self.attachments.values().filter(|a| a.netns.cookie == netns.cookie).collect();
+        together.sort_by_key(|a| (a.metric, a.endpoint.id));
+        together
     }
 
     /// The endpoint of that name in a network.

@@ -156,7 +156,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         only_those_who_may_reach_a_published_port,
         a_thousand_published_ports_are_elements_and_not_rules,
         networks_are_found_pruned_and_limited_in_docker_s_words,
-        tcp_segments_fit_the_network_whatever_an_interface_says;
+        tcp_segments_fit_the_network_whatever_an_interface_says,
+        a_container_is_in_several_networks;
     links:
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,

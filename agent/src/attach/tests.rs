@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use overlay::cluster::derive;
 use overlay::host::HostInfo;
@@ -73,7 +73,8 @@ fn wanted(name: &str) -> Wanted {
         aliases: BTreeSet::new(),
         address: None,
         mac: None,
-        ifname: "ovtest0".parse().expect("a name"),
+        ifname: Some("ovtest0".parse().expect("a name")),
+        priority: Priority::default(),
         id: None,
         ports: Vec::new(),
     }
@@ -292,7 +293,7 @@ async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
     let askers =
         [wanted("web"), wanted("web"), Wanted { address, ..wanted("one") }, Wanted { address, ..wanted("two") }];
     let askers = (1..).zip(askers).map(|(n, wanted)| {
-        let ifname = format!("ovtest{n}").parse().expect("a name");
+        let ifname = Some(format!("ovtest{n}").parse().expect("a name"));
         let (attacher, wanted) = (attacher.clone(), Wanted { ifname, ..wanted });
         async move { attacher.connect(&wanted).await }
     });

@@ -12,6 +12,7 @@ use overlay_proto::v1 as wire;
 use tonic::Status;
 
 use super::{parse, parse_some};
+use crate::attach::Priority;
 use crate::network::{NetworkError, Wanted};
 use crate::ports;
 
@@ -79,6 +80,11 @@ pub(crate) fn host_ports(specs: &[String]) -> Result<Vec<HostPort>, Status> {
         ports.extend(pairs);
     }
     Ok(ports)
+}
+
+/// A gateway priority.
+pub(crate) fn priority(number: i32) -> Result<Priority, Status> {
+    Priority::try_from(number).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// A link, and the network that it is in.

@@ -76,7 +76,7 @@ impl Host {
             created: 2,
         };
         let netns = NetnsRef { path: "/run/netns/c".into(), cookie: number.into() };
-        Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() }
+        Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), metric: 0, published: BTreeMap::new() }
     }
 
     fn attach(&self, attachment: &Attachment) -> Result<u64, AdmitError> {

@@ -139,8 +139,13 @@ impl Host {
             mac: Mac::of_address(address),
             created: 2,
         };
-        let attachment =
-            Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() };
+        let attachment = Attachment {
+            endpoint,
+            netns,
+            ifname: "eth0".parse().expect("a name"),
+            metric: 0,
+            published: BTreeMap::new(),
+        };
         let intent = attachment.clone();
         let page = self.local.call(move |local| local.attach(intent)).await.expect("nothing speaks against it");
         (attachment, page)

@@ -115,7 +115,7 @@ pub(crate) fn attachment(number: u8, network: NetworkId) -> Attachment {
         created: 2,
     };
     let netns = NetnsRef { path: format!("/run/netns/{number}").into(), cookie: number.into() };
-    Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), published: BTreeMap::new() }
+    Attachment { endpoint, netns, ifname: "eth0".parse().expect("a name"), metric: 0, published: BTreeMap::new() }
 }
 
 fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {

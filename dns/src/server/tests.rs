@@ -4,6 +4,8 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use overlay::intent::Intents;
+
 use super::*;
 use crate::fixture::{
     Given, Manner, Nameserver, ResolvConf, addresses, cluster, endpoint, eventually, network, network_id, question,
@@ -22,7 +24,7 @@ struct Served {
 }
 
 fn zone(endpoints: &[Given]) -> Arc<Zone> {
-    Arc::new(Zone::build(&cluster([network(1, "blue", endpoints)])))
+    Arc::new(Zone::build(&cluster([network(1, "blue", endpoints)]), &Intents::default()))
 }
 
 async fn serve(endpoints: &[Given], limits: Limits, upstreams: &[Manner]) -> Served {

@@ -66,7 +66,9 @@ fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
     intents.networks.insert(network.id, network.clone());
     let netns = NetnsRef { path: PathBuf::from("/run/netns/web"), cookie: 1 };
     let ifname = "eth0".parse().expect("an interface name");
-    intents.attachments.insert(endpoint.id, Attachment { endpoint, netns, ifname, published: BTreeMap::new() });
+    intents
+        .attachments
+        .insert(endpoint.id, Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() });
 }
 
 /// What a host says that is in these networks, under a VNI of its own in each.

@@ -72,11 +72,11 @@ fn prefixed(message: &AddressMessage) -> Option<Prefixed> {
     Some(Prefixed { address: local.or(address)?, len })
 }
 
-/// Routes everything to `gateway`; a default route that is there already is left as it is.
-pub(super) async fn add_default_route(route: &Handle, gateway: IpAddr) -> Result<(), Error> {
+/// Routes everything to `gateway`; a default route of the same metric that is there already is left as it is.
+pub(super) async fn add_default_route(route: &Handle, gateway: IpAddr, metric: u32) -> Result<(), Error> {
     let message = match gateway {
-        IpAddr::V4(via) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(via).build(),
-        IpAddr::V6(via) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(via).build(),
+        IpAddr::V4(via) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(via).priority(metric).build(),
+        IpAddr::V6(via) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(via).priority(metric).build(),
     };
     route.route().add(message).execute().await.unless(Cause::AlreadyExists)
 }
@@ -93,10 +93,15 @@ pub(super) async fn add_route(route: &Handle, subnet: Subnet, gateway: IpAddr) -
     }
 }
 
-/// Makes an address reachable on a link; a route that is there already is left as it is.
-pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+/// Makes an address reachable on a link; a route of the same metric that is there already is left as it is.
+pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr, metric: u32) -> Result<(), Error> {
     let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).output_interface(link);
-    route.route().add(message.scope(RouteScope::Link).build()).execute().await.unless(Cause::AlreadyExists)
+    route
+        .route()
+        .add(message.scope(RouteScope::Link).priority(metric).build())
+        .execute()
+        .await
+        .unless(Cause::AlreadyExists)
 }
 
 /// The subnets that are routed to each gateway, in IPv4.

@@ -62,10 +62,11 @@ async fn set_up_container(inner: &Handle, port: &Port) -> Result<(), StepError> 
         addr::add(inner, index, *address).await.or_doing(doing)?;
     }
     link::set_up(inner, index).await.or_doing(doing)?;
+    // Names are asked for here, wherever everything else goes: there may be no way out, or another one.
+    addr::add_link_route(inner, index, SERVICE_ADDRESS, port.metric).await.or_doing(doing)?;
     match port.gateway {
-        Some(gateway) => addr::add_default_route(inner, gateway).await.or_doing(doing),
-        // Names of the network itself are served where there is no way out, too.
-        None => addr::add_link_route(inner, index, SERVICE_ADDRESS).await.or_doing(doing),
+        Some(gateway) => addr::add_default_route(inner, gateway, port.metric).await.or_doing(doing),
+        None => Ok(()),
     }
 }
 

@@ -207,7 +207,7 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
             .await
             .or_doing(|| format!("route {subnet} to {}: if there is a route already, remove it", uplink.segment))?;
     }
-    addr::add_default_route(&segment.route, uplink.host).await.or_doing(doing)
+    addr::add_default_route(&segment.route, uplink.host, 0).await.or_doing(doing)
 }
 
 /// A veth pair: this end, and the other one where `peer` says.

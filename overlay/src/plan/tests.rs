@@ -123,6 +123,7 @@ fn port(n: u8, m: u8, mtu: u32) -> Port {
         mac: mac(m),
         addresses: vec![Prefixed { address: address(m), len: 24 }],
         gateway: Some(address(254)),
+        metric: 100,
         mtu,
     }
 }

@@ -81,6 +81,7 @@ pub fn port(m: u8, netns: &NetnsRef) -> Port {
         mac: mac(m),
         addresses: vec![Prefixed { address: address(m), len: 24 }],
         gateway: Some([10, 9, 0, 254].into()),
+        metric: 100,
         mtu: MTU,
     }
 }

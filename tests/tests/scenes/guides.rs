@@ -1,5 +1,6 @@
 //! What the container networking guides teach on one host, here on one and across two.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -353,4 +354,83 @@ pub fn tcp_segments_fit_the_network_whatever_an_interface_says() -> anyhow::Resu
         ensure!(heard.contains("packets 1 "), "it did not hear of 1260 bytes: {heard}");
     }
     Ok(())
+}
+
+pub fn a_container_is_in_several_networks() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.ctl("h1", "network create front --subnet 10.80.0.0/24")?.ok()?;
+    lab.ctl("h1", "network create back --subnet 10.81.0.0/24")?.ok()?;
+    lab.ctl("h1", "network create vault --subnet 10.82.0.0/24 --internal")?.ok()?;
+    eventually(5 * SECOND, "h2 to know them", || lab.json("h2", "network inspect front back vault"))?;
+    let app = lab.connect("h1", "vault", "app", "")?;
+    let join = |network: &str, more: &str| {
+        let line = format!("network connect {network} --netns {} --name app {more}", app.netns().display());
+        lab.json("h1", &line)
+    };
+    let goes_by = |gateway: &str| {
+        let route = app.sh(&format!("ip route get {}", IpAddr::from(WORLD)))?;
+        ensure!(route.contains(&format!("via {gateway} ")), "{route}");
+        app.ping(WORLD, SECOND)
+    };
+    let no_way = app.ping(WORLD, HALF_A_SECOND);
+    ensure!(no_way.is_err(), "there is no way out of the vault");
+
+    // Each interface has the next name; the way out is that of the highest priority, or of the first.
+    ensure!(join("back", "")?["ifname"] == "eth1", "the second interface");
+    goes_by("10.81.0.1")?;
+    join("front", "--gw-priority 5")?;
+    goes_by("10.80.0.1")?;
+    lab.ctl("h1", "network disconnect front app")?.ok()?;
+    goes_by("10.81.0.1")?;
+    join("front", "")?;
+    goes_by("10.81.0.1")?;
+
+    // It knows the names in all of its networks, and others do not.
+    let [web, db, gold] = [("front", "web", "--alias pool"), ("back", "db", "--alias pool"), ("vault", "gold", "")]
+        .map(|(network, name, more)| lab.connect("h2", network, name, more));
+    let (web, db, gold) = (web?, db?, gold?);
+    for (name, container) in [("web", &web), ("db", &db), ("gold", &gold), ("web.front", &web), ("gold.vault", &gold)] {
+        eventually(2 * SECOND, "its name to be known", || {
+            let reply = app.dig(name)?;
+            ensure!(reply.addresses() == [container.address()?], "{name}: {reply:?}");
+            Ok(())
+        })?;
+        eventually(5 * SECOND, "it to be reached", || app.ping(name, SECOND))?;
+    }
+    for (asker, name) in [(&web, "db"), (&web, "gold.vault"), (&db, "web"), (&gold, "web")] {
+        let reply = asker.dig(name)?;
+        ensure!(reply.addresses().is_empty(), "{} knows {name}: {reply:?}", asker.name());
+    }
+    ensure!(gold.dig("example.com")?.status == "REFUSED", "a name of the world in the vault");
+    // A name in two networks means the one that it asks in; both have their own.
+    let twin = lab.connect("h1", "back", "web", "")?;
+    for (name, container) in [("web.front", &web), ("web.back", &twin)] {
+        eventually(2 * SECOND, "both to be known", || {
+            let reply = app.dig(name)?;
+            ensure!(reply.addresses() == [container.address()?], "{name}: {reply:?}");
+            Ok(())
+        })?;
+    }
+    let asked = |server: &str| app.sh(&format!("dig +short @{server} web"));
+    ensure!(asked("10.80.0.1")?.trim() == web.address()?.to_string(), "asked in front");
+    ensure!(asked("10.81.0.1")?.trim() == twin.address()?.to_string(), "asked in back");
+    ensure!(web.ping(db.address()?, HALF_A_SECOND).is_err(), "a container in both is no way from one to the other");
+
+    // An alias that several share is all of them, in any order.
+    let more = lab.connect("h2", "front", "more", "--alias pool")?;
+    let mut first = BTreeSet::new();
+    eventually(10 * SECOND, "each to come first at some time", || {
+        let addresses = app.sh("dig +short @10.80.0.1 pool")?;
+        let shown: Vec<&str> = addresses.lines().collect();
+        ensure!(shown.len() == 2, "{addresses}");
+        first.insert(shown[0].to_owned());
+        ensure!(first == [web.address()?.to_string(), more.address()?.to_string()].into(), "{first:?}");
+        Ok(())
+    })?;
+    for network in ["front", "back", "vault"] {
+        lab.ctl("h1", &format!("network disconnect {network} app"))?.ok()?;
+    }
+    let left = app.sh("ip -br link")?;
+    ensure!(left.lines().count() == 1 && app.sh("ip route")?.is_empty(), "something is left: {left}");
+    lab.kernels_are_as_they_should_be()
 }

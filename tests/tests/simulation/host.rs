@@ -379,7 +379,9 @@ impl Host {
         let seat = self.intents.seat(network);
         self.intents.seats.insert(network, seat);
         let ifname = "eth0".parse().expect("a name");
-        self.intents.attachments.insert(id, Attachment { endpoint, netns, ifname, published: BTreeMap::new() });
+        self.intents
+            .attachments
+            .insert(id, Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() });
         self.unsaid = true;
     }
 

@@ -233,7 +233,7 @@ impl Door {
                     let netns = NetnsRef { path: format!("/run/netns/{}", endpoint.id).into(), cookie: 1 };
                     let ifname = "eth0".parse().expect("a name");
                     let attachment =
-                        Attachment { endpoint: endpoint.clone(), netns, ifname, published: BTreeMap::new() };
+                        Attachment { endpoint: endpoint.clone(), netns, ifname, metric: 0, published: BTreeMap::new() };
                     self.local.call(move |local| local.attach(attachment)).await?;
                     return Ok(Some(endpoint.id));
                 }

@@ -40,7 +40,7 @@ async fn the_same_id_with_another_request_is_refused_with_what_differs() {
     let cases = [
         (as_id(1, "other"), "another name"),
         (Wanted { aliases: [label("w")].into(), ..as_id(1, "web") }, "another set of aliases"),
-        (Wanted { ifname: "ovtest1".parse().expect("a name"), ..as_id(1, "web") }, "another interface"),
+        (Wanted { ifname: Some("ovtest1".parse().expect("a name")), ..as_id(1, "web") }, "another interface"),
         (Wanted { address: Some(ip(99)), ..as_id(1, "web") }, "another address"),
         (Wanted { mac: Some(Mac::of_address(ip(99))), ..as_id(1, "web") }, "another MAC"),
     ];
@@ -62,7 +62,8 @@ fn a_namespace_is_the_same_by_its_number_whatever_its_path() {
     let there = Attachment {
         endpoint: endpoint(&network, 9, "web"),
         netns,
-        ifname: wanted("web").ifname,
+        ifname: wanted("web").ifname.expect("it is given"),
+        metric: Priority::default().metric(),
         published: BTreeMap::new(),
     };
     let differs = |path: &str, cookie| {
@@ -185,8 +186,11 @@ async fn ids_that_begin_alike_are_told_apart_before_their_interfaces_are_not() {
     attacher.connect(&as_id(1, "web")).await.expect("nothing speaks against it");
     let mut alike = [1; 16];
     alike[15] = 2;
-    let alike =
-        Wanted { id: Some(EndpointId::from_bytes(alike)), ifname: "ovtest1".parse().expect("a name"), ..wanted("two") };
+    let alike = Wanted {
+        id: Some(EndpointId::from_bytes(alike)),
+        ifname: Some("ovtest1".parse().expect("a name")),
+        ..wanted("two")
+    };
     let error = attacher.connect(&alike).await.expect_err("their interfaces would have the same name");
     assert_line(&error, &["begins like", "`web`", "choose another id"]);
     assert_eq!((kept(&host).1.len(), bound(&attacher).await), (1, vec![id(1)]), "nothing is left behind");

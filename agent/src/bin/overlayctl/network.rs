@@ -153,9 +153,13 @@ pub struct Connect {
     /// A further name, which it may share with others; may be given several times
     #[arg(long)]
     alias: Vec<String>,
-    /// What the interface is to be called in there
-    #[arg(long, default_value = "eth0")]
-    ifname: String,
+    /// What the interface is to be called in there [default: the first of eth0, eth1, ... that is free]
+    #[arg(long)]
+    ifname: Option<String>,
+    /// Of the networks that the container is in, the one with the highest is its way out, and of several the one that it was
+    /// connected to first; -1000 to 1000
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    gw_priority: i32,
     /// What it is to be known by, 32 hexadecimal digits drawn at random: with the same id the same request can be made
     /// again, and gets the same answer [default: a new one]
     #[arg(long, value_name = "ID")]
@@ -233,7 +237,8 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
                 ip: connect.ip.unwrap_or_default(),
                 mac: connect.mac.unwrap_or_default(),
                 aliases: connect.alias,
-                ifname: connect.ifname,
+                ifname: connect.ifname.unwrap_or_default(),
+                gw_priority: connect.gw_priority,
                 endpoint_id: connect.endpoint_id.unwrap_or_default(),
                 publish: Some(connect.publish.into()),
             };

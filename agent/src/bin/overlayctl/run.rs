@@ -121,7 +121,8 @@ async fn in_network(network: String, arguments: Arguments, client: &Client) -> R
         ip: arguments.ip.unwrap_or_default(),
         mac: String::new(),
         aliases: arguments.alias,
-        ifname: "eth0".to_owned(),
+        ifname: String::new(),
+        gw_priority: 0,
         endpoint_id: String::new(),
         publish: Some(arguments.publish.into()),
     };

@@ -255,8 +255,9 @@ pub(super) fn attachments() -> impl Strategy<Value = Attachment> {
     let netns = (".{0,40}", any::<u64>()).prop_map(|(path, cookie)| NetnsRef { path: path.into(), cookie });
     let ifnames = "[a-z0-9.]{0,14}[a-z0-9]".prop_map(|text| text.parse().expect("the pattern is that of a name"));
     let published = btree_map(host_ports(), targets(), 0..4);
-    (endpoints_in(network_ids()), netns, ifnames, published)
-        .prop_map(|(endpoint, netns, ifname, published)| Attachment { endpoint, netns, ifname, published })
+    (endpoints_in(network_ids()), netns, ifnames, any::<u32>(), published).prop_map(
+        |(endpoint, netns, ifname, metric, published)| Attachment { endpoint, netns, ifname, metric, published },
+    )
 }
 
 fn host_ports() -> impl Strategy<Value = HostPort> {

@@ -34,7 +34,7 @@ fn endpoint(last: u8, alias: &str) -> Endpoint {
 fn here(endpoint: Endpoint) -> Attachment {
     let netns = NetnsRef { path: PathBuf::from("/run/netns/c"), cookie: 1 };
     let ifname = "eth0".parse().expect("a name");
-    Attachment { endpoint, netns, ifname, published: Default::default() }
+    Attachment { endpoint, netns, ifname, metric: 0, published: Default::default() }
 }
 
 /// c1 and c2 are here, c3 and c4 elsewhere; c2 and c4 are both called `store`.

@@ -27,6 +27,10 @@ const MAX_SUSPECTED: f64 = 0.03;
 /// Agents that get an endpoint and let it go in a wave, while others die and start.
 const CHANGES: usize = 4;
 
+/// Intervals until gossip's own detector, which only decides who is remembered, takes all for dead who are: eight times what it
+/// has heard in between (phi), which is up to two intervals.
+const NOTICED: u32 = 16;
+
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub agents: usize,
@@ -80,8 +84,16 @@ fn judge(plan: &Plan, rows: &[Row]) -> anyhow::Result<()> {
         ensure!(row.suspected < MAX_SUSPECTED * 1e6, "living agents are suspected: {row}");
     }
     // Until then more is remembered each time.
-    let warm = plan.remembered.div_duration_f64(plan.wave).ceil() as usize + 1;
-    if let (Some(first), Some(last)) = (rows.get(warm), rows.last()) {
+    let forgotten = plan.remembered + plan.interval * NOTICED;
+    let mut began = Duration::ZERO;
+    let warm = rows.iter().position(|row| {
+        let is_warm = began >= forgotten;
+        began += row.took;
+        is_warm
+    });
+    let warm = warm.filter(|warm| warm + 1 < rows.len());
+    ensure!(warm.is_some(), "too few waves to tell whether it grows: the first dead are forgotten after {forgotten:?}");
+    if let (Some(first), Some(last)) = (warm.and_then(|warm| rows.get(warm)), rows.last()) {
         let growth = |of: fn(&Row) -> usize| of(last) as f64 / of(first) as f64;
         let (memory, digest) = (growth(|row| row.resident), growth(|row| row.digest));
         println!("from wave {} on: memory x {memory:.3}, digest x {digest:.3}", first.wave);

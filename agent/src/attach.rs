@@ -34,6 +34,7 @@ mod publish;
 mod refusal;
 
 pub use again::Turns;
+use again::Work;
 pub use container::{Priority, PriorityError};
 pub use error::AttachError;
 use refusal::{denied, in_use, not_admitted, not_assignable, not_given};
@@ -109,6 +110,7 @@ impl Attacher {
     async fn attach(&self, wanted: &Wanted) -> Result<Attachment, AttachError> {
         let _turn = self.turn(wanted.id).await;
         let netns = netns::identify(&wanted.netns)?;
+        let _container = self.turns.take(Work::Container(netns.cookie)).await;
         self.forget_the_lost(wanted).await?;
         let seen = self.seen.borrow().clone();
         // First: what the network is called may have changed since, and it may be deleted.
@@ -139,7 +141,7 @@ impl Attacher {
     }
 
     async fn turn(&self, endpoint: Option<EndpointId>) -> Option<again::Turn> {
-        Some(self.turns.take(endpoint?).await)
+        Some(self.turns.take(Work::Endpoint(endpoint?)).await)
     }
 
     /// What the first request for an endpoint would have been answered. It may have ended with the agent, right after the
@@ -275,7 +277,11 @@ impl Attacher {
         }
     }
 
-    fn named(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
+    /// An endpoint of this host.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named(&self, network: &str, name: &Name) -> Result<Attachment, AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let kept = self.local.kept.borrow().clone();
         let (network, shown) = self.network(network)?;

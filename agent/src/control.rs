@@ -28,6 +28,7 @@ use crate::view::Seen;
 
 mod forget;
 pub(crate) mod input;
+mod inside;
 mod show;
 
 use show::Shown;
@@ -175,7 +176,7 @@ impl From<LinkError> for Status {
             E::UnknownNetwork(_) | E::Nobody { .. } | E::NotThere { .. } => Code::NotFound,
             E::There { .. } => Code::AlreadyExists,
             E::Itself(_) => Code::InvalidArgument,
-            E::Apart(_) | E::Icc(_) | E::NotReady(_) => Code::FailedPrecondition,
+            E::Apart(_) | E::Icc(_) | E::Behind(_) | E::NotReady(_) => Code::FailedPrecondition,
             E::TooMany(_) => Code::ResourceExhausted,
             E::Store(_) => Code::Internal,
         };
@@ -380,6 +381,15 @@ impl Control for Service {
             shown.endpoints(show::find(&cluster, network)?)
         };
         Ok(Response::new(wire::ListEndpointsReply { endpoints }))
+    }
+
+    async fn inspect_endpoint(&self, request: Request<wire::EndpointRef>) -> Answer<wire::InspectEndpointReply> {
+        let wire::EndpointRef { network, name } = request.into_inner();
+        inside::endpoint(self, &network, &parse(&name)?).await.map(Response::new)
+    }
+
+    async fn inspect_kernel(&self, request: Request<wire::NetworkRef>) -> Answer<wire::InspectKernelReply> {
+        inside::network(self, &request.get_ref().network).await.map(Response::new)
     }
 
     async fn list_leases(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListLeasesReply> {

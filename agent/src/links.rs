@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::cluster::{Cluster, NetworkView};
+use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::ledger::Denial;
 use overlay::links::{Decision, Link, Links};
 use overlay::network::Name;
@@ -40,8 +40,13 @@ pub enum LinkError {
         network: String,
     },
     /// From and to are the same.
-    #[error("`{0}` reaches itself without a link: say two different names")]
+    #[error("`{0}` reaches itself without a link: say two different names, or an alias that several have")]
     Itself(Name),
+    /// Others may have decided about it.
+    #[error(
+        "this host has not heard from the others since it started, so it can't tell what they decided of links in network `{0}`: try again when `overlayctl status` says that it is in step"
+    )]
+    Behind(String),
     /// It is open.
     #[error("the link from {link} is there already in network `{network}`")]
     There {
@@ -101,24 +106,32 @@ impl Linker {
     async fn decide(&self, network: &str, link: Link, removed: bool) -> Result<(), LinkError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let view = cluster.find(network).ok_or_else(|| LinkError::UnknownNetwork(network.to_owned()))?;
-        check(view, &link, removed)?;
+        check(view, &view.links, &link, removed)?;
+        let synced = self.seen.borrow().synced;
         let (definition, shown) = (view.network.clone(), view.shown_name());
         let id = definition.id;
         let decide = {
-            let (known, link) = (view.links.clone(), link.clone());
-            move |local: &mut Local| {
-                let Some(founder) = local.ledger().membership().founder else {
-                    return Ok(Err(LinkError::NotReady(Denial::Joining)));
-                };
+            let (view, link) = (view.clone(), link.clone());
+            move |local: &mut Local| -> Result<Decision, LinkError> {
+                let membership = local.ledger().membership();
+                let Some(founder) = membership.founder else { return Err(LinkError::NotReady(Denial::Joining)) };
+                if !synced && membership.others().next().is_some() {
+                    return Err(LinkError::Behind(view.shown_name()));
+                }
                 local.learn([definition], Some(founder))?;
-                local.hear_links(&[(id, known)].into())?;
-                let known = local.intents().links.get(&id);
-                let decision = Decision { at: next(&cluster, known), removed };
-                local.decide(id, link, decision).map(|()| Ok(decision))
+                if !local.ledger().accounts().contains_key(&id) {
+                    return Err(LinkError::UnknownNetwork(view.shown_name()));
+                }
+                local.hear_links(&[(id, view.links.clone())].into())?;
+                // Somebody else may have decided since the view was made.
+                let known = local.intents().links.get(&id).cloned().unwrap_or_default();
+                check(&view, &known, &link, removed)?;
+                let decision = Decision { at: next(&cluster, &known), removed };
+                local.decide(id, link, decision)?;
+                Ok(decision)
             }
         };
-        let decided: Result<_, StoreError> = self.local.call(decide).await;
-        let decision = decided??;
+        let decision = self.local.call(decide).await?;
         let follows = |settled: &Arc<Settled>| {
             let view = settled.cluster.networks.get(&id);
             view.is_none_or(|view| view.links.of(&link).is_some_and(|known| known >= decision))
@@ -132,16 +145,16 @@ impl Linker {
 }
 
 /// After all that was decided.
-fn next(cluster: &Cluster, known: Option<&Links>) -> u64 {
-    cluster.now.max(known.and_then(Links::newest).unwrap_or_default()) + 1
+fn next(cluster: &Cluster, known: &Links) -> u64 {
+    cluster.now.max(known.newest().unwrap_or_default()) + 1
 }
 
-fn check(view: &NetworkView, link: &Link, removed: bool) -> Result<(), LinkError> {
+fn check(view: &NetworkView, known: &Links, link: &Link, removed: bool) -> Result<(), LinkError> {
     let network = view.shown_name();
     if view.apart {
         return Err(LinkError::Apart(network));
     }
-    let is_open = view.links.of(link).is_some_and(|decision| !decision.removed);
+    let is_open = known.of(link).is_some_and(|decision| !decision.removed);
     match (removed, is_open) {
         (true, true) => return Ok(()),
         (true, false) => return Err(LinkError::NotThere { link: link.clone(), network }),
@@ -151,18 +164,23 @@ fn check(view: &NetworkView, link: &Link, removed: bool) -> Result<(), LinkError
     if view.network.settings.icc {
         return Err(LinkError::Icc(network));
     }
-    if link.from == link.to {
+    if link.from == link.to && called(view, &link.from).count() == 1 {
         return Err(LinkError::Itself(link.from.clone()));
     }
     if let Some(name) = missing(view, link).next() {
         return Err(LinkError::Nobody { name: name.clone(), network });
     }
-    if view.links.takes(link) { Ok(()) } else { Err(LinkError::TooMany(network)) }
+    if known.takes(link) { Ok(()) } else { Err(LinkError::TooMany(network)) }
+}
+
+/// Who has this name or alias.
+fn called<'a>(view: &'a NetworkView, name: &'a Name) -> impl Iterator<Item = &'a Located> {
+    view.endpoints.values().filter(move |located| located.endpoint.names().any(|n| n == name))
 }
 
 /// Of the two names of a link, those that no endpoint has.
 pub fn missing<'a>(view: &NetworkView, link: &'a Link) -> impl Iterator<Item = &'a Name> {
-    let there = |name: &Name| view.endpoints.values().any(|located| located.endpoint.names().any(|n| n == name));
+    let there = |name: &Name| called(view, name).next().is_some();
     let (from, to) = (there(&link.from), there(&link.to));
     [(from, &link.from), (to, &link.to)].into_iter().filter(|(there, _)| !there).map(|(_, name)| name)
 }

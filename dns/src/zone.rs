@@ -72,7 +72,9 @@ fn together(intents: &Intents) -> BTreeMap<Asker, Vec<NetworkId>> {
     }
     let mut all = BTreeMap::new();
     for mut attached in containers.into_values().filter(|attached| attached.len() > 1) {
-        attached.sort_by_key(|attachment| (attachment.metric, attachment.endpoint.id));
+        // Of those without a way out none is the way out.
+        let internal = |network| intents.networks.get(network).is_some_and(|network| network.settings.internal);
+        attached.sort_by_key(|a| (internal(&a.endpoint.network), a.metric, a.endpoint.id));
         let networks: Vec<NetworkId> = attached.iter().map(|attachment| attachment.endpoint.network).collect();
         for endpoint in attached.iter().map(|attachment| &attachment.endpoint) {
             let askers = addresses_of(endpoint).map(|address| Asker { network: endpoint.network, address });

@@ -9,6 +9,7 @@ use crate::firewall::Table;
 use crate::host::Liveness;
 use crate::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::intent::{Attachment, Intents, NetnsRef, Seat};
+use crate::links::Links;
 use crate::network::{Driver, Network};
 use crate::publish::{HostPort, Target};
 
@@ -164,7 +165,8 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
         .filter_map(|network| {
             let attached: Vec<&Attachment> = intents.attached(network.id).collect();
             let seat = intents.seats.get(&network.id).filter(|_| !attached.is_empty())?;
-            Some((network.id, segment(network, *seat, &attached, cluster, place)))
+            let links = intents.links.get(&network.id);
+            Some((network.id, segment((network, links), *seat, &attached, cluster, place)))
         })
         .collect();
     let ways = |network: NetworkId| {
@@ -176,7 +178,13 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
     Desired { firewall, segments }
 }
 
-fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cluster, place: &Place) -> Segment {
+fn segment(
+    (network, links): (&Network, Option<&Links>),
+    seat: Seat,
+    attached: &[&Attachment],
+    cluster: &Cluster,
+    place: &Place,
+) -> Segment {
     let view = cluster.networks.get(&network.id);
     let mtu = mtu(network, view, cluster, place);
     let tunnel = Tunnel { vni: seat.vni, port: place.vxlan_port, local: place.vtep, mtu };
@@ -194,7 +202,7 @@ fn segment(network: &Network, seat: Seat, attached: &[&Attachment], cluster: &Cl
     let ways = uplink.iter().flat_map(|uplink| attached.iter().flat_map(|a| ways(a, uplink)));
     Segment {
         firewall: segment_table(network, ways),
-        filter: (!network.settings.icc).then(|| isolation::table(view, attached)),
+        filter: (!network.settings.icc).then(|| isolation::table(view, links, attached)),
         bridge: Bridge { mac: gateway_mac(network.id), mtu, addresses },
         tunnel,
         uplink,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::addr::{IfName, Mac};
 use crate::desired::{Port, Remote, Tunnel};
-use crate::firewall::Table;
+use crate::firewall::{Set, Table};
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::NetnsRef;
 use crate::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -300,6 +300,12 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
     match step {
         SegmentStep::ReplaceFirewall(table) => segment.firewall = Some(Table::marks(table)),
         SegmentStep::ReplaceFilter(table) => segment.filter = Some(Table::marks(table)),
+        SegmentStep::UpdateFilter(sets) => {
+            let filter = segment.filter.get_or_insert_default();
+            filter.retain(|(name, _)| !sets.iter().any(|set| set.marks().0 == *name));
+            filter.extend(sets.iter().map(Set::marks));
+            filter.sort();
+        }
         SegmentStep::DeleteFilter => segment.filter = None,
         SegmentStep::UpdateBridge(_) if segment.bridge.is_none() => return Err(Cause::Gone),
         SegmentStep::CreateBridge(bridge) | SegmentStep::UpdateBridge(bridge) => {

@@ -96,17 +96,23 @@ pub enum Match {
 pub enum Kind {
     /// ARP (RFC 826).
     Arp,
+    /// ARP of somebody who has no address yet (RFC 5227, section 1.1).
+    ArpProbe,
     /// IPv4.
     Ipv4,
+    /// Neither IPv4 nor ARP; also what has a VLAN's tag, whatever is in it.
+    Foreign,
     /// UDP.
     Udp,
-    /// Of a protocol whose packets show whether they open a connection: TCP or SCTP.
-    OfConnection,
-    /// A TCP segment that opens one: SYN without ACK (RFC 9293, section 3.5).
-    TcpOpening,
+    /// SCTP.
+    Sctp,
+    /// A TCP segment that opens no connection, and shows it: no SYN without ACK (RFC 9293, section 3.5).
+    TcpGoingOn,
+    /// A first fragment of SCTP: it need not show all its chunks.
+    SctpFragment,
     /// A TCP segment that says how long those may be that answer it: SYN, with ACK or without.
     TcpSyn,
-    /// An SCTP packet that opens one: INIT (RFC 9260, section 5.1).
+    /// An SCTP packet that opens a connection: INIT (RFC 9260, section 5.1).
     SctpOpening,
     /// An answer to a ping (RFC 792).
     EchoReply,
@@ -125,6 +131,8 @@ pub enum Parts {
     HostPort,
     /// The same, and the address that it is from.
     Client,
+    /// Interface and MAC that it is from.
+    Frame,
     /// Interface, MAC and address that it is from.
     Sender,
     /// Interface, MAC and address that an ARP packet says to be from.
@@ -158,7 +166,7 @@ pub enum Verdict {
     Translate(&'static str, Parts),
     /// It asks for no longer TCP segments than fit both ways (RFC 879), and goes on to the next rule.
     ClampMss,
-    /// These of its parts are put into this set, for a while, and it goes on to the next rule.
+    /// These of its parts are put into this set, for a while, and it goes on; if the set is full, to the next rule.
     Remember(&'static str, Parts),
 }
 
@@ -175,9 +183,20 @@ impl Table {
         marks
     }
 
-    /// The same table with all that is seen of its sets in the kernel besides.
-    pub fn with(&self, seen: &Marks) -> Self {
-        Self { sets: self.sets.iter().map(|set| set.with(seen)).collect(), ..self.clone() }
+    /// The same table with what is seen of its sets in the kernel besides, as far as it is worth keeping.
+    pub fn with(&self, seen: &Marks, is_kept: impl Fn(&Element) -> bool) -> Self {
+        Self { sets: self.sets.iter().map(|set| set.with(seen, &is_kept)).collect(), ..self.clone() }
+    }
+
+    /// The sets that differ from what is seen, if nothing else does: then all the others can stay, and what packets have put into
+    /// them.
+    pub fn changed_sets(&self, seen: &Marks) -> Option<Vec<Set>> {
+        let marks = self.marks();
+        let same =
+            |a: &(String, Vec<String>), b: &(String, Vec<String>)| a.0 == b.0 && (a.1 == b.1 || a.0.starts_with('@'));
+        let only_sets = marks.len() == seen.len() && marks.iter().zip(seen).all(|(a, b)| same(a, b));
+        let changed = |set: &&Set| !seen.contains(&set.marks());
+        only_sets.then(|| self.sets.iter().filter(changed).cloned().collect())
     }
 
     /// The transaction that replaces our table of this family by this one, as `nft -f` takes it.
@@ -247,7 +266,7 @@ impl fmt::Display for Rule {
             Verdict::NoTrack => f.write_str("counter notrack"),
             Verdict::Translate(map, parts) => write!(f, "counter dnat ip to {parts} map @{map}"),
             Verdict::ClampMss => f.write_str("counter tcp option maxseg size set rt mtu"),
-            Verdict::Remember(set, parts) => write!(f, "counter update @{set} {{ {parts} }}"),
+            Verdict::Remember(set, parts) => write!(f, "update @{set} {{ {parts} }} counter accept"),
         }
     }
 }
@@ -280,10 +299,13 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Arp => "ether type arp",
+            Self::ArpProbe => "arp saddr ip 0.0.0.0",
             Self::Ipv4 => "ether type ip",
+            Self::Foreign => "ether type != { ip, arp }",
             Self::Udp => "meta l4proto udp",
-            Self::OfConnection => "meta l4proto { tcp, sctp }",
-            Self::TcpOpening => "tcp flags & (syn | ack) == syn",
+            Self::Sctp => "meta l4proto sctp",
+            Self::TcpGoingOn => "tcp flags & (syn | ack) != syn",
+            Self::SctpFragment => "meta l4proto sctp ip frag-off & 0x3fff == 0x2000",
             Self::TcpSyn => "tcp flags & (syn | rst) == syn",
             Self::SctpOpening => "sctp chunk init exists",
             Self::EchoReply => "icmp type echo-reply",
@@ -299,6 +321,7 @@ impl fmt::Display for Parts {
             Self::Port => "meta l4proto . th dport",
             Self::HostPort => "ip daddr . meta l4proto . th dport",
             Self::Client => "ip daddr . meta l4proto . th dport . ip saddr",
+            Self::Frame => "iifname . ether saddr",
             Self::Sender => "iifname . ether saddr . ip saddr",
             Self::Teller => "iifname . ether saddr . arp saddr ip",
             Self::Pair => "ip saddr . ip daddr",

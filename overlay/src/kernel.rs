@@ -13,6 +13,7 @@ mod error;
 mod fdb;
 mod flows;
 mod inside;
+pub mod inspect;
 mod link;
 mod look;
 mod neigh;
@@ -43,6 +44,10 @@ use crate::report::{Cause, Kernel, StepError};
 
 /// Where the host's IPv4 forwarding is switched.
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// What not every host has that lets containers reach each other by links only.
+const NEEDED_BY_FILTER: &str =
+    "networks made with --icc=false need a kernel with CONFIG_NF_TABLES_BRIDGE and nftables 1.0.2 or newer";
 
 /// What [`RealKernel`] needs to know.
 #[derive(Debug, Clone)]
@@ -187,7 +192,11 @@ impl RealKernel {
                 .or_doing(|| format!("set the rules of {} in table inet overlay", inside.netns.path().display())),
             SegmentStep::ReplaceFilter(table) => nft::replace(inside.netns.clone(), table)
                 .await
-                .or_doing(|| format!("set the rules of {} in table bridge overlay", inside.netns.path().display())),
+                .or_doing(|| format!("set the rules of {} in table bridge overlay", inside.netns.path().display()))
+                .map_err(|error| error.with_detail(NEEDED_BY_FILTER)),
+            SegmentStep::UpdateFilter(sets) => nft::update(inside.netns.clone(), Family::Bridge, sets)
+                .await
+                .or_doing(|| format!("change the rules of {} in table bridge overlay", inside.netns.path().display())),
             SegmentStep::DeleteFilter => nft::remove(inside.netns.clone(), Family::Bridge)
                 .await
                 .or_doing(|| format!("remove table bridge overlay in {}", inside.netns.path().display())),

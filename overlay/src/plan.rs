@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
-use crate::firewall::{Marks, Table, key_part};
+use crate::firewall::{Field, Marks, Set, Table, key_part};
 use crate::id::{EndpointId, NetworkId};
 use crate::observed::{Observed, ObservedSegment, ObservedTunnel};
 
@@ -61,6 +61,8 @@ pub enum SegmentStep {
     ReplaceFirewall(Table),
     /// Replace our table of what passes the bridge.
     ReplaceFilter(Table),
+    /// Give these sets of it just their elements, and leave all else.
+    UpdateFilter(Vec<Set>),
     /// Remove it.
     DeleteFilter,
     /// Forget the connections to ports that lead elsewhere now.
@@ -136,24 +138,35 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
         let moved = moved(have.firewall.as_ref(), &want.firewall, "@published", 0);
         steps.extend((!moved.is_empty()).then_some(SegmentStep::ForgetFlows(moved)));
     }
-    // Who is linked to whom is not known before all are heard.
-    let filter = match (&want.filter, &have.filter) {
-        (Some(filter), Some(seen)) if knowledge == Knowledge::Partial => Some(filter.with(seen)),
-        (filter, _) => filter.clone(),
-    };
-    match &filter {
-        Some(filter) if have.filter.as_ref() != Some(&filter.marks()) => {
-            steps.push(SegmentStep::ReplaceFilter(filter.clone()));
-        }
-        None if have.filter.is_some() => steps.push(SegmentStep::DeleteFilter),
-        Some(_) | None => {}
-    }
+    set_filter(have, want, knowledge, &mut steps);
     withdraw_rows(have, want, knowledge, &mut steps);
     withdraw_ports(have, want, &mut steps);
     make_devices(have, want, &mut steps);
     make_ports(have, want, &mut steps);
     put_rows(have, want, &mut steps);
     steps
+}
+
+/// What passes the bridge. To whom a link leads is not known before all are heard: until then it stays, but between those that are
+/// known.
+fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
+    let (Some(filter), Some(seen)) = (&want.filter, &have.filter) else {
+        steps.extend(want.filter.clone().map(SegmentStep::ReplaceFilter));
+        steps.extend(have.filter.as_ref().map(|_| SegmentStep::DeleteFilter));
+        return;
+    };
+    let here = want.ports.values().flat_map(|port| port.addresses.iter().map(|a| a.address));
+    let known: BTreeSet<IpAddr> = here.chain(want.neighbours.keys().copied()).collect();
+    let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !known.contains(&(*address).into()));
+    let filter = match knowledge {
+        Knowledge::Whole => filter.clone(),
+        Knowledge::Partial => filter.with(seen, |element| element.key.iter().any(is_unknown)),
+    };
+    match filter.changed_sets(seen) {
+        None => steps.push(SegmentStep::ReplaceFilter(filter)),
+        Some(sets) if !sets.is_empty() => steps.push(SegmentStep::UpdateFilter(sets)),
+        Some(_) => {}
+    }
 }
 
 /// What leads elsewhere than before by this map, in whose keys protocol and port are from this part on.
@@ -265,6 +278,7 @@ impl fmt::Display for SegmentStep {
             Self::Create => f.write_str("make the namespace"),
             Self::ReplaceFirewall(_) => f.write_str("set the rules"),
             Self::ReplaceFilter(_) => f.write_str("set the rules for the bridge"),
+            Self::UpdateFilter(_) => f.write_str("change the rules for the bridge"),
             Self::DeleteFilter => f.write_str("remove the rules for the bridge"),
             Self::ForgetFlows(_) => f.write_str("forget the connections to ports that have changed"),
             Self::CreateBridge(_) => f.write_str("make the bridge"),

@@ -185,6 +185,7 @@ impl Step {
                 SegmentStep::Create
                     | SegmentStep::ReplaceFirewall(_)
                     | SegmentStep::ReplaceFilter(_)
+                    | SegmentStep::UpdateFilter(_)
                     | SegmentStep::CreateBridge(_)
                     | SegmentStep::CreateTunnel(_)
                     | SegmentStep::ConnectTunnel { .. }

@@ -66,6 +66,33 @@ fn what_link_prints() {
 }
 
 #[test]
+fn what_looking_inside_prints() {
+    let endpoint = ["container_end", "endpoint", "host_end", "leases", "rules", "segment"];
+    assert_eq!(keys::<wire::InspectEndpointReply>(), endpoint);
+    assert_eq!(keys::<wire::InspectKernelReply>(), ["entries", "interfaces", "neighbours", "netns", "rules"]);
+    assert_eq!(keys::<wire::ForwardingEntry>(), ["interface", "local", "mac", "port", "table", "vni", "vtep"]);
+    assert_eq!(keys::<wire::Neighbour>(), ["address", "mac"]);
+    let interface = [
+        "addresses",
+        "controller",
+        "index",
+        "kind",
+        "mac",
+        "mtu",
+        "name",
+        "peer_index",
+        "received_bytes",
+        "received_dropped",
+        "received_packets",
+        "sent_bytes",
+        "sent_dropped",
+        "sent_packets",
+        "up",
+    ];
+    assert_eq!(keys::<wire::Interface>(), interface);
+}
+
+#[test]
 fn what_host_lease_and_fdb_print() {
     let host = [
         "endpoints",

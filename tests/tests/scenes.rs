@@ -40,6 +40,8 @@ mod kills;
 mod lab_itself;
 #[path = "scenes/leases.rs"]
 mod leases;
+#[path = "scenes/leftovers.rs"]
+mod leftovers;
 #[path = "scenes/lending.rs"]
 mod lending;
 #[path = "scenes/links.rs"]
@@ -115,6 +117,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         the_same_network_name_in_two_partitions,
         a_network_deleted_in_one_part_drains_in_the_other,
         a_full_power_loss_comes_back_with_the_same_addresses;
+    leftovers:
+        two_hundred_operations_leave_nothing;
     input:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;
@@ -157,7 +161,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_thousand_published_ports_are_elements_and_not_rules,
         networks_are_found_pruned_and_limited_in_docker_s_words,
         tcp_segments_fit_the_network_whatever_an_interface_says,
-        a_container_is_in_several_networks;
+        a_container_is_in_several_networks,
+        what_is_in_the_kernel_is_shown;
     links:
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,
@@ -177,7 +182,7 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
 
 /// Groups that measure nothing in milliseconds: they are played two at a time.
 const PATIENT: &[&str] =
-    &["roles", "kills", "fail_points", "endpoints", "leases", "disks", "apart", "lending", "input"];
+    &["roles", "kills", "fail_points", "endpoints", "leases", "disks", "apart", "lending", "leftovers", "input"];
 /// Played by one who has this machine to itself, or by some who share it.
 static STAGE: RwLock<()> = RwLock::new(());
 

@@ -13,31 +13,40 @@ use tokio::sync::watch;
 use super::{AttachError, Attacher, Wanted, host_name, shown_name};
 use crate::ports;
 
-/// Who works on which endpoint: of two requests for one, the second waits for the first.
+/// Who works on what: of two requests for one endpoint, or for one container, the second waits for the first.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(watch::Sender<BTreeSet<EndpointId>>);
+pub struct Turns(watch::Sender<BTreeSet<Work>>);
 
-/// As long as it lives nobody else has the endpoint's turn.
+/// What one at a time works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// An endpoint.
+    Endpoint(EndpointId),
+    /// A container, by the kernel's number for its namespace: it gets interfaces one after the other.
+    Container(u64),
+}
+
+/// As long as it lives it is nobody else's turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Turns,
-    endpoint: EndpointId,
+    work: Work,
 }
 
 impl Turns {
-    pub(super) async fn take(&self, endpoint: EndpointId) -> Turn {
+    pub(super) async fn take(&self, work: Work) -> Turn {
         let mut others = self.0.subscribe();
-        while !self.0.send_if_modified(|taken| taken.insert(endpoint)) {
+        while !self.0.send_if_modified(|taken| taken.insert(work)) {
             // Whose turn comes next is for the line above to say. The sender lives as long as `self`.
-            let _ = others.wait_for(|taken| !taken.contains(&endpoint)).await;
+            let _ = others.wait_for(|taken| !taken.contains(&work)).await;
         }
-        Turn { turns: self.clone(), endpoint }
+        Turn { turns: self.clone(), work }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.turns.0.send_if_modified(|taken| taken.remove(&self.endpoint));
+        self.turns.0.send_if_modified(|taken| taken.remove(&self.work));
     }
 }
 

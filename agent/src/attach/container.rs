@@ -26,9 +26,10 @@ impl Priority {
     /// So many networks of one priority can be told apart by the metrics of their routes.
     const STEP: u32 = 100;
 
-    /// The lowest metric of this priority: the kernel takes the route with the lowest (`ip-route(8)`).
+    /// The lowest metric of this priority: the kernel takes the route with the lowest (`ip-route(8)`). 0 is that of others, who say
+    /// none.
     pub(super) fn metric(self) -> u32 {
-        (Self::MAX - i32::from(self.0)).unsigned_abs() * Self::STEP
+        (Self::MAX - i32::from(self.0)).unsigned_abs() * Self::STEP + 1
     }
 
     /// Is it that of what has this metric? What an earlier version attached has none, and had the default.
@@ -46,12 +47,18 @@ impl TryFrom<i32> for Priority {
     }
 }
 
-/// The metric of what comes to a container, after all of its own that came before with the same priority.
+/// The metric of what comes to a container: after all that came before with the same priority, also if one of them has gone.
 pub(super) fn free_metric(intents: &Intents, comes: &Attachment) -> u32 {
     let together = intents.together(&comes.netns);
     let others = together.into_iter().filter(|other| other.endpoint.id != comes.endpoint.id);
     let taken: BTreeSet<u32> = others.map(|other| other.metric).collect();
-    (comes.metric..).find(|metric| !taken.contains(metric)).unwrap_or(comes.metric)
+    let band = comes.metric..comes.metric + Priority::STEP;
+    let next = taken.range(band.clone()).next_back().map_or(comes.metric, |last| last + 1);
+    if band.contains(&next) {
+        next
+    } else {
+        band.clone().find(|metric| !taken.contains(metric)).unwrap_or(comes.metric)
+    }
 }
 
 /// What its interface is to be called, if nothing in the container speaks against it.

@@ -77,8 +77,9 @@ pub fn encode_record(record: &Record) -> BTreeMap<String, String> {
     }
     for (id, links) in &record.links {
         let all = links.decisions().map(|(link, decision)| (link.clone(), *decision).to_wire());
-        // By who may reach whom: what is decided again of a link stays where it was.
-        for (shard, links) in shards(all, |l: &wire::Link| fnv1a(format!("{}/{}", l.from, l.to).as_bytes())) {
+        // By the link itself: what is decided of it again stays where it was.
+        let key = |l: &wire::Link| fnv1a(format!("{}/{}/{}/{}", l.from, l.to, l.protocol, l.port).as_bytes());
+        for (shard, links) in shards(all, key) {
             entries.insert(format!("k/{id}/{shard}"), value(&wire::Links { links }));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::net::Ipv4Addr;
 
-use super::Marks;
+use super::{Family, Marks};
 use crate::addr::{IfName, Mac, Subnet};
 use crate::publish::Protocol;
 
@@ -50,17 +50,29 @@ pub enum Field {
 
 impl Set {
     /// What a look at the kernel shows of it: its elements, sorted.
-    pub(super) fn marks(&self) -> (String, Vec<String>) {
+    pub(crate) fn marks(&self) -> (String, Vec<String>) {
         let mut elements: Vec<String> = self.elements.iter().map(Element::mark).collect();
         elements.sort();
         (format!("@{}", self.name), elements)
     }
 
-    /// The same set with all that is seen of it in the kernel besides, if it is one of addresses, protocols and ports.
-    pub(super) fn with(&self, seen: &Marks) -> Self {
+    /// Lines for `nft -f` that give it just its elements, in our table of this family.
+    pub fn script(&self, family: Family) -> String {
+        let (kind, name) = (self.kind.split(' ').next().unwrap_or("set"), self.name);
+        let elements: Vec<String> = self.elements.iter().map(Element::to_string).collect();
+        let flushed = format!("flush {kind} {family} overlay {name}\n");
+        match elements.as_slice() {
+            [] => flushed,
+            all => flushed + &format!("add element {family} overlay {name} {{ {} }}\n", all.join(", ")),
+        }
+    }
+
+    /// The same set with what is seen of it in the kernel besides and is worth keeping, if it is one of addresses, protocols and
+    /// ports.
+    pub(super) fn with(&self, seen: &Marks, is_kept: impl Fn(&Element) -> bool) -> Self {
         let name = format!("@{}", self.name);
         let marks = seen.iter().filter(|(seen, _)| *seen == name).flat_map(|(_, marks)| marks);
-        let kept = marks.filter_map(|mark| self.element(mark));
+        let kept = marks.filter_map(|mark| self.element(mark)).filter(is_kept);
         Self { elements: self.elements.iter().cloned().chain(kept).collect(), ..*self }
     }
 

@@ -54,7 +54,7 @@ proptest! {
         more in btree_set((any::<u8>(), 0..3_usize, 1..=u16::MAX), 0..5),
     ) {
         let table = |all: &BTreeSet<(u8, usize, u16)>| linked(all.iter().map(|(a, p, port)| (*a, Protocol::ALL[*p], *port)));
-        prop_assert_eq!(table(&some).with(&table(&more).marks()), table(&some.union(&more).copied().collect()));
+        prop_assert_eq!(table(&some).with(&table(&more).marks(), |_| true), table(&some.union(&more).copied().collect()));
     }
 }
 
@@ -62,5 +62,23 @@ proptest! {
 fn what_is_seen_of_another_set_is_not_kept() {
     let mut seen = linked([(1, Protocol::Tcp, 80)]).marks();
     seen[0].0 = "@other".to_owned();
-    assert_eq!(linked([]).with(&seen), linked([]));
+    assert_eq!(linked([]).with(&seen, |_| true), linked([]));
+}
+
+#[test]
+fn only_what_is_worth_it_is_kept() {
+    let seen = linked([(1, Protocol::Tcp, 80), (2, Protocol::Tcp, 80)]).marks();
+    let is_kept = |element: &Element| element.key.contains(&Field::Address([10, 0, 0, 2].into()));
+    assert_eq!(linked([]).with(&seen, is_kept), linked([(2, Protocol::Tcp, 80)]));
+}
+
+#[test]
+fn sets_change_alone_if_nothing_else_does() {
+    let (before, after) = (linked([(1, Protocol::Tcp, 80)]), linked([(2, Protocol::Udp, 53)]));
+    assert_eq!(after.changed_sets(&after.marks()), Some(Vec::new()));
+    assert_eq!(after.changed_sets(&before.marks()), Some(after.sets.clone()));
+    let script = after.sets[0].script(Family::Bridge);
+    assert_eq!(script, "flush set bridge overlay linked\nadd element bridge overlay linked { 10.0.0.2 . udp . 53 }\n");
+    let ruled = Table { chains: table(vec![Rule::new([], Verdict::Drop)]).chains, ..after };
+    assert_eq!(ruled.changed_sets(&before.marks()), None);
 }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
-use crate::firewall::{Family, Table};
+use crate::firewall::{Family, Set, Table};
 use crate::report::Cause;
 
 mod read;
@@ -58,12 +58,27 @@ pub(super) async fn replace(netns: Arc<Netns>, table: &Table) -> Result<(), NftE
     load(netns, table.script()).await
 }
 
+/// Gives these sets of it just their elements, in one transaction.
+pub(super) async fn update(netns: Arc<Netns>, family: Family, sets: &[Set]) -> Result<(), NftError> {
+    load(netns, sets.iter().map(|set| set.script(family)).collect()).await
+}
+
 /// Removes it.
 pub(super) async fn remove(netns: Arc<Netns>, family: Family) -> Result<(), NftError> {
     load(netns, family.removal()).await
 }
 
+/// All rules of a namespace, with what they have counted.
+pub(super) async fn list(netns: Arc<Netns>) -> Result<String, NftError> {
+    run(netns, "list ruleset\n".to_owned()).await
+}
+
 async fn load(netns: Arc<Netns>, script: String) -> Result<(), NftError> {
+    run(netns, script).await.map(drop)
+}
+
+/// What `nft` says to a script.
+async fn run(netns: Arc<Netns>, script: String) -> Result<String, NftError> {
     bounded(async {
         // Not on a thread of the runtime: starting a program waits for the disk.
         let run = Handle::current();
@@ -81,7 +96,7 @@ pub(super) async fn find_program() -> Result<(), NftError> {
 }
 
 /// Gives `work` up in the end, and with it a child that it has: that is killed when dropped.
-async fn bounded(work: impl Future<Output = Result<(), NftError>>) -> Result<(), NftError> {
+async fn bounded<T>(work: impl Future<Output = Result<T, NftError>>) -> Result<T, NftError> {
     timeout(PATIENCE, work).await.unwrap_or(Err(NftError::Slow))
 }
 
@@ -91,14 +106,14 @@ fn start(runtime: &Handle) -> Result<Child, NftError> {
     Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(not_started)
 }
 
-async fn feed(mut nft: Child, script: &str) -> Result<(), NftError> {
+async fn feed(mut nft: Child, script: &str) -> Result<String, NftError> {
     let written = match nft.stdin.take() {
         Some(mut stdin) => stdin.write_all(script.as_bytes()).await,
         None => Ok(()),
@@ -108,7 +123,8 @@ async fn feed(mut nft: Child, script: &str) -> Result<(), NftError> {
         let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
         return Err(NftError::Refused { said });
     }
-    written.map_err(NftError::Run)
+    written.map_err(NftError::Run)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn not_started(error: io::Error) -> NftError {

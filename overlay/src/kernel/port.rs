@@ -16,6 +16,9 @@ use crate::report::{Cause, StepError};
 /// What the alias of the segment's end says in front of the endpoint's id, once the container's end is whole.
 const MARK: &str = "overlay endpoint ";
 
+/// What the metric of a network is more for names if nothing leads out of it: higher than that of any that has a way out.
+const WITHOUT_WAY_OUT: u32 = 1 << 20;
+
 /// The endpoint that an alias names.
 pub(super) fn marked(alias: &str) -> Option<EndpointId> {
     alias.strip_prefix(MARK)?.parse().ok()
@@ -62,8 +65,9 @@ async fn set_up_container(inner: &Handle, port: &Port) -> Result<(), StepError> 
         addr::add(inner, index, *address).await.or_doing(doing)?;
     }
     link::set_up(inner, index).await.or_doing(doing)?;
-    // Names are asked for here, wherever everything else goes: there may be no way out, or another one.
-    addr::add_link_route(inner, index, SERVICE_ADDRESS, port.metric).await.or_doing(doing)?;
+    // Names are asked for where everything else goes; if nothing does, here.
+    let metric = if port.gateway.is_some() { port.metric } else { port.metric + WITHOUT_WAY_OUT };
+    addr::add_link_route(inner, index, SERVICE_ADDRESS, metric).await.or_doing(doing)?;
     match port.gateway {
         Some(gateway) => addr::add_default_route(inner, gateway, port.metric).await.or_doing(doing),
         None => Ok(()),

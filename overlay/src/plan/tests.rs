@@ -290,6 +290,7 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::ReplaceFirewall(_)
         | SegmentStep::ForgetFlows(_)
         | SegmentStep::ReplaceFilter(_)
+        | SegmentStep::UpdateFilter(_)
         | SegmentStep::DeleteFilter => 1,
         SegmentStep::DeleteNeighbour(_) => 2,
         SegmentStep::DeleteRemote(_) => 3,

@@ -4,6 +4,7 @@ use anyhow::{Context, bail, ensure};
 use overlay::addr::IfName;
 use overlay::desired::{Desired, Prefixed};
 use overlay::fake::Harm;
+use overlay::firewall::Element;
 use overlay::plan::{Knowledge, SegmentStep, Step, plan};
 use overlay::report::{Cause, Kernel, round};
 
@@ -260,10 +261,18 @@ pub async fn rules_for_the_bridge_come_change_and_go<B: Bench>(mut bench: B) -> 
     let segment = desired.segments.get_mut(&network(1)).context("the network")?;
     let filter = segment.filter.as_mut().context("the rules")?;
     filter.sets[0].elements.clear();
-    filter.chains[1].rules.pop();
+    let service = filter.sets[2].elements.first().cloned().context("a service")?;
+    filter.sets[1]
+        .elements
+        .insert(Element { key: service.key[..2].iter().rev().cloned().collect(), value: Vec::new() });
+    let report = go(&mut bench, &desired).await?;
+    ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::UpdateFilter(_))]), "{report:?}");
+    settle(&mut bench, &desired).await.context("other elements")?;
+    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    segment.filter.as_mut().context("the rules")?.chains[1].rules.pop();
     let report = go(&mut bench, &desired).await?;
     ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::ReplaceFilter(_))]), "{report:?}");
-    settle(&mut bench, &desired).await.context("a change")?;
+    settle(&mut bench, &desired).await.context("other rules")?;
     desired.segments.get_mut(&network(1)).context("the network")?.filter = None;
     let observed = settle(&mut bench, &desired).await.context("none")?;
     ensure!(observed.segments.values().all(|segment| segment.filter.is_none()), "it is there: {observed:?}");

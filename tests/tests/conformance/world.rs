@@ -138,10 +138,13 @@ const ASKED: &str = "set asked { type ipv4_addr . ipv4_addr . inet_service . ine
 pub fn filter() -> Table {
     let kinds = [
         Kind::Arp,
+        Kind::ArpProbe,
         Kind::Ipv4,
+        Kind::Foreign,
         Kind::Udp,
-        Kind::OfConnection,
-        Kind::TcpOpening,
+        Kind::Sctp,
+        Kind::TcpGoingOn,
+        Kind::SctpFragment,
         Kind::SctpOpening,
         Kind::EchoReply,
         Kind::IcmpError,

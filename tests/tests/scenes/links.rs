@@ -99,6 +99,12 @@ pub fn containers_reach_each_other_by_links_only() -> anyhow::Result<()> {
     ensure!(near.sh(&format!("ping -c 1 -W 1 -I {} {}", web.address()?, db.address()?)).is_err(), "it is answered");
     ensure!(dropped(&lab, "h1", "prerouting")? > before, "a packet under the address of another one went out");
     near.sh(&format!("ip address del {}/32 dev eth0", web.address()?))?;
+    // Nor in what is neither IPv4 nor ARP, where these rules would not know it.
+    let before = dropped(&lab, "h1", "prerouting")?;
+    let own = web.sh("ip -6 -br address show dev eth0")?;
+    let local = own.split_whitespace().find_map(|word| word.strip_suffix("/64")).context(own.clone())?;
+    ensure!(near.sh(&format!("ping -6 -c 1 -W 1 {local}%eth0")).is_err(), "it is answered");
+    ensure!(dropped(&lab, "h1", "prerouting")? > before, "it went out");
     near.sh(&format!("ip route add {} via 10.70.0.1", web.address()?))?;
     refuses(&lab, &near, "tcp", &web, 80)?;
     near.sh(&format!("ip route del {} via 10.70.0.1", web.address()?))?;

@@ -9,7 +9,7 @@ fn priority(number: i32) -> Priority {
 fn the_higher_priority_has_the_lower_metric_however_many_share_one() {
     let metrics: Vec<u32> = [1000, 1, 0, -1, -1000].map(|number| priority(number).metric()).into();
     assert!(metrics.windows(2).all(|pair| pair[0] + Priority::STEP <= pair[1]), "{metrics:?}");
-    assert_eq!(metrics[0], 0);
+    assert_eq!(metrics[0], 1, "0 is that of a route whose metric nobody has said");
     for wrong in [-1001, 1001, i32::MIN, i32::MAX] {
         assert_eq!(Priority::try_from(wrong), Err(PriorityError(wrong)));
     }
@@ -27,8 +27,12 @@ fn of_several_with_one_priority_the_first_is_the_way_out() {
     }
     let ways: Vec<_> = intents.together(&netns).iter().map(|a| a.endpoint.id).collect();
     assert_eq!(ways, [1, 2, 3].map(|number| attachment(number, network).endpoint.id));
+    // Who comes when the first has gone comes last all the same.
+    intents.attachments.remove(&attachment(1, network).endpoint.id);
+    let comes = Attachment { netns: netns.clone(), metric: priority(0).metric(), ..attachment(4, network) };
+    assert!(free_metric(&intents, &comes) > intents.together(&netns)[1].metric);
     // Asked for again it has what it had.
-    let third = intents.together(&netns)[2].clone();
+    let third = intents.together(&netns)[1].clone();
     let again = Attachment { metric: priority(0).metric(), ..third.clone() };
     assert_eq!(free_metric(&intents, &again), third.metric);
 }

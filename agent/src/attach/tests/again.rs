@@ -155,7 +155,8 @@ async fn requests_with_one_id_at_the_same_time_have_one_answer() {
     let all: Vec<Attachment> = all.await.into_iter().map(|one| one.expect("it is one request")).collect();
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
     assert_eq!((kept(&host).1.len(), bound(&attacher).await), (1, vec![id(1)]));
-    let turn = tokio::time::timeout(std::time::Duration::from_secs(1), attacher.turns.take(id(1))).await;
+    let turn =
+        tokio::time::timeout(std::time::Duration::from_secs(1), attacher.turns.take(Work::Endpoint(id(1)))).await;
     assert!(turn.is_ok(), "somebody still has the turn");
 }
 

@@ -1,7 +1,7 @@
 //! `overlayctl endpoint`.
 
 use clap::{Args, Subcommand};
-use overlay_proto::v1::{EndpointInfo, NetworkRef, PublishRequest, PublishSpecs, PublishedPort};
+use overlay_proto::v1::{EndpointInfo, EndpointRef, NetworkRef, PublishRequest, PublishSpecs, PublishedPort};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line, or_dash, print};
@@ -12,6 +12,11 @@ pub enum Verb {
     Ls {
         /// Only those of this network
         network: Option<String>,
+    },
+    /// Show an endpoint of this host, as JSON: its veth pair with what has passed it, its leases, its rules
+    Inspect {
+        /// NAME or NETWORK/NAME of the endpoint
+        name: String,
     },
     /// Let further ports of this host lead to an endpoint
     Publish {
@@ -73,6 +78,12 @@ pub async fn run(verb: Verb, client: &Client, format: Format) -> Result<(), Fail
             let request = NetworkRef { network: network.unwrap_or_default() };
             let reply = daemon.list_endpoints(request).await?.into_inner();
             table(format, &reply.endpoints)
+        }
+        Verb::Inspect { name } => {
+            let all = daemon.list_endpoints(NetworkRef::default()).await?.into_inner().endpoints;
+            let meant = named(&all, &name)?;
+            let request = EndpointRef { network: meant.network.clone(), name: meant.name.clone() };
+            json(&daemon.inspect_endpoint(request).await?.into_inner())
         }
         Verb::Publish { network, name, publish } => {
             if !publish.is_some() {

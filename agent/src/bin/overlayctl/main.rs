@@ -13,6 +13,7 @@ mod fdb;
 mod filter;
 mod host;
 mod inspect;
+mod kernel;
 mod lease;
 mod link;
 mod network;

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::endpoint::{self, Ports};
 use crate::filter::{Filter, is_meant};
 use crate::inspect::shaped;
+use crate::kernel;
 use crate::output::{Failure, Format, json, line, print};
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,10 @@ pub enum Verb {
         /// Names or ids of networks
         #[arg(required = true, value_name = "NETWORK")]
         networks: Vec<String>,
+        /// Show what is in the kernel of this host for them instead: interfaces, forwarding entries, neighbours and rules, with
+        /// what has passed them; for people unless with `-o json`
+        #[arg(long)]
+        kernel: bool,
     },
     /// Remove all networks that no endpoint is in, on any host
     Prune {
@@ -211,7 +216,17 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
             }
             print(format, &networks, HEADER, networks.iter().map(row))
         }
-        Verb::Inspect { networks } => {
+        Verb::Inspect { networks, kernel: true } => {
+            let mut replies = Vec::new();
+            for network in networks {
+                replies.push(daemon.inspect_kernel(NetworkRef { network }).await?.into_inner());
+            }
+            match format {
+                Format::Json => json(&replies),
+                Format::Table => replies.iter().try_for_each(kernel::show),
+            }
+        }
+        Verb::Inspect { networks, kernel: false } => {
             let mut replies = Vec::new();
             for network in networks {
                 replies.push(daemon.inspect_network(NetworkRef { network }).await?.into_inner());

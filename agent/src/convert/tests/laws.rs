@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn whatever_comes_is_read_or_refused(
-        key in "[hfnxbloe](/[0-9a-f]{32}|/.{0,8}){0,3}",
+        key in "[hfnxblkoe](/[0-9a-f]{32}|/.{0,8}){0,3}",
         bytes in vec(any::<u8>(), 0..200),
         text in ".{0,60}",
     ) {

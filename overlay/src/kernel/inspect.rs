@@ -1,0 +1,177 @@
+//! What is in a segment, for people to look at: more than a plan needs to know, and nothing is decided by it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, Stats64};
+use rtnetlink::Handle;
+
+use super::error::OrDoing;
+use super::fdb::{self, Row, RowKind};
+use super::link::Link;
+use super::netns::{self, Netns};
+use super::patience::within;
+use super::segment::BRIDGE;
+use super::{addr, neigh, nft};
+use crate::addr::Mac;
+use crate::desired::Prefixed;
+use crate::id::Vni;
+use crate::intent::NetnsRef;
+use crate::report::StepError;
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name there.
+    pub name: String,
+    /// What it is, in the kernel's word: `veth`, `bridge`, `vxlan`; empty for one of hardware or the loopback interface.
+    pub kind: String,
+    /// Of a veth pair the number of the other end, in its namespace.
+    pub peer: Option<u32>,
+    /// The bridge that it is a port of.
+    pub controller: Option<u32>,
+    /// Its MAC, if it has one.
+    pub mac: Option<Mac>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Is it up?
+    pub up: bool,
+    /// Its addresses, sorted.
+    pub addresses: Vec<Prefixed>,
+    /// What came in.
+    pub received: Traffic,
+    /// What went out.
+    pub sent: Traffic,
+}
+
+/// What has passed an interface since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets that were dropped.
+    pub dropped: u64,
+}
+
+/// A row of a forwarding table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What is forwarded.
+    pub mac: Mac,
+    /// By which interface.
+    pub interface: String,
+    /// Of the tunnel's table: to which VTEP, and under which VNI and port if not its own. `None` for the bridge's table.
+    pub tunnel: Option<(Option<IpAddr>, Option<u16>, Option<Vni>)>,
+    /// The interface's own MAC, not one behind it.
+    pub local: bool,
+}
+
+/// What is in a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inspected {
+    /// All interfaces, by their numbers.
+    pub interfaces: Vec<Interface>,
+    /// Both forwarding tables.
+    pub entries: Vec<Entry>,
+    /// What ARP is answered from.
+    pub neighbours: BTreeMap<IpAddr, Mac>,
+    /// The rules, with what they have counted, as `nft` lists them.
+    pub rules: String,
+}
+
+/// Looks into the segment at a path.
+///
+/// # Errors
+/// When it is not there, or can't be looked at.
+pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
+    let doing = || format!("look into {}", path.display());
+    let netns = Arc::new(Netns::open(path).or_doing(doing)?);
+    let route = netns::connect(&netns).or_doing(doing)?;
+    let look = async {
+        let interfaces = all(&route).await.or_doing(doing)?;
+        let name = |index| interfaces.iter().find(|i| i.index == index).map_or_else(String::new, |i| i.name.clone());
+        let entry = |row: Row| {
+            let (tunnel, local) = match row.kind {
+                RowKind::Bridge { local, .. } => (None, local),
+                RowKind::Tunnel { vtep, port, vni } => (Some((vtep, port, vni)), false),
+            };
+            Some(Entry { mac: Mac::new(row.mac)?, interface: name(row.link), tunnel, local })
+        };
+        let entries = fdb::all(&route).await.or_doing(doing)?.into_iter().filter_map(entry).collect();
+        let neighbours = match interfaces.iter().find(|interface| interface.name == BRIDGE) {
+            Some(bridge) => neigh::permanent(&route, bridge.index).await.or_doing(doing)?,
+            None => BTreeMap::new(),
+        };
+        let rules = nft::list(Arc::clone(&netns)).await.or_doing(doing)?;
+        Ok(Inspected { interfaces, entries, neighbours, rules })
+    };
+    within(doing, look).await
+}
+
+/// The interfaces in a container.
+///
+/// # Errors
+/// When its namespace is gone, or can't be looked at.
+pub async fn container(netns: &NetnsRef) -> Result<Vec<Interface>, StepError> {
+    let doing = || format!("look into {}", netns.path.display());
+    let route = netns::connect(&Netns::of(netns).or_doing(doing)?).or_doing(doing)?;
+    within(doing, async { all(&route).await.or_doing(doing) }).await
+}
+
+async fn all(route: &Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
+    let mut addresses = addr::all(route).await?;
+    let messages: Vec<LinkMessage> = route.link().get().execute().try_collect().await?;
+    let interface = |message: LinkMessage| {
+        let (kind, stats) = (kind_of(&message), stats_of(&message));
+        let link = Link::from(message);
+        Interface {
+            index: link.index,
+            kind,
+            peer: link.peer,
+            controller: link.master,
+            mac: link.mac,
+            mtu: link.mtu,
+            up: link.up,
+            addresses: addresses.remove(&link.index).unwrap_or_default(),
+            received: Traffic { packets: stats.rx_packets, bytes: stats.rx_bytes, dropped: stats.rx_dropped },
+            sent: Traffic { packets: stats.tx_packets, bytes: stats.tx_bytes, dropped: stats.tx_dropped },
+            name: link.name,
+        }
+    };
+    let mut interfaces: Vec<Interface> = messages.into_iter().map(interface).collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    Ok(interfaces)
+}
+
+fn kind_of(message: &LinkMessage) -> String {
+    let infos = message.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let kind = |info: &LinkInfo| match info {
+        LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind.clone()),
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    };
+    infos.flatten().find_map(kind).unwrap_or_default()
+}
+
+fn stats_of(message: &LinkMessage) -> Stats64 {
+    let stats = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(stats) => Some(*stats),
+        _ => None,
+    });
+    stats.unwrap_or_default()
+}
+
+/// The end of a veth pair with this number, if it is one of these.
+pub fn other_end<'a>(interfaces: &'a [Interface], of: &Interface) -> Option<&'a Interface> {
+    interfaces.iter().find(|other| Some(other.index) == of.peer && other.peer == Some(of.index))
+}

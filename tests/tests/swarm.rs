@@ -2,8 +2,9 @@
 //! and its own ledger on disk, while some are killed without a word and others start. Without a kernel and without DNS,
 //! which do not grow with the number of hosts that come and go; and what agents ask of each other by RPC is a call here.
 //!
-//! Whatever happens has to be in the view of every living agent within ten gossip intervals, the digest has to stay under
-//! 60 KB, and memory has to be flat once what is forgotten balances what is new.
+//! Whatever happens has to be in the view of every living agent within ten gossip intervals, and the digest has to stay under
+//! 60 KB. In the small swarm digest and memory have to be flat, too, once what is forgotten balances what is new. The large one can't
+//! tell that: at a minute an interval so many die within the intervals that gossip takes to forget one that no run is long enough.
 //!
 //! The bounds are in intervals because one machine stands for all of them: 500 agents at the 200 to 500 ms that users may
 //! choose are more than a machine does. The interval has to be so long that the column `CPUs` stays well below what the machine
@@ -36,9 +37,12 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
 }
 
+fn size(variable: &str) -> Option<usize> {
+    number(variable).map(|n| usize::try_from(n).expect("a size"))
+}
+
 /// The plan, but for what the environment says.
 fn chosen(plan: Plan) -> Plan {
-    let size = |variable| number(variable).map(|n| usize::try_from(n).expect("a size"));
     Plan {
         agents: size("OVERLAY_AGENTS").unwrap_or(plan.agents),
         interval: number("OVERLAY_INTERVAL_MS").map_or(plan.interval, Duration::from_millis),
@@ -61,7 +65,7 @@ fn run(plan: Plan) {
     }
 }
 
-/// Small and short, for every run of the tests: a fifth is killed every five seconds.
+/// Small and short, for every run of the tests: a fifth is killed every five seconds. `OVERLAY_WAVES` makes it longer.
 #[test]
 fn agents_come_and_go_and_all_that_live_see_the_same() {
     run(Plan {
@@ -69,9 +73,9 @@ fn agents_come_and_go_and_all_that_live_see_the_same() {
         interval: Duration::from_millis(500),
         churn: 2.4,
         wave: Duration::from_secs(5),
-        waves: 6,
+        waves: size("OVERLAY_WAVES").unwrap_or(10),
         remembered: Duration::from_secs(5),
-        growth: 1.3,
+        growth: Some(1.3),
         seed: fastrand::u64(..1 << 32),
     });
 }
@@ -85,9 +89,9 @@ fn five_hundred_agents_of_which_a_fifth_comes_and_goes_each_minute() {
         interval: Duration::from_secs(40),
         churn: 0.2,
         wave: Duration::from_secs(150),
-        waves: 8,
+        waves: 5,
         remembered: Duration::from_secs(180),
-        growth: 1.1,
+        growth: None,
         seed: fastrand::u64(..1 << 32),
     }));
 }

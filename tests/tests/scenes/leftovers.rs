@@ -51,11 +51,8 @@ impl Dice<'_> {
     fn say(&mut self, host: &str, line: &str) -> anyhow::Result<Done> {
         let done = self.lab.ctl(host, line)?;
         ensure!(done.code == 0 || done.stderr.lines().count() == 1, "{host}: {line}: {done:?}");
-        if done.code == 0 {
-            self.done += 1
-        } else {
-            self.refused += 1
-        }
+        let count = if done.code == 0 { &mut self.done } else { &mut self.refused };
+        *count += 1;
         Ok(done)
     }
 

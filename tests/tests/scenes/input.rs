@@ -73,7 +73,7 @@ const CASES: &[Case] = &[
     ("network connect web --netns /run/netns/missing --name new", &["/run/netns/missing", "/proc/PID"]),
     ("network connect web --pid 999999999 --name new", &["999999999", "container runs"]),
     ("network connect web --netns /run/netns/used --name new --ifname eth0", &["eth0", "--ifname"]),
-    ("network connect web --netns /run/netns/used --name new", &["10.20.0.0/", "`web`", "overlaps", "eth0"]),
+    ("network connect web --netns /run/netns/attached --name new", &["10.20.0.0/", "`web`", "overlaps", "eth0"]),
     ("network connect web --netns /run/netns/spare --name new --gw-priority 1001", &["1001", "-1000 to 1000"]),
     ("network connect web --name new", &["--netns", "usage"]),
     ("network disconnect web nobody", &["nobody", "web", "endpoint ls"]),

@@ -171,10 +171,11 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     };
     let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
 
+    // From here on, or whoever hears that it is ready and stops it at once would kill it.
+    let mut stop_signal = std::pin::pin!(told_to_stop());
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(host = %config.name, id = %me.short(), address = %config.address, "overlayd is ready");
-    let mut stop_signal = std::pin::pin!(told_to_stop());
     tokio::select! {
         ended = &mut serving => return ended.expect("the control service does not panic").map(|()| Ended::Told).map_err(RunError::Control),
         _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
@@ -385,11 +386,14 @@ async fn until(mut stopped: watch::Receiver<()>) {
     let _ = stopped.changed().await;
 }
 
-async fn told_to_stop() {
+/// Signals are taken from the moment of the call, not only when somebody waits.
+fn told_to_stop() -> impl Future<Output = ()> {
     let mut term = signal(SignalKind::terminate()).expect("the runtime handles signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime handles signals");
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }

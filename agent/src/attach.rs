@@ -7,27 +7,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::addr::{IfName, Mac};
-use overlay::admission::reachable;
 use overlay::cluster::{Cluster, NetworkView};
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::host::Liveness;
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{AtPath, Attachment, Intents, NetnsRef};
 use overlay::kernel::netns;
-use overlay::lease::Version;
-use overlay::ledger::{Ask, Denial, Input, Outcome, Request};
-use overlay::member::Stamp;
 use overlay::network::Name;
 use tokio::sync::watch;
 
 use crate::local::{self, AdmitError, Local};
 use crate::network::known_to;
-use crate::peer::{CallError, Peers};
+use crate::peer::Peers;
 use crate::ports;
 use crate::reconcile;
 use crate::view::Seen;
 
 mod again;
+mod allocate;
 mod container;
 mod error;
 mod publish;
@@ -37,7 +34,7 @@ pub use again::Turns;
 use again::Work;
 pub use container::{Priority, PriorityError};
 pub use error::AttachError;
-use refusal::{denied, in_use, not_admitted, not_assignable, not_given};
+use refusal::{in_use, not_admitted, not_assignable};
 
 /// How long an attach waits for the other hosts to find the way to the new endpoint.
 const FOUND_PATIENCE: Duration = Duration::from_millis(500);
@@ -61,8 +58,8 @@ pub struct Wanted {
     pub name: Name,
     /// Further names.
     pub aliases: BTreeSet<Name>,
-    /// The address that it must have.
-    pub address: Option<IpAddr>,
+    /// The addresses that it must have, one of each subnet at most.
+    pub addresses: BTreeSet<IpAddr>,
     /// The MAC that it must have.
     pub mac: Option<Mac>,
     /// The interface in the container; `None` for the first of eth0, eth1, ... that it has not.
@@ -123,13 +120,17 @@ impl Attacher {
         let ifname = container::check(view, wanted, &netns).await?;
 
         let (network, id) = (view.network.id, wanted.id.unwrap_or_else(|| EndpointId::from_bytes(crate::random())));
-        let granted = self.allocate(&seen, view, wanted, id).await?;
-        let attached = self.put_in_place(&seen.cluster, view, wanted, (netns, ifname), (id, granted)).await;
+        let attached = match self.allocate(&seen, view, wanted, id).await {
+            Ok(granted) => self.put_in_place(&seen.cluster, view, wanted, (netns, ifname), (id, granted)).await,
+            Err(refused) => Err(refused),
+        };
         match &attached {
-            Ok(_) => {
-                tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), address = %granted.0, "attached");
+            Ok(Attachment { endpoint, .. }) => {
+                let addresses = shown_addresses(endpoint);
+                tracing::info!(endpoint = %wanted.name, network = %view.shown_name(), addresses, "attached");
                 self.be_seen(network, id).await;
             }
+            // Also if it has got some of its addresses, but not all.
             Err(_) => {
                 let name = wanted.name.clone();
                 if let Err(error) = self.local.call(move |local| local.abandon(network, id, name)).await {
@@ -183,24 +184,25 @@ impl Attacher {
         let _ = tokio::time::timeout(FOUND_PATIENCE, all).await;
     }
 
-    /// What has an address gets all else.
+    /// What has addresses gets all else.
     async fn put_in_place(
         &self,
         cluster: &Cluster,
         view: &NetworkView,
         wanted: &Wanted,
         (netns, ifname): (NetnsRef, IfName),
-        (id, (address, lease)): (EndpointId, (IpAddr, Version)),
+        (id, addresses): (EndpointId, Vec<Assigned>),
     ) -> Result<Attachment, AttachError> {
         let network = view.network.id;
-        let mac = wanted.mac.unwrap_or_else(|| Mac::of_address(address));
+        let mac = wanted.mac.or_else(|| addresses.first().map(|a| Mac::of_address(a.address)));
+        let mac = mac.expect("a network has a range, and an endpoint an address of each");
         check_mac(cluster, view, mac)?;
         let endpoint = Endpoint {
             id,
             network,
             name: wanted.name.clone(),
             aliases: wanted.aliases.clone(),
-            addresses: vec![Assigned { address, lease }],
+            addresses,
             mac,
             created: cluster.now + 1,
         };
@@ -334,87 +336,6 @@ impl Attacher {
         Ok(())
     }
 
-    /// Asks the ledger, and for the ledger the others, until there is an answer.
-    async fn allocate(
-        &self,
-        seen: &Seen,
-        view: &NetworkView,
-        wanted: &Wanted,
-        endpoint: EndpointId,
-    ) -> Result<(IpAddr, Version), AttachError> {
-        let network = view.network.id;
-        let founder = seen.cluster.founder_of(self.me);
-        let definition = view.network.clone();
-        self.local.call(move |local| local.learn([definition], founder)).await?;
-        let reachable = reachable(&seen.cluster);
-        let (name, address) = (wanted.name.clone(), wanted.address);
-        let mut request = Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() };
-        loop {
-            let input = Input::Allocate(request.clone());
-            match self.local.call(move |local| local.step(&input)).await? {
-                Outcome::Granted { address, lease } => return Ok((address, lease)),
-                Outcome::Denied(denial) => return Err(self.refused(view, wanted, denial).await),
-                // Nothing is asked twice, so this ends.
-                Outcome::Ask(ask) => {
-                    request.asked.insert(ask);
-                    if let Err(denial) = self.ask(view, ask).await? {
-                        return Err(self.refused(view, wanted, denial).await);
-                    }
-                }
-                _ => unreachable!("an allocation is granted, denied or asked for"),
-            }
-        }
-    }
-
-    /// A denial, with the name of the endpoint that has the address: who was given it a moment ago is in no view yet.
-    async fn refused(&self, view: &NetworkView, wanted: &Wanted, denial: Denial) -> AttachError {
-        let network = view.network.id;
-        if let Denial::Bound { address, .. } | Denial::Delegated { address, .. } = denial {
-            self.until(|seen| seen.cluster.networks.get(&network).is_none_or(|v| v.at(address).is_some())).await;
-        }
-        let seen = self.seen.borrow().clone();
-        let now = seen.cluster.networks.get(&network);
-        denied(&seen, now.unwrap_or(view), wanted, denial)
-    }
-
-    /// Asks another host. That it has no space to give is no reason to give up; that it refuses the address is.
-    async fn ask(&self, view: &NetworkView, ask: Ask) -> Result<Result<(), Denial>, AttachError> {
-        let network = view.network.id;
-        let (of, address) = match ask {
-            Ask::Space { of } => (of, None),
-            Ask::Address { of, address } => (of, Some(address)),
-        };
-        match (self.peers.ask(network, ask).await, address) {
-            (Ok((statements, stamp)), _) => Ok(Ok(self.hear(network, (of, stamp), statements).await?)),
-            (Err(error), None) => {
-                tracing::info!(host = %of.short(), %error, "no space from this host");
-                Ok(Ok(()))
-            }
-            (Err(error), Some(address)) => {
-                let refused = not_given(&self.seen.borrow(), view, (address, of), &error);
-                match (refused, error) {
-                    (Some(refused), _) => Err(refused),
-                    (None, CallError::Denied(denial)) => Ok(Err(denial.about(Some(address)))),
-                    (None, error) => {
-                        tracing::warn!(host = %of.short(), %error, "the holder of an address did not answer");
-                        Ok(Err(Denial::Unreachable { address, holder: of }))
-                    }
-                }
-            }
-        }
-    }
-
-    async fn hear(
-        &self,
-        network: NetworkId,
-        (from, stamp): (HostId, Stamp),
-        statements: Vec<overlay::record::Statement>,
-    ) -> Result<(), AttachError> {
-        let stated = |statement| Input::Stated { network, from, stamp, statement };
-        let inputs: Vec<Input> = statements.into_iter().map(stated).collect();
-        Ok(self.local.call(move |local| local.step_all(&inputs)).await?)
-    }
-
     /// Waits until the kernel is as the intents of this page want it, as far as this endpoint is concerned: an entry for
     /// another endpoint that could not be made is tried again without it.
     async fn settle(&self, page: u64, network: NetworkId, endpoint: EndpointId) -> Result<(), String> {
@@ -427,6 +348,10 @@ impl Attacher {
 
 fn find<'a>(cluster: &'a Cluster, network: &str) -> Result<&'a NetworkView, AttachError> {
     cluster.find(network).ok_or_else(|| AttachError::UnknownNetwork(network.to_owned()))
+}
+
+fn shown_addresses(endpoint: &Endpoint) -> String {
+    endpoint.addresses.iter().map(|a| a.address.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 fn host_name(cluster: &Cluster, host: HostId) -> String {
@@ -451,7 +376,7 @@ fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachE
         let (network, host) = (view.shown_name(), host_name(&seen.cluster, other.host));
         return Err(AttachError::NameInUse { name: wanted.name.clone(), network, host });
     }
-    if let Some(address) = wanted.address {
+    for address in wanted.addresses.iter().copied() {
         view.network.admit(address).map_err(|why| not_assignable(view, address, why))?;
         if let Some(other) = view.at(address) {
             return Err(in_use(seen, view, address, other));

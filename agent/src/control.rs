@@ -154,15 +154,21 @@ impl From<NetworkError> for Status {
             E::NameInUse { .. } => Code::AlreadyExists,
             E::Range(_)
             | E::Settings(_)
-            | E::Subnets(_)
+            | E::Subnets { .. }
+            | E::Mode(_)
+            | E::Mtu { .. }
             | E::Nowhere { .. }
             | E::Second { .. }
             | E::Auxiliary { .. }
             | E::Underlay { .. }
             | E::Routed { .. } => Code::InvalidArgument,
-            E::InUse { .. } | E::InUseAgain { .. } | E::Behind(_) | E::Apart { .. } | E::NotJoined | E::NotReady(_) => {
-                Code::FailedPrecondition
-            }
+            E::InUse { .. }
+            | E::InUseAgain { .. }
+            | E::Behind(_)
+            | E::Apart { .. }
+            | E::NotJoined
+            | E::NotReady(_)
+            | E::PoolEmpty(_) => Code::FailedPrecondition,
             E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))
@@ -312,7 +318,7 @@ impl Control for Service {
             netns: request.netns.into(),
             name: parse(&request.name)?,
             aliases: request.aliases.iter().map(|alias| parse::<Name>(alias)).collect::<Result<BTreeSet<_>, _>>()?,
-            address: parse_some("address", &request.ip, "an address like 172.38.0.11, without a prefix length")?,
+            addresses: input::addresses(&request.ip, &request.ip6)?,
             mac: parse_some("MAC", &request.mac, "a unicast MAC like 02:42:ac:26:00:0b")?,
             ifname: if request.ifname.is_empty() { None } else { Some(parse(&request.ifname)?) },
             priority: input::priority(request.gw_priority)?,

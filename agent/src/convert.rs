@@ -89,8 +89,7 @@ fn port(field: &'static str, number: u32) -> Result<u16, WireError> {
 
 /// The protocol with this number in IP headers.
 fn protocol(number: u32) -> Result<Protocol, WireError> {
-    let known = Protocol::ALL.into_iter().find(|protocol| u32::from(protocol.number()) == number);
-    known.ok_or_else(|| wrong("protocol")(&number))
+    Protocol::numbered(number).ok_or_else(|| wrong("protocol")(&number))
 }
 
 /// Where tunnelled packets can be sent. Whoever says otherwise has them sent to everybody, or to the one who believes it.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::addr::Subnet;
+use overlay::addr::{IpVersion, Subnet};
 use overlay::admission::partners;
 use overlay::cluster::{Cluster, Located};
 use overlay::id::{HostId, NetworkId};
@@ -85,9 +85,36 @@ pub enum NetworkError {
         /// The other network.
         other: String,
     },
-    /// None, or more than can be.
-    #[error("a network takes exactly one --subnet so far, not {0}")]
-    Subnets(usize),
+    /// A container has one address of each version.
+    #[error(
+        "subnets {first} and {second} are both {version}: a network takes one of IPv4 and one of IPv6; leave one out"
+    )]
+    Subnets {
+        /// One of them.
+        first: Subnet,
+        /// The other.
+        second: Subnet,
+        /// Of both.
+        version: IpVersion,
+    },
+    /// No more networks without a subnet of their own.
+    #[error("all of {0}, where subnets are taken from, is in use: name one with --subnet")]
+    PoolEmpty(Subnet),
+    /// It could not be told from that.
+    #[error(
+        "`{0}` can't be the name of a network, `overlayctl run --network {0}` means something else: choose another name"
+    )]
+    Mode(Name),
+    /// Linux takes IPv6 away from links that carry less.
+    #[error(
+        "MTU {mtu} is too small for subnet {subnet}, IPv6 needs 1280 bytes (RFC 8200): choose a larger one, or leave that subnet out"
+    )]
+    Mtu {
+        /// What was asked for.
+        mtu: u16,
+        /// The IPv6 subnet.
+        subnet: Subnet,
+    },
     /// Containers could not reach that host.
     #[error("subnet {subnet} overlaps the underlay: {address} is the address of host `{host}`; choose another subnet")]
     Underlay {
@@ -263,8 +290,13 @@ impl Networks {
         };
         let dice = usize::from(u16::from_be_bytes([network.as_bytes()[0], network.as_bytes()[1]]));
         if let Some(to) = peers.get(dice % peers.len().max(1)).copied() {
-            let give = Input::GiveSpace { network, to, share: Share::Half };
-            self.local.call(move |local| local.step(&give)).await?;
+            let halves = move |local: &mut Local| -> Result<(), StoreError> {
+                let ranges = local.intents().networks.get(&network).map_or(0, |network| network.ranges.len());
+                (0_u8..).zip(0..ranges).try_for_each(|(range, _)| {
+                    local.step(&Input::GiveSpace { network, range, to, share: Share::Half }).map(drop)
+                })
+            };
+            self.local.call(halves).await?;
         }
         Ok(())
     }

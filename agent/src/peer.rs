@@ -152,7 +152,8 @@ impl Peer for Service {
     async fn give_space(&self, request: Request<wire::GiveSpaceRequest>) -> Result<Response<wire::GiveReply>, Status> {
         let to = self.caller(&request)?;
         let network = network_id(&request.get_ref().network).map_err(bad)?;
-        self.give(Input::GiveSpace { network, to, share: Share::Quarter }).await
+        let range = u8::try_from(request.get_ref().range).map_err(bad)?;
+        self.give(Input::GiveSpace { network, range, to, share: Share::Quarter }).await
     }
 
     async fn give_address(

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use overlay::addr::Subnet;
+use nix::sys::socket::sockopt::Ipv6V6Only;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
+use overlay::addr::{IpVersion, Subnet};
 use overlay::id::EndpointId;
 use overlay::intent::Intents;
 use overlay::network::{Name, Network};
@@ -120,27 +123,52 @@ pub fn publish(
     Ok(published)
 }
 
+/// The published port that a text means: that one, or one that is published at all addresses, of which only those of one version were
+/// said.
+pub fn meant(published: &Published, port: HostPort) -> Result<HostPort, HostPort> {
+    let everywhere = HostPort { address: None, ..port };
+    match port.address {
+        _ if published.contains_key(&port) => Ok(port),
+        Some(address) if address.is_unspecified() && published.contains_key(&everywhere) => Ok(everywhere),
+        _ => Err(port),
+    }
+}
+
 /// Is a port free on this host? Only as far as programs are concerned: to be asked before it leads anywhere.
 ///
 /// # Errors
 /// When a program has it, or the address is none of this host's.
 pub fn check_unused(port: HostPort) -> Result<(), PortError> {
-    let at = SocketAddr::new(IpAddr::V4(port.ip()), port.port);
-    let tried = match port.protocol {
-        Protocol::Tcp => TcpListener::bind(at).map(drop),
-        Protocol::Udp => UdpSocket::bind(at).map(drop),
+    for at in IpVersion::ALL.into_iter().filter_map(|version| port.at(version)) {
+        match try_out(port.protocol, SocketAddr::new(at, port.port)).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::AddrInUse) => {
+                let program = user(Path::new("/proc"), port).unwrap_or_else(|| "another program".to_owned());
+                return Err(PortError::InUse { port, program });
+            }
+            Err(io::ErrorKind::AddrNotAvailable) => return Err(PortError::NotHere(port)),
+            // What else may be wrong with a socket of ours says nothing of the port.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes the address for a moment, under its own version of IP only.
+fn try_out(protocol: Protocol, at: SocketAddr) -> io::Result<()> {
+    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
         // There is no telling without a socket of its kind, which few hosts have.
         Protocol::Sctp => return Ok(()),
     };
-    match tried.map_err(|error| error.kind()) {
-        Err(io::ErrorKind::AddrInUse) => {
-            let program = user(Path::new("/proc"), port).unwrap_or_else(|| "another program".to_owned());
-            Err(PortError::InUse { port, program })
-        }
-        Err(io::ErrorKind::AddrNotAvailable) => Err(PortError::NotHere(port)),
-        // What else may be wrong with a socket of ours says nothing of the port.
-        Ok(()) | Err(_) => Ok(()),
+    let tried = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if at.is_ipv6() {
+        setsockopt(&tried, Ipv6V6Only, &true)?;
     }
+    bind(tried.as_raw_fd(), &SockaddrStorage::from(at))?;
+    // Of two TCP sockets that only have the address, either may be meant to listen.
+    if kind == SockType::Stream { listen(&tried, Backlog::new(1)?).map_err(io::Error::from) } else { Ok(()) }
 }
 
 /// The program that has a socket with this port (proc_net_tcp(5)).
@@ -173,11 +201,25 @@ fn inode(line: &str, port: HostPort) -> Option<u64> {
     let (local, state) = (columns.get(1)?, columns.get(3)?);
     let (address, number) = local.split_once(':')?;
     let bound = u16::from_str_radix(number, 16).ok()? == port.port;
-    // Written as the machine has it in memory; an IPv6 socket may take IPv4 as well.
-    let at = u32::from_str_radix(address, 16).ok().map(|raw| Ipv4Addr::from(raw.to_ne_bytes()));
-    let same = at.is_none_or(|at| at.is_unspecified() || port.address.is_none_or(|wanted| wanted == at));
+    let at = in_memory(address)?;
+    // An IPv6 socket at no address in particular may take IPv4 as well.
+    let wanted = port.at(IpVersion::of(at));
+    let same = at.is_unspecified() || wanted.is_some_and(|wanted| wanted.is_unspecified() || wanted == at);
     // TCP_LISTEN and, for UDP, TCP_CLOSE: `include/net/tcp_states.h`.
     (bound && same && ["0A", "07"].contains(state)).then(|| columns.get(9)?.parse().ok()).flatten()
+}
+
+/// An address that is written as the machine has it in memory, four bytes at a time.
+fn in_memory(digits: &str) -> Option<IpAddr> {
+    let word = |n: usize| Some(u32::from_str_radix(digits.get(8 * n..8 * n + 8)?, 16).ok()?.to_ne_bytes());
+    match digits.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let octets: [u8; 16] = [word(0)?, word(1)?, word(2)?, word(3)?].concat().try_into().ok()?;
+            Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -325,7 +325,7 @@ fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAdd
     let undone = report.skipped.iter().chain(report.failed.iter().map(|(step, _)| step));
     let carries = |step: &&Step| {
         use SegmentStep::{Create, CreateBridge, UpdateBridge};
-        matches!(step, Step::Segment(_, Create | CreateBridge(_) | UpdateBridge(_)))
+        matches!(step, Step::Segment(_, Create(_) | CreateBridge(_) | UpdateBridge(_)))
     };
     let fallen: BTreeSet<NetworkId> = undone.filter(carries).filter_map(Step::network).collect();
     let standing = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));

@@ -32,17 +32,22 @@ impl Mac {
         &self.0
     }
 
-    /// What an endpoint with this address has unless told otherwise: `02:42` and the IPv4 address, as Docker does it;
-    /// for IPv6 the last four bytes. So an address never changes its MAC, whoever has it.
+    /// What an endpoint with this address has unless told otherwise: `02:42` and the IPv4 address, as Docker does it. For
+    /// IPv6 it is `06` and 40 bits of a hash: different blocks of a subnet differ in its upper bytes, which a MAC has no room
+    /// for. So an address never changes its MAC, whoever has it.
     pub fn of_address(address: IpAddr) -> Self {
-        let [a, b, c, d] = match address {
-            IpAddr::V4(v4) => v4.octets(),
-            IpAddr::V6(v6) => {
-                let o = v6.octets();
-                [o[12], o[13], o[14], o[15]]
+        match address {
+            IpAddr::V4(v4) => {
+                let [a, b, c, d] = v4.octets();
+                Self([0x02, 0x42, a, b, c, d])
             }
-        };
-        Self([0x02, 0x42, a, b, c, d])
+            IpAddr::V6(v6) => {
+                let hash = fnv1a(&v6.octets());
+                // The upper half depends on all bytes, the lower one hardly on the first ones.
+                let [a, b, c, d, e, ..] = (hash ^ (hash << 32)).to_be_bytes();
+                Self([0x06, a, b, c, d, e])
+            }
+        }
     }
 }
 
@@ -68,6 +73,50 @@ impl FromStr for Mac {
             return Err(malformed());
         }
         Self::new(bytes).ok_or_else(|| MacError::NotUnicast(text.to_owned()))
+    }
+}
+
+/// FNV-1a, 64 bits: for what is to differ, not for what is to be secret.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A version of the Internet Protocol (RFC 791, RFC 8200).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpVersion {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// What means all addresses of a host, or none in particular.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+impl fmt::Display for IpVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
     }
 }
 
@@ -98,6 +147,11 @@ impl Subnet {
     pub fn of(address: IpAddr, len: u8) -> Option<Self> {
         let network = IpNetwork::new(address, len).ok()?;
         IpNetwork::new(network.network(), len).ok().map(|prefix| Self { prefix })
+    }
+
+    /// The version of its addresses.
+    pub fn version(&self) -> IpVersion {
+        IpVersion::of(self.network())
     }
 
     /// The first address.
@@ -134,6 +188,12 @@ impl Subnet {
     /// How far `address` is from the first address; `None` if it is outside.
     pub fn offset(&self, address: IpAddr) -> Option<u128> {
         self.contains(address).then(|| number(address) - number(self.network()))
+    }
+
+    /// Its addresses, in order.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let subnet = *self;
+        (0..).map_while(move |offset| subnet.nth(offset))
     }
 
     /// The address `offset` behind the first one; `None` if that is outside.

@@ -1,9 +1,9 @@
 //! Kernel state as it should be: a function of the cluster and of this host's intents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::addr::{IfName, Mac, Subnet};
+use crate::addr::{IfName, IpVersion, Mac, Subnet};
 use crate::cluster::{Cluster, NetworkView};
 use crate::firewall::Table;
 use crate::host::Liveness;
@@ -21,6 +21,8 @@ use tables::{host_table, segment_table};
 /// All that should be ours in the kernel of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
+    /// What the host forwards: IPv4, and IPv6 if a network with a way out has that.
+    pub forwarding: BTreeSet<IpVersion>,
     /// Our table in the host's namespace.
     pub firewall: Table,
     /// The segments: the networks that this host has endpoints in.
@@ -44,8 +46,16 @@ pub struct Segment {
     pub ports: BTreeMap<EndpointId, Port>,
     /// Where the MACs of the other hosts' endpoints are.
     pub remotes: BTreeMap<Mac, Remote>,
-    /// What ARP is answered for.
+    /// What ARP and neighbour discovery are answered for.
     pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+impl Segment {
+    /// The versions of IP that it has: those of its gateways.
+    pub fn versions(&self) -> BTreeSet<IpVersion> {
+        let gateways = self.bridge.addresses.iter().filter(|a| a.address != SERVICE_ADDRESS);
+        gateways.map(|a| IpVersion::of(a.address)).collect()
+    }
 }
 
 /// An address with the length of its prefix.
@@ -87,12 +97,19 @@ pub struct Tunnel {
 pub struct Uplink {
     /// The host's end.
     pub host_ifname: IfName,
-    /// The address of the host's end: the even one of a /31 (RFC 3021).
-    pub host: IpAddr,
-    /// The address of the segment's end: the odd one.
-    pub segment: IpAddr,
+    /// The addresses of its ends: a pair for each version of IP that the network has, IPv4 first.
+    pub transits: Vec<Transit>,
     /// What the host routes into the segment: the subnets of a network that is not masqueraded.
     pub routed: BTreeSet<Subnet>,
+}
+
+/// The addresses of an uplink in one version of IP, which are all of their subnet (RFC 3021, RFC 6164).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Transit {
+    /// That of the host's end: the even one.
+    pub host: IpAddr,
+    /// That of the segment's end: the odd one.
+    pub segment: IpAddr,
 }
 
 /// The veth pair of a local endpoint.
@@ -108,8 +125,8 @@ pub struct Port {
     pub mac: Mac,
     /// The container's addresses.
     pub addresses: Vec<Prefixed>,
-    /// The container's default route; none if there is no way out.
-    pub gateway: Option<IpAddr>,
+    /// Its default routes, at most one for each version of IP; none if there is no way out.
+    pub gateways: Vec<IpAddr>,
     /// The metric of its routes.
     pub metric: u32,
     /// MTU in bytes.
@@ -148,6 +165,10 @@ pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 const TRANSIT: Ipv4Addr = Ipv4Addr::new(169, 254, 128, 0);
 const TRANSIT_LEN: u8 = 17;
 const _: () = assert!(1 << (31 - TRANSIT_LEN) == Seat::TRANSIT_LINKS);
+/// The same for IPv6, a /127 each: a unique local prefix (RFC 4193) that is ours alone as far as chance allows, since link-local
+/// addresses can't be translated to.
+const TRANSIT6: Ipv6Addr = Ipv6Addr::new(0xfd6f, 0x7665, 0x726c, 0, 0, 0, 0, 0);
+const TRANSIT6_LEN: u8 = 48;
 
 /// What VXLAN adds to a packet in bytes (RFC 7348): outer IP, UDP 8, VXLAN 8, inner Ethernet 14.
 const fn overhead(underlay: IpAddr) -> u32 {
@@ -174,8 +195,11 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
         uplink.into_iter().flat_map(move |uplink| intents.attached(network).flat_map(|a| ways(a, uplink)))
     };
     let routed = segments.values().filter_map(|s| s.uplink.as_ref()).flat_map(|u| u.routed.iter().copied()).collect();
-    let firewall = host_table(place.vxlan_port, segments.keys().copied().flat_map(ways), &routed);
-    Desired { firewall, segments }
+    let uplinks = segments.values().filter_map(|segment| segment.uplink.as_ref());
+    let versions = uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host));
+    let forwarding: BTreeSet<IpVersion> = versions.chain([IpVersion::V4]).collect();
+    let firewall = host_table(place.vxlan_port, &forwarding, segments.keys().copied().flat_map(ways), &routed);
+    Desired { forwarding, firewall, segments }
 }
 
 fn segment(
@@ -202,7 +226,7 @@ fn segment(
     let ways = uplink.iter().flat_map(|uplink| attached.iter().flat_map(|a| ways(a, uplink)));
     Segment {
         firewall: segment_table(network, ways),
-        filter: (!network.settings.icc).then(|| isolation::table(view, links, attached)),
+        filter: (!network.settings.icc).then(|| isolation::table(network, view, links, attached)),
         bridge: Bridge { mac: gateway_mac(network.id), mtu, addresses },
         tunnel,
         uplink,
@@ -216,19 +240,23 @@ fn segment(
 struct Way<'a> {
     host: HostPort,
     target: &'a Target,
-    segment: Ipv4Addr,
-    endpoint: Ipv4Addr,
+    /// Where the port is on this host, in the version of IP of the others.
+    at: IpAddr,
+    segment: IpAddr,
+    endpoint: IpAddr,
 }
 
 /// The ways to an endpoint's published ports, over its segment's uplink.
 fn ways<'a>(attachment: &'a Attachment, uplink: &Uplink) -> impl Iterator<Item = Way<'a>> + use<'a> {
-    let v4 = |address: IpAddr| match address {
-        IpAddr::V4(v4) => Some(v4),
-        IpAddr::V6(_) => None,
-    };
-    let ends = v4(uplink.segment).zip(attachment.endpoint.addresses.iter().find_map(|a| v4(a.address)));
-    ends.into_iter().flat_map(|(segment, endpoint)| {
-        attachment.published.iter().map(move |(host, target)| Way { host: *host, target, segment, endpoint })
+    let transits = uplink.transits.clone();
+    transits.into_iter().flat_map(move |Transit { segment, .. }| {
+        let version = IpVersion::of(segment);
+        let mut addresses = attachment.endpoint.addresses.iter().map(|assigned| assigned.address);
+        let endpoint = addresses.find(|address| IpVersion::of(*address) == version);
+        let published = attachment.published.iter();
+        published.filter_map(move |(host, target)| {
+            Some(Way { host: *host, target, at: host.at(version)?, segment, endpoint: endpoint? })
+        })
     })
 }
 
@@ -245,7 +273,7 @@ fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
             .iter()
             .map(|(address, r)| Prefixed { address: *address, len: r.subnet.prefix_len() })
             .collect(),
-        gateway: ranges.first().map(|(_, range)| range.gateway).filter(|_| !network.settings.internal),
+        gateways: ranges.iter().map(|(_, range)| range.gateway).filter(|_| !network.settings.internal).collect(),
         metric: attachment.metric,
         mtu,
     }
@@ -288,11 +316,17 @@ fn mtu(network: &Network, view: Option<&NetworkView>, cluster: &Cluster, place: 
             smallest.unwrap_or(place.underlay_mtu).saturating_sub(overhead(place.vtep))
         }
     };
-    network.settings.mtu.map_or(carried, |most| carried.min(most.into())).max(MIN_MTU)
+    let least = network.versions().map(min_mtu).max().unwrap_or_default();
+    network.settings.mtu.map_or(carried, |most| carried.min(most.into())).max(least)
 }
 
-/// What every IPv4 link carries (RFC 791).
-const MIN_MTU: u32 = 68;
+/// What every link carries (RFC 791, and RFC 8200, section 5). Linux takes IPv6 away from one with less.
+const fn min_mtu(version: IpVersion) -> u32 {
+    match version {
+        IpVersion::V4 => 68,
+        IpVersion::V6 => 1280,
+    }
+}
 
 fn gateway_mac(network: NetworkId) -> Mac {
     let id = network.as_bytes();
@@ -301,12 +335,20 @@ fn gateway_mac(network: NetworkId) -> Mac {
 }
 
 fn uplink(network: &Network, seat: Seat) -> Uplink {
-    let base = u32::from(TRANSIT) + 2 * u32::from(seat.transit);
+    let transit = |version| match version {
+        IpVersion::V4 => {
+            let base = u32::from(TRANSIT) + 2 * u32::from(seat.transit);
+            Transit { host: Ipv4Addr::from(base).into(), segment: Ipv4Addr::from(base + 1).into() }
+        }
+        IpVersion::V6 => {
+            let base = u128::from(TRANSIT6) + 2 * u128::from(seat.transit);
+            Transit { host: Ipv6Addr::from(base).into(), segment: Ipv6Addr::from(base + 1).into() }
+        }
+    };
     let routed = network.ranges.iter().filter(|_| !network.settings.masquerade);
     Uplink {
         host_ifname: uplink_ifname(network.id),
-        host: Ipv4Addr::from(base).into(),
-        segment: Ipv4Addr::from(base + 1).into(),
+        transits: network.versions().map(transit).collect(),
         routed: routed.map(|range| range.subnet).collect(),
     }
 }
@@ -321,13 +363,17 @@ pub fn port_ifname(endpoint: EndpointId) -> IfName {
     format!("ovp{}", endpoint.tag()).parse().expect("three letters and twelve digits")
 }
 
-fn transit_range() -> Subnet {
-    Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("the transit range is IPv4")
+fn transit_range(version: IpVersion) -> Subnet {
+    let range = match version {
+        IpVersion::V4 => Subnet::of(TRANSIT.into(), TRANSIT_LEN),
+        IpVersion::V6 => Subnet::of(TRANSIT6.into(), TRANSIT6_LEN),
+    };
+    range.expect("the length is one of the version")
 }
 
 /// Is it an address of an uplink's end?
 pub fn is_transit(address: IpAddr) -> bool {
-    transit_range().contains(address)
+    transit_range(IpVersion::of(address)).contains(address)
 }
 
 #[cfg(test)]

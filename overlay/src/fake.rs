@@ -37,7 +37,7 @@ enum Owner {
 /// What somebody does by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Harm {
-    /// Turns IPv4 forwarding off in the host's namespace.
+    /// Turns forwarding off in the host's namespace.
     ForwardingOff,
     /// Deletes our table in the host's namespace.
     DeleteHostTable,
@@ -150,7 +150,7 @@ impl FakeKernel {
     /// Somebody does it by hand. What is not there is not harmed.
     pub fn harm(&mut self, harm: &Harm) {
         match harm {
-            Harm::ForwardingOff => self.state.forwarding = false,
+            Harm::ForwardingOff => self.state.forwarding.clear(),
             Harm::DeleteHostTable => self.state.firewall = None,
             Harm::DeleteNamespace(network) => self.delete(*network),
             Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
@@ -184,10 +184,10 @@ impl FakeKernel {
             return Err(cause);
         }
         match step {
-            Step::Host(HostStep::EnableForwarding) => self.state.forwarding = true,
+            Step::Host(HostStep::EnableForwarding(version)) => drop(self.state.forwarding.insert(*version)),
             Step::Host(HostStep::ForgetFlows(_)) => {}
             Step::Host(HostStep::ReplaceFirewall(table)) => self.state.firewall = Some(table.marks()),
-            Step::Segment(id, SegmentStep::Create) => drop(self.state.segments.entry(*id).or_default()),
+            Step::Segment(id, SegmentStep::Create(_)) => drop(self.state.segments.entry(*id).or_default()),
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id),
             Step::Segment(id, SegmentStep::CreateTunnel(tunnel)) => self.create_tunnel(*id, *tunnel)?,
             Step::Segment(id, SegmentStep::ConnectTunnel { mtu }) => self.connect_tunnel(*id, *mtu)?,
@@ -328,7 +328,7 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
             segment.neighbours.insert(*address, *mac);
         }
         SegmentStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
-        SegmentStep::Create
+        SegmentStep::Create(_)
         | SegmentStep::Delete
         | SegmentStep::ForgetFlows(_)
         | SegmentStep::CreateTunnel(_)

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::addr::Subnet;
+use crate::addr::{IpVersion, Subnet, fnv1a};
 
 mod sets;
 
@@ -98,10 +98,18 @@ pub enum Kind {
     Arp,
     /// ARP of somebody who has no address yet (RFC 5227, section 1.1).
     ArpProbe,
-    /// IPv4.
-    Ipv4,
-    /// Neither IPv4 nor ARP; also what has a VLAN's tag, whatever is in it.
+    /// IPv4 or IPv6.
+    Ip(IpVersion),
+    /// Neither IP nor ARP; also what has a VLAN's tag, whatever is in it.
     Foreign,
+    /// Neighbour discovery: who has an address, and who says so (RFC 4861).
+    Discovery,
+    /// Word of who has an address.
+    Advertisement,
+    /// What only routers say (RFC 4861).
+    RouterWord,
+    /// What somebody sends who has no address yet: is the one free (RFC 4862), and which groups it is in (RFC 3810).
+    Unaddressed,
     /// UDP.
     Udp,
     /// SCTP.
@@ -109,17 +117,17 @@ pub enum Kind {
     /// A TCP segment that opens no connection, and shows it: no SYN without ACK (RFC 9293, section 3.5).
     TcpGoingOn,
     /// A first fragment of SCTP: it need not show all its chunks.
-    SctpFragment,
+    SctpFragment(IpVersion),
     /// A TCP segment that says how long those may be that answer it: SYN, with ACK or without.
     TcpSyn,
     /// An SCTP packet that opens a connection: INIT (RFC 9260, section 5.1).
     SctpOpening,
-    /// An answer to a ping (RFC 792).
-    EchoReply,
-    /// Word of a packet that did not arrive (RFC 792).
-    IcmpError,
-    /// A fragment that shows no ports: not the first (RFC 791, section 3.2).
-    LaterFragment,
+    /// An answer to a ping (RFC 792, RFC 4443).
+    EchoReply(IpVersion),
+    /// Word of a packet that did not arrive (RFC 792, RFC 4443).
+    IcmpError(IpVersion),
+    /// A fragment that shows no ports: not the first (RFC 791, section 3.2; RFC 8200, section 4.5).
+    LaterFragment(IpVersion),
 }
 
 /// The parts of a packet that are looked up.
@@ -128,27 +136,29 @@ pub enum Parts {
     /// Protocol and port that it is for.
     Port,
     /// Address, protocol and port that it is for.
-    HostPort,
+    HostPort(IpVersion),
     /// The same, and the address that it is from.
-    Client,
+    Client(IpVersion),
     /// Interface and MAC that it is from.
     Frame,
     /// Interface, MAC and address that it is from.
-    Sender,
+    Sender(IpVersion),
     /// Interface, MAC and address that an ARP packet says to be from.
     Teller,
+    /// Interface, MAC and address that word of neighbour discovery is about.
+    Advertiser,
     /// Address that it is from and address that it is for.
-    Pair,
+    Pair(IpVersion),
     /// Both, protocol and port that it is for.
-    Service,
+    Service(IpVersion),
     /// What [`Parts::Pair`] was of a packet that this one answers.
-    PairAnswered,
+    PairAnswered(IpVersion),
     /// What [`Parts::Service`] was of a packet that this one answers.
-    ServiceAnswered,
+    ServiceAnswered(IpVersion),
     /// Both addresses and both UDP ports.
-    Datagram,
+    Datagram(IpVersion),
     /// What [`Parts::Datagram`] was of one that this one answers.
-    DatagramAnswered,
+    DatagramAnswered(IpVersion),
 }
 
 /// What happens to a packet.
@@ -162,8 +172,8 @@ pub enum Verdict {
     Masquerade,
     /// Connection tracking does not see it.
     NoTrack,
-    /// It goes where this map says by these of its parts; if it says nothing, it goes on.
-    Translate(&'static str, Parts),
+    /// It goes where this map says by these of its parts, under the same version of IP; if it says nothing, it goes on.
+    Translate(IpVersion, &'static str, Parts),
     /// It asks for no longer TCP segments than fit both ways (RFC 879), and goes on to the next rule.
     ClampMss,
     /// These of its parts are put into this set, for a while, and it goes on; if the set is full, to the next rule.
@@ -249,11 +259,6 @@ impl Rule {
     }
 }
 
-/// FNV-1a, 64 bits: a mark tells rules apart, it is no secret.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
-}
-
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for m in &self.when {
@@ -264,16 +269,26 @@ impl fmt::Display for Rule {
             Verdict::Drop => f.write_str("counter drop"),
             Verdict::Masquerade => f.write_str("counter masquerade"),
             Verdict::NoTrack => f.write_str("counter notrack"),
-            Verdict::Translate(map, parts) => write!(f, "counter dnat ip to {parts} map @{map}"),
+            Verdict::Translate(version, map, parts) => {
+                write!(f, "counter dnat {} to {parts} map @{map}", prefix(version))
+            }
             Verdict::ClampMss => f.write_str("counter tcp option maxseg size set rt mtu"),
             Verdict::Remember(set, parts) => write!(f, "update @{set} {{ {parts} }} counter accept"),
         }
     }
 }
 
+/// How nft calls it.
+fn prefix(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::V4 => "ip",
+        IpVersion::V6 => "ip6",
+    }
+}
+
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = |ip: IpAddr| if ip.is_ipv4() { "ip" } else { "ip6" };
+        let family = |ip: IpAddr| prefix(IpVersion::of(ip));
         match self {
             Self::In(name) => write!(f, "iifname \"{name}\""),
             Self::Out(name) => write!(f, "oifname \"{name}\""),
@@ -300,17 +315,28 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Arp => "ether type arp",
             Self::ArpProbe => "arp saddr ip 0.0.0.0",
-            Self::Ipv4 => "ether type ip",
-            Self::Foreign => "ether type != { ip, arp }",
+            Self::Ip(IpVersion::V4) => "ether type ip",
+            Self::Ip(IpVersion::V6) => "ether type ip6",
+            Self::Foreign => "ether type != { ip, arp, ip6 }",
+            Self::Discovery => "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }",
+            Self::Advertisement => "icmpv6 type nd-neighbor-advert",
+            Self::RouterWord => "icmpv6 type { nd-router-advert, nd-redirect }",
+            Self::Unaddressed => "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report }",
             Self::Udp => "meta l4proto udp",
             Self::Sctp => "meta l4proto sctp",
             Self::TcpGoingOn => "tcp flags & (syn | ack) != syn",
-            Self::SctpFragment => "meta l4proto sctp ip frag-off & 0x3fff == 0x2000",
+            Self::SctpFragment(IpVersion::V4) => "meta l4proto sctp ip frag-off & 0x3fff == 0x2000",
+            Self::SctpFragment(IpVersion::V6) => "meta l4proto sctp frag frag-off 0 frag more-fragments 1",
             Self::TcpSyn => "tcp flags & (syn | rst) == syn",
             Self::SctpOpening => "sctp chunk init exists",
-            Self::EchoReply => "icmp type echo-reply",
-            Self::IcmpError => "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
-            Self::LaterFragment => "ip frag-off & 0x1fff != 0",
+            Self::EchoReply(IpVersion::V4) => "icmp type echo-reply",
+            Self::EchoReply(IpVersion::V6) => "icmpv6 type echo-reply",
+            Self::IcmpError(IpVersion::V4) => "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
+            Self::IcmpError(IpVersion::V6) => {
+                "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }"
+            }
+            Self::LaterFragment(IpVersion::V4) => "ip frag-off & 0x1fff != 0",
+            Self::LaterFragment(IpVersion::V6) => "frag frag-off != 0",
         })
     }
 }
@@ -319,17 +345,28 @@ impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Port => "meta l4proto . th dport",
-            Self::HostPort => "ip daddr . meta l4proto . th dport",
-            Self::Client => "ip daddr . meta l4proto . th dport . ip saddr",
+            Self::HostPort(IpVersion::V4) => "ip daddr . meta l4proto . th dport",
+            Self::HostPort(IpVersion::V6) => "ip6 daddr . meta l4proto . th dport",
+            Self::Client(IpVersion::V4) => "ip daddr . meta l4proto . th dport . ip saddr",
+            Self::Client(IpVersion::V6) => "ip6 daddr . meta l4proto . th dport . ip6 saddr",
             Self::Frame => "iifname . ether saddr",
-            Self::Sender => "iifname . ether saddr . ip saddr",
+            Self::Sender(IpVersion::V4) => "iifname . ether saddr . ip saddr",
+            Self::Sender(IpVersion::V6) => "iifname . ether saddr . ip6 saddr",
             Self::Teller => "iifname . ether saddr . arp saddr ip",
-            Self::Pair => "ip saddr . ip daddr",
-            Self::Service => "ip saddr . ip daddr . meta l4proto . th dport",
-            Self::PairAnswered => "ip daddr . ip saddr",
-            Self::ServiceAnswered => "ip daddr . ip saddr . meta l4proto . th sport",
-            Self::Datagram => "ip saddr . ip daddr . udp sport . udp dport",
-            Self::DatagramAnswered => "ip daddr . ip saddr . udp dport . udp sport",
+            // Its target (RFC 4861, section 4.4), for which older versions of nft have no name.
+            Self::Advertiser => "iifname . ether saddr . @th,64,128",
+            Self::Pair(IpVersion::V4) => "ip saddr . ip daddr",
+            Self::Pair(IpVersion::V6) => "ip6 saddr . ip6 daddr",
+            Self::Service(IpVersion::V4) => "ip saddr . ip daddr . meta l4proto . th dport",
+            Self::Service(IpVersion::V6) => "ip6 saddr . ip6 daddr . meta l4proto . th dport",
+            Self::PairAnswered(IpVersion::V4) => "ip daddr . ip saddr",
+            Self::PairAnswered(IpVersion::V6) => "ip6 daddr . ip6 saddr",
+            Self::ServiceAnswered(IpVersion::V4) => "ip daddr . ip saddr . meta l4proto . th sport",
+            Self::ServiceAnswered(IpVersion::V6) => "ip6 daddr . ip6 saddr . meta l4proto . th sport",
+            Self::Datagram(IpVersion::V4) => "ip saddr . ip daddr . udp sport . udp dport",
+            Self::Datagram(IpVersion::V6) => "ip6 saddr . ip6 daddr . udp sport . udp dport",
+            Self::DatagramAnswered(IpVersion::V4) => "ip daddr . ip saddr . udp dport . udp sport",
+            Self::DatagramAnswered(IpVersion::V6) => "ip6 daddr . ip6 saddr . udp dport . udp sport",
         })
     }
 }

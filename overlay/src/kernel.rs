@@ -1,7 +1,7 @@
 //! The real kernel: the only code of this crate with effects. It executes and decides nothing.
 //!
 //! Owns what [`crate::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
-//! host's namespace the links `ovu*`, the table `inet overlay` and the switch for IPv4 forwarding, and in a container's
+//! host's namespace the links `ovu*`, the table `inet overlay` and the switches for forwarding, and in a container's
 //! namespace the one interface that an endpoint asks for. Never touches anything else: no foreign link, route, rule or
 //! interface, whatever its name.
 //!
@@ -12,6 +12,7 @@ mod addr;
 mod error;
 mod fdb;
 mod flows;
+mod forwarding;
 mod inside;
 pub mod inspect;
 mod link;
@@ -26,7 +27,7 @@ mod rows;
 mod segment;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,15 +36,13 @@ use self::inside::Inside;
 use self::netns::NetnsError;
 use self::patience::within;
 use self::watch::Changes;
+use crate::addr::IpVersion;
 use crate::desired::uplink_ifname;
 use crate::firewall::Family;
 use crate::id::NetworkId;
 use crate::observed::Observed;
 use crate::plan::{HostStep, SegmentStep, Step};
 use crate::report::{Cause, Kernel, StepError};
-
-/// Where the host's IPv4 forwarding is switched.
-const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// What not every host has that lets containers reach each other by links only.
 const NEEDED_BY_FILTER: &str =
@@ -135,7 +134,7 @@ impl RealKernel {
         self.refresh()?;
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
-        let mut observed = Observed { forwarding: look::forwarding(&self.host)?, firewall, ..Observed::default() };
+        let mut observed = Observed { forwarding: forwarding::seen(&self.host)?, firewall, ..Observed::default() };
         let doing = || "look at the routes of the host";
         let routed = within(doing, async { addr::routed(&self.host.route).await.or_doing(doing) }).await?;
         for (id, inside) in &mut self.segments {
@@ -148,26 +147,23 @@ impl RealKernel {
 
     async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
         match step {
-            Step::Host(HostStep::EnableForwarding) => {
-                let doing = || format!("turn on IPv4 forwarding in {FORWARDING}");
-                self.host.netns.run(|| fs::write(FORWARDING, "1")).or_doing(doing)?.or_doing(doing)
-            }
+            Step::Host(HostStep::EnableForwarding(version)) => forwarding::enable(&self.host, *version),
             Step::Host(HostStep::ReplaceFirewall(table)) => nft::replace(self.host.netns.clone(), table)
                 .await
                 .or_doing(|| "set the rules of the host in table inet overlay"),
             Step::Host(HostStep::ForgetFlows(flows)) => flows::forget(&self.host, flows).await,
-            Step::Segment(id, SegmentStep::Create) => self.create(*id).await,
+            Step::Segment(id, SegmentStep::Create(versions)) => self.create(*id, versions).await,
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id).await,
             Step::Segment(id, step) => self.change(*id, step).await,
         }
     }
 
-    async fn create(&mut self, id: NetworkId) -> Result<(), StepError> {
+    async fn create(&mut self, id: NetworkId, versions: &BTreeSet<IpVersion>) -> Result<(), StepError> {
         let path = self.netns_path(id);
         if netns::is_kept(&path) {
             return self.refresh();
         }
-        let netns = segment::create(&path).await?;
+        let netns = segment::create(&path, versions).await?;
         let inside = Inside::made(netns, &self.changes).or_doing(|| format!("look into {}", path.display()))?;
         self.segments.insert(id, inside);
         Ok(())
@@ -224,7 +220,7 @@ impl RealKernel {
             | SegmentStep::DeleteRemote(_)
             | SegmentStep::PutNeighbour(..)
             | SegmentStep::DeleteNeighbour(_)
-            | SegmentStep::Create
+            | SegmentStep::Create(_)
             | SegmentStep::Delete => Ok(()),
         }
     }

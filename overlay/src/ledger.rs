@@ -134,8 +134,8 @@ impl Ledger {
             Input::Tick { clear } => self.tick(clear, now),
             Input::Allocate(request) => self.in_open(request.network, |a| a.allocate(self.me, request, now)),
             Input::Release { network, endpoint, name } => self.release(*network, *endpoint, name, now),
-            Input::GiveSpace { network, to, share } => {
-                self.in_open(*network, |a| a.give_space(self.me, *to, *share, now))
+            Input::GiveSpace { network, range, to, share } => {
+                self.in_open(*network, |a| a.give_space(self.me, (*to, *range), *share, now))
             }
             Input::GiveAddress { network, to, address } => {
                 self.in_open(*network, |a| a.give_address(self.me, *to, *address))

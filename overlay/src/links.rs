@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::network::{Lamport, Name, NameError};
-use crate::publish::Protocol;
+use crate::publish::{self, Protocol};
 
 /// A link: whoever is called `from` may open connections to whoever is called `to`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,12 +139,10 @@ impl FromStr for Reached {
     fn from_str(text: &str) -> Result<Self, ReachedError> {
         let Some((name, service)) = text.split_once(':') else { return Ok(Self { to: text.parse()?, service: None }) };
         let (port, protocol) = service.split_once('/').unwrap_or((service, "tcp"));
-        let known = Protocol::ALL.into_iter().find(|known| known.to_string() == protocol.to_ascii_lowercase());
         let unknown = || ReachedError::Protocol { text: text.to_owned(), protocol: protocol.to_owned() };
         let wrong = || ReachedError::Port { text: text.to_owned(), port: port.to_owned() };
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        let number = port.parse().ok().filter(|port| *port > 0 && digits).ok_or_else(wrong)?;
-        let service = Service { protocol: known.ok_or_else(unknown)?, port: number };
+        let number = publish::port(port).ok_or_else(wrong)?;
+        let service = Service { protocol: Protocol::named(protocol).ok_or_else(unknown)?, port: number };
         Ok(Self { to: name.parse()?, service: Some(service) })
     }
 }

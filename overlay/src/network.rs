@@ -1,12 +1,13 @@
 //! A network: one L2 segment with its own address space. Its definition never changes; whoever is in it
 //! publishes it again, so it lives as long as somebody needs it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::addr::Subnet;
+use crate::addr::{IpVersion, Subnet};
 use crate::id::{HostId, NetworkId};
 
 mod range;
@@ -72,7 +73,7 @@ pub struct Network {
     pub id: NetworkId,
     /// What people call it. Two partitions may have given one name to two networks.
     pub name: Name,
-    /// Its subnets, at least one.
+    /// Its subnets: one, or one of IPv4 and one of IPv6.
     pub ranges: Vec<Range>,
     /// When it was created; with the id it decides whom a doubled name means.
     pub created: Lamport,
@@ -95,6 +96,12 @@ impl Network {
         let (name, id) = text.split_once('~').map_or((None, text.as_str()), |(name, id)| (Some(name), id));
         let named = name.is_none_or(|n| n == self.name.as_str());
         text == self.name.as_str() || named && id.len() >= MIN_ID_PREFIX && self.id.to_string().starts_with(id)
+    }
+
+    /// The versions of IP that its endpoints have, IPv4 first.
+    pub fn versions(&self) -> impl Iterator<Item = IpVersion> + use<> {
+        let versions: BTreeSet<IpVersion> = self.ranges.iter().map(|range| range.subnet.version()).collect();
+        versions.into_iter()
     }
 
     /// The range that `address` is in, with its number.
@@ -133,25 +140,49 @@ impl Network {
         self.ranges.get(usize::from(block.range))?.block_subnet(block.index)
     }
 
-    /// The addresses of a block that an endpoint can have, in order.
+    /// The addresses of a block that an endpoint can have, in order. A block of an IPv6 subnet may have more of them than can be
+    /// gone through.
     pub fn assignable_in(&self, block: BlockId) -> impl Iterator<Item = IpAddr> + '_ {
-        let range = self.ranges.get(usize::from(block.range));
-        let subnet = self.block_subnet(block);
-        range.zip(subnet).into_iter().flat_map(|(range, subnet)| {
-            (0..range.block_size()).filter_map(move |n| subnet.nth(n)).filter(|a| self.assignable(*a))
-        })
+        let all = self.block_subnet(block).into_iter().flat_map(|subnet| subnet.addresses());
+        all.filter(|a| self.assignable(*a))
     }
 
-    /// Those of them that an endpoint gets that asks for none by number.
+    /// The part of a block that an endpoint gets an address of that asks for none by number; `None` if that is nothing.
+    pub fn offered_subnet(&self, block: BlockId) -> Option<Subnet> {
+        let subnet = self.block_subnet(block)?;
+        match self.ranges.get(usize::from(block.range))?.pool {
+            // Of two prefixes that overlap one is inside of the other.
+            Some(pool) if pool.overlaps(&subnet) => Some(std::cmp::max_by_key(pool, subnet, Subnet::prefix_len)),
+            Some(_) => None,
+            None => Some(subnet),
+        }
+    }
+
+    /// Those addresses, in order. A block of an IPv6 subnet may have more of them than can be gone through.
     pub fn offered_in(&self, block: BlockId) -> impl Iterator<Item = IpAddr> + '_ {
-        let pool = self.ranges.get(usize::from(block.range)).and_then(|range| range.pool);
-        self.assignable_in(block).filter(move |a| pool.is_none_or(|pool| pool.contains(*a)))
+        let all = self.offered_subnet(block).into_iter().flat_map(|subnet| subnet.addresses());
+        all.filter(|a| self.assignable(*a))
     }
 
-    /// Can such an endpoint have an address of the block?
+    /// Is it one of them?
+    pub fn is_offered(&self, address: IpAddr) -> bool {
+        let pool = self.range_of(address).and_then(|(_, range)| range.pool);
+        self.assignable(address) && pool.is_none_or(|pool| pool.contains(address))
+    }
+
+    /// Can an endpoint that asks for none by number have an address of the block?
     pub fn offers(&self, block: BlockId) -> bool {
-        let pool = self.ranges.get(usize::from(block.range)).and_then(|range| range.pool);
-        pool.is_none_or(|pool| self.block_subnet(block).is_some_and(|subnet| subnet.overlaps(&pool)))
+        self.offered_subnet(block).is_some()
+    }
+
+    /// How many addresses of a part of one of its subnets endpoints can have.
+    pub fn count_assignable_in(&self, part: &Subnet) -> u128 {
+        let all = 1_u128.checked_shl(part.host_bits().into()).unwrap_or(u128::MAX);
+        let ranges = self.ranges.iter().filter(|range| range.subnet.overlaps(part));
+        let special = ranges.flat_map(|range| [range.subnet.network(), range.subnet.last(), range.gateway]);
+        let special: BTreeSet<IpAddr> = special.chain(self.settings.auxiliary.keys().copied()).collect();
+        let unfit = special.into_iter().filter(|a| part.contains(*a) && !self.assignable(*a)).count();
+        all.saturating_sub(u128::try_from(unfit).unwrap_or(u128::MAX))
     }
 }
 

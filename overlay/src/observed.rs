@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::addr::{IfName, Mac};
+use crate::addr::{IfName, IpVersion, Mac};
 use crate::desired::{Bridge, Remote, Uplink};
 use crate::firewall::Marks;
 use crate::id::{EndpointId, NetworkId, Vni};
@@ -12,8 +12,8 @@ use crate::intent::AtPath;
 /// All that is ours in the kernel of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// Is IPv4 forwarding on in the host's namespace?
-    pub forwarding: bool,
+    /// What the host's namespace forwards.
+    pub forwarding: BTreeSet<IpVersion>,
     /// The marks of our table in the host's namespace; `None` if there is no such table.
     pub firewall: Option<Marks>,
     /// The segments, each a namespace of ours.

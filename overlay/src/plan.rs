@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::addr::{IfName, Mac};
+use crate::addr::{IfName, IpVersion, Mac};
 use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
 use crate::firewall::{Field, Marks, Set, Table, key_part};
 use crate::id::{EndpointId, NetworkId};
@@ -35,8 +35,8 @@ pub enum Step {
 /// A change in the host's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostStep {
-    /// Turn IPv4 forwarding on: containers reach the world through the host.
-    EnableForwarding,
+    /// Turn forwarding on: containers reach the world through the host.
+    EnableForwarding(IpVersion),
     /// Replace our table.
     ReplaceFirewall(Table),
     /// Forget the connections to ports that lead elsewhere now.
@@ -55,8 +55,8 @@ pub struct Flow {
 /// A change of one segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SegmentStep {
-    /// Make the namespace: loopback up, forwarding on, no IPv6 of its own.
-    Create,
+    /// Make the namespace: loopback up, and these versions of IP forwarded; without IPv6 it has none of its own.
+    Create(BTreeSet<IpVersion>),
     /// Replace our table.
     ReplaceFirewall(Table),
     /// Replace our table of what passes the bridge.
@@ -96,7 +96,7 @@ pub enum SegmentStep {
     PutRemote(Mac, Remote),
     /// Withdraw a MAC.
     DeleteRemote(Mac),
-    /// Answer ARP for an address.
+    /// Answer ARP or neighbour discovery for an address.
     PutNeighbour(IpAddr, Mac),
     /// Answer no more.
     DeleteNeighbour(IpAddr),
@@ -109,13 +109,12 @@ pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec
     let mut steps = Vec::new();
     if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
         steps.push(Step::Host(HostStep::ReplaceFirewall(desired.firewall.clone())));
-        // Behind the address of the host.
-        let moved = moved(observed.firewall.as_ref(), &desired.firewall, "@ports", 1);
+        // Behind the address of the host, which is one part or four.
+        let moved = moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]);
         steps.extend((!moved.is_empty()).then_some(Step::Host(HostStep::ForgetFlows(moved))));
     }
-    if !observed.forwarding {
-        steps.push(Step::Host(HostStep::EnableForwarding));
-    }
+    let unforwarded = desired.forwarding.difference(&observed.forwarding);
+    steps.extend(unforwarded.map(|version| Step::Host(HostStep::EnableForwarding(*version))));
     for id in observed.segments.keys().filter(|id| !desired.segments.contains_key(id)) {
         steps.push(Step::Segment(*id, SegmentStep::Delete));
     }
@@ -130,12 +129,12 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     let nothing = ObservedSegment::default();
     let mut steps = Vec::new();
     if have.is_none() {
-        steps.push(SegmentStep::Create);
+        steps.push(SegmentStep::Create(want.versions()));
     }
     let have = have.unwrap_or(&nothing);
     if have.firewall.as_ref() != Some(&want.firewall.marks()) {
         steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
-        let moved = moved(have.firewall.as_ref(), &want.firewall, "@published", 0);
+        let moved = moved(have.firewall.as_ref(), &want.firewall, [("@published", 0), ("@published6", 0)]);
         steps.extend((!moved.is_empty()).then_some(SegmentStep::ForgetFlows(moved)));
     }
     set_filter(have, want, knowledge, &mut steps);
@@ -157,7 +156,7 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
     };
     let here = want.ports.values().flat_map(|port| port.addresses.iter().map(|a| a.address));
     let known: BTreeSet<IpAddr> = here.chain(want.neighbours.keys().copied()).collect();
-    let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !known.contains(&(*address).into()));
+    let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !known.contains(address));
     let filter = match knowledge {
         Knowledge::Whole => filter.clone(),
         Knowledge::Partial => filter.with(seen, |element| element.key.iter().any(is_unknown)),
@@ -169,13 +168,15 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
     }
 }
 
-/// What leads elsewhere than before by this map, in whose keys protocol and port are from this part on.
-fn moved(have: Option<&Marks>, want: &Table, map: &str, part: usize) -> BTreeSet<Flow> {
-    let elements = |marks: &Marks| -> BTreeSet<String> {
-        marks.iter().filter(|(name, _)| name == map).flat_map(|(_, elements)| elements.iter().cloned()).collect()
+/// What leads elsewhere than before by these maps, in whose keys protocol and port are from the given part on.
+fn moved(have: Option<&Marks>, want: &Table, maps: [(&str, usize); 2]) -> BTreeSet<Flow> {
+    let elements = |marks: &Marks| -> BTreeSet<(usize, String)> {
+        let part = |name: &str| maps.iter().find(|(map, _)| *map == name).map(|(_, part)| *part);
+        let found = marks.iter().filter_map(|(name, elements)| Some((part(name)?, elements)));
+        found.flat_map(|(part, elements)| elements.iter().map(move |mark| (part, mark.clone()))).collect()
     };
-    let flow = |mark: &String| {
-        let [protocol, ..] = key_part(mark, part)?;
+    let flow = |(part, mark): &(usize, String)| {
+        let [protocol, ..] = key_part(mark, *part)?;
         let [high, low, ..] = key_part(mark, part + 1)?;
         Some(Flow { protocol, port: u16::from_be_bytes([high, low]) })
     };
@@ -264,7 +265,7 @@ fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Host(HostStep::EnableForwarding) => f.write_str("turn on IPv4 forwarding"),
+            Self::Host(HostStep::EnableForwarding(version)) => write!(f, "turn on {version} forwarding"),
             Self::Host(HostStep::ForgetFlows(_)) => f.write_str("forget the connections to ports that have changed"),
             Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
             Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
@@ -275,7 +276,7 @@ impl fmt::Display for Step {
 impl fmt::Display for SegmentStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create => f.write_str("make the namespace"),
+            Self::Create(_) => f.write_str("make the namespace"),
             Self::ReplaceFirewall(_) => f.write_str("set the rules"),
             Self::ReplaceFilter(_) => f.write_str("set the rules for the bridge"),
             Self::UpdateFilter(_) => f.write_str("change the rules for the bridge"),
@@ -296,11 +297,16 @@ impl fmt::Display for SegmentStep {
             Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
             Self::PutRemote(mac, remote) => write!(f, "point {mac} at {}", remote.vtep),
             Self::DeleteRemote(mac) => write!(f, "withdraw {mac}"),
-            Self::PutNeighbour(address, _) => write!(f, "answer ARP for {address}"),
-            Self::DeleteNeighbour(address) => write!(f, "answer ARP for {address} no more"),
+            Self::PutNeighbour(address, _) => write!(f, "answer {} for {address}", discovery(*address)),
+            Self::DeleteNeighbour(address) => write!(f, "answer {} for {address} no more", discovery(*address)),
             Self::Delete => f.write_str("remove the namespace"),
         }
     }
+}
+
+/// How a MAC is asked for (RFC 826, RFC 4861).
+pub(crate) fn discovery(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ARP" } else { "neighbour discovery" }
 }
 
 #[cfg(test)]

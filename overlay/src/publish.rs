@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
-use std::str::FromStr;
+use std::net::IpAddr;
 
-use crate::addr::Subnet;
+use crate::addr::{IpVersion, Subnet};
 
 /// What has ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +20,16 @@ pub enum Protocol {
 impl Protocol {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The one of this name, in any case.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.to_string() == text.to_ascii_lowercase())
+    }
+
+    /// The one with this number in IP headers.
+    pub fn numbered(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| u32::from(protocol.number()) == number)
+    }
 
     /// Its number in IP headers (IANA, Protocol Numbers).
     pub fn number(self) -> u8 {
@@ -47,8 +56,9 @@ impl fmt::Display for Protocol {
 pub struct HostPort {
     /// Of what.
     pub protocol: Protocol,
-    /// At this address of the host only; `None` for all that it has.
-    pub address: Option<Ipv4Addr>,
+    /// At this address of the host only: the unspecified one of a version stands for all of that version, and `None` for all
+    /// that it has.
+    pub address: Option<IpAddr>,
     /// The port, from 1.
     pub port: u16,
 }
@@ -56,19 +66,30 @@ pub struct HostPort {
 impl HostPort {
     /// Could a packet be for either?
     pub fn overlaps(&self, other: &Self) -> bool {
-        let addresses = self.address.zip(other.address).is_none_or(|(a, b)| a == b);
-        addresses && (self.protocol, self.port) == (other.protocol, other.port)
+        let same = |version| {
+            self.at(version)
+                .zip(other.at(version))
+                .is_some_and(|(a, b)| a == b || a.is_unspecified() || b.is_unspecified())
+        };
+        (self.protocol, self.port) == (other.protocol, other.port) && IpVersion::ALL.into_iter().any(same)
     }
 
-    /// The address as people write it.
-    pub fn ip(&self) -> Ipv4Addr {
-        self.address.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    /// The address of this version that it is at, the unspecified one for all; `None` if it is at none.
+    pub fn at(&self, version: IpVersion) -> Option<IpAddr> {
+        match self.address {
+            None => Some(version.unspecified()),
+            Some(address) => Some(address).filter(|address| IpVersion::of(*address) == version),
+        }
     }
 }
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}/{}", self.ip(), self.port, self.protocol)
+        match self.address {
+            None => write!(f, "{}/{}", self.port, self.protocol),
+            Some(IpAddr::V4(address)) => write!(f, "{address}:{}/{}", self.port, self.protocol),
+            Some(IpAddr::V6(address)) => write!(f, "[{address}]:{}/{}", self.port, self.protocol),
+        }
     }
 }
 
@@ -92,6 +113,11 @@ pub type Pair = (HostPort, u16);
 /// A text that names no ports.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
+    /// Linux takes no packets from there to another interface.
+    #[error(
+        "`{0}` can't be published at ::1, which the kernel keeps to itself: publish it at 127.0.0.1, or at an address of this host"
+    )]
+    Loopback(String),
     /// Not of the form.
     #[error("`{0}` says no port to publish: give [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|udp|sctp], like 8088:80")]
     Form(String),
@@ -123,7 +149,7 @@ pub enum SpecError {
     },
     /// Not an address that a host has.
     #[error(
-        "`{address}` in `{spec}` is no IPv4 address of a host: give one that this host has, or none for all of them"
+        "`{address}` in `{spec}` is no address of a host: give one that this host has, IPv6 as in [2001:db8::1]:8088:80, or none for all of them"
     )]
     Address {
         /// All of it.
@@ -142,15 +168,18 @@ pub fn parse(spec: &str) -> Result<Vec<Pair>, SpecError> {
     let (ports, protocol) = match spec.rsplit_once('/') {
         None => (spec, Protocol::Tcp),
         Some((ports, text)) => {
-            let known = Protocol::ALL.into_iter().find(|protocol| protocol.to_string() == text.to_ascii_lowercase());
             let unknown = || SpecError::Protocol { spec: spec.to_owned(), protocol: text.to_owned() };
-            (ports, known.ok_or_else(unknown)?)
+            (ports, Protocol::named(text).ok_or_else(unknown)?)
         }
     };
-    let (host, endpoint) = ports.rsplit_once(':').ok_or_else(form)?;
+    // What is in brackets is an address, and no port.
+    let (host, endpoint) = ports
+        .rsplit_once(':')
+        .filter(|(host, endpoint)| !host.ends_with(']') && !endpoint.ends_with(']'))
+        .ok_or_else(form)?;
     let (address, host) = match host.rsplit_once(':') {
         None => (None, host),
-        Some((address, host)) => (address_of(spec, address)?, host),
+        Some((address, host)) => (Some(address_of(spec, address)?), host),
     };
     if host.is_empty() || endpoint.is_empty() {
         return Err(form());
@@ -174,26 +203,38 @@ pub fn parse_host(spec: &str) -> Result<Vec<HostPort>, SpecError> {
     let whole = match ports.split(':').collect::<Vec<_>>().as_slice() {
         [host] => format!("{host}:{host}{protocol}"),
         [address, host] if address.contains('.') => format!("{ports}:{host}{protocol}"),
-        _ => spec.to_owned(),
+        _ => match ports.rsplit_once("]:") {
+            Some((_, host)) if !host.contains(':') => format!("{ports}:{host}{protocol}"),
+            _ => spec.to_owned(),
+        },
     };
     Ok(parse(&whole)?.into_iter().map(|(host, _)| host).collect())
 }
 
-fn address_of(spec: &str, text: &str) -> Result<Option<Ipv4Addr>, SpecError> {
+fn address_of(spec: &str, text: &str) -> Result<IpAddr, SpecError> {
     let wrong = || SpecError::Address { spec: spec.to_owned(), address: text.to_owned() };
-    let address = Ipv4Addr::from_str(text).map_err(|_| wrong())?;
-    if address.is_unspecified() {
-        return Ok(None);
+    let address = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(text) => IpAddr::V6(text.parse().map_err(|_| wrong())?),
+        None => IpAddr::V4(text.parse().map_err(|_| wrong())?),
+    };
+    match address {
+        IpAddr::V6(v6) if v6.is_loopback() => Err(SpecError::Loopback(spec.to_owned())),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() || v6.is_unicast_link_local() => Err(wrong()),
+        IpAddr::V4(v4) if v4.is_broadcast() => Err(wrong()),
+        _ if address.is_multicast() => Err(wrong()),
+        _ => Ok(address),
     }
-    if address.is_multicast() || address.is_broadcast() { Err(wrong()) } else { Ok(Some(address)) }
+}
+
+/// The port that a text of digits says, from 1.
+pub fn port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| *port > 0 && digits)
 }
 
 fn range(spec: &str, text: &str) -> Result<std::ops::RangeInclusive<u16>, SpecError> {
     let wrong = || SpecError::Port { spec: spec.to_owned(), port: text.to_owned() };
-    let port = |text: &str| {
-        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|port| *port > 0 && digits).ok_or_else(wrong)
-    };
+    let port = |text: &str| port(text).ok_or_else(wrong);
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = port(first)?..=port(last)?;
     if range.is_empty() { Err(wrong()) } else { Ok(range) }

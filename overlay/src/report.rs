@@ -182,7 +182,7 @@ impl Step {
             Self::Host(_) => false,
             Self::Segment(_, step) => matches!(
                 step,
-                SegmentStep::Create
+                SegmentStep::Create(_)
                     | SegmentStep::ReplaceFirewall(_)
                     | SegmentStep::ReplaceFilter(_)
                     | SegmentStep::UpdateFilter(_)

@@ -145,7 +145,7 @@ pub(super) fn difference(
         ("network namespace", there.netns.cookie != netns.cookie),
         ("interface", wanted.ifname.as_ref().is_some_and(|ifname| there.ifname != *ifname)),
         ("gateway priority", !wanted.priority.is_that_of(there.metric)),
-        ("address", wanted.address.is_some_and(|address| !endpoint.has(address))),
+        ("address", !wanted.addresses.iter().all(|address| endpoint.has(*address))),
         ("MAC", wanted.mac.is_some_and(|mac| endpoint.mac != mac)),
         ("set of published ports", !wanted.ports.iter().all(|port| leads(there, port))),
     ];

@@ -229,11 +229,13 @@ pub enum AttachError {
     },
     /// No address is left.
     #[error(
-        "network `{network}` has no free address that can be reached from here: {holders}; disconnect an endpoint, start the hosts that do not answer, or `overlayctl host forget` one that is off for good"
+        "network `{network}` has no free address of {subnet} that can be reached from here: {holders}; disconnect an endpoint, start the hosts that do not answer, or `overlayctl host forget` one that is off for good"
     )]
     Full {
         /// The network.
         network: String,
+        /// Its subnet.
+        subnet: String,
         /// Who holds how many.
         holders: String,
     },

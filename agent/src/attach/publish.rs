@@ -27,9 +27,10 @@ impl Attacher {
         let (id, network) = (before.endpoint.id, before.endpoint.network);
         let definition = self.local.kept.borrow().intents.networks.get(&network).cloned();
         let definition = definition.ok_or_else(|| AttachError::UnknownNetwork(network.short()))?;
-        if let Some(port) = unwanted.iter().copied().find(|port| !before.published.contains_key(port)) {
-            return Err(PortError::NotPublished { port, name: name.clone() }.into());
-        }
+        let unwanted = unwanted.into_iter().map(|port| ports::meant(&before.published, port));
+        let unwanted: Vec<HostPort> = unwanted
+            .map(|meant| meant.map_err(|port| PortError::NotPublished { port, name: name.clone() }))
+            .collect::<Result<_, _>>()?;
         self.check_ports(&definition, Some(id), &wanted)?;
         let change = move |local: &mut Local| {
             let published = ports::publish(local.intents(), &definition, id, &wanted)?;

@@ -8,10 +8,10 @@ use overlay::cluster::{Located, NetworkView};
 use overlay::endpoint::Endpoint;
 use overlay::host::Liveness;
 use overlay::id::HostId;
-use overlay::ledger::Denial;
+use overlay::ledger::{Denial, Request};
 use overlay::network::Unfit;
 
-use super::{AttachError, Wanted, host_name};
+use super::{AttachError, host_name};
 use crate::local::AdmitError;
 use crate::peer::CallError;
 use crate::view::{LastHeard, Seen};
@@ -46,10 +46,10 @@ pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) ->
 }
 
 /// A denial in the words of the one who asked.
-pub(super) fn denied(seen: &Seen, view: &NetworkView, wanted: &Wanted, denial: Denial) -> AttachError {
+pub(super) fn denied(seen: &Seen, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
     let network = view.shown_name();
     match denial {
-        Denial::UnknownNetwork => AttachError::UnknownNetwork(wanted.network.clone()),
+        Denial::UnknownNetwork | Denial::Deleted => AttachError::UnknownNetwork(network),
         // Definitions never change: whoever refuses the address sees the same as we do.
         Denial::NotAssignable(address) => {
             not_assignable(view, address, view.network.admit(address).err().unwrap_or(Unfit::Outside))
@@ -66,14 +66,13 @@ pub(super) fn denied(seen: &Seen, view: &NetworkView, wanted: &Wanted, denial: D
             let (host, silence) = (host_name(&seen.cluster, holder), silence(seen, holder));
             AttachError::HolderAway { address, network, host, silence }
         }
-        Denial::NotHolder { holder } => match (wanted.address, holder) {
+        Denial::NotHolder { holder } => match (request.address, holder) {
             (Some(address), Some(holder)) => {
                 AttachError::BlockMoved { address, network, host: host_name(&seen.cluster, holder) }
             }
-            _ => full(seen, network, &[].into()),
+            _ => full(seen, view, request.range, &[].into()),
         },
-        Denial::Full { holders } => full(seen, network, &holders),
-        Denial::Deleted => AttachError::UnknownNetwork(wanted.network.clone()),
+        Denial::Full { holders } => full(seen, view, request.range, &holders),
         denial => AttachError::NotReady(denial),
     }
 }
@@ -124,7 +123,7 @@ pub(super) fn not_given(
     Some(AttachError::HolderRefuses { address, network, host, why, next })
 }
 
-fn full(seen: &Seen, network: String, holders: &BTreeMap<HostId, usize>) -> AttachError {
+fn full(seen: &Seen, view: &NetworkView, range: u8, holders: &BTreeMap<HostId, usize>) -> AttachError {
     let state = |host: &HostId| match seen.cluster.hosts.get(host).map(|h| h.liveness) {
         Some(Liveness::Live) => String::new(),
         Some(Liveness::Suspect | Liveness::Dead) | None => format!(", which does not answer{}", silence(seen, *host)),
@@ -134,7 +133,8 @@ fn full(seen: &Seen, network: String, holders: &BTreeMap<HostId, usize>) -> Atta
         .map(|(h, n)| format!("{n} blocks are held by host `{}`{}", host_name(&seen.cluster, *h), state(h)));
     let rows: Vec<String> = rows.collect();
     let holders = if rows.is_empty() { "no holder of its blocks is known yet".to_owned() } else { rows.join(", ") };
-    AttachError::Full { network, holders }
+    let subnet = view.network.ranges.get(usize::from(range)).map_or_else(String::new, |r| r.subnet.to_string());
+    AttachError::Full { network: view.shown_name(), subnet, holders }
 }
 
 /// Since when a host has not been heard, if that is a while.

@@ -3,12 +3,16 @@ use std::path::{Path, PathBuf};
 
 use overlay::cluster::derive;
 use overlay::host::HostInfo;
+use overlay::lease::Version;
+use overlay::ledger::{Denial, Request};
 use overlay::network::Network;
 use overlay::network::Range;
 use overlay::record::{Incarnation, Membership, Record, Records};
 
+use super::refusal::{denied, not_given};
 use super::*;
 use crate::local::AdmitError;
+use crate::peer::CallError;
 use crate::reconcile::tests::{Host, label, network};
 use crate::view::Silence;
 
@@ -71,12 +75,24 @@ fn wanted(name: &str) -> Wanted {
         netns: PathBuf::from("/proc/self/ns/net"),
         name: label(name),
         aliases: BTreeSet::new(),
-        address: None,
+        addresses: BTreeSet::new(),
         mac: None,
         ifname: Some("ovtest0".parse().expect("a name")),
         priority: Priority::default(),
         id: None,
         ports: Vec::new(),
+    }
+}
+
+fn asking(address: IpAddr) -> Request {
+    Request {
+        network: NetworkId::from_bytes([7; 16]),
+        endpoint: EndpointId::from_bytes([8; 16]),
+        name: label("new"),
+        range: 0,
+        address: Some(address),
+        reachable: BTreeSet::new(),
+        asked: BTreeSet::new(),
     }
 }
 
@@ -94,9 +110,9 @@ fn what_the_cluster_says_against_it_is_told_with_object_cause_and_next_step() {
     let (cluster, network) = cluster();
     let view = find(&cluster, "net").expect("it is there");
     let many: BTreeSet<Name> = (0..=MAX_ALIASES).map(|n| label(&format!("a{n}"))).collect();
-    let at = |last| Wanted { address: Some(ip(last)), ..wanted("new") };
-    let far = Wanted { address: Some([10, 0, 0, 9].into()), ..wanted("new") };
-    let broadcast = Wanted { address: Some([172, 38, 255, 255].into()), ..wanted("new") };
+    let at = |last| Wanted { addresses: [ip(last)].into(), ..wanted("new") };
+    let far = Wanted { addresses: [[10, 0, 0, 9].into()].into(), ..wanted("new") };
+    let broadcast = Wanted { addresses: [[172, 38, 255, 255].into()].into(), ..wanted("new") };
     let mac = Wanted { mac: Some(Mac::of_address(ip(3))), ..wanted("new") };
     let cases: [(Wanted, &[&str]); 10] = [
         (wanted("web-alpha"), &["name `web-alpha`", "in use", "`net`", "host `alpha`", "choose another name"]),
@@ -126,7 +142,7 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
     let (cluster, _) = cluster();
     let view = find(&cluster, "net").expect("it is there");
     let address = ip(9);
-    let wanted = Wanted { address: Some(address), ..wanted("new") };
+    let request = asking(address);
     let holders = BTreeMap::from([(host(1), 2), (host(4), 6)]);
     let known = EndpointId::from_bytes([3; 16]);
     let cases: [(Denial, &[&str]); 10] = [
@@ -147,14 +163,19 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
         (Denial::NotHolder { holder: None }, &["`net`", "no free address", "start the hosts"]),
         (
             Denial::Full { holders },
-            &["`net`", "no free address", "2 blocks are held by host `alpha`", "`delta`, which does not answer"],
+            &[
+                "`net`",
+                "no free address of 172.38.0.0/16",
+                "2 blocks are held by host `alpha`",
+                "`delta`, which does not answer",
+            ],
         ),
     ];
     for (denial, words) in cases {
-        assert_line(&denied(&seen(&cluster), view, &wanted, denial), words);
+        assert_line(&denied(&seen(&cluster), view, &request, denial), words);
     }
     for (borrower, name) in [(host(3), "`gamma`"), (host(4), "`delta`"), (host(8), "08080808")] {
-        let error = denied(&seen(&cluster), view, &wanted, Denial::Delegated { address, to: borrower });
+        let error = denied(&seen(&cluster), view, &request, Denial::Delegated { address, to: borrower });
         assert_line(&error, &["172.38.0.9", "delegated to host", name, "does not answer", "overlayctl host forget"]);
         assert!(!error.to_string().contains("or wait"), "it does not come back by itself: {error}");
     }
@@ -198,7 +219,7 @@ fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then
     let view = find(&cluster, "net").expect("it is there");
     let error = |seen: &Seen| {
         let denial = Denial::Unreachable { address: ip(9), holder: host(3) };
-        denied(seen, view, &Wanted { address: Some(ip(9)), ..wanted("new") }, denial)
+        denied(seen, view, &asking(ip(9)), denial)
     };
     seen.silent = Arc::new(Silence::started(Duration::from_secs(12)));
     assert_line(&error(&seen), &["which does not answer (not heard since overlayd started, 12s ago): start"]);
@@ -289,9 +310,8 @@ async fn an_endpoint_that_is_attached_stands_and_is_seen_and_can_be_let_go() {
 #[tokio::test]
 async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
     let Some((_host, attacher)) = with_network().await else { return };
-    let address = Some(ip(11));
-    let askers =
-        [wanted("web"), wanted("web"), Wanted { address, ..wanted("one") }, Wanted { address, ..wanted("two") }];
+    let at = |name| Wanted { addresses: [ip(11)].into(), ..wanted(name) };
+    let askers = [wanted("web"), wanted("web"), at("one"), at("two")];
     let askers = (1..).zip(askers).map(|(n, wanted)| {
         let ifname = Some(format!("ovtest{n}").parse().expect("a name"));
         let (attacher, wanted) = (attacher.clone(), Wanted { ifname, ..wanted });

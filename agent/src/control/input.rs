@@ -1,7 +1,7 @@
 //! What is asked for, parsed: whatever is wrong with it is refused here, in one line that names it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use overlay::addr::Subnet;
@@ -40,6 +40,7 @@ pub(crate) fn network(request: wire::CreateNetworkRequest) -> Result<Wanted, Sta
         subnets: all(&request.subnets)?,
         gateways: request.gateways.iter().map(|text| address_of("gateway", text)).collect::<Result<_, _>>()?,
         pools: all(&request.ip_ranges)?,
+        ipv6: request.ipv6,
         settings,
     })
 }
@@ -51,11 +52,6 @@ const MAX_PORTS: usize = 2048;
 pub(crate) fn ports(specs: &wire::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
     let given: BTreeSet<Subnet> = all::<Subnet>(&specs.allow_from)?.into_iter().collect();
     let allowed: BTreeSet<Subnet> = publish::widest(&given).collect();
-    if let Some(subnet) = allowed.iter().find(|subnet| subnet.network().is_ipv6()) {
-        return Err(Status::invalid_argument(format!(
-            "{subnet} is IPv6, but ports are published for IPv4 only so far"
-        )));
-    }
     if specs.ports.is_empty() && !allowed.is_empty() {
         return Err(Status::invalid_argument("--allow-from says who may reach a published port, and none is: give -p"));
     }
@@ -80,6 +76,13 @@ pub(crate) fn host_ports(specs: &[String]) -> Result<Vec<HostPort>, Status> {
         ports.extend(pairs);
     }
     Ok(ports)
+}
+
+/// The addresses that an endpoint is to have.
+pub(crate) fn addresses(ip: &str, ip6: &str) -> Result<BTreeSet<IpAddr>, Status> {
+    let v4 = parse_some::<Ipv4Addr>("IPv4 address", ip, "one like 172.38.0.11, without a prefix length")?;
+    let v6 = parse_some::<Ipv6Addr>("IPv6 address", ip6, "one like fd00:38::11, without a prefix length")?;
+    Ok(v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).collect())
 }
 
 /// A gateway priority.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use overlay::addr::IpVersion;
 use overlay::admission::apart;
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::desired::{SERVICE_ADDRESS, port_ifname};
@@ -272,15 +273,16 @@ impl Shown<'_> {
             mac: endpoint.mac.to_string(),
             host: self.host_name(located.host),
             state: state(located.liveness).to_owned(),
-            gateway: gateway(&view.network, located.addresses().next()),
-            dns: SERVICE_ADDRESS.to_string(),
+            gateway: gateway(&view.network, IpVersion::V4),
+            gateway6: gateway(&view.network, IpVersion::V6),
+            dns: dns(&view.network),
             ..wire::EndpointInfo::default()
         };
         if let Some(attachment) = self.intents.attachments.get(&endpoint.id).filter(|_| located.host == self.me) {
             info.ifname = attachment.ifname.to_string();
             info.host_ifname = port_ifname(endpoint.id).to_string();
             info.netns = attachment.netns.path.display().to_string();
-            info.ports = attachment.published.iter().map(published).collect();
+            info.ports = published(attachment);
         }
         info
     }
@@ -288,7 +290,6 @@ impl Shown<'_> {
     /// An endpoint of this host, whether the view has it yet or not.
     pub(super) fn attachment(&self, attachment: &Attachment) -> wire::EndpointInfo {
         let endpoint = &attachment.endpoint;
-        let address = endpoint.addresses.first().map(|a| a.address);
         let view = self.cluster.networks.get(&endpoint.network);
         wire::EndpointInfo {
             id: endpoint.id.to_string(),
@@ -304,22 +305,25 @@ impl Shown<'_> {
             state: state(Liveness::Live).to_owned(),
             ifname: attachment.ifname.to_string(),
             host_ifname: port_ifname(endpoint.id).to_string(),
-            gateway: view.map_or_else(String::new, |v| gateway(&v.network, address)),
+            gateway: view.map_or_else(String::new, |v| gateway(&v.network, IpVersion::V4)),
+            gateway6: view.map_or_else(String::new, |v| gateway(&v.network, IpVersion::V6)),
             netns: attachment.netns.path.display().to_string(),
-            dns: SERVICE_ADDRESS.to_string(),
-            ports: attachment.published.iter().map(published).collect(),
+            dns: view.map_or_else(|| SERVICE_ADDRESS.to_string(), |v| dns(&v.network)),
+            ports: published(attachment),
         }
     }
 
     /// Blocks of one holder and epoch that stand together are one row, and each delegated address is one.
     pub(super) fn leases(&self, account: &Account) -> Vec<wire::LeaseRow> {
         let mut rows: Vec<(IpAddr, wire::LeaseRow)> = Vec::new();
-        for holder in account.holders().into_keys() {
+        let holders: BTreeSet<HostId> = account.blocks.values().map(|lease| lease.holder).collect();
+        for holder in holders {
             for run in account.runs(holder) {
                 let last = BlockId { index: run.start.index + (run.len - 1), ..run.start };
                 let ends = account.network.block_subnet(run.start).zip(account.network.block_subnet(last));
                 let Some((first, last)) = ends else { continue };
-                let free = || run.blocks().map(|(block, epoch)| account.free_in(block, epoch).count()).sum::<usize>();
+                let count = |(block, epoch)| account.count_free_in(block, epoch);
+                let free = || run.blocks().map(count).fold(0, u128::saturating_add);
                 rows.push((
                     first.network(),
                     wire::LeaseRow {
@@ -416,9 +420,15 @@ fn prefixed(network: &Network, address: IpAddr) -> String {
     }
 }
 
-fn gateway(network: &Network, address: Option<IpAddr>) -> String {
-    let range = address.and_then(|a| network.range_of(a));
-    range.map_or_else(String::new, |(_, range)| range.gateway.to_string())
+fn gateway(network: &Network, version: IpVersion) -> String {
+    let range = network.ranges.iter().find(|range| range.subnet.version() == version);
+    range.map_or_else(String::new, |range| range.gateway.to_string())
+}
+
+/// Where names are asked for: without IPv4, at the gateway.
+fn dns(network: &Network) -> String {
+    let has_ipv4 = network.versions().any(|version| version == IpVersion::V4);
+    if has_ipv4 { SERVICE_ADDRESS.to_string() } else { gateway(network, IpVersion::V6) }
 }
 
 fn address_range(range: &Range, settings: &Settings) -> wire::AddressRange {
@@ -431,14 +441,20 @@ fn address_range(range: &Range, settings: &Settings) -> wire::AddressRange {
     }
 }
 
-fn published((host, target): (&HostPort, &Target)) -> wire::PublishedPort {
-    wire::PublishedPort {
-        host_ip: host.ip().to_string(),
+/// As Docker does, a row for each version of IP that the endpoint has.
+fn published(attachment: &Attachment) -> Vec<wire::PublishedPort> {
+    let has = |version: &IpVersion| attachment.endpoint.addresses.iter().any(|a| IpVersion::of(a.address) == *version);
+    let row = |at: IpAddr, host: &HostPort, target: &Target| wire::PublishedPort {
+        host_ip: at.to_string(),
         host_port: host.port.into(),
         port: target.port.into(),
         protocol: host.protocol.to_string(),
         allow_from: target.allowed.iter().map(ToString::to_string).collect(),
-    }
+    };
+    let rows = |(host, target): (&HostPort, &Target)| -> Vec<wire::PublishedPort> {
+        IpVersion::ALL.iter().filter(|v| has(v)).filter_map(|v| Some(row(host.at(*v)?, host, target))).collect()
+    };
+    attachment.published.iter().flat_map(rows).collect()
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ fn let_go(ledger: &mut Ledger) -> Vec<Change> {
         network,
         endpoint,
         name: name.clone(),
+        range: 0,
         address: Some(ADDRESS),
         reachable: [].into(),
         asked: [].into(),

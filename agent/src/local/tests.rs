@@ -59,6 +59,7 @@ impl Host {
             network: network.id,
             endpoint,
             name: name.clone(),
+            range: 0,
             address: None,
             reachable: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -159,7 +160,12 @@ fn the_page_of_an_intent_is_the_one_that_it_is_seen_under() {
     assert_eq!((host.kept().page, kept.has_changed().ok()), (page, Some(true)));
     // A commit of the ledger alone is a later page of the same intents.
     let before = host.kept().intents;
-    host.step(Input::GiveSpace { network: network.id, to: HostId::from_bytes([9; 16]), share: Share::Quarter });
+    host.step(Input::GiveSpace {
+        network: network.id,
+        range: 0,
+        to: HostId::from_bytes([9; 16]),
+        share: Share::Quarter,
+    });
     assert_eq!((host.kept().page, host.kept().intents), (page + 1, before));
     // What changes nothing is no commit.
     host.step(Input::Tick { clear: [network.id].into() });
@@ -291,7 +297,7 @@ fn a_disk_that_fails_leaves_all_as_it_was() {
     let id = there.endpoint.id;
     host.run(move |local| local.detach(&[id])).expect_err("a detach");
     host.run(move |local| local.bury(&[doomed.id].into())).expect_err("a burial");
-    let give = Input::GiveSpace { network: network.id, to: HostId::from_bytes([9; 16]), share: Share::Half };
+    let give = Input::GiveSpace { network: network.id, range: 0, to: HostId::from_bytes([9; 16]), share: Share::Half };
     let learn = Input::Learn(self::network(3, HostId::from_bytes([9; 16])));
     host.run(move |local| local.step(&give)).expect_err("a step");
     host.run(move |local| local.step_all(&[learn])).expect_err("many steps");
@@ -359,7 +365,7 @@ fn a_host_says_what_it_holds_and_owes_and_keeps_alive() {
     let whole = &record.blocks[&own.id];
     assert_eq!(whole.iter().map(|run| run.len).sum::<u16>(), own.ranges[0].blocks());
 
-    host.step(Input::GiveSpace { network: own.id, to: other, share: Share::Half });
+    host.step(Input::GiveSpace { network: own.id, range: 0, to: other, share: Share::Half });
     let record = host.record();
     assert_eq!(record.blocks[&own.id].iter().map(|run| run.len).sum::<u16>(), own.ranges[0].blocks() / 2);
     let owed = &record.outbox[&own.id];

@@ -90,6 +90,24 @@ fn a_network_is_what_was_asked_for() {
 }
 
 #[test]
+fn a_network_without_a_subnet_gets_a_free_one() {
+    let mut cluster = cluster();
+    let subnets = |made: &Network| made.ranges.iter().map(|range| range.subnet.to_string()).collect::<Vec<_>>();
+    let bare = || CreateNetworkRequest { name: "bare".to_owned(), ..CreateNetworkRequest::default() };
+    let first = asked(&cluster, bare()).expect("there are some");
+    assert_eq!(subnets(&first), ["10.128.0.0/16"]);
+    cluster.networks.insert(first.id, NetworkView::new(&Network { name: label("other"), ..first }));
+    let second = asked(&cluster, CreateNetworkRequest { ipv6: true, ..bare() }).expect("there are more");
+    let [v4, v6] = subnets(&second).try_into().expect("one of each");
+    assert_eq!(v4, "10.129.0.0/16");
+    assert!(v6.starts_with("fd") && v6.ends_with("::/64"), "{v6}");
+    let named = CreateNetworkRequest { ipv6: true, subnets: texts(&["fd00:7::/80", "10.3.0.0/24"]), ..bare() };
+    assert_eq!(subnets(&asked(&cluster, named).expect("both are named")), ["10.3.0.0/24", "fd00:7::/80"]);
+    let only = CreateNetworkRequest { subnets: texts(&["fd00:7::/64"]), ..bare() };
+    assert_eq!(subnets(&asked(&cluster, only).expect("IPv6 is enough")), ["fd00:7::/64"]);
+}
+
+#[test]
 fn a_network_that_can_not_be_is_told_with_object_cause_and_next_step() {
     let net = || request("net", "10.2.0.0/16");
     let of = |subnet| request("net", subnet);
@@ -107,13 +125,35 @@ fn a_network_that_can_not_be_is_told_with_object_cause_and_next_step() {
         (&plain, request(&"x".repeat(64), "10.2.0.0/16"), &["not a name"]),
         (&plain, request("taken", "10.2.0.0/16"), &["name `taken`", "in use", "10.1.0.0/16", "choose another name"]),
         (&plain, request("TAKEN", "10.2.0.0/16"), &["name `taken`", "in use"]),
-        (&plain, with(|r| r.subnets.clear()), &["exactly one --subnet", "0"]),
-        (&plain, with(|r| r.subnets.push("10.3.0.0/16".to_owned())), &["exactly one --subnet", "2"]),
+        (&plain, request("host", "10.2.0.0/16"), &["`host`", "overlayctl run --network host", "choose another name"]),
+        (&plain, request("none", "10.2.0.0/16"), &["`none`", "choose another name"]),
+        (
+            &plain,
+            with(|r| r.subnets.push("10.3.0.0/16".to_owned())),
+            &["10.2.0.0/16 and 10.3.0.0/16", "both IPv4", "leave one out"],
+        ),
+        (
+            &plain,
+            with(|r| r.subnets.extend(texts(&["fd00:1::/64", "fd00:2::/64"]))),
+            &["fd00:1::/64 and fd00:2::/64", "both IPv6"],
+        ),
         (&plain, of("10.2.0.0"), &["`10.2.0.0`", "not a subnet", "172.38.0.0/16"]),
         (&plain, of("10.2.0.0/33"), &["`10.2.0.0/33`", "not a subnet"]),
         (&plain, of("10.2.0.5/16"), &["`10.2.0.5/16`", "host bits", "10.2.0.0/16"]),
-        (&plain, of("fd00::/64"), &["fd00::/64", "only IPv4"]),
-        (&plain, of("::ffff:10.2.0.0/112"), &["::ffff:10.2.0.0/112", "only IPv4"]),
+        (&plain, of("fd00::/127"), &["fd00::/127", "/32 to /126"]),
+        (&plain, of("fd00::/16"), &["fd00::/16", "/32 to /126"]),
+        (&plain, of("::/0"), &["::/0", "/32 to /126"]),
+        (&plain, of("fd00::1/64"), &["`fd00::1/64`", "host bits", "fd00::/64"]),
+        (&plain, of("fe80::/64"), &["fe80::/64", "link-local"]),
+        (&plain, of("ff00::/64"), &["ff00::/64", "multicast"]),
+        (&plain, of("fd6f:7665:726c:1::/64"), &["fd6f:7665:726c:1::/64", "between segments and their host"]),
+        (&plain, of("::ffff:10.2.0.0/112"), &["overlaps ::/8", "IPv4 addresses written as IPv6"]),
+        (
+            &plain,
+            CreateNetworkRequest { gateways: texts(&["fd00::"]), ..of("fd00::/64") },
+            &["gateway fd00::", "subnet itself"],
+        ),
+        (&plain, CreateNetworkRequest { mtu: 1279, ipv6: true, ..net() }, &["MTU 1279", "1280 bytes", "larger"]),
         (&plain, of("10.2.0.0/31"), &["10.2.0.0/31", "/9 to /30"]),
         (&plain, of("10.2.0.0/32"), &["10.2.0.0/32", "/9 to /30"]),
         (&plain, of("10.0.0.0/8"), &["10.0.0.0/8", "/9 to /30"]),

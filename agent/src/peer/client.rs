@@ -89,8 +89,8 @@ impl Peers {
     pub async fn ask(&self, network: NetworkId, ask: Ask) -> Result<(Vec<Statement>, Stamp), CallError> {
         let network = network.as_bytes().to_vec();
         let (host, reply) = match ask {
-            Ask::Space { of } => {
-                let request = wire::GiveSpaceRequest { network };
+            Ask::Space { of, range } => {
+                let request = wire::GiveSpaceRequest { network, range: range.into() };
                 (of, self.client(of).await?.give_space(request).await)
             }
             Ask::Address { of, address } => {

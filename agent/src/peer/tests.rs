@@ -157,12 +157,14 @@ const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 38, 0, 11));
 #[tokio::test]
 async fn space_is_given_by_the_one_who_holds_it() {
     let (lender, borrower, network) = two().await;
-    let (statements, _) = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given");
+    let (statements, _) =
+        borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await.expect("it is given");
     let blocks = usize::from(network.ranges[0].blocks());
     assert_eq!(statements.len(), blocks / 4);
     assert_eq!(lender.ledger().await.accounts()[&network.id].held_by(lender.id).count(), blocks - blocks / 4);
     // A lost answer costs nothing: the same again.
-    let (again, _) = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect("it is given again");
+    let (again, _) =
+        borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await.expect("it is given again");
     let as_set = |statements: Vec<Statement>| statements.into_iter().collect::<BTreeSet<_>>();
     assert_eq!(as_set(again), as_set(statements));
 }
@@ -180,6 +182,7 @@ async fn an_address_is_given_once_and_denied_with_the_reason() {
         network: network.id,
         endpoint,
         name: "web".parse().expect("a label"),
+        range: 0,
         address: Some(taken),
         reachable: BTreeSet::new(),
         asked: BTreeSet::new(),
@@ -240,7 +243,7 @@ async fn a_stranger_is_refused_whatever_it_asks() {
         Err(error) => Err(error),
     };
     let refused = [
-        stranger.peers.ask(network.id, Ask::Space { of: lender.id }).await.map(drop),
+        stranger.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await.map(drop),
         stranger.peers.ask(network.id, Ask::Address { of: lender.id, address: ADDRESS }).await.map(drop),
         delivered,
         stranger.peers.snapshot(lender.id).await.map(drop),
@@ -261,7 +264,8 @@ async fn a_host_with_another_key_than_expected_is_told_nothing() {
     let impostor = Agent::start("impostor").await;
     impostor.sees(&[&lender, &borrower]);
     borrower.sees_at(&lender, impostor.address);
-    let error = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await.expect_err("it is another one");
+    let error =
+        borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await.expect_err("it is another one");
     assert!(matches!(error, CallError::Silent { host, .. } if host == lender.id), "{error}");
     assert!(!error.is_answer());
 }
@@ -311,7 +315,7 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
         let wanted = round * 2 * door::HANDSHAKES;
         let crowd = tokio::time::timeout(PATIENCE, opened.wait_for(|count| *count >= wanted));
         crowd.await.expect("it goes on").expect("it lives");
-        let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id }).await;
+        let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await;
         assert!(asked.is_ok(), "in the midst of strangers, at the first try: {:?}", asked.err());
     }
     stranger.abort();
@@ -323,10 +327,10 @@ async fn one_who_is_not_there_is_silent_in_bounded_time() {
     // Takes connections and never answers.
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     borrower.sees_at(&lender, listener.local_addr().expect("it is bound"));
-    let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id });
+    let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 });
     let error = tokio::time::timeout(PATIENCE, asked).await.expect("it gives up").expect_err("nobody answers");
     assert!(matches!(error, CallError::Silent { .. }), "{error}");
     let nobody = HostId::from_bytes([7; 16]);
-    let error = borrower.peers.ask(network.id, Ask::Space { of: nobody }).await.expect_err("nobody knows it");
+    let error = borrower.peers.ask(network.id, Ask::Space { of: nobody, range: 0 }).await.expect_err("nobody knows it");
     assert!(matches!(error, CallError::Unknown(host) if host == nobody), "{error}");
 }

@@ -6,7 +6,7 @@ use crate::reconcile::tests::label;
 use crate::store::tests as store;
 
 fn port(address: Option<[u8; 4]>, number: u16) -> HostPort {
-    HostPort { protocol: Protocol::Tcp, address: address.map(Ipv4Addr::from), port: number }
+    HostPort { protocol: Protocol::Tcp, address: address.map(IpAddr::from), port: number }
 }
 
 fn wanted(host: HostPort, port: u16) -> Wanted {
@@ -37,7 +37,7 @@ fn a_port_leads_to_one_endpoint_only() {
     let intents = host(&[wanted(port(None, 80), 8080)]);
     for (host, network) in [(port(None, 80), network(1)), (port(Some([10, 1, 1, 1]), 80), network(2))] {
         let error = publish(&intents, &network, TWO, &[wanted(host, 1)]).expect_err("it is taken").to_string();
-        for word in ["0.0.0.0:80/tcp", "`web1`", "`net1`", "choose another port"] {
+        for word in ["80/tcp leads to", "`web1`", "`net1`", "choose another port"] {
             assert!(error.contains(word), "no `{word}` in: {error}");
         }
     }
@@ -75,8 +75,35 @@ fn nothing_is_published_where_nothing_leads_in() {
 }
 
 #[test]
+fn versions_of_ip_are_two_hosts_as_far_as_ports_are_concerned() {
+    let listener = std::net::TcpListener::bind(("::1", 0)).expect("a free port");
+    let number = listener.local_addr().expect("it is bound").port();
+    let at = |text: &str| HostPort { address: Some(text.parse().expect("an address")), ..port(None, number) };
+    assert!(matches!(check_unused(at("::")), Err(PortError::InUse { .. })));
+    assert!(matches!(check_unused(port(None, number)), Err(PortError::InUse { .. })));
+    assert_eq!(check_unused(at("0.0.0.0")), Ok(()));
+    let error = check_unused(at("::")).expect_err("it is in use").to_string();
+    assert!(error.contains(&format!("[::]:{number}/tcp")) && error.contains("process"), "{error}");
+    let intents = host(&[wanted(at("0.0.0.0"), 1)]);
+    publish(&intents, &network(2), TWO, &[wanted(at("::"), 1)]).expect("nobody has it under IPv6");
+    for taken in [at("0.0.0.0"), at("127.0.0.1"), port(None, number)] {
+        publish(&intents, &network(2), TWO, &[wanted(taken, 1)]).expect_err("somebody has it");
+    }
+}
+
+#[test]
+fn addresses_are_read_as_the_kernel_writes_them() {
+    if cfg!(target_endian = "little") {
+        assert_eq!(in_memory("0100007F"), Some([127, 0, 0, 1].into()));
+        assert_eq!(in_memory("00000000000000000000000001000000"), Some("::1".parse().expect("an address")));
+        assert_eq!(in_memory("0000000000000000FFFF00000100007F"), Some([127, 0, 0, 1].into()));
+    }
+    assert_eq!(in_memory("01"), None);
+}
+
+#[test]
 fn a_port_that_a_program_has_is_refused_with_its_name() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     let number = listener.local_addr().expect("it is bound").port();
     let taken = port(Some([127, 0, 0, 1]), number);
     let error = check_unused(taken).expect_err("it is in use").to_string();

@@ -123,6 +123,7 @@ impl Host {
             network: network.id,
             endpoint: id,
             name: name.clone(),
+            range: 0,
             address: None,
             reachable: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -241,7 +242,11 @@ fn what_was_let_go_of_is_out_of_the_kernel_after_a_round_that_began_later_and_ha
     let port = "port".parse().expect("a name of an interface");
     assert_eq!(clear(&after(vec![failed(SegmentStep::DeletePort(port))])), [false, true]);
     assert_eq!(clear(&after(vec![failed(SegmentStep::Delete)])), [false, true]);
-    assert_eq!(clear(&after(vec![failed(SegmentStep::Create)])), [true, true], "that has nothing to do with it");
+    assert_eq!(
+        clear(&after(vec![failed(SegmentStep::Create(BTreeSet::new()))])),
+        [true, true],
+        "that has nothing to do with it"
+    );
     assert!(!after(Vec::new()).is_clear(one, Duration::ZERO), "it may have been let go of since");
 }
 
@@ -314,7 +319,7 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
         assert!(!breaks(&entry), "{entry:?}");
     }
     for own in [
-        SegmentStep::Create,
+        SegmentStep::Create(BTreeSet::new()),
         SegmentStep::DeleteTunnel,
         SegmentStep::CreatePort(endpoint, port.clone()),
         SegmentStep::ConnectPort(port),

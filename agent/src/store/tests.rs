@@ -120,7 +120,7 @@ pub(crate) fn attachment(number: u8, network: NetworkId) -> Attachment {
 
 fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {
     let (endpoint, name) = (EndpointId::from_bytes([number; 16]), format!("web{number}").parse().expect("a label"));
-    Input::Allocate(Request { network, endpoint, name, address, reachable: [].into(), asked: [].into() })
+    Input::Allocate(Request { network, endpoint, name, range: 0, address, reachable: [].into(), asked: [].into() })
 }
 
 /// What a host lives through in a while: the ledger has something in every table then.
@@ -141,9 +141,9 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
             name: "web2".parse().expect("a label"),
         },
         Input::GiveAddress { network: own.id, to: other, address: IpAddr::from([172, 38, 1, 3]) },
-        Input::GiveSpace { network: own.id, to: other, share: Share::Quarter },
+        Input::GiveSpace { network: own.id, range: 0, to: other, share: Share::Quarter },
         allocate(old.id, 1, address(1)),
-        Input::GiveSpace { network: old.id, to: other, share: Share::Half },
+        Input::GiveSpace { network: old.id, range: 0, to: other, share: Share::Half },
         Input::Close(NetworkId::from_bytes([3; 16])),
         Input::Forget { hosts: [(other, Boot { generation: 3, nonce: 4 })].into(), force: false },
     ];

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::cluster::derive;
 use crate::endpoint::{Assigned, Endpoint};
-use crate::firewall::{Match, Rule, Verdict};
+use crate::firewall::{Element, Field, Match, Rule, Verdict};
 use crate::host::{HostInfo, Phase};
 use crate::lease::Version;
 use crate::member::Stamp;
 use crate::network::{Name, Range, Settings};
+use crate::publish::{Protocol, Published};
 use crate::record::{Incarnation, Membership, Record, Records};
 
 const ME: u8 = 1;
@@ -196,8 +197,8 @@ proptest! {
                 prop_assert_ne!(segment.tunnel.map(|t| t.vni), other.tunnel.map(|t| t.vni));
                 let [one, two] = [segment, other].map(|s| s.uplink.as_ref().expect("a way out"));
                 prop_assert_ne!(&one.host_ifname, &two.host_ifname);
-                let links = [one.host, one.segment, two.host, two.segment];
-                prop_assert_eq!(BTreeSet::from(links).len(), 4);
+                let links = one.transits.iter().chain(&two.transits).flat_map(|t| [t.host, t.segment]);
+                prop_assert_eq!(links.collect::<BTreeSet<_>>().len(), 4);
                 prop_assert_ne!(segment.bridge.mac, other.bridge.mac);
                 let vnis: BTreeSet<Vni> = cluster.networks.get(other_id).map(|v| v.vnis.values().copied().collect()).unwrap_or_default();
                 prop_assert!(segment.remotes.values().all(|r| !vnis.contains(&r.vni)), "a row of {:?} leads into {:?}", id, other_id);
@@ -292,7 +293,7 @@ fn a_port_has_its_addresses_with_the_length_of_the_subnet_and_the_gateway_as_its
     let segment = segment_with([]);
     let port = segment.ports.values().next().expect("one endpoint");
     assert_eq!(port.addresses, [Prefixed { address: ip(2), len: 24 }]);
-    assert_eq!(port.gateway, Some(ip(1)));
+    assert_eq!(port.gateways, [ip(1)]);
     assert_eq!(port.mac, Mac::of_address(ip(2)));
     let service = Prefixed { address: SERVICE_ADDRESS.into(), len: 32 };
     assert_eq!(segment.bridge.addresses, [Prefixed { address: ip(1), len: 24 }, service]);
@@ -308,10 +309,79 @@ fn a_container_reaches_the_tunnel_of_no_host() {
 
 #[test]
 fn transit_links_stay_in_their_range() {
-    let range = Subnet::of(TRANSIT.into(), TRANSIT_LEN).expect("an IPv4 range");
+    let network = dual();
     for transit in [0, 1, Seat::TRANSIT_LINKS - 1] {
-        let link = uplink(&network(0), Seat { vni: Vni::proposal(network(0).id), transit });
-        assert!(range.contains(link.host) && range.contains(link.segment), "{link:?}");
+        let link = uplink(&network, Seat { vni: Vni::proposal(network.id), transit });
+        assert_eq!(link.transits.len(), 2);
+        for ends in &link.transits {
+            assert!(is_transit(ends.host) && is_transit(ends.segment), "{link:?}");
+            assert_eq!(IpVersion::of(ends.host), IpVersion::of(ends.segment));
+        }
     }
-    assert!(!range.contains(SERVICE_ADDRESS.into()));
+    assert!(!is_transit(SERVICE_ADDRESS.into()));
+}
+
+/// With an IPv4 and an IPv6 subnet.
+fn dual() -> Network {
+    let ipv6 = Range::new("fd00::/64".parse().expect("a subnet"), None).expect("a range");
+    Network { ranges: network(0).ranges.into_iter().chain([ipv6]).collect(), ..network(0) }
+}
+
+fn ip6(last: u16) -> IpAddr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last).into()
+}
+
+/// This host has an endpoint 10.0.0.2 and fd00::2 in a network with both versions, at these ports.
+fn dual_with(published: Published) -> Desired {
+    let net = dual();
+    let mut both = endpoint(1, &net, 2);
+    both.addresses.push(Assigned { address: ip6(2), lease: Version { epoch: 1, count: 0 } });
+    let mut intents = Intents::default();
+    attach(&mut intents, &net, both);
+    intents.attachments.values_mut().for_each(|a| a.published = published.clone());
+    desire(&Cluster::default(), &intents, &place())
+}
+
+#[test]
+fn a_network_with_both_versions_has_both_everywhere() {
+    let desired = dual_with(Published::new());
+    assert_eq!(desired.forwarding, BTreeSet::from(IpVersion::ALL));
+    let segment = &desired.segments[&dual().id];
+    assert_eq!(segment.versions(), BTreeSet::from(IpVersion::ALL));
+    let port = segment.ports.values().next().expect("one endpoint");
+    assert_eq!(port.addresses, [Prefixed { address: ip(2), len: 24 }, Prefixed { address: ip6(2), len: 64 }]);
+    assert_eq!(port.gateways, [ip(1), ip6(1)]);
+    let only_ipv4 = segment_with([]);
+    assert_eq!(only_ipv4.versions(), BTreeSet::from([IpVersion::V4]));
+    assert!(segment.bridge.addresses.contains(&Prefixed { address: ip6(1), len: 64 }));
+}
+
+#[test]
+fn a_port_is_published_under_the_versions_that_it_says() {
+    let at = |address: Option<IpAddr>, port| HostPort { protocol: Protocol::Tcp, address, port };
+    let target = |via| Target { port: 80, via, allowed: BTreeSet::new() };
+    let published = [(at(None, 1), target(1)), (at(Some(ip(9)), 2), target(2)), (at(Some(ip6(9)), 3), target(3))];
+    let desired = dual_with(published.into());
+    let ports = |table: &Table, set: &str| -> BTreeSet<u16> {
+        let set = table.sets.iter().find(|s| s.name == set).expect("a set");
+        let port = |element: &Element| match element.key.last() {
+            Some(Field::Port(port)) => *port,
+            other => panic!("{other:?} is no port"),
+        };
+        set.elements.iter().map(port).collect()
+    };
+    let segment = &desired.segments[&dual().id].firewall;
+    for (set, set_inside, expected) in [("ports", "published", [1, 2]), ("ports6", "published6", [1, 3])] {
+        assert_eq!(ports(&desired.firewall, set), BTreeSet::from(expected));
+        assert_eq!(ports(segment, set_inside), BTreeSet::from(expected));
+    }
+}
+
+#[test]
+fn what_carries_ipv6_has_the_mtu_that_it_needs() {
+    let net = Network { settings: Settings { mtu: Some(576), ..Settings::default() }, ..dual() };
+    assert_eq!(mtu(&net, None, &Cluster::default(), &place()), 1280);
+    let narrow = Place { underlay_mtu: 1000, ..place() };
+    assert_eq!(mtu(&dual(), None, &Cluster::default(), &narrow), 1280);
+    assert_eq!(mtu(&network(0), None, &Cluster::default(), &narrow), 950);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, Marks};
 use crate::addr::{IfName, Mac, Subnet};
@@ -35,8 +35,10 @@ pub struct Element {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     /// An address.
-    Address(Ipv4Addr),
-    /// All addresses of an IPv4 subnet.
+    Address(IpAddr),
+    /// An IPv6 address where it is compared as the bytes that it is.
+    Bytes(Ipv6Addr),
+    /// All addresses of a subnet.
     Within(Subnet),
     /// A protocol.
     Protocol(Protocol),
@@ -79,23 +81,34 @@ impl Set {
     /// The element that is seen like that.
     fn element(&self, mark: &str) -> Option<Element> {
         let kinds = self.kind.split_once("type ")?.1.split_once(';')?.0.split(" . ");
-        let part = |(n, kind): (usize, &str)| {
-            let bytes = key_part(mark, n)?;
+        let mut parts = (0..).map_while(|n| key_part(mark, n));
+        let part = |kind: &str| {
+            let bytes = parts.next()?;
             let [first, second, ..] = bytes;
             match kind {
-                "ipv4_addr" => Some(Field::Address(bytes.into())),
-                "inet_proto" => Protocol::ALL.into_iter().find(|p| p.number() == first).map(Field::Protocol),
+                "ipv4_addr" => Some(Field::Address(Ipv4Addr::from(bytes).into())),
+                "ipv6_addr" => {
+                    let [b, c, d] = [parts.next()?, parts.next()?, parts.next()?];
+                    let octets: [u8; 16] = [bytes, b, c, d].concat().try_into().ok()?;
+                    Some(Field::Address(Ipv6Addr::from(octets).into()))
+                }
+                "inet_proto" => Protocol::numbered(first.into()).map(Field::Protocol),
                 "inet_service" => Some(Field::Port(u16::from_be_bytes([first, second]))),
                 _ => None,
             }
         };
-        let key: Vec<Field> = kinds.enumerate().map(part).collect::<Option<_>>()?;
-        let element = Element { key, value: Vec::new() };
+        let key: Vec<Field> = kinds.map(part).collect::<Option<_>>()?;
+        let element = Element::of(key);
         (element.mark() == mark).then_some(element)
     }
 }
 
 impl Element {
+    /// One of a set.
+    pub fn of(key: impl IntoIterator<Item = Field>) -> Self {
+        Self { key: key.into_iter().collect(), value: Vec::new() }
+    }
+
     fn mark(&self) -> String {
         let bytes = |fields: &[Field], end: fn(&Field) -> Vec<u8>| fields.iter().flat_map(end).collect::<Vec<u8>>();
         mark(&bytes(&self.key, Field::first), &bytes(&self.key, Field::last), &bytes(&self.value, Field::first))
@@ -126,8 +139,9 @@ pub fn key_part(mark: &str, part: usize) -> Option<[u8; 4]> {
 impl Field {
     fn first(&self) -> Vec<u8> {
         let mut bytes = match self {
-            Self::Address(address) => address.octets().to_vec(),
-            Self::Within(subnet) => octets(subnet.network()).to_vec(),
+            Self::Address(address) => octets(*address),
+            Self::Bytes(address) => address.octets().to_vec(),
+            Self::Within(subnet) => octets(subnet.network()),
             Self::Protocol(protocol) => vec![protocol.number()],
             Self::Port(port) => port.to_be_bytes().to_vec(),
             Self::Interface(name) => {
@@ -143,16 +157,16 @@ impl Field {
 
     fn last(&self) -> Vec<u8> {
         match self {
-            Self::Within(subnet) => octets(subnet.last()).to_vec(),
+            Self::Within(subnet) => octets(subnet.last()),
             other => other.first(),
         }
     }
 }
 
-fn octets(address: std::net::IpAddr) -> [u8; 4] {
+fn octets(address: IpAddr) -> Vec<u8> {
     match address {
-        std::net::IpAddr::V4(v4) => v4.octets(),
-        std::net::IpAddr::V6(_) => [0; 4],
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
 
@@ -168,6 +182,7 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
+            Self::Bytes(address) => write!(f, "0x{:032x}", u128::from(*address)),
             Self::Within(subnet) => write!(f, "{subnet}"),
             Self::Protocol(protocol) => write!(f, "{protocol}"),
             Self::Port(port) => write!(f, "{port}"),

@@ -43,7 +43,7 @@ fn linked(elements: impl IntoIterator<Item = (u8, Protocol, u16)>) -> Table {
     let key = |(last, protocol, port)| {
         vec![Field::Address([10, 0, 0, last].into()), Field::Protocol(protocol), Field::Port(port)]
     };
-    let elements = elements.into_iter().map(|e| Element { key: key(e), value: Vec::new() }).collect();
+    let elements = elements.into_iter().map(|e| Element::of(key(e))).collect();
     Table { family: Family::Bridge, sets: vec![Set { name: "linked", kind, elements }], chains: Vec::new() }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
@@ -53,9 +53,14 @@ pub(super) async fn set(route: &Handle, link: u32, wanted: &[Prefixed]) -> Resul
     Ok(())
 }
 
-/// Adds an address; one that is there is added.
+/// Adds an address; one that is there is added. That it is nobody else's is for the ledger to see to: it can be used at once,
+/// without asking the neighbours first (RFC 4862, section 5.4).
 pub(super) async fn add(route: &Handle, link: u32, address: Prefixed) -> Result<(), Error> {
-    route.address().add(link, address.address, address.len).replace().execute().await
+    let mut request = route.address().add(link, address.address, address.len).replace();
+    if address.address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await
 }
 
 fn prefixed(message: &AddressMessage) -> Option<Prefixed> {
@@ -69,7 +74,10 @@ fn prefixed(message: &AddressMessage) -> Option<Prefixed> {
             _ => {}
         }
     }
-    Some(Prefixed { address: local.or(address)?, len })
+    let address = local.or(address)?;
+    // What an interface gives itself is nobody's doing.
+    let automatic = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (!automatic).then_some(Prefixed { address, len })
 }
 
 /// Routes everything to `gateway`; a default route of the same metric that is there already is left as it is.
@@ -88,7 +96,11 @@ pub(super) async fn add_route(route: &Handle, subnet: Subnet, gateway: IpAddr) -
             let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(first, subnet.prefix_len());
             route.route().add(message.gateway(via).build()).execute().await
         }
-        // Links between segments and host carry IPv4 only.
+        (IpAddr::V6(first), IpAddr::V6(via)) => {
+            let message = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(first, subnet.prefix_len());
+            route.route().add(message.gateway(via).build()).execute().await
+        }
+        // No version of IP is routed over the other.
         _ => Ok(()),
     }
 }
@@ -104,14 +116,21 @@ pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr,
         .unless(Cause::AlreadyExists)
 }
 
-/// The subnets that are routed to each gateway, in IPv4.
+async fn routes(route: &Handle) -> Result<Vec<RouteMessage>, Error> {
+    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut routes: Vec<RouteMessage> = route.route().get(v4).execute().try_collect().await?;
+    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    routes.extend(route.route().get(v6).execute().try_collect::<Vec<RouteMessage>>().await?);
+    Ok(routes)
+}
+
+/// The subnets that are routed to each gateway.
 pub(super) async fn routed(route: &Handle) -> Result<BTreeMap<IpAddr, BTreeSet<Subnet>>, Error> {
-    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let routes: Vec<RouteMessage> = route.route().get(all).execute().try_collect().await?;
     let mut routed = BTreeMap::<IpAddr, BTreeSet<Subnet>>::new();
-    for route in &routes {
+    for route in &routes(route).await? {
         let to = route.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
         });
         let subnet = to.and_then(|to| Subnet::of(to, route.header.destination_prefix_length));
@@ -122,10 +141,9 @@ pub(super) async fn routed(route: &Handle) -> Result<BTreeMap<IpAddr, BTreeSet<S
     Ok(routed)
 }
 
-/// Where everything goes by default that has no better route, in IPv4.
+/// Where everything goes by default that has no better route, IPv4 first.
 pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
-    let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let routes: Vec<RouteMessage> = route.route().get(all).execute().try_collect().await?;
+    let routes = routes(route).await?;
     Ok(routes.iter().filter(|r| r.header.destination_prefix_length == 0).filter_map(gateway).collect())
 }
 

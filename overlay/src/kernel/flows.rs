@@ -38,21 +38,23 @@ fn forget_here(flows: &BTreeSet<Flow>, own: &BTreeSet<IpAddr>) -> io::Result<()>
     socket.connect(&SocketAddr::new(0, 0))?;
     let is_own = |first: &[Tuple]| destination(first).is_some_and(|to| to.is_loopback() || own.contains(&to));
     let is_meant = |first: &Vec<Tuple>| is_own(first) && flow_of(first).is_some_and(|flow| flows.contains(&flow));
-    for first in all(&socket)?.into_iter().filter(is_meant) {
-        let delete = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(first)]);
-        send(&socket, delete, NLM_F_REQUEST | NLM_F_ACK)?;
-        match receive(&socket, |_| ()) {
-            // It has ended by itself.
-            Err(error) if error.meaning() == Cause::Gone => {}
-            other => drop(other?),
+    for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+        for first in all(&socket, family)?.into_iter().filter(is_meant) {
+            let delete = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(first)]);
+            send(&socket, family, delete, NLM_F_REQUEST | NLM_F_ACK)?;
+            match receive(&socket, |_| ()) {
+                // It has ended by itself.
+                Err(error) if error.meaning() == Cause::Gone => {}
+                other => drop(other?),
+            }
         }
     }
     Ok(())
 }
 
 /// The first packets of all connections.
-fn all(socket: &Socket) -> io::Result<Vec<Vec<Tuple>>> {
-    send(socket, ConntrackMessage::Get(Vec::new()), NLM_F_REQUEST | NLM_F_DUMP)?;
+fn all(socket: &Socket, family: NetfilterProtoFamily) -> io::Result<Vec<Vec<Tuple>>> {
+    send(socket, family, ConntrackMessage::Get(Vec::new()), NLM_F_REQUEST | NLM_F_DUMP)?;
     let first = |attribute: ConntrackAttribute| match attribute {
         ConntrackAttribute::CtaTupleOrig(tuple) => Some(tuple),
         _ => None,
@@ -76,10 +78,10 @@ fn flow_of(first: &[Tuple]) -> Option<Flow> {
     Some(Flow { protocol, port })
 }
 
-fn send(socket: &Socket, message: ConntrackMessage, flags: u16) -> io::Result<()> {
+fn send(socket: &Socket, family: NetfilterProtoFamily, message: ConntrackMessage, flags: u16) -> io::Result<()> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
-    let body = NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0), message);
+    let body = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
     let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(body));
     packet.finalize();
     let mut bytes = vec![0; packet.buffer_len()];

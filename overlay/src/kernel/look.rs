@@ -1,7 +1,6 @@
 //! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 
 use rtnetlink::Handle;
@@ -10,10 +9,10 @@ use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
-use super::segment::{BRIDGE, TRANSIT_PREFIX, TUNNEL, UPLINK};
+use super::segment::{BRIDGE, TUNNEL, UPLINK, transit_prefix};
 use super::{addr, neigh, port};
 use crate::addr::{IfName, Mac, Subnet};
-use crate::desired::{Bridge, Prefixed, Remote, Uplink};
+use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
 use crate::firewall::Family;
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::report::StepError;
@@ -22,13 +21,6 @@ const PORT_PREFIX: &str = "ovp";
 
 /// The subnets that the host routes to each gateway.
 pub(super) type Routed = BTreeMap<IpAddr, BTreeSet<Subnet>>;
-
-/// Is IPv4 forwarding on in the host's namespace?
-pub(super) fn forwarding(host: &Inside) -> Result<bool, StepError> {
-    let doing = || format!("read {}", super::FORWARDING);
-    let text: io::Result<String> = host.netns.run(|| std::fs::read_to_string(super::FORWARDING)).or_doing(doing)?;
-    Ok(text.or_doing(doing)?.trim() != "0")
-}
 
 /// What is in a segment, and the host's end of its uplink.
 pub(super) async fn segment(
@@ -106,7 +98,7 @@ fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfNa
     Some((link.name.parse().ok()?, port))
 }
 
-/// The uplink if it is whole: a pair, both ends up and with their addresses, and the default route over it.
+/// The uplink if it is whole: a pair, both ends up and with their addresses, and the default routes over it.
 async fn observed_uplink(
     (host, routed): (&Inside, &Routed),
     route: &Handle,
@@ -118,16 +110,20 @@ async fn observed_uplink(
     let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
     let outer_addresses = addr::of(&host.route, outer.index).await?;
     let gateways = addr::default_gateways(route).await?;
-    let transit = |list: &[Prefixed]| match list {
-        [only] if only.len == TRANSIT_PREFIX => Some(only.address),
-        _ => None,
-    };
     let a_pair = outer.kind == Kind::Veth && inner.peer == Some(outer.index) && outer.up && inner.up;
-    let ends = transit(&outer_addresses).zip(addresses.get(&inner.index).and_then(|list| transit(list)));
-    Ok(ends.filter(|(host, _)| a_pair && gateways == [*host]).map(|(host, segment)| Uplink {
-        host_ifname: host_ifname.clone(),
-        host,
-        segment,
-        routed: routed.get(&segment).cloned().unwrap_or_default(),
-    }))
+    let inner_addresses = addresses.get(&inner.index).map(Vec::as_slice).unwrap_or_default();
+    let whole = |list: &[Prefixed]| list.iter().all(|end| end.len == transit_prefix(end.address));
+    if !a_pair || !whole(&outer_addresses) || !whole(inner_addresses) || outer_addresses.len() != inner_addresses.len()
+    {
+        return Ok(None);
+    }
+    // Both are sorted, and each version of IP has one pair.
+    let ends = outer_addresses.iter().zip(inner_addresses);
+    let transits: Vec<Transit> =
+        ends.map(|(host, segment)| Transit { host: host.address, segment: segment.address }).collect();
+    if transits.is_empty() || !transits.iter().map(|transit| transit.host).eq(gateways) {
+        return Ok(None);
+    }
+    let routed = transits.iter().filter_map(|transit| routed.get(&transit.segment)).flatten().copied().collect();
+    Ok(Some(Uplink { host_ifname: host_ifname.clone(), transits, routed }))
 }

@@ -6,7 +6,7 @@ use super::error::OrDoing;
 use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::netns::{self, Netns};
-use super::segment::{BRIDGE, get, index_of, veth};
+use super::segment::{BRIDGE, get, index_of, set_if_there, veth};
 use super::{addr, fdb};
 use crate::addr::IfName;
 use crate::desired::{Port, SERVICE_ADDRESS};
@@ -47,7 +47,7 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
         .setns_by_fd(container.raw_fd());
     let message = veth(host_ifname, peer).mtu(port.mtu).build();
     segment.route.link().add(message).execute().await.or_doing(doing)?;
-    let made = match set_up_container(&inner, port).await {
+    let made = match set_up_container(&container, &inner, port).await {
         Ok(()) => mark(&segment.route, endpoint, host_ifname).await,
         failed => failed,
     };
@@ -58,20 +58,29 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
     made
 }
 
-async fn set_up_container(inner: &Handle, port: &Port) -> Result<(), StepError> {
+async fn set_up_container(container: &Netns, inner: &Handle, port: &Port) -> Result<(), StepError> {
     let doing = || format!("set up {} in {}", port.ifname, port.netns.path.display());
     let index = index_of(inner, port.ifname.as_str()).await?;
+    if port.addresses.iter().any(|a| a.address.is_ipv6()) {
+        // Runtimes turn IPv6 off where they give none; and no neighbour is to become the router by saying so.
+        for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+            let setting = format!("ipv6/conf/{}/{setting}", port.ifname);
+            container.run(|| set_if_there(&setting, value)).or_doing(doing)?.or_doing(doing)?;
+        }
+    }
     for address in &port.addresses {
         addr::add(inner, index, *address).await.or_doing(doing)?;
     }
     link::set_up(inner, index).await.or_doing(doing)?;
     // Names are asked for where everything else goes; if nothing does, here.
-    let metric = if port.gateway.is_some() { port.metric } else { port.metric + WITHOUT_WAY_OUT };
-    addr::add_link_route(inner, index, SERVICE_ADDRESS, metric).await.or_doing(doing)?;
-    match port.gateway {
-        Some(gateway) => addr::add_default_route(inner, gateway, port.metric).await.or_doing(doing),
-        None => Ok(()),
+    let metric = if port.gateways.is_empty() { port.metric + WITHOUT_WAY_OUT } else { port.metric };
+    if port.addresses.iter().any(|a| a.address.is_ipv4()) {
+        addr::add_link_route(inner, index, SERVICE_ADDRESS, metric).await.or_doing(doing)?;
     }
+    for gateway in &port.gateways {
+        addr::add_default_route(inner, *gateway, port.metric).await.or_doing(doing)?;
+    }
+    Ok(())
 }
 
 async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {

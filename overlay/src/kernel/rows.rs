@@ -10,7 +10,7 @@ use super::error::OrDoing;
 use super::patience::{PATIENCE, no_answer, within};
 use super::segment::{BRIDGE, TUNNEL};
 use super::{fdb, link, neigh};
-use crate::plan::{SegmentStep, Step};
+use crate::plan::{SegmentStep, Step, discovery};
 use crate::report::{Cause, StepError};
 
 /// Requests under way at once: enough to keep the kernel busy, few enough for the socket's buffer.
@@ -63,13 +63,13 @@ async fn write_one(route: &Handle, devices: &Devices, step: &Step) -> Result<(),
             None => Ok(()),
         },
         SegmentStep::PutNeighbour(address, mac) => {
-            let doing = || format!("answer ARP for {address}");
+            let doing = || format!("answer {} for {address}", discovery(*address));
             let bridge = devices.bridge.ok_or_else(|| gone(doing()))?;
             neigh::put(route, bridge, *address, *mac).await.or_doing(doing)
         }
         SegmentStep::DeleteNeighbour(address) => match devices.bridge {
             Some(bridge) => {
-                let doing = || format!("answer ARP for {address} no more");
+                let doing = || format!("answer {} for {address} no more", discovery(*address));
                 neigh::delete(route, bridge, *address).await.or_doing(doing)
             }
             None => Ok(()),

@@ -1,5 +1,6 @@
 //! The devices of a segment: its bridge, its tunnel and its uplink.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -15,8 +16,8 @@ use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::netns::{self, Netns};
 use super::{addr, fdb};
-use crate::addr::IfName;
-use crate::desired::{Bridge, Prefixed, Tunnel, Uplink};
+use crate::addr::{IfName, IpVersion};
+use crate::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
 use crate::report::{Cause, StepError};
 
 /// The bridge's name in every segment.
@@ -26,24 +27,44 @@ pub(super) const TUNNEL: &str = "vx0";
 /// The name of the segment's end of its uplink.
 pub(super) const UPLINK: &str = "up0";
 
-/// Prefix length of a transit link (RFC 3021).
-pub(super) const TRANSIT_PREFIX: u8 = 31;
+/// Prefix length of a transit link (RFC 3021, RFC 6164).
+pub(super) const fn transit_prefix(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 31,
+        IpAddr::V6(_) => 127,
+    }
+}
 
-/// What a segment's namespace is set to. Without IPv6 no neighbour discovery and no MLD leaves the bridge itself; the
-/// last three exist where the module br_netfilter is loaded and would send bridged frames through the filters.
-const SETTINGS: [(&str, &str); 6] = [
+/// What a segment's namespace is set to. The last three exist where the module br_netfilter is loaded and would send bridged
+/// frames through the filters.
+const SETTINGS: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
-    ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv6/conf/default/disable_ipv6", "1"),
     ("bridge/bridge-nf-call-iptables", "0"),
     ("bridge/bridge-nf-call-ip6tables", "0"),
     ("bridge/bridge-nf-call-arptables", "0"),
 ];
 
+/// Without IPv6 no neighbour discovery and no MLD leaves the bridge itself.
+const WITHOUT_IPV6: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
+
+/// With it, the devices of the segment have just the addresses that they are given (1: none generated from the MAC, which the
+/// gateway has on every host). The default first: it is what a new device begins with.
+const WITH_IPV6: [(&str, &str); 5] = [
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "1"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+];
+
 /// Makes a segment's namespace. It stands at its path only when it is whole.
-pub(super) async fn create(path: &Path) -> Result<Netns, StepError> {
+pub(super) async fn create(path: &Path, versions: &BTreeSet<IpVersion>) -> Result<Netns, StepError> {
     let doing = || format!("make the namespace {}", path.display());
-    let owned = path.to_owned();
+    let (owned, with_ipv6) = (path.to_owned(), versions.contains(&IpVersion::V6));
+    let settle = move || {
+        let of_ipv6 = if with_ipv6 { WITH_IPV6.as_slice() } else { &WITHOUT_IPV6 };
+        SETTINGS.iter().chain(of_ipv6).try_for_each(|(name, value)| set_if_there(name, value))
+    };
     // Not on a thread of the runtime: the kernel may let it wait until others that end have ended.
     let made = spawn_blocking(move || netns::create(&owned, settle)).await;
     let netns = made.map_err(io::Error::other).or_doing(doing)?.or_doing(doing)?;
@@ -55,12 +76,8 @@ pub(super) async fn create(path: &Path) -> Result<Netns, StepError> {
     Ok(netns)
 }
 
-fn settle() -> io::Result<()> {
-    SETTINGS.iter().try_for_each(|(name, value)| set_if_there(name, value))
-}
-
 /// Writes a setting of the calling thread's namespace; a kernel without it needs none.
-fn set_if_there(name: &str, value: &str) -> io::Result<()> {
+pub(super) fn set_if_there(name: &str, value: &str) -> io::Result<()> {
     match fs::write(Path::new("/proc/sys/net").join(name), value) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -190,24 +207,41 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
     let peer = LinkUnspec::new_with_name(UPLINK).setns_by_fd(segment.netns.raw_fd());
     let message = veth(host_ifname, peer);
     host.route.link().add(message.build()).execute().await.or_doing(doing)?;
-    // The host needs no IPv6 on a link that carries none; and its own clients of published ports may be at 127.0.0.1.
-    for setting in ["ipv6/conf/IFNAME/disable_ipv6", "ipv4/conf/IFNAME/route_localnet"] {
+    // The host needs no IPv6 on a link that carries none, and nothing on it that it was not given; and its own clients of
+    // published ports may be at 127.0.0.1.
+    let with_ipv6 = uplink.transits.iter().any(|transit| transit.host.is_ipv6());
+    let settings = [
+        ("ipv6/conf/IFNAME/disable_ipv6", if with_ipv6 { "0" } else { "1" }),
+        ("ipv6/conf/IFNAME/addr_gen_mode", "1"),
+        ("ipv6/conf/IFNAME/accept_ra", "0"),
+        ("ipv4/conf/IFNAME/route_localnet", "1"),
+    ];
+    for (setting, value) in settings {
         let setting = setting.replace("IFNAME", host_ifname.as_str());
-        host.netns.run(|| set_if_there(&setting, "1")).or_doing(doing)?.or_doing(doing)?;
+        host.netns.run(|| set_if_there(&setting, value)).or_doing(doing)?.or_doing(doing)?;
     }
-    for (route, name, address) in
-        [(&host.route, host_ifname.as_str(), uplink.host), (&segment.route, UPLINK, uplink.segment)]
-    {
+    let ends: [(_, _, fn(&Transit) -> IpAddr); 2] = [
+        (&host.route, host_ifname.as_str(), |transit| transit.host),
+        (&segment.route, UPLINK, |transit| transit.segment),
+    ];
+    for (route, name, end) in ends {
         let index = index_of(route, name).await?;
-        addr::add(route, index, Prefixed { address, len: TRANSIT_PREFIX }).await.or_doing(doing)?;
+        for address in uplink.transits.iter().map(end) {
+            addr::add(route, index, Prefixed { address, len: transit_prefix(address) }).await.or_doing(doing)?;
+        }
         link::set_up(route, index).await.or_doing(doing)?;
     }
     for subnet in &uplink.routed {
-        addr::add_route(&host.route, *subnet, uplink.segment)
+        let transit = uplink.transits.iter().find(|transit| IpVersion::of(transit.segment) == subnet.version());
+        let Some(Transit { segment, .. }) = transit else { continue };
+        addr::add_route(&host.route, *subnet, *segment)
             .await
-            .or_doing(|| format!("route {subnet} to {}: if there is a route already, remove it", uplink.segment))?;
+            .or_doing(|| format!("route {subnet} to {segment}: if there is a route already, remove it"))?;
     }
-    addr::add_default_route(&segment.route, uplink.host, 0).await.or_doing(doing)
+    for transit in &uplink.transits {
+        addr::add_default_route(&segment.route, transit.host, 0).await.or_doing(doing)?;
+    }
+    Ok(())
 }
 
 /// A veth pair: this end, and the other one where `peer` says.

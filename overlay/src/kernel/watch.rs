@@ -25,8 +25,13 @@ const LINKS: u32 = 1 << 0;
 const NEIGHBOURS: u32 = 1 << 2;
 const IPV4_ADDRESSES: u32 = 1 << 4;
 const IPV4_ROUTES: u32 = 1 << 6;
-/// Among others the switch for forwarding.
+const IPV6_ADDRESSES: u32 = 1 << 8;
+const IPV6_ROUTES: u32 = 1 << 10;
+const ADDRESSES: u32 = IPV4_ADDRESSES | IPV6_ADDRESSES;
+const ROUTES: u32 = IPV4_ROUTES | IPV6_ROUTES;
+/// Among others the switches for forwarding.
 const IPV4_SETTINGS: u32 = 1 << 23;
+const IPV6_SETTINGS: u32 = 1 << 24;
 const RULES: u32 = 1 << 6;
 
 /// Bytes: a flush of many thousand rows is one message each.
@@ -75,12 +80,12 @@ pub(super) struct Watcher {
 impl Watcher {
     /// The host's namespace: its links with their addresses, its routes into segments, its forwarding, and the rules.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
-        Self::start(netns, LINKS | IPV4_ADDRESSES | IPV4_ROUTES | IPV4_SETTINGS, changes, &Answered::default())
+        Self::start(netns, LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS, changes, &Answered::default())
     }
 
     /// A segment: all that is in it.
     pub(super) fn of_segment(netns: &Netns, changes: &Changes, answered: &Answered) -> Result<Self, NetnsError> {
-        Self::start(netns, LINKS | NEIGHBOURS | IPV4_ADDRESSES | IPV4_ROUTES, changes, answered)
+        Self::start(netns, LINKS | NEIGHBOURS | ADDRESSES | ROUTES, changes, answered)
     }
 
     fn start(netns: &Netns, groups: u32, changes: &Changes, answered: &Answered) -> Result<Self, NetnsError> {

@@ -101,10 +101,15 @@ impl Account {
         self.blocks.iter().filter(move |(_, l)| l.holder == host).map(|(block, l)| (*block, l.epoch))
     }
 
-    /// How many blocks each host holds.
-    pub fn holders(&self) -> BTreeMap<HostId, usize> {
+    /// Those of one range.
+    pub(super) fn held_in(&self, range: u8, host: HostId) -> impl DoubleEndedIterator<Item = (BlockId, u64)> + '_ {
+        self.held_by(host).filter(move |(block, _)| block.range == range)
+    }
+
+    /// How many blocks of a range each host holds.
+    pub fn holders(&self, range: u8) -> BTreeMap<HostId, usize> {
         let mut holders = BTreeMap::new();
-        for lease in self.blocks.values() {
+        for (_, lease) in self.blocks.iter().filter(|(block, _)| block.range == range) {
             *holders.entry(lease.holder).or_insert(0) += 1;
         }
         holders
@@ -150,10 +155,35 @@ impl Account {
         subnet.into_iter().flat_map(|s| self.resting.range(s.network()..=s.last()).map(|(address, _)| *address))
     }
 
+    /// What rests in a range.
+    pub(super) fn resting_of(&self, range: u8) -> impl Iterator<Item = (&IpAddr, &Rest)> {
+        let subnet = self.network.ranges.get(usize::from(range)).map(|range| range.subnet);
+        subnet.into_iter().flat_map(|s| self.resting.range(s.network()..=s.last()))
+    }
+
     /// The addresses of a held block that an endpoint could have right away that asks for none by number.
     pub fn free_in(&self, block: BlockId, epoch: u64) -> impl Iterator<Item = IpAddr> + '_ {
-        let free = move |a: &IpAddr| !self.bound.contains_key(a) && self.at_home(*a, epoch);
-        self.network.offered_in(block).filter(free)
+        self.network.offered_in(block).filter(move |a| self.is_free_at(*a, epoch))
+    }
+
+    /// How many there are.
+    pub fn count_free_in(&self, block: BlockId, epoch: u64) -> u128 {
+        let Some(subnet) = self.network.offered_subnet(block) else { return 0 };
+        let all = subnet.network()..=subnet.last();
+        let given = self.bound.range(all.clone()).map(|(a, _)| *a).chain(self.addresses.range(all).map(|(a, _)| *a));
+        let given: BTreeSet<IpAddr> =
+            given.filter(|a| self.network.assignable(*a) && !self.is_free_at(*a, epoch)).collect();
+        self.network.count_assignable_in(&subnet).saturating_sub(u128::try_from(given.len()).unwrap_or(u128::MAX))
+    }
+
+    /// Is it such an address, in a block that `me` holds?
+    pub(super) fn is_free(&self, me: HostId, address: IpAddr) -> bool {
+        let block = self.block_lease(address).filter(|block| block.holder == me);
+        block.is_some_and(|block| self.network.is_offered(address) && self.is_free_at(address, block.epoch))
+    }
+
+    fn is_free_at(&self, address: IpAddr, epoch: u64) -> bool {
+        !self.bound.contains_key(&address) && self.at_home(address, epoch)
     }
 }
 

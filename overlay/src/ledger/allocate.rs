@@ -18,6 +18,8 @@ pub struct Request {
     pub endpoint: EndpointId,
     /// Its name: what it had under that name before it gets again.
     pub name: Name,
+    /// The range of the network that the address is to be of: an endpoint has one of each.
+    pub range: u8,
     /// The address that it must have; `None` for any.
     pub address: Option<IpAddr>,
     /// The hosts that can be asked now.
@@ -28,11 +30,13 @@ pub struct Request {
 
 impl Account {
     pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> Step {
-        let had = self.bound.iter().find(|(_, e)| **e == request.endpoint).map(|(address, _)| *address);
+        let of_range =
+            |address: &IpAddr| self.network.range_of(*address).is_some_and(|(range, _)| range == request.range);
+        let had = self.bound.iter().find(|(a, e)| **e == request.endpoint && of_range(a)).map(|(address, _)| *address);
         if let Some((address, lease)) = had.and_then(|a| Some((a, self.may_use(me, a)?))) {
             return Step { changes: Vec::new(), outcome: Outcome::Granted { address, lease } };
         }
-        if let Some(address) = request.address.filter(|a| !self.network.assignable(*a)) {
+        if let Some(address) = request.address.filter(|a| !of_range(a) || !self.network.assignable(*a)) {
             return Step::denied(Denial::NotAssignable(address));
         }
         if let Some((address, endpoint)) = request.address.and_then(|a| Some((a, *self.bound.get(&a)?))) {
@@ -48,17 +52,19 @@ impl Account {
     /// hurts the others. One host is asked, once: where there are no whole blocks to be had, single addresses gathered
     /// from everybody would only hurt them.
     fn ask_as_newcomer(&self, me: HostId, request: &Request) -> Option<Step> {
-        let newcomer = request.asked.is_empty() && self.held_by(me).next().is_none();
+        let newcomer = request.asked.is_empty() && self.held_in(request.range, me).next().is_none();
         newcomer.then(|| self.ask_for_space(me, request)).flatten()
     }
 
     /// Asks the reachable host that holds most and was not asked yet.
     fn ask_for_space(&self, me: HostId, request: &Request) -> Option<Step> {
-        let holders = self.holders().into_iter().filter(|(of, _)| {
-            *of != me && request.reachable.contains(of) && !request.asked.contains(&Ask::Space { of: *of })
-        });
+        let ask = |of: &HostId| Ask::Space { of: *of, range: request.range };
+        let holders = self
+            .holders(request.range)
+            .into_iter()
+            .filter(|(of, _)| *of != me && request.reachable.contains(of) && !request.asked.contains(&ask(of)));
         let richest = holders.max_by_key(|(host, blocks)| (*blocks, std::cmp::Reverse(*host)));
-        richest.map(|(of, _)| Step::ask(Ask::Space { of }))
+        richest.map(|(of, _)| Step::ask(ask(&of)))
     }
 
     fn allocate_static(&self, me: HostId, request: &Request, address: IpAddr) -> Step {
@@ -78,14 +84,15 @@ impl Account {
                 Step::ask(ask(block.holder))
             }
             Some(block) => Step::denied(Denial::Unreachable { address, holder: block.holder }),
-            None => Step::denied(Denial::Full { holders: self.holders() }),
+            None => Step::denied(Denial::Full { holders: self.holders(request.range) }),
         }
     }
 
     /// What the name had before; else the lowest address that nobody had lately; else, of those that have rested, the one
     /// that has rested longest; else one that is borrowed and idle.
     fn allocate_any(&self, me: HostId, request: &Request, now: Millis) -> Step {
-        let of_name = self.resting.iter().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
+        let resting = || self.resting_of(request.range);
+        let of_name = resting().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
         let kept = of_name.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?))).max();
         if let Some((_, address, lease)) = kept {
             return self.bind(request, address, lease);
@@ -93,17 +100,21 @@ impl Account {
         if let Some(step) = self.ask_as_newcomer(me, request) {
             return step;
         }
-        let free = || self.held_by(me).flat_map(|(block, epoch)| self.free_in(block, epoch));
-        let fresh = || free().find(|a| !self.resting.contains_key(a));
+        let fresh = || {
+            let free = self.held_in(request.range, me).flat_map(|(block, epoch)| self.free_in(block, epoch));
+            free.into_iter().find(|a| !self.resting.contains_key(a))
+        };
+        // Not by going through all that is free: an IPv6 subnet has more of that than time has seconds.
         let rested = || {
-            let over = |a: &IpAddr| self.resting.get(a).filter(|r| r.is_over(now)).map(|r| (r.since, *a));
-            free().filter_map(|a| over(&a)).min().map(|(_, a)| a)
+            let over = resting().filter(|(a, rest)| rest.is_over(now) && self.is_free(me, **a));
+            over.map(|(a, rest)| (rest.since, *a)).min().map(|(_, a)| a)
         };
         let here = fresh().or_else(rested).and_then(|a| Some((a, self.may_use(me, a)?)));
         if let Some((address, lease)) = here.or_else(|| self.spare(me, request, now)) {
             return self.bind(request, address, lease);
         }
-        self.ask_for_space(me, request).unwrap_or_else(|| Step::denied(Denial::Full { holders: self.holders() }))
+        self.ask_for_space(me, request)
+            .unwrap_or_else(|| Step::denied(Denial::Full { holders: self.holders(request.range) }))
     }
 
     /// A borrowed address that is bound to nobody and kept for nobody. One that has just come may be for another request,
@@ -111,7 +122,8 @@ impl Account {
     fn spare(&self, me: HostId, request: &Request, now: Millis) -> Option<(IpAddr, Version)> {
         let kept = |r: &Rest| !r.is_over(now) && (r.name.is_some() || request.asked.is_empty());
         let idle = |a: &IpAddr| !self.bound.contains_key(a) && !self.resting.get(a).is_some_and(kept);
-        self.borrowed(me).into_iter().find(|(a, _)| idle(a))
+        let of_range = |a: &IpAddr| self.network.range_of(*a).is_some_and(|(range, _)| range == request.range);
+        self.borrowed(me).into_iter().find(|(a, _)| of_range(a) && idle(a))
     }
 
     fn bind(&self, request: &Request, address: IpAddr, lease: Version) -> Step {

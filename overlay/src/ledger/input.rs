@@ -34,6 +34,8 @@ pub enum Input {
     GiveSpace {
         /// The network.
         network: NetworkId,
+        /// The range that it asks for.
+        range: u8,
         /// The host that asks.
         to: HostId,
         /// How much.

@@ -45,10 +45,12 @@ pub enum Outcome {
 /// What to ask of another host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
-    /// A part of its blocks.
+    /// A part of its blocks of one range.
     Space {
         /// The host that holds most.
         of: HostId,
+        /// The range.
+        range: u8,
     },
     /// One address out of a block of its.
     Address {
@@ -95,7 +97,7 @@ pub enum Denial {
     /// No free address is held here, and nobody who holds one can be asked.
     #[error("no free address: {} hosts hold the rest", holders.len())]
     Full {
-        /// Who holds how many blocks, this host included.
+        /// Who holds how many blocks of the range, this host included.
         holders: BTreeMap<HostId, usize>,
     },
     /// This host does not hold the block.

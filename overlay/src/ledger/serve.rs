@@ -10,23 +10,23 @@ use crate::record::Statement;
 
 impl Account {
     /// Gives wholly free blocks away, the last ones first so that runs stay long; where there is none, one address.
-    pub(super) fn give_space(&self, me: HostId, to: HostId, share: Share, now: Millis) -> Step {
+    pub(super) fn give_space(&self, me: HostId, (to, range): (HostId, u8), share: Share, now: Millis) -> Step {
         if to == me {
             return Step { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
         }
-        let waiting: Vec<Statement> = self.outbox.iter().filter(|s| s.gives_block_to(to)).copied().collect();
+        let waiting: Vec<Statement> = self.outbox.iter().filter(|s| s.gives_block_to(to, range)).copied().collect();
         if !waiting.is_empty() {
             // The answer to an earlier request was lost: the same again.
             return Step { changes: Vec::new(), outcome: Outcome::Given(waiting) };
         }
         // Of both what can be had by anybody and what has to be asked for by number.
         let (offered, others): (Vec<_>, Vec<_>) = self
-            .held_by(me)
+            .held_in(range, me)
             .rev()
             .filter(|(block, epoch)| self.is_wholly_free(*block, *epoch, now))
             .partition(|(block, _)| self.network.offers(*block));
         if offered.is_empty() {
-            return self.give_any_address(me, to, now);
+            return self.give_any_address(me, (to, range), now);
         }
         let part = |blocks: Vec<(BlockId, u64)>| {
             let count = share.of(blocks.len());
@@ -44,12 +44,12 @@ impl Account {
         Step { changes, outcome: Outcome::Given(given) }
     }
 
-    fn give_any_address(&self, me: HostId, to: HostId, now: Millis) -> Step {
-        let free = self.held_by(me).flat_map(|(block, epoch)| self.free_in(block, epoch));
+    fn give_any_address(&self, me: HostId, (to, range): (HostId, u8), now: Millis) -> Step {
+        let free = self.held_in(range, me).flat_map(|(block, epoch)| self.free_in(block, epoch));
         let mut rested = free.filter(|a| self.resting.get(a).is_none_or(|r| r.is_over(now)));
         match rested.next() {
             Some(address) => self.give_address(me, to, address),
-            None => Step::denied(Denial::Full { holders: self.holders() }),
+            None => Step::denied(Denial::Full { holders: self.holders(range) }),
         }
     }
 
@@ -89,7 +89,7 @@ impl Account {
 }
 
 impl Statement {
-    fn gives_block_to(&self, host: HostId) -> bool {
-        matches!(self, Self::Transfer { to, .. } if *to == host)
+    fn gives_block_to(&self, host: HostId, range: u8) -> bool {
+        matches!(self, Self::Transfer { to, block, .. } if *to == host && block.range == range)
     }
 }

@@ -1,6 +1,7 @@
 //! A subnet of a network: its gateway, what is handed out of it, and how it is cut into blocks.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use crate::addr::Subnet;
 
@@ -21,10 +22,11 @@ pub enum Unfit {
     /// It is in none of the network's subnets.
     #[error("it is outside of the subnet")]
     Outside,
-    /// It is the first of its subnet: the subnet's own (RFC 1122, section 3.2.1.3).
+    /// It is the first of its subnet: the subnet's own (RFC 1122, section 3.2.1.3), in IPv6 that of its routers (RFC 4291,
+    /// section 2.6.1).
     #[error("it is the address of the subnet itself")]
     OfSubnet,
-    /// It is the last of its subnet (RFC 1122, section 3.2.1.3).
+    /// It is the last of its IPv4 subnet (RFC 1122, section 3.2.1.3).
     #[error("it is the broadcast address of the subnet")]
     Broadcast,
     /// Every host answers for it.
@@ -38,12 +40,14 @@ pub enum Unfit {
 /// Why a subnet and a gateway do not make a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// IPv6 is not there yet.
-    #[error("subnet {0} is IPv6, but only IPv4 is supported so far: choose one like 172.38.0.0/16")]
-    NotIpv4(Subnet),
     /// The prefix is too short or too long.
-    #[error("subnet {0} has the wrong size: choose one with a prefix of /9 to /30")]
-    Size(Subnet),
+    #[error("subnet {subnet} has the wrong size: choose one with a prefix of /{} to /{}", sizes.start(), sizes.end())]
+    Size {
+        /// The subnet asked for.
+        subnet: Subnet,
+        /// The lengths that its prefix may have.
+        sizes: RangeInclusive<u8>,
+    },
     /// Addresses that no network may have.
     #[error("subnet {subnet} overlaps {reserved}, which is reserved for {what}: choose another subnet")]
     Reserved {
@@ -82,13 +86,21 @@ pub enum RangeError {
     },
 }
 
-/// IPv4 ranges that can't be a container network's (RFC 6890).
-const RESERVED: [(&str, &str); 4] = [
+/// What can't be a container network's (RFC 6890, RFC 4291).
+const RESERVED: [(&str, &str); 8] = [
     ("0.0.0.0/8", "this network"),
     ("127.0.0.0/8", "loopback"),
     ("169.254.0.0/16", "link-local addresses"),
     ("224.0.0.0/3", "multicast and future use"),
+    ("::/8", "loopback, and IPv4 addresses written as IPv6"),
+    ("fd6f:7665:726c::/48", "the links between segments and their host"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast"),
 ];
+
+/// The lengths that a prefix may have: a shorter IPv4 one has more addresses than 1,024 blocks should, and a longer one none
+/// for endpoints; IPv6 is handed out by /32 at most (RFC 6177, section 2).
+const SIZES: [RangeInclusive<u8>; 2] = [9..=30, 32..=126];
 
 impl Range {
     /// At most this many blocks in a range: what a host says of its leases stays small.
@@ -99,11 +111,10 @@ impl Range {
     /// # Errors
     /// When the subnet can't be a network's, or the gateway is not one of its host addresses.
     pub fn new(subnet: Subnet, gateway: Option<IpAddr>) -> Result<Self, RangeError> {
-        if subnet.network().is_ipv6() {
-            return Err(RangeError::NotIpv4(subnet));
-        }
-        if !(9..=30).contains(&subnet.prefix_len()) {
-            return Err(RangeError::Size(subnet));
+        let [v4, v6] = SIZES;
+        let sizes = if subnet.network().is_ipv4() { v4 } else { v6 };
+        if !sizes.contains(&subnet.prefix_len()) {
+            return Err(RangeError::Size { subnet, sizes });
         }
         for (reserved, what) in RESERVED {
             let reserved = reserved.parse().expect("the table holds subnets");
@@ -173,7 +184,7 @@ fn host_address(subnet: &Subnet, address: IpAddr) -> Result<(), Unfit> {
     match address {
         _ if !subnet.contains(address) => Err(Unfit::Outside),
         _ if address == subnet.network() => Err(Unfit::OfSubnet),
-        _ if address == subnet.last() => Err(Unfit::Broadcast),
+        IpAddr::V4(_) if address == subnet.last() => Err(Unfit::Broadcast),
         _ => Ok(()),
     }
 }

@@ -81,7 +81,7 @@ fn what_no_network_may_have_is_refused() {
     }
     assert!(error("127.0.0.0/16", None).contains("loopback"));
     assert!(error("169.254.0.0/17", None).contains("link-local"));
-    assert!(error("fd00::/64", None).contains("IPv6"));
+    assert!(error("fd00::/127", None).contains("/32 to /126"));
     let gateways =
         [("10.0.0.0", "subnet itself"), ("10.0.0.255", "broadcast"), ("10.0.1.1", "outside"), ("fd00::1", "outside")];
     for (gateway, why) in gateways {
@@ -113,5 +113,53 @@ fn names_are_dns_labels_in_lower_case() {
     assert!("x".repeat(63).parse::<Name>().is_ok());
     for text in ["", "-a", "a-", "a.b", "a b", "é", "_x", &"x".repeat(64)] {
         assert!(text.parse::<Name>().is_err(), "{text:?}");
+    }
+}
+
+/// With an IPv6 subnet beside the IPv4 one, or instead of it.
+fn network_of(subnets: &[&str]) -> Network {
+    let range = |subnet: &&str| Range::new(subnet.parse().expect("a subnet"), None).expect("a range");
+    Network { ranges: subnets.iter().map(range).collect(), ..network("10.0.0.0/24") }
+}
+
+#[test]
+fn an_ipv6_subnet_is_cut_into_blocks_as_any_other() {
+    let net = network_of(&["10.0.0.0/24", "fd00::/64"]);
+    assert_eq!((net.ranges[1].blocks(), net.ranges[1].block_size()), (1024, 1 << 54));
+    let blocks: Vec<BlockId> = net.blocks().collect();
+    assert_eq!(blocks.len(), 64 + 1024);
+    let first = blocks[64];
+    // The first is that of the routers, the second the gateway's.
+    let offered: Vec<String> = net.offered_in(first).take(2).map(|a| a.to_string()).collect();
+    assert_eq!(offered, ["fd00::2", "fd00::3"]);
+    assert_eq!(net.count_assignable_in(&net.block_subnet(first).expect("a block")), (1 << 54) - 2);
+    let last: IpAddr = "fd00::ffff:ffff:ffff:ffff".parse().expect("an address");
+    assert_eq!((net.admit(last), net.block_of(last)), (Ok(()), blocks.last().copied()), "IPv6 has no broadcast");
+    assert_eq!(net.versions().collect::<Vec<_>>(), crate::addr::IpVersion::ALL);
+}
+
+#[test]
+fn a_pool_at_the_end_of_a_large_block_is_found_at_once() {
+    let mut net = network_of(&["fd00::/64"]);
+    let pool = "fd00::ffff:ffff:ffff:fff0/124".parse().expect("a subnet");
+    net.ranges[0] = net.ranges[0].with_pool(pool).expect("it is inside");
+    let offering: Vec<BlockId> = net.blocks().filter(|block| net.offers(*block)).collect();
+    assert_eq!(offering.len(), 1);
+    assert_eq!(net.offered_in(offering[0]).count(), 16);
+    assert_eq!(net.offered_subnet(offering[0]), Some(pool));
+}
+
+proptest! {
+    #[test]
+    fn what_can_be_had_is_counted_as_if_it_were_gone_through(len in 20_u8..=30, more in 0_u8..=8, which: u32, v6: bool) {
+        let (base, width) = if v6 { ("fd00::", 96) } else { ("10.0.0.0", 0) };
+        let mut net = network_of(&[format!("{base}/{}", len + width).as_str()]);
+        let range = net.ranges[0];
+        let aux = range.subnet.nth(u128::from(which) % (1 << range.subnet.host_bits())).expect("it is inside");
+        net.settings.auxiliary.insert(aux, "router".parse().expect("a label"));
+        let part_len = (len + more).min(32) + width;
+        let part = Subnet::of(aux, part_len).expect("a length of its version");
+        let listed = part.addresses().filter(|a| net.assignable(*a)).count();
+        prop_assert_eq!(net.count_assignable_in(&part), u128::try_from(listed).expect("few"));
     }
 }

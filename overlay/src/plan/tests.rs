@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::Subnet;
-use crate::desired::{Prefixed, port_ifname, uplink_ifname};
+use crate::desired::{Prefixed, Transit, port_ifname, uplink_ifname};
 use crate::fake::{FakeKernel, Harm};
 use crate::firewall::{Chain, Family, Match, Rule, Verdict};
 use crate::id::Vni;
@@ -46,7 +46,9 @@ const ENDPOINTS: std::ops::Range<u8> = 1..7;
 /// What this host may be asked for: few networks and endpoints, so that two wishes often share some, and an endpoint is
 /// here in one and elsewhere in the other.
 pub(crate) fn wish() -> impl Strategy<Value = Desired> {
-    (0..3_usize, btree_map(NETWORKS, segment(), 0..3)).prop_map(|(rules, segments)| Desired {
+    let forwarding = btree_set(prop_oneof![Just(IpVersion::V4), Just(IpVersion::V6)], 0..3);
+    (0..3_usize, btree_map(NETWORKS, segment(), 0..3), forwarding).prop_map(|(rules, segments, forwarding)| Desired {
+        forwarding,
         firewall: table(rules),
         segments: segments.into_iter().map(|(n, make)| (network(n), make.of(n))).collect(),
     })
@@ -104,8 +106,10 @@ impl Make {
             tunnel: tunnel.then_some(Tunnel { vni, port: 4789, local: [192, 0, 2, 9].into(), mtu }),
             uplink: uplink.then(|| Uplink {
                 host_ifname: uplink_ifname(network(n)),
-                host: [169, 254, 128 + n, 2 * transit].into(),
-                segment: [169, 254, 128 + n, 2 * transit + 1].into(),
+                transits: vec![Transit {
+                    host: [169, 254, 128 + n, 2 * transit].into(),
+                    segment: [169, 254, 128 + n, 2 * transit + 1].into(),
+                }],
                 routed: (0..routed).filter_map(|n| Subnet::of([10, n, 0, 0].into(), 16)).collect(),
             }),
             ports: here.iter().map(|m| (endpoint(n, *m), port(n, *m, mtu))).collect(),
@@ -122,7 +126,7 @@ fn port(n: u8, m: u8, mtu: u32) -> Port {
         ifname: format!("eth{n}").parse().expect("a name"),
         mac: mac(m),
         addresses: vec![Prefixed { address: address(m), len: 24 }],
-        gateway: Some(address(254)),
+        gateways: vec![address(254)],
         metric: 100,
         mtu,
     }
@@ -213,7 +217,10 @@ proptest! {
         prop_assert!(report.settled(), "{:?}", report);
         let mut fresh = self::kernel();
         go(&mut fresh, &after, Knowledge::Whole);
-        prop_assert_eq!(kernel.state(), fresh.state());
+        // The switches are the whole host's: what is on may be on for others, too.
+        let seen = Observed { forwarding: after.forwarding.clone(), ..kernel.state().clone() };
+        prop_assert!(kernel.state().forwarding.is_superset(&after.forwarding));
+        prop_assert_eq!(&seen, fresh.state());
         for m in ENDPOINTS {
             prop_assert_eq!(kernel.interfaces(&container(m)), fresh.interfaces(&container(m)));
         }
@@ -286,7 +293,7 @@ proptest! {
 fn rank(step: &Step, of: NetworkId) -> Option<u8> {
     let Step::Segment(id, step) = step else { return None };
     let rank = match step {
-        SegmentStep::Create | SegmentStep::Delete => 0,
+        SegmentStep::Create(_) | SegmentStep::Delete => 0,
         SegmentStep::ReplaceFirewall(_)
         | SegmentStep::ForgetFlows(_)
         | SegmentStep::ReplaceFilter(_)
@@ -342,7 +349,12 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     };
     let home =
         Make { here: BTreeSet::from([1]), elsewhere: BTreeMap::new(), answered: BTreeSet::new(), ..away.clone() };
-    let wish = |make: Make| Desired { firewall: table(0), segments: BTreeMap::from([(network(1), make.of(1))]) };
+    let forwarding = BTreeSet::from([IpVersion::V4]);
+    let wish = |make: Make| Desired {
+        forwarding: forwarding.clone(),
+        firewall: table(0),
+        segments: BTreeMap::from([(network(1), make.of(1))]),
+    };
     go(&mut kernel, &wish(away), Knowledge::Whole);
     // Even at the start, when nothing else is withdrawn: the address can't be in two places.
     let report = go(&mut kernel, &wish(home), Knowledge::Partial);

@@ -3,7 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn port(protocol: Protocol, address: Option<[u8; 4]>, port: u16) -> HostPort {
-    HostPort { protocol, address: address.map(Ipv4Addr::from), port }
+    HostPort { protocol, address: address.map(IpAddr::from), port }
+}
+
+fn port6(protocol: Protocol, address: &str, port: u16) -> HostPort {
+    HostPort { protocol, address: Some(address.parse().expect("an address")), port }
 }
 
 #[test]
@@ -14,7 +18,9 @@ fn a_spec_means_what_it_means_in_docker() {
         ("53:53/udp", vec![(port(Udp, None, 53), 53)]),
         ("9000:9000/SCTP", vec![(port(Sctp, None, 9000), 9000)]),
         ("127.0.0.1:1:65535/tcp", vec![(port(Tcp, Some([127, 0, 0, 1]), 1), 65535)]),
-        ("0.0.0.0:80:80", vec![(port(Tcp, None, 80), 80)]),
+        ("0.0.0.0:80:80", vec![(port(Tcp, Some([0, 0, 0, 0]), 80), 80)]),
+        ("[::]:80:80", vec![(port6(Tcp, "::", 80), 80)]),
+        ("[2001:db8::1]:53:5353/udp", vec![(port6(Udp, "2001:db8::1", 53), 5353)]),
         (
             "8000-8002:80-82",
             vec![(port(Tcp, None, 8000), 80), (port(Tcp, None, 8001), 81), (port(Tcp, None, 8002), 82)],
@@ -41,9 +47,15 @@ fn a_spec_that_means_nothing_is_told_with_what_is_wrong_in_it() {
         ("8000-8002:80-81", &["3 and 2 ports", "same length"]),
         ("8000-8002:80", &["3 and 1 ports", "same length"]),
         ("80:80/icmp", &["`icmp`", "tcp, udp or sctp"]),
-        ("host:80:80", &["`host`", "IPv4 address"]),
-        ("[::1]:80:80", &["`[::1]`", "IPv4 address"]),
-        ("::ffff:1.2.3.4:80:80", &["`::ffff:1.2.3.4`", "IPv4 address"]),
+        ("host:80:80", &["`host`", "no address", "[2001:db8::1]:8088:80"]),
+        ("[::1]:80:80", &["`[::1]:80:80`", "127.0.0.1"]),
+        ("[::ffff:1.2.3.4]:80:80", &["`[::ffff:1.2.3.4]`", "no address"]),
+        ("[fe80::1]:80:80", &["`[fe80::1]`", "no address"]),
+        ("[ff02::1]:80:80", &["`[ff02::1]`", "no address"]),
+        ("[1.2.3.4]:80:80", &["`[1.2.3.4]`", "no address"]),
+        ("2001:db8::1:80:80", &["`2001:db8::1`", "no address"]),
+        ("[2001:db8::1]:80", &["`[2001:db8::1]:80`", "HOSTPORT"]),
+        ("::ffff:1.2.3.4:80:80", &["`::ffff:1.2.3.4`", "no address"]),
         ("224.0.0.1:80:80", &["`224.0.0.1`", "of a host"]),
     ] {
         let error = parse(spec).expect_err(spec).to_string();

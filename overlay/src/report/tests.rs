@@ -8,7 +8,7 @@ use crate::plan::tests::{go, kernel, mac, network, wish};
 /// Which steps of a network fail.
 fn fails(step: &SegmentStep, kind: u8) -> bool {
     match kind {
-        0 => matches!(step, SegmentStep::Create),
+        0 => matches!(step, SegmentStep::Create(_)),
         1 => matches!(step, SegmentStep::ReplaceFirewall(_)),
         2 => matches!(step, SegmentStep::CreateBridge(_)),
         3 => matches!(step, SegmentStep::CreateTunnel(_)),

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::bench::{Bench, refused, settle};
 use crate::real::{self, RealBench, inside, sh};
 use crate::world::{
-    PORT, VTEP, add_remote, address, alike, host_with, mac, network, port, segment, tunnel_of, unlike, vni,
+    PORT, VTEP, add_remote, address, alike, host_with, mac, network, only_ipv4, port, segment, tunnel_of, unlike, vni,
 };
 
 /// A change has to be noticed within this time; it takes about a millisecond.
@@ -44,7 +44,7 @@ pub fn trials() -> Vec<Trial> {
         a_container_s_end_follows_the_mtu_under_whatever_name,
         a_default_route_that_is_there_is_left,
         a_port_that_fails_half_way_leaves_nothing,
-        a_segment_forwards_and_has_no_ipv6,
+        a_segment_forwards_and_has_no_ipv6_but_what_it_was_given,
         what_an_earlier_boot_left_is_swept_away,
         a_namespace_is_known_by_more_than_its_path,
         what_is_no_namespace_is_named,
@@ -243,7 +243,7 @@ async fn a_port_that_fails_half_way_leaves_nothing(mut bench: RealBench) -> anyh
     let mut desired = host_with(&[(1, &web)]);
     for port in segment_of(&mut desired)?.ports.values_mut() {
         // Nobody can tell the way to it: the last thing that is set up in the container.
-        port.gateway = Some([203, 0, 113, 1].into());
+        port.gateways = vec![[203, 0, 113, 1].into()];
     }
     refused(&mut bench, &desired, Cause::Refused).await?;
     ensure!(bench.interfaces(&web)?.is_empty(), "left in the container: {:?}", bench.interfaces(&web)?);
@@ -252,12 +252,21 @@ async fn a_port_that_fails_half_way_leaves_nothing(mut bench: RealBench) -> anyh
     Ok(())
 }
 
-async fn a_segment_forwards_and_has_no_ipv6(mut bench: RealBench) -> anyhow::Result<()> {
-    settle(&mut bench, &host_with(&[])).await?;
-    let forward = bench.inside(network(1), "cat /proc/sys/net/ipv4/ip_forward")?;
-    ensure!(forward.trim() == "1", "it does not forward");
+async fn a_segment_forwards_and_has_no_ipv6_but_what_it_was_given(mut bench: RealBench) -> anyhow::Result<()> {
+    let mut desired = host_with(&[]);
+    only_ipv4(segment_of(&mut desired)?);
+    desired.segments.insert(network(2), segment(2, &[]));
+    settle(&mut bench, &desired).await?;
+    for (n, switch) in [(1, "ipv4/ip_forward"), (2, "ipv4/ip_forward"), (2, "ipv6/conf/all/forwarding")] {
+        let forward = bench.inside(network(n), &format!("cat /proc/sys/net/{switch}"))?;
+        ensure!(forward.trim() == "1", "network {n} does not forward: {switch}");
+    }
     let addresses = bench.inside(network(1), "ip -6 addr")?;
     ensure!(addresses.is_empty(), "{addresses}");
+    let addresses = bench.inside(network(2), "ip -6 -o addr show scope link")?;
+    ensure!(addresses.is_empty(), "{addresses}");
+    let tentative = bench.inside(network(2), "ip -6 -o addr show tentative")?;
+    ensure!(tentative.is_empty(), "{tentative}");
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! Wishes: networks as this host should have them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use overlay::addr::{Mac, Subnet};
+use overlay::addr::{IpVersion, Mac, Subnet};
 use overlay::cluster::Cluster;
 use overlay::desired::{
-    Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Tunnel, Uplink, desire, port_ifname,
-    uplink_ifname,
+    Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Transit, Tunnel, Uplink, desire,
+    port_ifname, uplink_ifname,
 };
 use overlay::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
 use overlay::id::{EndpointId, HostId, NetworkId, Vni};
@@ -32,10 +32,11 @@ pub fn vni(number: u32) -> Vni {
     Vni::new(number).expect("a number in range")
 }
 
-/// A host without any network.
+/// A host without any network, but with what it forwards for all those here: that stays.
 pub fn host() -> Desired {
     let place = Place { me: HostId::from_bytes([1; 16]), vtep: VTEP.into(), vxlan_port: PORT, underlay_mtu: 1500 };
-    desire(&Cluster::default(), &Intents::default(), &place)
+    let bare = desire(&Cluster::default(), &Intents::default(), &place);
+    Desired { forwarding: IpVersion::ALL.into(), ..bare }
 }
 
 /// A host with one network, number 1, and these endpoints.
@@ -45,10 +46,12 @@ pub fn host_with(ports: &[(u8, &NetnsRef)]) -> Desired {
     desired
 }
 
-/// Network `n` is 10.9.0.0/24 as well as any other: they may overlap. Endpoint `m` is 10.9.0.`m`.
+/// Network `n` is 10.9.0.0/24 and fd00:9::/64 as well as any other: they may overlap. Endpoint `m` is 10.9.0.`m` and fd00:9::`m`.
 pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
     let mac = Mac::new([0x0e, n, n, n, n, n]).expect("unicast");
-    let transit = |end| IpAddr::from([169, 254, 128, 2 * n + end]);
+    let transit = Transit { host: [169, 254, 128, 2 * n].into(), segment: [169, 254, 128, 2 * n + 1].into() };
+    let end6 = |end| Ipv6Addr::new(0xfd6f, 0x7665, 0x726c, 0, 0, 0, 0, u16::from(2 * n + end)).into();
+    let transit6 = Transit { host: end6(0), segment: end6(1) };
     Segment {
         firewall: table(),
         filter: Some(filter()),
@@ -58,13 +61,13 @@ pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
             addresses: vec![
                 Prefixed { address: [10, 9, 0, 254].into(), len: 24 },
                 Prefixed { address: SERVICE_ADDRESS.into(), len: 32 },
+                Prefixed { address: address6(254), len: 64 },
             ],
         },
         tunnel: Some(Tunnel { vni: vni(100 + u32::from(n)), port: PORT, local: VTEP.into(), mtu: MTU }),
         uplink: Some(Uplink {
             host_ifname: uplink_ifname(network(n)),
-            host: transit(0),
-            segment: transit(1),
+            transits: vec![transit, transit6],
             routed: BTreeSet::new(),
         }),
         ports: ports.iter().map(|(m, netns)| (endpoint(*m), port(*m, netns))).collect(),
@@ -73,14 +76,20 @@ pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
     }
 }
 
+/// The same without IPv6.
+pub fn only_ipv4(segment: &mut Segment) {
+    segment.bridge.addresses.retain(|a| a.address.is_ipv4());
+    segment.uplink.iter_mut().for_each(|uplink| uplink.transits.retain(|transit| transit.host.is_ipv4()));
+}
+
 pub fn port(m: u8, netns: &NetnsRef) -> Port {
     Port {
         host_ifname: port_ifname(endpoint(m)),
         netns: netns.clone(),
         ifname: "eth0".parse().expect("a name"),
         mac: mac(m),
-        addresses: vec![Prefixed { address: address(m), len: 24 }],
-        gateway: Some([10, 9, 0, 254].into()),
+        addresses: vec![Prefixed { address: address(m), len: 24 }, Prefixed { address: address6(m), len: 64 }],
+        gateways: vec![address(254), address6(254)],
         metric: 100,
         mtu: MTU,
     }
@@ -90,6 +99,10 @@ pub fn address(m: u8) -> IpAddr {
     [10, 9, 0, m].into()
 }
 
+pub fn address6(m: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, m.into()).into()
+}
+
 pub fn mac(m: u8) -> Mac {
     Mac::of_address(address(m))
 }
@@ -97,7 +110,7 @@ pub fn mac(m: u8) -> Mac {
 /// Endpoint `m` is on another host.
 pub fn add_remote(segment: &mut Segment, m: u8, remote: Remote) {
     segment.remotes.insert(mac(m), remote);
-    segment.neighbours.insert(address(m), mac(m));
+    segment.neighbours.extend([(address(m), mac(m)), (address6(m), mac(m))]);
 }
 
 /// A host that receives the network under the same VNI and port as this one.
@@ -121,72 +134,101 @@ const PUBLISHED: &str = "map published { type inet_proto . inet_service : ipv4_a
 
 /// A port on the way, and the port that it leads to.
 pub fn element(via: u16, port: u16) -> Element {
-    let to = Ipv4Addr::new(10, 9, 0, 1);
     Element {
         key: vec![Field::Protocol(Protocol::Udp), Field::Port(via)],
-        value: vec![Field::Address(to), Field::Port(port)],
+        value: vec![Field::Address(address(1)), Field::Port(port)],
     }
 }
 
-const OWN: &str = "set own { type ifname . ether_addr . ipv4_addr;";
-const PAIRS: &str = "set pairs { type ipv4_addr . ipv4_addr;";
-const SERVICES: &str = "set services { type ipv4_addr . ipv4_addr . inet_proto . inet_service;";
-const ASKED: &str = "set asked { type ipv4_addr . ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
-                     timeout 3m;";
+/// The sets that are looked up under a version of IP: sender, pairs, services, and what was asked.
+const SETS: [[(&str, &str); 4]; 2] = [
+    [
+        ("own", "set own { type ifname . ether_addr . ipv4_addr;"),
+        ("pairs", "set pairs { type ipv4_addr . ipv4_addr;"),
+        ("services", "set services { type ipv4_addr . ipv4_addr . inet_proto . inet_service;"),
+        (
+            "asked",
+            "set asked { type ipv4_addr . ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
+             timeout 3m;",
+        ),
+    ],
+    [
+        ("own6", "set own6 { type ifname . ether_addr . ipv6_addr;"),
+        ("pairs6", "set pairs6 { type ipv6_addr . ipv6_addr;"),
+        ("services6", "set services6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service;"),
+        (
+            "asked6",
+            "set asked6 { type ipv6_addr . ipv6_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
+             timeout 3m;",
+        ),
+    ],
+];
+const TOLD: &str = "set told6 { typeof iifname . ether saddr . @th,64,128;";
 
 /// For what passes the bridge.
 pub fn filter() -> Table {
     let kinds = [
         Kind::Arp,
         Kind::ArpProbe,
-        Kind::Ipv4,
+        Kind::Ip(IpVersion::V4),
+        Kind::Ip(IpVersion::V6),
         Kind::Foreign,
         Kind::Udp,
         Kind::Sctp,
         Kind::TcpGoingOn,
-        Kind::SctpFragment,
+        Kind::SctpFragment(IpVersion::V4),
+        Kind::SctpFragment(IpVersion::V6),
         Kind::SctpOpening,
-        Kind::EchoReply,
-        Kind::IcmpError,
-        Kind::LaterFragment,
+        Kind::EchoReply(IpVersion::V4),
+        Kind::EchoReply(IpVersion::V6),
+        Kind::IcmpError(IpVersion::V4),
+        Kind::IcmpError(IpVersion::V6),
+        Kind::LaterFragment(IpVersion::V4),
+        Kind::LaterFragment(IpVersion::V6),
+        Kind::Discovery,
+        Kind::Advertisement,
+        Kind::RouterWord,
+        Kind::Unaddressed,
     ];
     let of_kind = kinds.map(|kind| Rule::new([Match::Is(kind), Match::In("ovx*".to_owned())], Verdict::Drop));
-    let listed = [
-        Match::Listed("pairs", Parts::Pair),
-        Match::Listed("pairs", Parts::PairAnswered),
-        Match::Listed("services", Parts::Service),
-        Match::Listed("services", Parts::ServiceAnswered),
-        Match::Listed("asked", Parts::DatagramAnswered),
-    ];
-    let listed = listed.map(|listed| Rule::new([listed], Verdict::Accept));
-    let asked = Verdict::Remember("asked", Parts::Datagram);
-    let own = |parts| Match::Unlisted("own", parts);
-    let own = [
-        Rule::new([Match::In("ovx*".to_owned()), own(Parts::Sender)], Verdict::Drop),
-        Rule::new([Match::In("ovx*".to_owned()), own(Parts::Teller)], Verdict::Drop),
-    ];
-    let set = |name, kind, key: Vec<Field>| {
-        let elements = if key.is_empty() { Vec::new() } else { vec![Element { key, value: Vec::new() }] };
+    let drop = |when: Match| Rule::new([Match::In("ovx*".to_owned()), when], Verdict::Drop);
+    let me = || vec![Field::Interface(port_ifname(endpoint(1))), Field::Mac(mac(1))];
+    let set = |(name, kind), key: Vec<Field>| {
+        let elements = if key.is_empty() { Vec::new() } else { vec![Element::of(key)] };
         Set { name, kind, elements: elements.into_iter().collect() }
     };
-    let v4 = |m| Field::Address(Ipv4Addr::new(10, 9, 0, m));
-    let me = vec![Field::Interface(port_ifname(endpoint(1))), Field::Mac(mac(1)), v4(1)];
-    let service = vec![v4(1), v4(2), Field::Protocol(Protocol::Tcp), Field::Port(6379)];
+    let told = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1);
+    let mut sets = Vec::new();
+    let mut senders =
+        vec![drop(Match::Unlisted("own", Parts::Teller)), drop(Match::Unlisted("told6", Parts::Advertiser))];
+    let mut passage = Vec::new();
+    for (version, [own, pairs, services, asked]) in IpVersion::ALL.into_iter().zip(SETS) {
+        let at = |m| Field::Address(if version == IpVersion::V4 { address(m) } else { address6(m) });
+        sets.push(set(own, [me(), vec![at(1)]].concat()));
+        sets.push(set(pairs, vec![at(1), at(2)]));
+        sets.push(set(services, vec![at(1), at(2), Field::Protocol(Protocol::Tcp), Field::Port(6379)]));
+        sets.push(set(asked, Vec::new()));
+        senders.push(drop(Match::Unlisted(own.0, Parts::Sender(version))));
+        let remember = Verdict::Remember(asked.0, Parts::Datagram(version));
+        passage.push(Rule::new([Match::Is(Kind::Udp), Match::Is(Kind::Ip(version))], remember));
+        let listed = [
+            Match::Listed(pairs.0, Parts::Pair(version)),
+            Match::Listed(pairs.0, Parts::PairAnswered(version)),
+            Match::Listed(services.0, Parts::Service(version)),
+            Match::Listed(services.0, Parts::ServiceAnswered(version)),
+            Match::Listed(asked.0, Parts::DatagramAnswered(version)),
+        ];
+        passage.extend(listed.map(|listed| Rule::new([listed], Verdict::Accept)));
+    }
+    passage.extend(of_kind);
+    sets.push(set(("told6", TOLD), [me(), vec![Field::Bytes(told)]].concat()));
+    let chain = |name, hook, rules| Chain { name, hook, rules };
     Table {
         family: Family::Bridge,
-        sets: vec![
-            set("own", OWN, me),
-            set("pairs", PAIRS, vec![v4(1), v4(2)]),
-            set("services", SERVICES, service),
-            set("asked", ASKED, Vec::new()),
-        ],
+        sets,
         chains: vec![
-            Chain { name: "prerouting", hook: "type filter hook prerouting priority filter", rules: own.into() },
-            Chain {
-                name: "forward",
-                hook: "type filter hook forward priority filter",
-                rules: [Rule::new([Match::Is(Kind::Udp)], asked)].into_iter().chain(listed).chain(of_kind).collect(),
-            },
+            chain("prerouting", "type filter hook prerouting priority filter", senders),
+            chain("forward", "type filter hook forward priority filter", passage),
         ],
     }
 }

@@ -74,7 +74,7 @@ impl World {
         let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
         let elsewhere = self.index(from) != Some(caller) && self.hosts[index].hears(from);
         let input = match question {
-            Question::Space(network) => Input::GiveSpace { network, to: from, share: Share::Quarter },
+            Question::Space(network) => Input::GiveSpace { network, range: 0, to: from, share: Share::Quarter },
             Question::Address(network, address) => Input::GiveAddress { network, to: from, address },
             Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
             Question::Acknowledge(founder) => Input::Acknowledge { from, stamp, founder },
@@ -139,7 +139,7 @@ impl World {
             Outcome::Ask(ask) => {
                 assert!(request.asked.insert(ask), "{ask:?} is asked for the second time");
                 let (of, question) = match ask {
-                    Ask::Space { of } => (of, Question::Space(network)),
+                    Ask::Space { of, .. } => (of, Question::Space(network)),
                     Ask::Address { of, address } => (of, Question::Address(network, address)),
                 };
                 self.ask(index, of, question, Some(Attach { host: index, request }));

@@ -64,7 +64,8 @@ impl World {
         let taken = self.hosts[index].intents.find(network.id, &name).is_some();
         if !taken {
             let reachable = self.hosts[index].reachable();
-            let request = Request { network: network.id, endpoint, name, address, reachable, asked: BTreeSet::new() };
+            let request =
+                Request { network: network.id, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() };
             self.allocate(index, request);
         }
     }
@@ -108,7 +109,7 @@ impl World {
         let partners = partners(&self.hosts[index].cluster, founder);
         let peers: Vec<_> = partners.into_iter().filter(|id| members.contains(id)).collect();
         if let Some(to) = self.rng.choice(peers) {
-            self.step(index, &Input::GiveSpace { network: id, to, share: Share::Half });
+            self.step(index, &Input::GiveSpace { network: id, range: 0, to, share: Share::Half });
         }
         self.look(index);
     }

@@ -37,7 +37,7 @@ impl World {
             Network { id, name: name("red"), ranges, created: 1, creator, since: 0, settings: Settings::default() };
         assert_eq!(self.hosts[0].write(&Input::Create(network), now), Outcome::Done);
         self.made.extend(self.hosts[0].ledger.membership().founder.map(|founder| (id, founder)));
-        let given = self.hosts[0].write(&Input::GiveSpace { network: id, to, share: Share::Half }, now);
+        let given = self.hosts[0].write(&Input::GiveSpace { network: id, range: 0, to, share: Share::Half }, now);
         assert!(matches!(given, Outcome::Given(_)), "{given:?}");
         id
     }
@@ -46,7 +46,7 @@ impl World {
         let endpoint = EndpointId::from_bytes(self.fresh_id());
         let name = name(&format!("c{}", self.number()));
         let reachable = self.hosts[index].reachable();
-        self.allocate(index, Request { network, endpoint, name, address, reachable, asked: BTreeSet::new() });
+        self.allocate(index, Request { network, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() });
         endpoint
     }
 

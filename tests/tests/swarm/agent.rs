@@ -216,11 +216,12 @@ impl Door {
         let me = self.local.call(|local| local.ledger().me()).await;
         let holders = |local: &mut local::Local| -> BTreeSet<HostId> {
             let accounts = local.ledger().accounts().values();
-            accounts.flat_map(|account| account.holders().into_keys()).collect()
+            accounts.flat_map(|account| account.blocks.values().map(|lease| lease.holder)).collect()
         };
         let reachable = self.local.call(holders).await.into_iter().filter(|host| reach(*host).is_some()).collect();
         let (id, asked) = (network.id, BTreeSet::new());
-        let mut request = Request { network: id, endpoint, name: name.clone(), address: None, reachable, asked };
+        let mut request =
+            Request { network: id, endpoint, name: name.clone(), range: 0, address: None, reachable, asked };
         loop {
             let input = Input::Allocate(request.clone());
             match self.local.call(move |local| local.step(&input)).await? {
@@ -239,7 +240,7 @@ impl Door {
                 }
                 Outcome::Ask(ask) => {
                     ensure!(request.asked.insert(ask), "{ask:?} is asked for the second time");
-                    let (Ask::Space { of } | Ask::Address { of, .. }) = ask;
+                    let (Ask::Space { of, .. } | Ask::Address { of, .. }) = ask;
                     if let Some(other) = reach(of) {
                         self.ask(me, (of, &other), network, ask).await?;
                     }
@@ -253,7 +254,7 @@ impl Door {
     async fn ask(&self, me: HostId, (of, other): (HostId, &Self), network: &Network, ask: Ask) -> anyhow::Result<()> {
         let id = network.id;
         let question = match ask {
-            Ask::Space { .. } => Input::GiveSpace { network: id, to: me, share: Share::Quarter },
+            Ask::Space { .. } => Input::GiveSpace { network: id, range: 0, to: me, share: Share::Quarter },
             Ask::Address { address, .. } => Input::GiveAddress { network: id, to: me, address },
         };
         let stamp = self.local.call(|local| local.ledger().stamp()).await;

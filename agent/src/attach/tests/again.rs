@@ -22,8 +22,8 @@ async fn the_same_request_under_the_same_id_has_the_same_answer_and_changes_noth
     assert_eq!(first.endpoint.id, id(1));
     let before = kept(&host);
     // Also if it says what it was given the first time.
-    let (address, mac) = (Some(first.endpoint.addresses[0].address), Some(first.endpoint.mac));
-    for again in [as_id(1, "web"), as_id(1, "WEB"), Wanted { address, mac, ..as_id(1, "web") }] {
+    let (addresses, mac) = (BTreeSet::from([first.endpoint.addresses[0].address]), Some(first.endpoint.mac));
+    for again in [as_id(1, "web"), as_id(1, "WEB"), Wanted { addresses, mac, ..as_id(1, "web") }] {
         assert_eq!(attacher.connect(&again).await.expect("it is there"), first);
         assert_eq!(kept(&host), before);
     }
@@ -41,7 +41,7 @@ async fn the_same_id_with_another_request_is_refused_with_what_differs() {
         (as_id(1, "other"), "another name"),
         (Wanted { aliases: [label("w")].into(), ..as_id(1, "web") }, "another set of aliases"),
         (Wanted { ifname: Some("ovtest1".parse().expect("a name")), ..as_id(1, "web") }, "another interface"),
-        (Wanted { address: Some(ip(99)), ..as_id(1, "web") }, "another address"),
+        (Wanted { addresses: [ip(99)].into(), ..as_id(1, "web") }, "another address"),
         (Wanted { mac: Some(Mac::of_address(ip(99))), ..as_id(1, "web") }, "another MAC"),
     ];
     for (request, differs) in cases {

@@ -33,7 +33,7 @@ struct Cli {
     /// The run directory of the overlayd to talk to
     #[arg(long, env = "OVERLAYD_RUN_DIR", value_name = "DIR", default_value = "/run/overlayd", global = true)]
     run_dir: PathBuf,
-    /// How to print [default: table; `network inspect` json]
+    /// How to print [default: table; `inspect` json]
     #[arg(short, long, value_enum, global = true)]
     output: Option<Format>,
     #[command(subcommand)]

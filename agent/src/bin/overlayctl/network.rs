@@ -81,9 +81,13 @@ pub struct Create {
     /// How its hosts are connected: `vxlan`, by tunnels, or `bridge`, not at all, as it is on this host only
     #[arg(short, long, default_value = "vxlan")]
     driver: String,
-    /// Its addresses in CIDR format, like 172.38.0.0/16
-    #[arg(long, value_name = "CIDR", required = true)]
+    /// Its addresses in CIDR format, like 172.38.0.0/16 or fd00:38::/64; one of IPv4, one of IPv6, or one of each
+    /// [default: the first /16 of 10.128.0.0/9 that no network has]
+    #[arg(long, value_name = "CIDR")]
     subnet: Vec<String>,
+    /// An IPv6 subnet as well, also if --subnet names none: a /64 that is drawn for it
+    #[arg(long)]
+    ipv6: bool,
     /// The address of its gateway, on every host [default: the first of the subnet]
     #[arg(long, value_name = "IP")]
     gateway: Vec<String>,
@@ -127,6 +131,7 @@ impl From<Create> for CreateNetworkRequest {
         Self {
             name: create.name,
             subnets: create.subnet,
+            ipv6: create.ipv6,
             gateways: create.gateway,
             ip_ranges: create.ip_range,
             aux_addresses: create.aux_address.into_iter().collect(),
@@ -149,10 +154,13 @@ pub struct Connect {
     /// What it is to be called: one DNS label
     #[arg(long)]
     name: String,
-    /// The address that it must have [default: any free one]
+    /// The IPv4 address that it must have [default: any free one]
     #[arg(long)]
     ip: Option<String>,
-    /// The MAC that it must have [default: 02:42 and the address]
+    /// The IPv6 address that it must have [default: any free one]
+    #[arg(long)]
+    ip6: Option<String>,
+    /// The MAC that it must have [default: 02:42 and the IPv4 address; without one, 06 and a hash of the IPv6 address]
     #[arg(long)]
     mac: Option<String>,
     /// A further name, which it may share with others; may be given several times
@@ -250,6 +258,7 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
                 netns: connect.place.path()?,
                 name: connect.name,
                 ip: connect.ip.unwrap_or_default(),
+                ip6: connect.ip6.unwrap_or_default(),
                 mac: connect.mac.unwrap_or_default(),
                 aliases: connect.alias,
                 ifname: connect.ifname.unwrap_or_default(),

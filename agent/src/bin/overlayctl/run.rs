@@ -30,9 +30,12 @@ pub struct Arguments {
     /// What it is to be called in the network: one DNS label
     #[arg(long)]
     name: Option<String>,
-    /// The address that it must have [default: any free one]
+    /// The IPv4 address that it must have [default: any free one]
     #[arg(long)]
     ip: Option<String>,
+    /// The IPv6 address that it must have [default: any free one]
+    #[arg(long)]
+    ip6: Option<String>,
     /// A further name, which it may share with others; may be given several times
     #[arg(long)]
     alias: Vec<String>,
@@ -119,6 +122,7 @@ async fn in_network(network: String, arguments: Arguments, client: &Client) -> R
         netns: format!("/proc/{}/ns/net", sandbox.child.id()),
         name,
         ip: arguments.ip.unwrap_or_default(),
+        ip6: arguments.ip6.unwrap_or_default(),
         mac: String::new(),
         aliases: arguments.alias,
         ifname: String::new(),
@@ -147,6 +151,7 @@ impl Arguments {
         let given = [
             ("--name", self.name.is_some()),
             ("--ip", self.ip.is_some()),
+            ("--ip6", self.ip6.is_some()),
             ("--alias", !self.alias.is_empty()),
             ("--publish", self.publish.is_some()),
         ];

@@ -1,7 +1,7 @@
 //! All values that there are to be translated.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use overlay::host::Phase;
@@ -60,11 +60,16 @@ pub(super) fn vnis() -> impl Strategy<Value = Vni> {
 }
 
 pub(super) fn ranges() -> impl Strategy<Value = Range> {
-    (any::<u16>(), 16_u8..=30, any::<bool>()).prop_map(|(second, len, pooled)| {
+    (any::<u16>(), 16_u8..=30, any::<bool>(), any::<bool>()).prop_map(|(second, len, pooled, v6)| {
         let [high, low] = second.to_be_bytes();
-        let subnet = Subnet::of(Ipv4Addr::from([10, high, low, 0]).into(), len).expect("the length is one of IPv4");
-        let range = Range::new(subnet, None).expect("10.0.0.0/8 is not reserved");
-        let half = Subnet::of(subnet.network(), len + 1).filter(|_| pooled && len < 30);
+        let (address, len) = if v6 {
+            (Ipv6Addr::new(0xfd00, 0, second, 0, 0, 0, 0, 0).into(), len + 32)
+        } else {
+            (Ipv4Addr::from([10, high, low, 0]).into(), len)
+        };
+        let subnet = Subnet::of(address, len).expect("the length is one of its version");
+        let range = Range::new(subnet, None).expect("neither 10.0.0.0/8 nor fd00::/32 is reserved");
+        let half = Subnet::of(subnet.network(), len + 1).filter(|_| pooled && subnet.host_bits() > 2);
         half.map_or(range, |pool| range.with_pool(pool).expect("a part of it"))
     })
 }
@@ -261,8 +266,7 @@ pub(super) fn attachments() -> impl Strategy<Value = Attachment> {
 }
 
 fn host_ports() -> impl Strategy<Value = HostPort> {
-    let address = option::of(any::<[u8; 4]>().prop_map(Ipv4Addr::from));
-    (0..3_usize, address, 1..=u16::MAX).prop_map(|(protocol, address, port)| HostPort {
+    (0..3_usize, option::of(addresses()), 1..=u16::MAX).prop_map(|(protocol, address, port)| HostPort {
         protocol: Protocol::ALL[protocol],
         address,
         port,
@@ -270,7 +274,7 @@ fn host_ports() -> impl Strategy<Value = HostPort> {
 }
 
 fn targets() -> impl Strategy<Value = Target> {
-    let subnets = (any::<[u8; 4]>(), 0..=32_u8).prop_filter_map("IPv4", |(ip, len)| Subnet::of(ip.into(), len));
+    let subnets = (addresses(), 0..=128_u8).prop_filter_map("too long", |(ip, len)| Subnet::of(ip, len));
     (1..=u16::MAX, 1..=u16::MAX, btree_set(subnets, 0..3)).prop_map(|(port, via, allowed)| Target {
         port,
         via,

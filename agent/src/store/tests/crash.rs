@@ -213,7 +213,7 @@ fn lived_through() -> Life {
         one(Input::Acknowledge { from: other, stamp: stamp(3), founder: None }),
         one(Input::Acknowledge { from: HostId::from_bytes([8; 16]), stamp: stamp(4), founder: None }),
         one(Input::Create(own.clone())),
-        one(Input::GiveSpace { network: own.id, to: other, share: Share::Half }),
+        one(Input::GiveSpace { network: own.id, range: 0, to: other, share: Share::Half }),
         one(allocate(own.id, 1, address(1))),
         Attach(1),
         Heard(9),

@@ -48,7 +48,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => (networks(), 0_u8..6).prop_map(move |(network, number)| {
             Input::Release { network, endpoint: endpoint(number), name: name(number) }
         }),
-        1 => (networks(), hosts()).prop_map(|(network, to)| Input::GiveSpace { network, to, share: Share::Quarter }),
+        1 => (networks(), hosts()).prop_map(|(network, to)| Input::GiveSpace { network, range: 0, to, share: Share::Quarter }),
         2 => (networks(), hosts(), addresses())
             .prop_map(|(network, to, address)| Input::GiveAddress { network, to, address }),
         2 => (networks(), hosts(), stamps(), held()).prop_map(|(network, from, stamp, Claim { runs, borrowed })| {

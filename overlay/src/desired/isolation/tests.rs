@@ -15,18 +15,23 @@ fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }
 
-fn ip(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, last)
+fn ip(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn ip6(last: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last.into()).into()
 }
 
 fn endpoint(last: u8, alias: &str) -> Endpoint {
+    let lease = Version { epoch: 1, count: 0 };
     Endpoint {
         id: EndpointId::from_bytes([last; 16]),
         network: NetworkId::from_bytes([9; 16]),
         name: name(&format!("c{last}")),
         aliases: [name(alias)].into(),
-        addresses: vec![Assigned { address: ip(last).into(), lease: Version { epoch: 1, count: 0 } }],
-        mac: Mac::of_address(ip(last).into()),
+        addresses: [ip(last), ip6(last)].map(|address| Assigned { address, lease }).to_vec(),
+        mac: Mac::of_address(ip(last)),
         created: 1,
     }
 }
@@ -52,7 +57,7 @@ fn table_with(links: &[(&str, &str, Option<u16>)]) -> Table {
     let network = Network {
         id: NetworkId::from_bytes([9; 16]),
         name: name("closed"),
-        ranges: vec![Range::new("10.0.0.0/24".parse().expect("a subnet"), None).expect("a range")],
+        ranges: ["10.0.0.0/24", "fd00::/64"].map(|subnet| range(subnet)).to_vec(),
         created: 1,
         creator: HostId::from_bytes([1; 16]),
         since: 0,
@@ -63,45 +68,57 @@ fn table_with(links: &[(&str, &str, Option<u16>)]) -> Table {
         endpoints: all.into_iter().map(located).collect(),
         ..NetworkView::new(&network)
     };
-    table(Some(&view), None, &attached.iter().collect::<Vec<_>>())
+    table(&network, Some(&view), None, &attached.iter().collect::<Vec<_>>())
 }
 
-/// The last parts of the addresses in a set, in the order of its keys.
-fn pairs(table: &Table, set: &str) -> BTreeSet<(u8, u8)> {
-    let set = table.sets.iter().find(|s| s.name == set).expect("a set");
+fn range(subnet: &str) -> Range {
+    Range::new(subnet.parse().expect("a subnet"), None).expect("a range")
+}
+
+/// The last parts of the addresses in a set and, the same, in that for IPv6, in the order of its keys.
+fn pairs(table: &Table, set: impl Fn(&Names) -> (&'static str, &'static str)) -> BTreeSet<(u8, u8)> {
     let last = |field: Option<&Field>| match field {
-        Some(Field::Address(address)) => address.octets()[3],
+        Some(Field::Address(IpAddr::V4(address))) => address.octets()[3],
+        Some(Field::Address(IpAddr::V6(address))) => address.octets()[15],
         other => panic!("{other:?} is no address"),
     };
-    set.elements.iter().map(|element| (last(element.key.first()), last(element.key.get(1)))).collect()
+    let [v4, v6] = IpVersion::ALL.map(|version| -> BTreeSet<(u8, u8)> {
+        let set = table.sets.iter().find(|s| s.name == set(names(version)).0).expect("a set");
+        set.elements.iter().map(|element| (last(element.key.first()), last(element.key.get(1)))).collect()
+    });
+    assert_eq!(v4, v6, "the same may be done under both versions");
+    v4
 }
 
 #[test]
 fn without_links_nobody_is_listed_but_for_who_is_here() {
     let table = table_with(&[]);
-    for set in [LINKED, PAIRS, ACQUAINTED, ASKED] {
-        assert!(table.sets.iter().any(|s| s.name == set && s.elements.is_empty()), "{set} is not empty");
+    let sets: [fn(&Names) -> (&'static str, &'static str); 4] =
+        [|n| n.linked, |n| n.pairs, |n| n.acquainted, |n| n.asked];
+    for set in sets {
+        assert!(pairs(&table, set).is_empty());
     }
-    let own = table.sets.iter().find(|set| set.name == OWN).expect("a set");
-    assert_eq!(own.elements.len(), 2);
+    let count = |name: &str| table.sets.iter().find(|set| set.name == name).map(|set| set.elements.len());
+    // Under IPv6 each has the address that it gives itself, too.
+    assert_eq!([NAMES.own.0, NAMES6.own.0, TOLD, MACS].map(count), [Some(2), Some(4), Some(4), Some(2)]);
 }
 
 #[test]
 fn a_link_is_for_whoever_has_the_names_if_one_of_both_is_here() {
     let table = table_with(&[("far", "store", Some(80)), ("c1", "store", None), ("c3", "c4", Some(81))]);
-    assert_eq!(pairs(&table, LINKED), [(3, 2)].into(), "from c3 to c4 is nothing of this host's");
-    assert_eq!(pairs(&table, PAIRS), [(1, 2), (1, 4)].into());
-    assert_eq!(pairs(&table, ACQUAINTED), [(1, 2), (2, 1), (1, 4), (4, 1), (2, 3), (3, 2)].into());
+    assert_eq!(pairs(&table, |n| n.linked), [(3, 2)].into(), "from c3 to c4 is nothing of this host's");
+    assert_eq!(pairs(&table, |n| n.pairs), [(1, 2), (1, 4)].into());
+    assert_eq!(pairs(&table, |n| n.acquainted), [(1, 2), (2, 1), (1, 4), (4, 1), (2, 3), (3, 2)].into());
 }
 
 #[test]
 fn nobody_is_linked_to_itself() {
-    assert_eq!(pairs(&table_with(&[("store", "store", None)]), PAIRS), [(2, 4), (4, 2)].into());
+    assert_eq!(pairs(&table_with(&[("store", "store", None)]), |n| n.pairs), [(2, 4), (4, 2)].into());
 }
 
 #[test]
 fn what_is_said_of_nobody_opens_nothing() {
-    assert!(pairs(&table_with(&[("nobody", "c1", None), ("c1", "nobody", Some(80))]), ACQUAINTED).is_empty());
+    assert!(pairs(&table_with(&[("nobody", "c1", None), ("c1", "nobody", Some(80))]), |n| n.acquainted).is_empty());
 }
 
 #[test]
@@ -111,14 +128,29 @@ fn the_last_word_is_no() {
     assert_eq!(forward.rules.last(), Some(&Rule::new([], Verdict::Drop)));
     // Of what leads back over a link nothing passes that does not show that it is an answer.
     let back = |rule: &&Rule| {
-        let is_answer = |m: &Match| matches!(m, Match::Listed(_, Parts::ServiceAnswered | Parts::PairAnswered));
+        let is_answer = |m: &Match| matches!(m, Match::Listed(_, Parts::ServiceAnswered(_) | Parts::PairAnswered(_)));
         rule.when.iter().any(is_answer)
     };
     for rule in forward.rules.iter().filter(back) {
-        assert!(matches!(rule.when[0], Match::Is(Kind::TcpGoingOn | Kind::Sctp | Kind::EchoReply)), "{rule}");
+        assert!(matches!(rule.when[0], Match::Is(Kind::TcpGoingOn | Kind::Sctp | Kind::EchoReply(_))), "{rule}");
     }
     let at = |kind| forward.rules.iter().position(|rule| rule.when.contains(&Match::Is(kind))).expect("a rule");
-    assert!(at(Kind::SctpOpening) < at(Kind::Sctp) && at(Kind::SctpFragment) < at(Kind::Sctp));
+    assert!(at(Kind::SctpOpening) < at(Kind::Sctp) && at(Kind::SctpFragment(IpVersion::V4)) < at(Kind::Sctp));
+}
+
+#[test]
+fn an_interface_gives_itself_the_address_of_its_mac() {
+    let mac = "02:42:ac:26:00:0b".parse().expect("a MAC");
+    assert_eq!(link_local(mac).to_string(), "fe80::42:acff:fe26:b");
+}
+
+#[test]
+fn an_address_is_compared_with_what_is_told_byte_for_byte() {
+    let table = table_with(&[]);
+    let told = table.sets.iter().find(|set| set.name == TOLD).expect("a set");
+    let shown: Vec<String> = told.elements.iter().map(Element::to_string).collect();
+    let expected = "\"ovp010101010101\" . 02:42:0a:00:00:01 . 0xfd000000000000000000000000000001";
+    assert!(shown.iter().any(|element| element == expected), "{shown:?}");
 }
 
 #[test]

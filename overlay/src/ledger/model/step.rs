@@ -39,7 +39,7 @@ impl Scene<'_> {
         let network = self.protocol.network.id;
         match action {
             Action::GiveSpace { by, to } => {
-                self.give(*by, &Input::GiveSpace { network, to: id(*to), share: Share::Quarter })
+                self.give(*by, &Input::GiveSpace { network, range: 0, to: id(*to), share: Share::Quarter })
             }
             Action::GiveAddress { by, to, address } => {
                 self.give(*by, &Input::GiveAddress { network, to: id(*to), address: *address })
@@ -158,6 +158,7 @@ impl Scene<'_> {
             network: self.protocol.network.id,
             endpoint: endpoint(address),
             name: name(),
+            range: 0,
             address: Some(address),
             reachable: BTreeSet::new(),
             asked: BTreeSet::new(),

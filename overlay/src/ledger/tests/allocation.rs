@@ -8,6 +8,7 @@ fn request(world: &World, number: u8, text: &str, address: Option<&str>) -> Requ
         network: world.network.id,
         endpoint: endpoint(number),
         name: name(text),
+        range: 0,
         address: address.map(ip),
         reachable: BTreeSet::new(),
         asked: BTreeSet::new(),
@@ -42,7 +43,7 @@ fn only_who_asks_by_number_gets_an_address_outside_of_the_pool() {
     network.ranges[0] = network.ranges[0].with_pool(pool).expect("a part of it");
     let mut world = World::of(2, network);
     // Of blocks that anybody can have addresses of, another host gets its share as well as of the rest.
-    let give = Input::GiveSpace { network: world.network.id, to: id_of(1), share: Share::Half };
+    let give = Input::GiveSpace { network: world.network.id, range: 0, to: id_of(1), share: Share::Half };
     let Outcome::Given(given) = world.ledger(0).step(&give, 0).outcome else { unreachable!("it has space") };
     let blocks = |offered: bool| {
         let is =
@@ -212,6 +213,7 @@ fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
             network: network.id,
             endpoint: endpoint(n),
             name: name("a"),
+            range: 0,
             address: None,
             reachable: BTreeSet::new(),
             asked: BTreeSet::new(),

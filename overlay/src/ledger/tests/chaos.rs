@@ -61,11 +61,11 @@ impl World {
         match *op {
             Op::Attach { member, endpoint, name, ref address, cut_off, asked, luck } => {
                 let reachable = if cut_off { BTreeSet::new() } else { self.others(member) };
-                let space = reachable.iter().map(|of| Ask::Space { of: *of });
+                let space = reachable.iter().map(|of| Ask::Space { of: *of, range: 0 });
                 let asked = if asked { space.collect() } else { BTreeSet::new() };
                 let address = address.as_ref().map(|a| *a.get(&assignable(&self.network)));
                 let (endpoint, name) = (own(member, endpoint), named(name));
-                self.allocate(member, &Request { network, endpoint, name, address, reachable, asked }, luck);
+                self.allocate(member, &Request { network, endpoint, name, range: 0, address, reachable, asked }, luck);
             }
             Op::Detach { member, endpoint, name, luck } => {
                 self.release(member, own(member, endpoint), &named(name), luck);

@@ -108,7 +108,7 @@ fn what_nobody_has_heard_of_goes_to_the_heir_of_its_creator_when_all_have_said_w
         let mut all = members(5);
         let [dead, heir, half, third, _] = all.as_mut_slice() else { unreachable!("there are five") };
         write(dead, &Input::Create(net.clone()));
-        let given = write(dead, &Input::GiveSpace { network: net.id, to: half.me(), share: Share::Half });
+        let given = write(dead, &Input::GiveSpace { network: net.id, range: 0, to: half.me(), share: Share::Half });
         let Outcome::Given(statements) = given else { unreachable!("it is a member: {given:?}") };
         for other in [&mut *heir, half, third] {
             write(other, &Input::Learn(net.clone()));
@@ -128,7 +128,7 @@ fn what_nobody_has_heard_of_goes_to_the_heir_of_its_creator_when_all_have_said_w
             asks(heir, third, 4);
             asks(heir, half, 4);
         }
-        let holders = heir.accounts()[&net.id].holders();
+        let holders = heir.accounts()[&net.id].holders(0);
         let rest = net.blocks().count() - holders[&half.me()];
         // By force it may be that of one that has not been asked.
         assert_eq!(holders.get(&heir.me()).copied(), (!force).then_some(rest));

@@ -147,14 +147,15 @@ fn what_it_was_given_is_used_again_when_it_is_forgotten() {
     let Ghost { second: [mut second, mut other], mut ghost, .. } = Ghost::new();
     let network = network(7, "10.20.0.0/24");
     let all = network.blocks().count();
-    let given = write(&mut second, &Input::GiveSpace { network: network.id, to: host(5), share: Share::Half });
+    let given =
+        write(&mut second, &Input::GiveSpace { network: network.id, range: 0, to: host(5), share: Share::Half });
     let Outcome::Given(statements) = given else { unreachable!("it is taken for a member") };
     for statement in statements {
         let told = Input::Stated { network: network.id, from: host(2), stamp: second.stamp(), statement };
         assert_eq!(write(&mut ghost, &told), Outcome::Denied(Denial::UnknownNetwork));
     }
     Ghost::tells(&ghost, &mut second);
-    let asks = Input::GiveSpace { network: network.id, to: host(5), share: Share::Half };
+    let asks = Input::GiveSpace { network: network.id, range: 0, to: host(5), share: Share::Half };
     assert_eq!(write(&mut second, &asks), apart(2), "it is known to belong elsewhere");
     assert!(Ghost::holds(&second) < all);
     // Though it is no member, and wherever it is said.

@@ -4,7 +4,7 @@ use super::world::{Body, Luck, World, id_of};
 use super::*;
 
 fn space(world: &World, to: usize, share: Share) -> Input {
-    Input::GiveSpace { network: world.network.id, to: id_of(to), share }
+    Input::GiveSpace { network: world.network.id, range: 0, to: id_of(to), share }
 }
 
 fn held(world: &World, by: usize, as_known_to: usize) -> usize {
@@ -34,6 +34,7 @@ fn a_newcomer_gets_a_quarter_and_uses_it_alone() {
         network: world.network.id,
         endpoint: endpoint(2),
         name: name("two"),
+        range: 0,
         address: None,
         reachable: BTreeSet::new(),
         asked: BTreeSet::new(),
@@ -266,6 +267,7 @@ fn nothing_is_asked_of_hosts_that_can_not_be_reached() {
         network: world.network.id,
         endpoint: endpoint(1),
         name: name("a"),
+        range: 0,
         address: Some(ip("10.0.0.6")),
         reachable: BTreeSet::new(),
         asked: BTreeSet::new(),

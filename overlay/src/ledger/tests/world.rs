@@ -187,7 +187,7 @@ impl World {
         let outcome = self.step(member, &Input::Allocate(request.clone()), luck);
         if let Some(Outcome::Ask(ask)) = outcome {
             let (of, body) = match ask {
-                Ask::Space { of } => (of, Body::AskSpace(Share::Quarter)),
+                Ask::Space { of, .. } => (of, Body::AskSpace(Share::Quarter)),
                 Ask::Address { of, address } => (of, Body::AskAddress(address)),
             };
             self.send(member, of, body);
@@ -223,7 +223,7 @@ impl World {
         let Letter { from, to, stamp, body } = letter;
         let (network, author) = (self.network.id, id_of(from));
         let input = match body.clone() {
-            Body::AskSpace(share) => Input::GiveSpace { network, to: author, share },
+            Body::AskSpace(share) => Input::GiveSpace { network, range: 0, to: author, share },
             Body::AskAddress(address) => Input::GiveAddress { network, to: author, address },
             Body::Stated(statement) => Input::Stated { network, from: author, stamp, statement },
             Body::Holding(runs, borrowed) => Input::Holding { network, from: author, stamp, runs, borrowed },
@@ -273,7 +273,7 @@ impl World {
         let reachable = self.others(member);
         let name = super::name(name);
         let mut request =
-            Request { network: self.network.id, endpoint, name, address, reachable, asked: BTreeSet::new() };
+            Request { network: self.network.id, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() };
         loop {
             match self.allocate(member, &request, Luck::Good).expect("nobody dies here") {
                 Outcome::Ask(ask) => assert!(request.asked.insert(ask), "{ask:?} is asked for the second time"),

@@ -1,0 +1,70 @@
+//! The host's switches for forwarding. They are the whole host's, and stay on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::error::OrDoing;
+use super::inside::Inside;
+use crate::addr::IpVersion;
+use crate::report::StepError;
+
+/// The settings of each interface under IPv6, and those of all.
+const INTERFACES: &str = "/proc/sys/net/ipv6/conf";
+
+/// Where it is switched.
+const fn switch(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::V4 => "/proc/sys/net/ipv4/ip_forward",
+        IpVersion::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    }
+}
+
+/// What is forwarded in the host's namespace. A kernel without IPv6 has no switch for it.
+pub(super) fn seen(host: &Inside) -> Result<BTreeSet<IpVersion>, StepError> {
+    let mut seen = BTreeSet::new();
+    for version in IpVersion::ALL {
+        let doing = || format!("read {}", switch(version));
+        match host.netns.run(|| fs::read_to_string(switch(version))).or_doing(doing)? {
+            Ok(text) if text.trim() == "0" => {}
+            Ok(_) => drop(seen.insert(version)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).or_doing(doing),
+        }
+    }
+    Ok(seen)
+}
+
+/// Turns it on.
+pub(super) fn enable(host: &Inside, version: IpVersion) -> Result<(), StepError> {
+    let doing = || format!("turn on {version} forwarding in {}", switch(version));
+    let switched = host.netns.run(|| {
+        if version == IpVersion::V6 {
+            keep_hearing_routers()?;
+        }
+        fs::write(switch(version), "1")
+    });
+    switched.or_doing(doing)?.or_doing(doing)
+}
+
+/// A host that forwards takes no more notice of routers' advertisements, and would lose the addresses and routes that it has of
+/// them when they run out, unless an interface is told to take notice all the same (2: `ip-sysctl`, `accept_ra`).
+fn keep_hearing_routers() -> io::Result<()> {
+    for entry in fs::read_dir(INTERFACES)? {
+        let directory = entry?.path();
+        let is = |setting: &str, value: &str| is_set(&directory, setting, value);
+        if is("forwarding", "0") && is("accept_ra", "1") {
+            match fs::write(directory.join("accept_ra"), "2") {
+                // The interface has gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_set(directory: &Path, setting: &str, value: &str) -> bool {
+    fs::read_to_string(directory.join(setting)).is_ok_and(|text| text.trim() == value)
+}

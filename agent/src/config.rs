@@ -188,8 +188,8 @@ impl Options {
             hint: "make one with `overlayctl cluster keygen` and copy it to all hosts",
         })?;
         let address: IpAddr = parsed("address", &address, "not an IP address: give this host's own, like 192.0.2.1")?;
-        if !address.is_ipv4() || address.is_unspecified() || address.is_loopback() || address.is_multicast() {
-            let why = "the tunnels need an IPv4 address that other hosts can reach".to_owned();
+        if !is_reachable(address) {
+            let why = "the tunnels need an address that other hosts can reach, IPv4 or IPv6".to_owned();
             return Err(ConfigError::Wrong { flag: "address", value: address.to_string(), why });
         }
         let interval = self.gossip_interval_ms.unwrap_or(250);
@@ -224,12 +224,7 @@ impl Options {
             port,
             vxlan_port,
             // A variable that is set to nothing is no host.
-            join: self
-                .join
-                .iter()
-                .filter(|j| !j.is_empty())
-                .map(|j| parsed("join", j, "expected IP:PORT like 192.0.2.1:7946"))
-                .collect::<Result<_, _>>()?,
+            join: self.join.iter().filter(|j| !j.is_empty()).map(|j| joined(j, address)).collect::<Result<_, _>>()?,
             key,
             key_file,
             key_is_readable_by_others,
@@ -252,6 +247,27 @@ struct NotAPort;
 
 fn port(text: &str) -> Result<u16, NotAPort> {
     text.parse().ok().filter(|port| *port != 0).ok_or(NotAPort)
+}
+
+/// Can another host send to it as it is written? A link-local address says nothing without a link.
+fn is_reachable(address: IpAddr) -> bool {
+    let is_special = match address {
+        IpAddr::V4(v4) => v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+    };
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_special)
+}
+
+/// A host to join. Neither gossip nor tunnels lead from one version of IP to the other.
+fn joined(text: &str, own: IpAddr) -> Result<SocketAddr, ConfigError> {
+    let peer: SocketAddr = parsed("join", text, "expected IP:PORT like 192.0.2.1:7946 or [2001:db8::1]:7946")?;
+    if peer.is_ipv4() == own.is_ipv4() {
+        return Ok(peer);
+    }
+    let why = format!(
+        "--address is {own}, and all hosts of a cluster have addresses of one version of IP: give that host's other one"
+    );
+    Err(ConfigError::Wrong { flag: "join", value: text.to_owned(), why })
 }
 
 /// A port that the file may have named.

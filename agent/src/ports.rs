@@ -54,6 +54,9 @@ pub enum PortError {
         /// Who, as far as can be told.
         program: String,
     },
+    /// What comes in there are packets of the tunnels.
+    #[error("port {0} of this host can't be published: the tunnels between hosts use it; choose another port")]
+    Tunnel(HostPort),
     /// The address is another host's.
     #[error(
         "port {0} can't be published: the address is none of this host's; `ip address` shows those, and without one it is published on all"

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, NetworkView};
-use overlay::desired::{Desired, Place, desire};
+use overlay::desired::{Desired, Place, Segment, desire};
 use overlay::id::{EndpointId, NetworkId};
 use overlay::intent::Intents;
 use overlay::kernel::{RealKernel, netns};
@@ -329,7 +329,10 @@ fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAdd
     };
     let fallen: BTreeSet<NetworkId> = undone.filter(carries).filter_map(Step::network).collect();
     let standing = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));
-    standing.map(|(id, segment)| (*id, segment.bridge.addresses.iter().map(|a| a.address).collect())).collect()
+    // A link-local address is asked by nobody, who would have to say on which link.
+    let asked = |address: &IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let addresses = |segment: &Segment| segment.bridge.addresses.iter().map(|a| a.address).filter(asked).collect();
+    standing.map(|(id, segment)| (*id, addresses(segment))).collect()
 }
 
 /// Ports that should be gone, alone or with their segment, and are not.

@@ -74,7 +74,7 @@ pub struct Bridge {
     pub mac: Mac,
     /// MTU in bytes.
     pub mtu: u32,
-    /// The anycast gateway's addresses and the service address, sorted.
+    /// The anycast gateway's addresses, the service address, and for IPv6 the link-local one, sorted.
     pub addresses: Vec<Prefixed>,
 }
 
@@ -161,6 +161,9 @@ pub struct Place {
 /// serves all. Link-local (RFC 3927), so it never leaves a segment.
 pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 
+/// The gateway's address that its neighbours are asked under on behalf of others (RFC 4861, section 7.2.2), as Docker's bridges have it.
+const LINK_LOCAL: Prefixed = Prefixed { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)), len: 64 };
+
 /// The addresses of the transit links, a /31 each for [`Seat::TRANSIT_LINKS`] of them.
 const TRANSIT: Ipv4Addr = Ipv4Addr::new(169, 254, 128, 0);
 const TRANSIT_LEN: u8 = 17;
@@ -220,6 +223,7 @@ fn segment(
         .iter()
         .map(|range| Prefixed { address: range.gateway, len: range.subnet.prefix_len() })
         .chain([Prefixed { address: SERVICE_ADDRESS.into(), len: 32 }])
+        .chain(network.versions().any(|version| version == IpVersion::V6).then_some(LINK_LOCAL))
         .collect();
     addresses.sort();
     let uplink = (!network.settings.internal).then(|| uplink(network, seat));

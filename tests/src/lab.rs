@@ -5,6 +5,7 @@
 //!                │
 //!   h1 ─────── switch ─────── h3        each a process with its own mount, network, PID and UTS
 //!  192.0.2.1     │        192.0.2.3     namespaces; the wire can be cut, slowed, made lossy, listened to
+//!  2001:db8::1   │        2001:db8::3
 //!                h2
 //!             192.0.2.2
 //! ```
@@ -27,7 +28,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub use observe::Oracle;
 pub use programs::Programs;
 pub use traffic::{Flow, Stream};
 pub use views::Reply;
-pub use wire::Wire;
+pub use wire::{Wire, mapped};
 
 /// Where the lab keeps its files.
 pub const ROOT: &str = "/run/lab";
@@ -52,6 +53,9 @@ pub const ROOT: &str = "/run/lab";
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// An address in the wide world, where a name server and an echo may listen.
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// The same under IPv6, but for the name server.
+pub const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
 /// How long an `overlayctl` may take before the lab calls it hung.
 const CTL: Duration = Duration::from_secs(30);
@@ -64,6 +68,8 @@ pub struct Lab {
     agents: BTreeMap<String, Agent>,
     /// What every agent is told beside what it needs.
     told: Vec<String>,
+    /// Do the agents deal with each other under IPv6?
+    over_ipv6: bool,
     /// How often an agent was doomed.
     dooms: u32,
     /// The underlay: what hosts say to each other goes through it.
@@ -83,9 +89,10 @@ impl Lab {
         let internet = Host::boot(&programs, "internet")?;
         wire.plug(&internet, ROUTER)?;
         internet.ip(&format!("address add {WORLD}/32 dev lo"))?;
+        internet.ip(&format!("address add {WORLD6}/128 dev lo"))?;
         internet.sysctl("net.ipv4.ip_forward", "1")?;
         let (hosts, agents) = (BTreeMap::new(), BTreeMap::new());
-        let mut lab = Self { programs, hosts, agents, told: Vec::new(), dooms: 0, wire, internet };
+        let mut lab = Self { programs, hosts, agents, told: Vec::new(), over_ipv6: false, dooms: 0, wire, internet };
         for number in 1..=count {
             lab.boot(&format!("h{number}"))?;
         }
@@ -100,6 +107,14 @@ impl Lab {
         Self::with_agents_told(count, "")
     }
 
+    /// [`Lab::with_agents`] with the hosts' IPv6 addresses only: for gossip, for calls, and as tunnel ends.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_agents_over_ipv6(count: u8) -> anyhow::Result<Self> {
+        Self { over_ipv6: true, ..Self::new(count)? }.all_started()
+    }
+
     /// [`Lab::with_agents`] with further arguments for each agent, also when it is started again; they are split at blanks.
     ///
     /// # Errors
@@ -107,12 +122,16 @@ impl Lab {
     pub fn with_agents_told(count: u8, more: &str) -> anyhow::Result<Self> {
         let mut lab = Self::new(count)?;
         lab.tell(more);
-        for host in lab.names() {
-            lab.start(&host)?;
+        lab.all_started()
+    }
+
+    fn all_started(mut self) -> anyhow::Result<Self> {
+        for host in self.names() {
+            self.start(&host)?;
         }
-        lab.wait_until_all_see_all()?;
-        lab.wait_until_all_are_members()?;
-        Ok(lab)
+        self.wait_until_all_see_all()?;
+        self.wait_until_all_are_members()?;
+        Ok(self)
     }
 
     /// Gives further arguments to each agent that is started from now on, instead of those before; they are split at blanks.
@@ -147,6 +166,7 @@ impl Lab {
         let host = Host::boot(&self.programs, name)?;
         self.wire.plug(&host, underlay(name)?)?;
         host.ip(&format!("route add default via {ROUTER}"))?;
+        host.ip(&format!("route add default via {}", mapped(ROUTER)))?;
         self.hosts.insert(name.to_owned(), host);
         Ok(())
     }
@@ -268,19 +288,27 @@ impl Lab {
     /// # Errors
     /// When there is no such host, or no cluster key can be made.
     pub fn overlayd_arguments(&self, name: &str) -> anyhow::Result<Vec<String>> {
-        let address = underlay(name)?;
         let host = self.host(name)?;
         let flag = |flag: &str, value: String| [flag.to_owned(), value];
         let mut arguments = Vec::from(flag("--name", name.to_owned()));
-        arguments.extend(flag("--address", address.to_string()));
+        arguments.extend(flag("--address", self.underlay(name)?.to_string()));
         for peer in self.hosts.keys().filter(|peer| *peer != name).take(3) {
-            arguments.extend(flag("--join", format!("{}:7946", underlay(peer)?)));
+            arguments.extend(flag("--join", SocketAddr::new(self.underlay(peer)?, 7946).to_string()));
         }
         arguments.extend(flag("--cluster-key-file", self.cluster_key()?.display().to_string()));
         arguments.extend(flag("--state-dir", host.state_dir().display().to_string()));
         arguments.extend(flag("--run-dir", host::RUN_DIR.to_owned()));
         arguments.extend(self.told.iter().cloned());
         Ok(arguments)
+    }
+
+    /// The address of a host that its agent uses.
+    ///
+    /// # Errors
+    /// When there is no such host.
+    pub fn underlay(&self, name: &str) -> anyhow::Result<IpAddr> {
+        let address = underlay(name)?;
+        Ok(if self.over_ipv6 { mapped(address).into() } else { address.into() })
     }
 
     fn cluster_key(&self) -> anyhow::Result<PathBuf> {

@@ -5,5 +5,6 @@ pub mod enter;
 pub mod flow;
 pub mod host;
 pub mod names;
+pub mod sctp;
 pub mod stream;
 pub mod visit;

@@ -34,6 +34,8 @@ mod fail_points;
 mod guides;
 #[path = "scenes/input.rs"]
 mod input;
+#[path = "scenes/ipv6.rs"]
+mod ipv6;
 #[path = "scenes/kills.rs"]
 mod kills;
 #[path = "scenes/lab_itself.rs"]
@@ -52,6 +54,8 @@ mod names;
 mod packets;
 #[path = "scenes/partitions.rs"]
 mod partitions;
+#[path = "scenes/ports.rs"]
+mod ports;
 #[path = "scenes/redis.rs"]
 mod redis;
 #[path = "scenes/restarts.rs"]
@@ -150,15 +154,23 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,
         agents_that_come_back_one_after_another_lose_no_packet;
+    ipv6:
+        containers_have_ipv6_beside_ipv4_across_hosts,
+        published_ports_lead_in_under_ipv6,
+        a_network_may_have_ipv6_only,
+        links_hold_under_ipv6,
+        the_tunnels_may_run_over_ipv6;
+    ports:
+        published_ports_lead_in_and_the_client_stays_who_it_is,
+        a_udp_flow_follows_its_port_at_once,
+        sctp_goes_where_tcp_does,
+        only_those_who_may_reach_a_published_port,
+        a_thousand_published_ports_are_elements_and_not_rules;
     guides:
         a_command_runs_in_the_host_in_nothing_or_in_another_container,
         a_bridge_network_is_on_its_host_and_nowhere_else,
         an_internal_network_has_no_way_out,
         a_network_without_masquerade_is_routed,
-        published_ports_lead_in_and_the_client_stays_who_it_is,
-        a_udp_flow_follows_its_port_at_once,
-        only_those_who_may_reach_a_published_port,
-        a_thousand_published_ports_are_elements_and_not_rules,
         networks_are_found_pruned_and_limited_in_docker_s_words,
         tcp_segments_fit_the_network_whatever_an_interface_says,
         a_container_is_in_several_networks,
@@ -181,8 +193,19 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
 };
 
 /// Groups that measure nothing in milliseconds: they are played two at a time.
-const PATIENT: &[&str] =
-    &["roles", "kills", "fail_points", "endpoints", "leases", "disks", "apart", "lending", "leftovers", "input"];
+const PATIENT: &[&str] = &[
+    "roles",
+    "kills",
+    "fail_points",
+    "endpoints",
+    "leases",
+    "disks",
+    "apart",
+    "lending",
+    "leftovers",
+    "input",
+    "ipv6",
+];
 /// Played by one who has this machine to itself, or by some who share it.
 static STAGE: RwLock<()> = RwLock::new(());
 

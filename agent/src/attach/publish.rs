@@ -5,7 +5,7 @@ use std::sync::Arc;
 use overlay::id::EndpointId;
 use overlay::intent::Attachment;
 use overlay::network::{Name, Network};
-use overlay::publish::HostPort;
+use overlay::publish::{HostPort, Protocol};
 
 use super::{AttachError, Attacher};
 use crate::local::Local;
@@ -60,7 +60,12 @@ impl Attacher {
         ports::publish(&intents, network, id, wanted)?;
         let own = intents.attachments.get(&id).map(|a| &a.published);
         let fresh = wanted.iter().map(|w| w.host).filter(|host| !own.is_some_and(|own| own.contains_key(host)));
+        let tunnels = self.seen.borrow().cluster.hosts.get(&self.me).map(|host| host.info.vxlan_port);
         for host in fresh {
+            // Also where there is no tunnel yet.
+            if host.protocol == Protocol::Udp && tunnels == Some(host.port) {
+                return Err(PortError::Tunnel(host).into());
+            }
             ports::check_unused(host)?;
         }
         Ok(())

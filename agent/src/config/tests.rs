@@ -117,13 +117,17 @@ fn a_variable_that_is_set_to_nothing_says_nothing() {
 #[test]
 fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
     let files = Files::new();
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (&["--vxlan-port", "7946"], &["--vxlan-port", "`7946`", "--port", "4789"]),
         (&["--port", "4789"], &["--vxlan-port", "`4789`", "another one"]),
         (&["--name", "no spaces"], &["--name", "`no spaces`", "1 to 63 letters"]),
         (&["--name", ""], &["--name", "1 to 63 letters"]),
         (&["--address", "host1"], &["--address", "`host1`", "not an IP address"]),
-        (&["--address", "fd00::1"], &["--address", "`fd00::1`", "IPv4"]),
+        (&["--address", "::1"], &["--address", "`::1`", "other hosts can reach"]),
+        (&["--address", "fe80::1"], &["--address", "`fe80::1`", "other hosts can reach"]),
+        (&["--address", "::ffff:192.0.2.1"], &["--address", "other hosts can reach"]),
+        (&["--join", "[2001:db8::1]:7946"], &["--join", "[2001:db8::1]:7946", "one version of IP"]),
+        (&["--address", "2001:db8::1", "--join", "192.0.2.1:7946"], &["--join", "192.0.2.1:7946", "2001:db8::1"]),
         (&["--address", "0.0.0.0"], &["--address", "`0.0.0.0`", "reach"]),
         (&["--address", "127.0.0.1"], &["--address", "`127.0.0.1`", "reach"]),
         (&["--address", "224.0.0.1"], &["--address", "`224.0.0.1`", "reach"]),

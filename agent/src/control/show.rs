@@ -241,6 +241,7 @@ impl Shown<'_> {
             mtu: settings.mtu.map_or(0, u32::from),
             labels: settings.labels.clone(),
             created: network.since,
+            apart: view.apart,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
@@ -59,8 +59,14 @@ pub(super) async fn add(route: &Handle, link: u32, address: Prefixed) -> Result<
     let mut request = route.address().add(link, address.address, address.len).replace();
     if address.address.is_ipv6() {
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.message_mut().header.scope =
+            if is_link_local(address.address) { AddressScope::Link } else { AddressScope::Universe };
     }
     request.execute().await
+}
+
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 fn prefixed(message: &AddressMessage) -> Option<Prefixed> {
@@ -74,10 +80,7 @@ fn prefixed(message: &AddressMessage) -> Option<Prefixed> {
             _ => {}
         }
     }
-    let address = local.or(address)?;
-    // What an interface gives itself is nobody's doing.
-    let automatic = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    (!automatic).then_some(Prefixed { address, len })
+    Some(Prefixed { address: local.or(address)?, len })
 }
 
 /// Routes everything to `gateway`; a default route of the same metric that is there already is left as it is.

@@ -9,7 +9,7 @@ use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
-use super::segment::{BRIDGE, TUNNEL, UPLINK, transit_prefix};
+use super::segment::{BRIDGE, LINK_LOCALS, TUNNEL, UPLINK, transit_prefix};
 use super::{addr, neigh, port};
 use crate::addr::{IfName, Mac, Subnet};
 use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
@@ -112,13 +112,19 @@ async fn observed_uplink(
     let gateways = addr::default_gateways(route).await?;
     let a_pair = outer.kind == Kind::Veth && inner.peer == Some(outer.index) && outer.up && inner.up;
     let inner_addresses = addresses.get(&inner.index).map(Vec::as_slice).unwrap_or_default();
-    let whole = |list: &[Prefixed]| list.iter().all(|end| end.len == transit_prefix(end.address));
-    if !a_pair || !whole(&outer_addresses) || !whole(inner_addresses) || outer_addresses.len() != inner_addresses.len()
-    {
+    let whole = |list: &[Prefixed], link_local: &Prefixed| {
+        let is_end = |end: &Prefixed| end == link_local || end.len == transit_prefix(end.address);
+        list.iter().all(is_end) && list.contains(link_local) == list.iter().any(|end| end.address.is_ipv6())
+    };
+    let [outer_local, inner_local] = &LINK_LOCALS;
+    let both_whole = whole(&outer_addresses, outer_local) && whole(inner_addresses, inner_local);
+    if !a_pair || !both_whole || outer_addresses.len() != inner_addresses.len() {
         return Ok(None);
     }
     // Both are sorted, and each version of IP has one pair.
-    let ends = outer_addresses.iter().zip(inner_addresses);
+    let [outer_ends, inner_ends] =
+        [outer_addresses.as_slice(), inner_addresses].map(|all| all.iter().filter(|a| !addr::is_link_local(a.address)));
+    let ends = outer_ends.zip(inner_ends);
     let transits: Vec<Transit> =
         ends.map(|(host, segment)| Transit { host: host.address, segment: segment.address }).collect();
     if transits.is_empty() || !transits.iter().map(|transit| transit.host).eq(gateways) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
@@ -46,6 +46,14 @@ const SETTINGS: [(&str, &str); 4] = [
 
 /// Without IPv6 no neighbour discovery and no MLD leaves the bridge itself.
 const WITHOUT_IPV6: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
+
+/// The addresses that the ends of an uplink ask each other under on behalf of others (RFC 4861, section 7.2.2): the host's, and the
+/// segment's.
+pub(super) const LINK_LOCALS: [Prefixed; 2] = [link_local(2), link_local(3)];
+
+const fn link_local(last: u16) -> Prefixed {
+    Prefixed { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last)), len: 64 }
+}
 
 /// With it, the devices of the segment have just the addresses that they are given (1: none generated from the MAC, which the
 /// gateway has on every host). The default first: it is what a new device begins with.
@@ -224,8 +232,11 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
         (&host.route, host_ifname.as_str(), |transit| transit.host),
         (&segment.route, UPLINK, |transit| transit.segment),
     ];
-    for (route, name, end) in ends {
+    for ((route, name, end), link_local) in ends.into_iter().zip(LINK_LOCALS) {
         let index = index_of(route, name).await?;
+        if with_ipv6 {
+            addr::add(route, index, link_local).await.or_doing(doing)?;
+        }
         for address in uplink.transits.iter().map(end) {
             addr::add(route, index, Prefixed { address, len: transit_prefix(address) }).await.or_doing(doing)?;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use overlay_tests::sandbox;
-use overlay_tests::tool::{capture, enter, flow, host, names, stream, visit};
+use overlay_tests::tool::{capture, enter, flow, host, names, sctp, stream, visit};
 
 #[derive(Parser)]
 #[command(about = "Small programs that the lab runs inside its hosts")]
@@ -72,6 +72,8 @@ enum Tool {
     Capture { interface: String, file: PathBuf },
     /// Tell each client by TCP and UDP who answers, and the address that it is seen at.
     Doorman { name: String, port: u16 },
+    /// Tell the same to each who opens an association by SCTP.
+    SctpDoorman { name: String, port: u16 },
     /// Ask a doorman.
     Visit {
         protocol: String,
@@ -100,6 +102,7 @@ fn main() -> anyhow::Result<()> {
             enter::main(enter::Enter { host, netns, resolv_conf, pid_file, command })
         }
         Tool::Doorman { name, port } => visit::doorman(&name, port),
+        Tool::SctpDoorman { name, port } => sctp::doorman(&name, port),
         Tool::Visit { protocol, to, from, patience } => {
             println!("{}", visit::visit(&protocol, to, from, Duration::from_millis(patience))?);
             Ok(())

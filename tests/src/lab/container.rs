@@ -1,7 +1,7 @@
 //! A container: a network namespace on a host, and what runs in it.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub struct Container {
     host_place: Place,
     netns: PathBuf,
     directory: PathBuf,
-    /// Network and address, once attached.
-    pub(super) endpoint: Option<(String, Ipv4Addr)>,
+    /// Network and addresses, once attached.
+    pub(super) endpoint: Option<(String, Vec<IpAddr>)>,
 }
 
 impl Container {
@@ -45,17 +45,18 @@ impl Container {
         })
     }
 
-    /// Takes over what `network connect` printed: address and name server.
+    /// Takes over what `network connect` printed: addresses and name server.
     ///
     /// # Errors
     /// When that is not in it.
     pub fn attached(&mut self, endpoint: &Value) -> anyhow::Result<()> {
         let text = |value: &Value| value.as_str().map(str::to_owned).context("not a text");
-        let address = text(&endpoint["addresses"][0]).with_context(|| format!("no address in {endpoint}"))?;
-        let address = address.split('/').next().unwrap_or_default().parse()?;
+        let addresses = endpoint["addresses"].as_array().with_context(|| format!("no address in {endpoint}"))?;
+        let address = |value: &Value| Ok(text(value)?.split('/').next().unwrap_or_default().parse()?);
+        let addresses = addresses.iter().map(address).collect::<anyhow::Result<_>>()?;
         let dns = text(&endpoint["dns"]).with_context(|| format!("no name server in {endpoint}"))?;
         self.set_resolv_conf(&format!("nameserver {dns}\noptions timeout:2 attempts:2\n"))?;
-        self.endpoint = Some((text(&endpoint["network"])?, address));
+        self.endpoint = Some((text(&endpoint["network"])?, addresses));
         Ok(())
     }
 
@@ -79,12 +80,30 @@ impl Container {
         &self.place
     }
 
-    /// Its address on the overlay.
+    /// Its IPv4 address on the overlay.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn address(&self) -> anyhow::Result<Ipv4Addr> {
+        let v4 = |address: &IpAddr| if let IpAddr::V4(v4) = address { Some(*v4) } else { None };
+        self.addresses()?.iter().find_map(v4).with_context(|| format!("{} has no IPv4 address", self.name))
+    }
+
+    /// Its IPv6 address on the overlay.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn address6(&self) -> anyhow::Result<Ipv6Addr> {
+        let v6 = |address: &IpAddr| if let IpAddr::V6(v6) = address { Some(*v6) } else { None };
+        self.addresses()?.iter().find_map(v6).with_context(|| format!("{} has no IPv6 address", self.name))
+    }
+
+    /// All its addresses on the overlay.
     ///
     /// # Errors
     /// When it is not attached.
-    pub fn address(&self) -> anyhow::Result<Ipv4Addr> {
-        Ok(self.endpoint.as_ref().with_context(|| format!("{} is not attached", self.name))?.1)
+    pub fn addresses(&self) -> anyhow::Result<&[IpAddr]> {
+        Ok(&self.endpoint.as_ref().with_context(|| format!("{} is not attached", self.name))?.1)
     }
 
     /// What its programs find in `/etc/resolv.conf` from now on.

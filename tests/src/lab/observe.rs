@@ -1,7 +1,7 @@
 //! The oracle: looks at the kernel, each second, whether an address is live twice.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -77,10 +77,10 @@ fn watch(places: &Places, stop: &AtomicBool) -> anyhow::Result<usize> {
     loop {
         let began = Instant::now();
         let places = places.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut live: BTreeMap<(&str, Ipv4Addr), &str> = BTreeMap::new();
+        let mut live: BTreeMap<(&str, IpAddr), &str> = BTreeMap::new();
         for (network, container, place) in &places {
             // A container whose host crashed, or that was removed, has no addresses.
-            let Ok(done) = place.try_sh("ip -j -4 address show up scope global") else { continue };
+            let Ok(done) = place.try_sh("ip -j address show up scope global") else { continue };
             let Ok(interfaces) = done.json() else { continue };
             for address in addresses(&interfaces) {
                 if let Some(other) = live.insert((network, address), container) {
@@ -98,7 +98,7 @@ fn watch(places: &Places, stop: &AtomicBool) -> anyhow::Result<usize> {
     }
 }
 
-fn addresses(interfaces: &Value) -> Vec<Ipv4Addr> {
+fn addresses(interfaces: &Value) -> Vec<IpAddr> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let infos = list(interfaces).into_iter().flat_map(|interface| list(&interface["addr_info"]));
     infos.filter_map(|info| info["local"].as_str()?.parse().ok()).collect()

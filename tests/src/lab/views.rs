@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::{Container, Lab, underlay};
+use super::{Container, Lab};
 use crate::eventually::eventually;
 
 /// How long a change may take to reach every host of a quiet lab.
@@ -69,7 +69,7 @@ impl Lab {
     pub fn kernel_rows(&self, host: &str, network: &str, peer: &str) -> anyhow::Result<BTreeSet<String>> {
         let rows = self.in_segment(host, network, "bridge -j fdb show dev vx0")?;
         let rows: Value = serde_json::from_str(&rows).context(rows)?;
-        let vtep = underlay(peer)?.to_string();
+        let vtep = self.underlay(peer)?.to_string();
         let mine = rows.as_array().into_iter().flatten().filter(|row| row["dst"] == vtep.as_str());
         Ok(mine.filter_map(|row| row["mac"].as_str().map(str::to_owned)).collect())
     }
@@ -79,7 +79,7 @@ impl Lab {
     /// # Errors
     /// When one has not in time.
     pub fn wait_until_reachable(&self, network: &str, container: &Container) -> anyhow::Result<()> {
-        let address = container.address()?;
+        let address = container.addresses()?.first().context("no address")?;
         for host in self.agents.keys() {
             if host == container.host() || self.segment(host, network).is_err() {
                 continue;

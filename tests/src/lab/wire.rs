@@ -1,6 +1,6 @@
 //! The underlay: a bridge in a namespace of its own, that can be cut, slowed and made lossy.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,6 +54,7 @@ impl Wire {
         run(Command::new(words.next().context("empty line")?).args(words), SHORT)?.ok()?;
         self.switch.ip(&format!("link set {port} master br0 up"))?;
         host.ip(&format!("address add {address}/24 dev eth0"))?;
+        host.ip(&format!("address add {}/64 dev eth0 nodad", mapped(address)))?;
         host.ip("link set eth0 up").map(|_| ())
     }
 
@@ -140,6 +141,11 @@ impl Wire {
 /// The switch port of a host: at most 15 characters.
 fn port(host: &str) -> String {
     format!("port-{host}")
+}
+
+/// What a machine of the underlay has under IPv6 (RFC 3849): the last number of its IPv4 address.
+pub fn mapped(address: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, address.octets()[3].into())
 }
 
 /// Locally administered, and readable in a capture: 02:00 and the IPv4 address.

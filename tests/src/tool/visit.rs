@@ -13,21 +13,22 @@ use anyhow::{Context, bail};
 /// # Errors
 /// When the port cannot be bound.
 pub fn doorman(name: &str, port: u16) -> anyhow::Result<()> {
-    let tcp = TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("TCP port {port}"))?;
-    let udp = UdpSocket::bind(("0.0.0.0", port)).with_context(|| format!("UDP port {port}"))?;
+    // Under both versions of IP.
+    let tcp = TcpListener::bind(("::", port)).with_context(|| format!("TCP port {port}"))?;
+    let udp = UdpSocket::bind(("::", port)).with_context(|| format!("UDP port {port}"))?;
     println!("ready");
     let spoken = name.to_owned();
     thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = udp.recv_from(&mut buffer) {
             // Whoever does not get it asks again.
-            _ = udp.send_to(format!("{spoken} {}", from.ip()).as_bytes(), from);
+            _ = udp.send_to(format!("{spoken} {}", from.ip().to_canonical()).as_bytes(), from);
         }
     });
     for client in tcp.incoming() {
         let mut client = client?;
         let from = client.peer_addr()?;
-        _ = client.write_all(format!("{name} {}", from.ip()).as_bytes());
+        _ = client.write_all(format!("{name} {}", from.ip().to_canonical()).as_bytes());
     }
     Ok(())
 }
@@ -48,12 +49,14 @@ pub fn visit(protocol: &str, to: SocketAddr, from: u16, within: Duration) -> any
             answer.len()
         }
         "udp" => {
-            let socket = UdpSocket::bind(("0.0.0.0", from))?;
+            let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+            let socket = UdpSocket::bind((any, from))?;
             socket.connect(to)?;
             socket.set_read_timeout(Some(within))?;
             socket.send(b"?")?;
             socket.recv(&mut answer)?
         }
+        "sctp" => return super::sctp::visit(to, from, within),
         other => bail!("no protocol {other}"),
     };
     Ok(String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned())

@@ -5,12 +5,21 @@ use std::fs;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, pass};
-use overlay_tests::lab::{Ending, Flow, Lab, Oracle};
+use overlay_tests::lab::{Ending, Flow, Image, Lab, Oracle};
 
 use super::SECOND;
 use super::leases::{
     AGREED, agree, anew, ends, free_of, id_of, new_identity, once_heard, refusal, row_of, wait_for_state,
 };
+
+/// What is on the disk of h3, which runs on.
+fn image_of_h3(lab: &mut Lab) -> anyhow::Result<Image> {
+    lab.stop("h3", Ending::Term)?;
+    let image = lab.copy_disk("h3")?;
+    lab.start("h3")?;
+    lab.wait_until_all_see_all()?;
+    Ok(image)
+}
 
 pub fn a_restored_disk_is_fenced() -> anyhow::Result<()> {
     let mut lab = Lab::with_agents(3)?;
@@ -19,10 +28,7 @@ pub fn a_restored_disk_is_fenced() -> anyhow::Result<()> {
     let early = lab.reachable("h3", "web", "early", "")?;
     let oracle = Oracle::watch(&[left, right, &early])?;
     let old = id_of(&lab, "h1", "h3")?;
-    lab.stop("h3", Ending::Term)?;
-    let image = lab.copy_disk("h3")?;
-    lab.start("h3")?;
-    lab.wait_until_all_see_all()?;
+    let image = image_of_h3(&mut lab)?;
     ensure!(id_of(&lab, "h1", "h3")? == old, "a restart of the agent changed its identity");
 
     // What it has lent since, the old disk would use itself.
@@ -61,10 +67,7 @@ pub fn a_cloned_disk_is_refused_while_its_host_runs() -> anyhow::Result<()> {
     let old = id_of(&lab, "h1", "h4")?;
 
     // The whole machine was cloned: its id as well. Nothing has changed on the disk since.
-    lab.stop("h3", Ending::Term)?;
-    let image = lab.copy_disk("h3")?;
-    lab.start("h3")?;
-    lab.wait_until_all_see_all()?;
+    let image = image_of_h3(&mut lab)?;
     // Of one that was heard only once nobody can tell yet which of two it is, and nothing shows when it was heard again.
     pass(2 * SECOND);
     lab.crash("h4")?;
@@ -102,10 +105,7 @@ pub fn a_host_whose_copy_was_let_in_while_it_was_cut_off_gives_up() -> anyhow::R
     let id = id_of(&lab, "h1", "h3")?;
     // With all that it is going to hear, or it is ahead of the image when it runs again.
     agree(&lab, "web")?;
-    lab.stop("h3", Ending::Term)?;
-    let image = lab.copy_disk("h3")?;
-    lab.start("h3")?;
-    lab.wait_until_all_see_all()?;
+    let image = image_of_h3(&mut lab)?;
     lab.wire.cut(&["h3"], &["h1", "h2", "h4"])?;
     // Whoever hears the host refuses its copy.
     for host in ["h1", "h2"] {
@@ -152,10 +152,7 @@ pub fn the_strict_check_asks_all() -> anyhow::Result<()> {
     let away = id_of(&lab, "h1", "h4")?;
     // Only h4 knows how far h3 has come since the copy was made.
     agree(&lab, "web")?;
-    lab.stop("h3", Ending::Term)?;
-    let image = lab.copy_disk("h3")?;
-    lab.start("h3")?;
-    lab.wait_until_all_see_all()?;
+    let image = image_of_h3(&mut lab)?;
     let old = id_of(&lab, "h1", "h3")?;
     lab.wire.cut(&["h3", "h4"], &["h1", "h2"])?;
     let held = eventually(AGREED, "h4 to know what h3 holds", || free_of(&lab, "h4", "web", "h3"))?;

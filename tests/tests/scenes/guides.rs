@@ -6,37 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
-use overlay_tests::lab::{Container, Host, Lab, Place, Proc, WORLD, underlay};
+use overlay_tests::lab::{Lab, Place, WORLD, underlay};
 
+use super::ports::{doorman, is_refused, visit};
 use super::{HALF_A_SECOND, SECOND};
-
-/// Somebody who answers on a port of a container with its name and the address that it sees.
-pub(super) fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
-    let mut doorman =
-        container.tool(&format!("doorman-{port}.log"), &format!("doorman {} {port}", container.name()))?;
-    doorman.wait_for("ready", 5 * SECOND)?;
-    Ok(doorman)
-}
-
-/// Who answers there, and where it sees us.
-pub(super) fn visit(
-    lab: &Lab,
-    place: &Place,
-    protocol: &str,
-    to: impl std::fmt::Display,
-    more: &str,
-) -> anyhow::Result<(String, IpAddr)> {
-    let tool = lab.programs().labtool().display();
-    let said = place.sh(&format!("{tool} visit {protocol} {to} {more}"))?;
-    let (name, address) = said.trim().split_once(' ').with_context(|| format!("who is `{said}`?"))?;
-    Ok((name.to_owned(), address.parse()?))
-}
-
-pub(super) fn is_refused(lab: &Lab, place: &Place, protocol: &str, to: &str) -> anyhow::Result<()> {
-    let answer = visit(lab, place, protocol, to, "--patience 300");
-    ensure!(answer.is_err(), "{protocol} {to} is answered: {answer:?}");
-    Ok(())
-}
 
 pub fn a_command_runs_in_the_host_in_nothing_or_in_another_container() -> anyhow::Result<()> {
     let lab = Lab::with_agents(2)?;
@@ -152,136 +125,6 @@ pub fn a_network_without_masquerade_is_routed() -> anyhow::Result<()> {
         ensure!(routes.contains("dev ovu"), "{routes}");
         Ok(())
     })?;
-    lab.kernels_are_as_they_should_be()
-}
-
-pub fn published_ports_lead_in_and_the_client_stays_who_it_is() -> anyhow::Result<()> {
-    let lab = Lab::with_agents(2)?;
-    lab.network("web", "10.20.0.0/24")?;
-    let web =
-        lab.reachable("h1", "web", "web", "-p 8088:80 -p 127.0.0.1:8089:80 -p 8088:80/udp -p 9000-9002:9000-9002")?;
-    let near = lab.reachable("h1", "web", "near", "")?;
-    let far = lab.reachable("h2", "web", "far", "")?;
-    let (_door, _range) = (doorman(&web, 80)?, doorman(&web, 9001)?);
-    let (h1, h2) = (underlay("h1")?, underlay("h2")?);
-    let port = format!("{h1}:8088");
-    for protocol in ["tcp", "udp"] {
-        for (place, sees) in
-            [(lab.internet().place(), None), (lab.host("h2")?.place(), Some(h2)), (lab.host("h1")?.place(), Some(h1))]
-        {
-            let (name, seen) = visit(&lab, &place, protocol, &port, "")?;
-            ensure!(name == "web", "{name} answers");
-            ensure!(sees.is_none_or(|sees| seen == IpAddr::from(sees)), "{protocol}: it sees {seen} and not {sees:?}");
-        }
-        // From a container of another host, of this one, and from itself: whoever it is, it is answered.
-        for client in [&far, &near, &web] {
-            let (name, _) = visit(&lab, client.place(), protocol, &port, "")?;
-            ensure!(name == "web", "{name} answers");
-        }
-        // Those that the host itself has.
-        let (name, _) = visit(&lab, &lab.host("h1")?.place(), protocol, "127.0.0.1:8088", "")?;
-        ensure!(name == "web", "{name} answers at loopback");
-    }
-    let (name, _) = visit(&lab, &lab.host("h1")?.place(), "tcp", "127.0.0.1:8089", "")?;
-    ensure!(name == "web", "{name} answers");
-    visit(&lab, &lab.host("h2")?.place(), "tcp", format!("{h1}:9001"), "")?;
-    // What is published at loopback is not outside, and what is not published nowhere.
-    for to in [format!("{h1}:8089"), format!("{h1}:80"), format!("{h2}:8088"), format!("{h1}:9003")] {
-        is_refused(&lab, &lab.host("h2")?.place(), "tcp", &to)?;
-    }
-    let ports = lab.ctl("h1", "endpoint port web 80")?.ok()?;
-    ensure!(ports.lines().eq(["0.0.0.0:8088", "127.0.0.1:8089"]), "{ports}");
-
-    // A port of a program, one of another endpoint, and ones that are none.
-    let _program = lab.host("h1")?.place().tool("doorman host 7000", &near.file("host-doorman.log"))?;
-    eventually(5 * SECOND, "the program to listen", || {
-        visit(&lab, &lab.host("h1")?.place(), "tcp", "127.0.0.1:7000", "")
-    })?;
-    for (spec, words) in [
-        ("7000:80", &["0.0.0.0:7000/tcp", "labtool", "another port"][..]),
-        ("8088:81", &["8088/tcp", "`web`", "another port"]),
-        ("9:9 -p 127.0.0.1:9:9", &["127.0.0.1:9/tcp", "twice"]),
-        ("192.0.2.99:80:80", &["192.0.2.99:80/tcp", "none of this host's"]),
-        ("0:80", &["`0`", "1 to 65535"]),
-        ("80", &["`80`", "8088:80"]),
-        ("80:80/icmp", &["`icmp`", "tcp, udp or sctp"]),
-        ("[::1]:80:80", &["`[::1]`", "IPv4"]),
-        ("9:9 --allow-from 10.0.0.1/8", &["10.0.0.1/8", "10.0.0.0/8"]),
-    ] {
-        let done = lab.ctl("h1", &format!("endpoint publish web near -p {spec}"))?;
-        ensure!(done.code != 0 && done.stderr.lines().count() == 1, "{spec}: {done:?}");
-        ensure!(words.iter().all(|word| done.stderr.contains(word)), "{spec}: {}", done.stderr);
-    }
-    ensure!(lab.ctl("h1", "endpoint port near")?.ok()?.is_empty(), "something was published");
-    lab.kernels_are_as_they_should_be()
-}
-
-pub fn a_udp_flow_follows_its_port_at_once() -> anyhow::Result<()> {
-    let lab = Lab::with_agents(2)?;
-    lab.network("web", "10.20.0.0/24")?;
-    let one = lab.reachable("h1", "web", "one", "-p 5353:53/udp")?;
-    let two = lab.reachable("h1", "web", "two", "")?;
-    let (_one, _two) = (doorman(&one, 53)?, doorman(&two, 53)?);
-    let client = lab.host("h2")?.place();
-    let to = format!("{}:5353", underlay("h1")?);
-    // One flow: always from the same port, and never silent for as long as the kernel remembers it.
-    let ask = || visit(&lab, &client, "udp", &to, "--from 4444 --patience 300").map(|(name, _)| name);
-    ensure!(ask()? == "one", "the first one");
-    lab.ctl("h1", "endpoint unpublish web one 5353/udp")?.ok()?;
-    ensure!(ask().is_err(), "it still leads there");
-    lab.ctl("h1", "endpoint publish web two -p 5353:53/udp")?.ok()?;
-    ensure!(ask()? == "two", "the other one, at once");
-    lab.kernels_are_as_they_should_be()
-}
-
-pub fn only_those_who_may_reach_a_published_port() -> anyhow::Result<()> {
-    let lab = Lab::with_agents(3)?;
-    lab.network("web", "10.20.0.0/24")?;
-    let (h1, h2) = (underlay("h1")?, underlay("h2")?);
-    let web = lab.reachable("h1", "web", "web", &format!("-p 8088:80 --allow-from {h2}/32"))?;
-    let far = lab.reachable("h3", "web", "far", "")?;
-    let _door = doorman(&web, 80)?;
-    let to = format!("{h1}:8088");
-    let ask = |host: &str| visit(&lab, &lab.host(host)?.place(), "tcp", &to, "--patience 300");
-    ask("h2")?;
-    ask("h1").context("the host itself")?;
-    ensure!(ask("h3").is_err(), "h3 may not");
-    is_refused(&lab, far.place(), "tcp", &to)?;
-    let dropped = lab.host("h1")?.sh("nft list chain inet overlay limited")?;
-    ensure!(!dropped.contains("packets 0 "), "they are counted: {dropped}");
-    // It may be said anew.
-    lab.ctl("h1", "endpoint publish web web -p 8088:80 --allow-from 192.0.2.0/24")?.ok()?;
-    ask("h3")?;
-    // One subnet inside of the other.
-    lab.ctl("h1", &format!("endpoint publish web web -p 8088:80 --allow-from 192.0.0.0/8 --allow-from {h2}/32"))?
-        .ok()?;
-    ask("h3")?;
-    lab.ctl("h1", "endpoint publish web web -p 8088:80")?.ok()?;
-    ask("h3")?;
-    ensure!(lab.ctl("h1", "endpoint port web")?.ok()?.trim() == "80/tcp -> 0.0.0.0:8088", "for anybody");
-    Ok(())
-}
-
-pub fn a_thousand_published_ports_are_elements_and_not_rules() -> anyhow::Result<()> {
-    let lab = Lab::with_agents(1)?;
-    lab.network("web", "10.20.0.0/24")?;
-    let host = lab.host("h1")?;
-    let rules = |host: &Host| host.sh("nft list table inet overlay").map(|t| t.matches("counter").count());
-    let web = lab.connect("h1", "web", "web", "-p 10000:80")?;
-    let one = rules(host)?;
-    lab.ctl("h1", "endpoint publish web web -p 11000-11999:1000-1999")?.ok()?;
-    ensure!(rules(host)? == one, "rules for ports");
-    let _door = doorman(&web, 1500)?;
-    visit(&lab, &host.place(), "tcp", format!("{}:11500", underlay("h1")?), "")?;
-    // Deleted by hand, it comes back.
-    host.sh("nft delete element inet overlay ports { 0.0.0.0/0 . tcp . 11500 }")?;
-    eventually(2 * SECOND, "the port to be there again", || {
-        visit(&lab, &host.place(), "tcp", format!("{}:11500", underlay("h1")?), "--patience 200")
-    })?;
-    lab.ctl("h1", "endpoint unpublish web web 11000-11999")?.ok()?;
-    ensure!(lab.ctl("h1", "endpoint port web")?.ok()?.trim() == "80/tcp -> 0.0.0.0:10000", "only that");
-    let elements = host.sh("nft list map inet overlay ports")?;
-    ensure!(elements.matches(" tcp ").count() == 1, "{elements}");
     lab.kernels_are_as_they_should_be()
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Ending, Lab, WORLD, underlay};
 
-use super::guides::{doorman, is_refused, visit};
+use super::ports::{doorman, is_refused, visit};
 use super::{HALF_A_SECOND, SECOND};
 
 /// All that is here hears of a link in this time.

@@ -138,7 +138,9 @@ fn ports(format: Format, info: &EndpointInfo, only: Option<&str>) -> Result<(), 
     match format {
         Format::Json => json(&meant),
         Format::Table => meant.iter().try_for_each(|port| {
-            let host = format!("{}:{}", port.host_ip, port.host_port);
+            let is_ipv6 = port.host_ip.contains(':');
+            let ip = if is_ipv6 { format!("[{}]", port.host_ip) } else { port.host_ip.clone() };
+            let host = format!("{ip}:{}", port.host_port);
             let from = port.allow_from.join(", ");
             match only {
                 Some(_) => line(&host),

@@ -309,7 +309,8 @@ async fn prune(
     }
     let unused = Filter::Dangling(true);
     let mut networks = daemon.list_networks(ListNetworksRequest {}).await?.into_inner().networks;
-    networks.retain(|network| unused.holds(network) && is_meant(network, filters));
+    // Those of another cluster are for its own operators to remove.
+    networks.retain(|network| !network.apart && unused.holds(network) && is_meant(network, filters));
     if !force && !networks.is_empty() && !confirmed(&networks)? {
         return Err(Failure::failed("nothing was removed"));
     }

@@ -135,11 +135,9 @@ impl RealKernel {
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
         let mut observed = Observed { forwarding: forwarding::seen(&self.host)?, firewall, ..Observed::default() };
-        let doing = || "look at the routes of the host";
-        let routed = within(doing, async { addr::routed(&self.host.route).await.or_doing(doing) }).await?;
         for (id, inside) in &mut self.segments {
             let doing = || format!("look into the segment {}", id.short());
-            let segment = within(doing, look::segment((&self.host, &routed), inside, &uplink_ifname(*id))).await?;
+            let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
             observed.segments.insert(*id, segment);
         }
         Ok(observed)

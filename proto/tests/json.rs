@@ -17,6 +17,7 @@ fn what_connect_and_endpoint_ls_print() {
         "aliases",
         "dns",
         "gateway",
+        "gateway6",
         "host",
         "host_ifname",
         "id",
@@ -24,6 +25,7 @@ fn what_connect_and_endpoint_ls_print() {
         "mac",
         "name",
         "netns",
+        "netns_cookie",
         "network",
         "ports",
         "state",
@@ -36,6 +38,7 @@ fn what_connect_and_endpoint_ls_print() {
 #[test]
 fn what_network_prints() {
     let network = [
+        "apart",
         "conflict",
         "created",
         "creator",

@@ -283,6 +283,7 @@ impl Shown<'_> {
             info.ifname = attachment.ifname.to_string();
             info.host_ifname = port_ifname(endpoint.id).to_string();
             info.netns = attachment.netns.path.display().to_string();
+            info.netns_cookie = attachment.netns.cookie;
             info.ports = published(attachment);
         }
         info
@@ -309,6 +310,7 @@ impl Shown<'_> {
             gateway: view.map_or_else(String::new, |v| gateway(&v.network, IpVersion::V4)),
             gateway6: view.map_or_else(String::new, |v| gateway(&v.network, IpVersion::V6)),
             netns: attachment.netns.path.display().to_string(),
+            netns_cookie: attachment.netns.cookie,
             dns: view.map_or_else(|| SERVICE_ADDRESS.to_string(), |v| dns(&v.network)),
             ports: published(attachment),
         }

@@ -332,7 +332,7 @@ fn ip6(last: u16) -> IpAddr {
 }
 
 /// This host has an endpoint 10.0.0.2 and fd00::2 in a network with both versions, at these ports.
-fn dual_with(published: Published) -> Desired {
+fn dual_with(published: &Published) -> Desired {
     let net = dual();
     let mut both = endpoint(1, &net, 2);
     both.addresses.push(Assigned { address: ip6(2), lease: Version { epoch: 1, count: 0 } });
@@ -344,7 +344,7 @@ fn dual_with(published: Published) -> Desired {
 
 #[test]
 fn a_network_with_both_versions_has_both_everywhere() {
-    let desired = dual_with(Published::new());
+    let desired = dual_with(&Published::new());
     assert_eq!(desired.forwarding, BTreeSet::from(IpVersion::ALL));
     let segment = &desired.segments[&dual().id];
     assert_eq!(segment.versions(), BTreeSet::from(IpVersion::ALL));
@@ -361,7 +361,7 @@ fn a_port_is_published_under_the_versions_that_it_says() {
     let at = |address: Option<IpAddr>, port| HostPort { protocol: Protocol::Tcp, address, port };
     let target = |via| Target { port: 80, via, allowed: BTreeSet::new() };
     let published = [(at(None, 1), target(1)), (at(Some(ip(9)), 2), target(2)), (at(Some(ip6(9)), 3), target(3))];
-    let desired = dual_with(published.into());
+    let desired = dual_with(&published.into());
     let ports = |table: &Table, set: &str| -> BTreeSet<u16> {
         let set = table.sets.iter().find(|s| s.name == set).expect("a set");
         let port = |element: &Element| match element.key.last() {

@@ -1,9 +1,10 @@
 //! Addresses and routes of the devices of ours.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
@@ -119,34 +120,34 @@ pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr,
         .unless(Cause::AlreadyExists)
 }
 
-async fn routes(route: &Handle) -> Result<Vec<RouteMessage>, Error> {
-    let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let mut routes: Vec<RouteMessage> = route.route().get(v4).execute().try_collect().await?;
-    let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-    routes.extend(route.route().get(v6).execute().try_collect::<Vec<RouteMessage>>().await?);
+/// The routes in both versions of IP, over one link only or over any. A host may have a million of them.
+async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<RouteMessage>, Error> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family;
+        question.attributes.extend(link.map(RouteAttribute::Oif));
+        routes.extend(route.route().get(question).execute().try_collect::<Vec<RouteMessage>>().await?);
+    }
     Ok(routes)
 }
 
-/// The subnets that are routed to each gateway.
-pub(super) async fn routed(route: &Handle) -> Result<BTreeMap<IpAddr, BTreeSet<Subnet>>, Error> {
-    let mut routed = BTreeMap::<IpAddr, BTreeSet<Subnet>>::new();
-    for route in &routes(route).await? {
+/// The subnets that are routed over a link, each with its gateway.
+pub(super) async fn routed_over(route: &Handle, link: u32) -> Result<Vec<(IpAddr, Subnet)>, Error> {
+    let subnet = |route: &RouteMessage| {
         let to = route.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
             RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
             _ => None,
         });
-        let subnet = to.and_then(|to| Subnet::of(to, route.header.destination_prefix_length));
-        if let Some((gateway, subnet)) = gateway(route).zip(subnet) {
-            routed.entry(gateway).or_default().insert(subnet);
-        }
-    }
-    Ok(routed)
+        gateway(route).zip(Subnet::of(to?, route.header.destination_prefix_length))
+    };
+    Ok(routes(route, Some(link)).await?.iter().filter_map(subnet).collect())
 }
 
 /// Where everything goes by default that has no better route, IPv4 first.
 pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
-    let routes = routes(route).await?;
+    let routes = routes(route, None).await?;
     Ok(routes.iter().filter(|r| r.header.destination_prefix_length == 0).filter_map(gateway).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use rtnetlink::Handle;
@@ -11,7 +11,7 @@ use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::segment::{BRIDGE, LINK_LOCALS, TUNNEL, UPLINK, transit_prefix};
 use super::{addr, neigh, port};
-use crate::addr::{IfName, Mac, Subnet};
+use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
 use crate::firewall::Family;
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -19,15 +19,8 @@ use crate::report::StepError;
 
 const PORT_PREFIX: &str = "ovp";
 
-/// The subnets that the host routes to each gateway.
-pub(super) type Routed = BTreeMap<IpAddr, BTreeSet<Subnet>>;
-
 /// What is in a segment, and the host's end of its uplink.
-pub(super) async fn segment(
-    (host, routed): (&Inside, &Routed),
-    inside: &mut Inside,
-    uplink: &IfName,
-) -> Result<ObservedSegment, StepError> {
+pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {
     let path = inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
     let firewall = inside.rules.marks(Family::Inet).await.or_doing(doing)?;
@@ -52,7 +45,7 @@ pub(super) async fn segment(
         bridge: bridge.and_then(|link| observed_bridge(link, &addresses)),
         tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, &rows)),
         uplink: match named(UPLINK) {
-            Some(link) => observed_uplink((host, routed), route, uplink, link, &addresses).await.or_doing(doing)?,
+            Some(link) => observed_uplink(host, route, uplink, link, &addresses).await.or_doing(doing)?,
             None => None,
         },
         ports: links.iter().filter_map(|link| observed_port(link, master, &rows)).collect(),
@@ -100,7 +93,7 @@ fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfNa
 
 /// The uplink if it is whole: a pair, both ends up and with their addresses, and the default routes over it.
 async fn observed_uplink(
-    (host, routed): (&Inside, &Routed),
+    host: &Inside,
     route: &Handle,
     host_ifname: &IfName,
     inner: &Link,
@@ -130,6 +123,8 @@ async fn observed_uplink(
     if transits.is_empty() || !transits.iter().map(|transit| transit.host).eq(gateways) {
         return Ok(None);
     }
-    let routed = transits.iter().filter_map(|transit| routed.get(&transit.segment)).flatten().copied().collect();
+    let ours = |gateway: &IpAddr| transits.iter().any(|transit| transit.segment == *gateway);
+    let routed = addr::routed_over(&host.route, outer.index).await?;
+    let routed = routed.into_iter().filter(|(gateway, _)| ours(gateway)).map(|(_, subnet)| subnet).collect();
     Ok(Some(Uplink { host_ifname: host_ifname.clone(), transits, routed }))
 }

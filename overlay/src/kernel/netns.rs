@@ -332,7 +332,8 @@ pub(super) fn connect(netns: &Netns) -> Result<rtnetlink::Handle, NetnsError> {
     let runtime = tokio::runtime::Handle::current();
     let made = netns.run(|| {
         let _guard = runtime.enter();
-        rtnetlink::new_connection()
+        // Strict, or it would send all routes to who asks for those over one link.
+        rtnetlink::new_connection_with_strict_check()
     })?;
     let (connection, handle, _) = made.map_err(|error| NetnsError::from_io(&netns.path, error))?;
     runtime.spawn(connection);

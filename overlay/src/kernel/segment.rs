@@ -228,20 +228,11 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
         let setting = setting.replace("IFNAME", host_ifname.as_str());
         host.netns.run(|| set_if_there(&setting, value)).or_doing(doing)?.or_doing(doing)?;
     }
-    let ends: [(_, _, fn(&Transit) -> IpAddr); 2] = [
-        (&host.route, host_ifname.as_str(), |transit| transit.host),
-        (&segment.route, UPLINK, |transit| transit.segment),
-    ];
-    for ((route, name, end), link_local) in ends.into_iter().zip(LINK_LOCALS) {
-        let index = index_of(route, name).await?;
-        if with_ipv6 {
-            addr::add(route, index, link_local).await.or_doing(doing)?;
-        }
-        for address in uplink.transits.iter().map(end) {
-            addr::add(route, index, Prefixed { address, len: transit_prefix(address) }).await.or_doing(doing)?;
-        }
-        link::set_up(route, index).await.or_doing(doing)?;
-    }
+    let [host_local, segment_local] = LINK_LOCALS.map(|link_local| with_ipv6.then_some(link_local));
+    let (host_ends, segment_ends): (Vec<IpAddr>, Vec<IpAddr>) =
+        uplink.transits.iter().map(|transit| (transit.host, transit.segment)).unzip();
+    set_up_end(&host.route, host_ifname.as_str(), &host_ends, host_local).await?;
+    set_up_end(&segment.route, UPLINK, &segment_ends, segment_local).await?;
     for subnet in &uplink.routed {
         let transit = uplink.transits.iter().find(|transit| IpVersion::of(transit.segment) == subnet.version());
         let Some(Transit { segment, .. }) = transit else { continue };
@@ -253,6 +244,22 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
         addr::add_default_route(&segment.route, transit.host, 0).await.or_doing(doing)?;
     }
     Ok(())
+}
+
+/// Gives an end of an uplink its addresses, and sets it up.
+async fn set_up_end(
+    route: &Handle,
+    name: &str,
+    ends: &[IpAddr],
+    link_local: Option<Prefixed>,
+) -> Result<(), StepError> {
+    let doing = || format!("set up the end {name} of the uplink");
+    let index = index_of(route, name).await?;
+    let ends = ends.iter().map(|address| Prefixed { address: *address, len: transit_prefix(*address) });
+    for address in ends.chain(link_local) {
+        addr::add(route, index, address).await.or_doing(doing)?;
+    }
+    link::set_up(route, index).await.or_doing(doing)
 }
 
 /// A veth pair: this end, and the other one where `peer` says.

@@ -22,6 +22,7 @@ fn dump(lab: &Lab, host: &str) -> anyhow::Result<String> {
         "ip -br link",
         "ip -br address",
         "ip -4 route show table all",
+        "ip -6 route show table all",
         "ip neigh show nud permanent",
         "ip rule",
         "bridge fdb show",
@@ -58,10 +59,10 @@ impl Dice<'_> {
 
     fn create(&mut self, host: &str, network: &str) -> anyhow::Result<()> {
         let more = match network {
-            "red" => "--subnet 10.90.0.0/24",
+            "red" => "--subnet 10.90.0.0/24 --subnet fd00:90::/64",
             "green" => "--subnet 10.91.0.0/24 --driver bridge",
-            "blue" => "--subnet 10.92.0.0/24 --no-masquerade --mtu 1300",
-            _ => "--subnet 10.93.0.0/24 --icc=false",
+            "blue" => "--subnet 10.92.0.0/24 --subnet fd00:92::/64 --no-masquerade --mtu 1300",
+            _ => "--subnet fd00:93::/64 --subnet 10.93.0.0/24 --icc=false",
         };
         self.say(host, &format!("network create {network} {more}")).map(drop)
     }

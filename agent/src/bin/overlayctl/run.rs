@@ -82,7 +82,7 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
         }
         Mode::Host => {
             arguments.check_alone()?;
-            alone(&arguments, Some(OWN_NETNS.as_ref()), sandbox::KEEP, client)
+            alone(&arguments, Some((OWN_NETNS.as_ref(), None)), sandbox::KEEP, client)
         }
         Mode::None => {
             arguments.check_alone()?;
@@ -94,13 +94,19 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
             arguments.check_alone()?;
             let endpoints = client.connect().await?.list_endpoints(NetworkRef::default()).await?.into_inner().endpoints;
             let endpoint = named(&endpoints, name)?;
-            alone(&arguments, Some(endpoint.netns.as_ref()), &resolv_conf(&endpoint.dns), client)
+            let netns = (endpoint.netns.as_ref(), Some(endpoint.netns_cookie));
+            alone(&arguments, Some(netns), &resolv_conf(&endpoint.dns), client)
         }
     }
 }
 
 /// Runs the command without an endpoint.
-fn alone(arguments: &Arguments, netns: Option<&Path>, resolv_conf: &str, client: &Client) -> Result<ExitCode, Failure> {
+fn alone(
+    arguments: &Arguments,
+    netns: Option<(&Path, Option<u64>)>,
+    resolv_conf: &str,
+    client: &Client,
+) -> Result<ExitCode, Failure> {
     let mut sandbox = Sandbox::start(&arguments.command, netns, client)?;
     if netns.is_none() {
         let pid = sandbox.child.id();
@@ -184,8 +190,8 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    /// In a network namespace of its own, or in `netns`.
-    fn start(command: &[String], netns: Option<&Path>, client: &Client) -> Result<Self, Failure> {
+    /// In a network namespace of its own, or in one by its path and, if that may be another's by now, the kernel's number for it.
+    fn start(command: &[String], netns: Option<(&Path, Option<u64>)>, client: &Client) -> Result<Self, Failure> {
         let failed = |what: &str, e: &dyn std::fmt::Display| Failure::failed(format!("can't {what}: {e}"));
         // Taken from here on: the command decides what a signal means, and an endpoint goes in any case.
         signals::block().map_err(|e| failed("handle signals", &e))?;
@@ -195,8 +201,9 @@ impl Sandbox {
         let mut inner = Command::new("/proc/self/exe");
         inner.arg(sandbox::NAME).args(sandbox::fds(&ready_writer, &go_reader, [&ready, &go])).arg("--run-dir");
         inner.arg(client.run_dir());
-        if let Some(netns) = netns {
+        if let Some((netns, cookie)) = netns {
             inner.arg("--netns").arg(netns);
+            inner.args(cookie.map(|cookie| format!("--netns-cookie={cookie}")));
         }
         inner.arg("--").args(command);
         let child = inner.spawn().map_err(|e| failed("start the sandbox", &e))?;

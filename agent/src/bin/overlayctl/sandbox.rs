@@ -24,11 +24,22 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::unistd::{ForkResult, fork, pipe2, read};
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use rtnetlink::LinkUnspec;
 
 use crate::output::Failure;
 use crate::signals;
+
+sockopt_impl!(
+    /// The number of the namespace that a socket is in (Linux 5.14).
+    NetnsCookie,
+    GetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_NETNS_COOKIE,
+    u64
+);
 
 /// The subcommand that nobody types.
 pub const NAME: &str = "sandbox-for-run";
@@ -56,6 +67,9 @@ pub struct Arguments {
     /// The network namespace to be in [default: one of its own]
     #[arg(long)]
     netns: Option<PathBuf>,
+    /// The kernel's number for it
+    #[arg(long)]
+    netns_cookie: Option<u64>,
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -83,7 +97,7 @@ pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure>
         drop(take(*fd));
     }
     let (mut ready, mut go) = (File::from(take(arguments.ready)), File::from(take(arguments.go)));
-    if let Err(failure) = set_up(arguments.netns.as_deref()) {
+    if let Err(failure) = set_up(arguments.netns.as_deref(), arguments.netns_cookie) {
         // The other half says it; if it is gone nobody is left to.
         let _ = ready.write_all(failure.as_bytes());
         return Ok(ExitCode::FAILURE);
@@ -110,7 +124,7 @@ fn take(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-fn set_up(netns: Option<&Path>) -> Result<(), String> {
+fn set_up(netns: Option<&Path>, cookie: Option<u64>) -> Result<(), String> {
     let explain = |what: &str, e: Errno| match e {
         Errno::EPERM => format!("can't {what}: CAP_SYS_ADMIN is missing; run overlayctl as root"),
         e => format!("can't {what}: {e}"),
@@ -126,6 +140,13 @@ fn set_up(netns: Option<&Path>) -> Result<(), String> {
             let file =
                 File::open(path).map_err(|e| format!("can't open the network namespace {}: {e}", path.display()))?;
             setns(file, CloneFlags::CLONE_NEWNET).map_err(|e| explain("enter the network namespace", e))?;
+            let entered = own_cookie().map_err(|e| explain("tell the network namespace", e))?;
+            if cookie.is_some_and(|cookie| cookie != entered) {
+                let path = path.display();
+                return Err(format!(
+                    "the network namespace at {path} is another one by now, the container has ended: see `overlayctl endpoint ls`"
+                ));
+            }
         }
     }
     unshare(CloneFlags::CLONE_NEWNS).map_err(|e| explain("make a mount namespace", e))?;
@@ -133,6 +154,11 @@ fn set_up(netns: Option<&Path>) -> Result<(), String> {
     unshare(CloneFlags::CLONE_NEWPID).map_err(|e| explain("make a PID namespace", e))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| explain("make mounts private", e))
+}
+
+fn own_cookie() -> Result<u64, Errno> {
+    let probe = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    getsockopt(&probe, NetnsCookie)
 }
 
 fn loopback_up() -> Result<(), Box<dyn std::error::Error>> {

@@ -57,7 +57,7 @@ fn table_with(links: &[(&str, &str, Option<u16>)]) -> Table {
     let network = Network {
         id: NetworkId::from_bytes([9; 16]),
         name: name("closed"),
-        ranges: ["10.0.0.0/24", "fd00::/64"].map(|subnet| range(subnet)).to_vec(),
+        ranges: ["10.0.0.0/24", "fd00::/64"].map(range).to_vec(),
         created: 1,
         creator: HostId::from_bytes([1; 16]),
         since: 0,
@@ -75,8 +75,11 @@ fn range(subnet: &str) -> Range {
     Range::new(subnet.parse().expect("a subnet"), None).expect("a range")
 }
 
+/// One of the sets, whatever the version.
+type Which = fn(&Names) -> (&'static str, &'static str);
+
 /// The last parts of the addresses in a set and, the same, in that for IPv6, in the order of its keys.
-fn pairs(table: &Table, set: impl Fn(&Names) -> (&'static str, &'static str)) -> BTreeSet<(u8, u8)> {
+fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {
     let last = |field: Option<&Field>| match field {
         Some(Field::Address(IpAddr::V4(address))) => address.octets()[3],
         Some(Field::Address(IpAddr::V6(address))) => address.octets()[15],
@@ -93,8 +96,7 @@ fn pairs(table: &Table, set: impl Fn(&Names) -> (&'static str, &'static str)) ->
 #[test]
 fn without_links_nobody_is_listed_but_for_who_is_here() {
     let table = table_with(&[]);
-    let sets: [fn(&Names) -> (&'static str, &'static str); 4] =
-        [|n| n.linked, |n| n.pairs, |n| n.acquainted, |n| n.asked];
+    let sets: [Which; 4] = [|n| n.linked, |n| n.pairs, |n| n.acquainted, |n| n.asked];
     for set in sets {
         assert!(pairs(&table, set).is_empty());
     }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::addr::{IfName, Mac};
 use crate::desired::{Port, Remote, Tunnel};
 use crate::firewall::{Set, Table};
+use crate::gates::{self, ChainName, Judge, Rest, Way};
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::NetnsRef;
 use crate::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -41,6 +42,8 @@ pub enum Harm {
     ForwardingOff,
     /// Deletes our table in the host's namespace.
     DeleteHostTable,
+    /// Deletes our rules in a chain of somebody else's.
+    ShutGate(ChainName),
     /// Deletes the namespace of a network.
     DeleteNamespace(NetworkId),
     /// Deletes our tables in a segment.
@@ -137,6 +140,17 @@ impl FakeKernel {
         self.foreign_sockets.insert(port);
     }
 
+    /// Somebody makes a chain that judges what is forwarded.
+    pub fn add_chain(&mut self, name: ChainName, rest: Rest) {
+        let judge = Judge { rest, is_owned: false, knows_us: false, ours: Vec::new() };
+        self.state.others.chains.insert(name, judge);
+    }
+
+    /// Somebody makes a route that leads by an interface to a gateway.
+    pub fn add_way_out(&mut self, ifname: IfName) {
+        self.state.others.ways.insert(Way::Beyond(ifname));
+    }
+
     /// From now on `refusal` is asked before each step; what it returns is the outcome.
     pub fn refuse(&mut self, refusal: impl FnMut(&Step) -> Option<Cause> + Send + 'static) {
         self.refusal = Some(Box::new(refusal));
@@ -152,6 +166,9 @@ impl FakeKernel {
         match harm {
             Harm::ForwardingOff => self.state.forwarding.clear(),
             Harm::DeleteHostTable => self.state.firewall = None,
+            Harm::ShutGate(chain) => {
+                self.state.others.chains.get_mut(chain).into_iter().for_each(|judge| judge.ours.clear());
+            }
             Harm::DeleteNamespace(network) => self.delete(*network),
             Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
             Harm::DeleteTable(network)
@@ -187,6 +204,10 @@ impl FakeKernel {
             Step::Host(HostStep::EnableForwarding(version)) => drop(self.state.forwarding.insert(*version)),
             Step::Host(HostStep::ForgetFlows(_)) => {}
             Step::Host(HostStep::ReplaceFirewall(table)) => self.state.firewall = Some(table.marks()),
+            Step::Host(HostStep::SetGate(chain, passes)) => {
+                let judge = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
+                judge.ours = gates::marks(passes);
+            }
             Step::Segment(id, SegmentStep::Create(_)) => drop(self.state.segments.entry(*id).or_default()),
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id),
             Step::Segment(id, SegmentStep::CreateTunnel(tunnel)) => self.create_tunnel(*id, *tunnel)?,
@@ -401,6 +422,10 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
             halve(segment, *mac);
         }
         Harm::DeleteNeighbour(_, address) => drop(segment.neighbours.remove(address)),
-        Harm::ForwardingOff | Harm::DeleteHostTable | Harm::DeleteNamespace(_) | Harm::DeletePort(..) => {}
+        Harm::ForwardingOff
+        | Harm::DeleteHostTable
+        | Harm::ShutGate(_)
+        | Harm::DeleteNamespace(_)
+        | Harm::DeletePort(..) => {}
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns what [`crate::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
 //! host's namespace the links `ovu*`, the table `inet overlay` and the switches for forwarding, and in a container's
-//! namespace the one interface that an endpoint asks for. Never touches anything else: no foreign link, route, rule or
-//! interface, whatever its name.
+//! namespace the one interface that an endpoint asks for. In the few chains of others that [`crate::gates`] names it puts rules of
+//! its own, marked by their comments, and takes just those out again. Never touches anything else: no foreign link, route,
+//! rule or interface, whatever its name.
 //!
 //! All goes over netlink, but for one program: `nft`, which compiles the rules. Each namespace has its own sockets,
 //! made inside it ([`netns`]) and used one question at a time, since the kernel answers a second dump with EBUSY.
@@ -134,7 +135,10 @@ impl RealKernel {
         self.refresh()?;
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
-        let mut observed = Observed { forwarding: forwarding::seen(&self.host)?, firewall, ..Observed::default() };
+        let doing = || "look at the rules of others on the host";
+        let others = within(doing, look::others(&mut self.host)).await?;
+        let forwarding = forwarding::seen(&self.host)?;
+        let mut observed = Observed { forwarding, firewall, others, ..Observed::default() };
         for (id, inside) in &mut self.segments {
             let doing = || format!("look into the segment {}", id.short());
             let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
@@ -150,6 +154,11 @@ impl RealKernel {
                 .await
                 .or_doing(|| "set the rules of the host in table inet overlay"),
             Step::Host(HostStep::ForgetFlows(flows)) => flows::forget(&self.host, flows).await,
+            Step::Host(HostStep::SetGate(chain, passes)) => {
+                let doing = || format!("set the rules for containers in the chain {chain}");
+                let there = self.host.rules.ours(chain).await.or_doing(doing)?;
+                nft::set_gate(self.host.netns.clone(), chain, &there, passes).await.or_doing(doing)
+            }
             Step::Segment(id, SegmentStep::Create(versions)) => self.create(*id, versions).await,
             Step::Segment(id, SegmentStep::Delete) => self.delete(*id).await,
             Step::Segment(id, step) => self.change(*id, step).await,

@@ -14,7 +14,8 @@
 //! - [`admission`] says who founds a cluster and who joins one.
 //! - [`links`] say which containers reach each other where not all do.
 //! - [`intent`] is what this host was asked for; [`ledger`] is which addresses it may use.
-//! - [`desired`] and [`observed`] are kernel state as it should be and as it is; [`firewall`] is its rules.
+//! - [`desired`] and [`observed`] are kernel state as it should be and as it is; [`firewall`] is its rules, and [`gates`] the rules
+//!   of others that ours have to get along with.
 //! - [`report`] is what became of a plan; [`fake`] is a kernel in memory that obeys the same conformance suite.
 //! - `kernel`, with the feature of that name, is the real one: the only code here with effects.
 //!
@@ -27,6 +28,7 @@ pub mod desired;
 pub mod endpoint;
 pub mod fake;
 pub mod firewall;
+pub mod gates;
 pub mod host;
 pub mod id;
 pub mod intent;

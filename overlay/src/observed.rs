@@ -1,4 +1,4 @@
-//! Kernel state as it is. Only what is ours, and only what a plan needs to know.
+//! Kernel state as it is. Only what is ours or in its way, and only what a plan needs to know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,16 +6,19 @@ use std::net::IpAddr;
 use crate::addr::{IfName, IpVersion, Mac};
 use crate::desired::{Bridge, Remote, Uplink};
 use crate::firewall::Marks;
+use crate::gates::Others;
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::AtPath;
 
-/// All that is ours in the kernel of this host.
+/// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
     /// What the host's namespace forwards.
     pub forwarding: BTreeSet<IpVersion>,
     /// The marks of our table in the host's namespace; `None` if there is no such table.
     pub firewall: Option<Marks>,
+    /// What others have in the host's namespace that packets of ours meet.
+    pub others: Others,
     /// The segments, each a namespace of ours.
     pub segments: BTreeMap<NetworkId, ObservedSegment>,
 }

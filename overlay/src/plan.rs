@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use crate::addr::{IfName, IpVersion, Mac};
 use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
 use crate::firewall::{Field, Marks, Set, Table, key_part};
+use crate::gates::{self, ChainName, Pass};
 use crate::id::{EndpointId, NetworkId};
 use crate::observed::{Observed, ObservedSegment, ObservedTunnel};
 
@@ -41,6 +42,8 @@ pub enum HostStep {
     ReplaceFirewall(Table),
     /// Forget the connections to ports that lead elsewhere now.
     ForgetFlows(BTreeSet<Flow>),
+    /// Give a chain of somebody else's just these rules of ours, and leave all else in it.
+    SetGate(ChainName, BTreeSet<Pass>),
 }
 
 /// Packets to a port.
@@ -115,6 +118,9 @@ pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec
     }
     let unforwarded = desired.forwarding.difference(&observed.forwarding);
     steps.extend(unforwarded.map(|version| Step::Host(HostStep::EnableForwarding(*version))));
+    // After our own rules, which judge what then passes.
+    let gates = gates::changes(&observed.others, desired).into_iter();
+    steps.extend(gates.map(|(chain, passes)| Step::Host(HostStep::SetGate(chain, passes))));
     for id in observed.segments.keys().filter(|id| !desired.segments.contains_key(id)) {
         steps.push(Step::Segment(*id, SegmentStep::Delete));
     }
@@ -268,6 +274,10 @@ impl fmt::Display for Step {
             Self::Host(HostStep::EnableForwarding(version)) => write!(f, "turn on {version} forwarding"),
             Self::Host(HostStep::ForgetFlows(_)) => f.write_str("forget the connections to ports that have changed"),
             Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
+            Self::Host(HostStep::SetGate(chain, passes)) if passes.is_empty() => {
+                write!(f, "take the rules for containers out of the chain {chain}")
+            }
+            Self::Host(HostStep::SetGate(chain, _)) => write!(f, "let containers pass the chain {chain}"),
             Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
         }
     }

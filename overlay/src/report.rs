@@ -172,6 +172,8 @@ impl Step {
             // A way between containers and the host that nothing filters.
             (Self::Segment(_, SegmentStep::CreateUplink(_)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
             (Self::Segment(..), failed) => failed.is_foundation(),
+            // What passes others then would be judged by nobody.
+            (Self::Host(HostStep::SetGate(..)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
             (Self::Host(_), _) => false,
         }
     }

@@ -9,6 +9,8 @@ mod bench;
 mod cases;
 #[path = "conformance/fake.rs"]
 mod fake;
+#[path = "conformance/gates.rs"]
+mod gates;
 #[path = "conformance/real.rs"]
 mod real;
 #[path = "conformance/real_only.rs"]
@@ -56,9 +58,11 @@ fn main() -> anyhow::Result<()> {
         two_thousand_remotes_come_and_go,
         what_is_not_known_yet_is_not_taken_away,
         two_networks_with_the_same_subnet_stand_side_by_side,
+        chains_of_others_let_containers_pass_while_there_is_a_way_out,
         what_is_foreign_survives,
     ];
     trials.extend(real_only::trials());
     trials.extend(silence::trials());
+    trials.extend(gates::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 use super::error::Unless;
 use crate::addr::Subnet;
-use crate::desired::Prefixed;
+use crate::desired::{Prefixed, is_transit};
 use crate::report::Cause;
 
 /// All addresses in a namespace by the index of their link, sorted.
@@ -121,7 +121,7 @@ pub(super) async fn add_link_route(route: &Handle, link: u32, address: Ipv4Addr,
 }
 
 /// The routes in both versions of IP, over one link only or over any. A host may have a million of them.
-async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<RouteMessage>, Error> {
+pub(super) async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<RouteMessage>, Error> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut question = RouteMessage::default();
@@ -130,6 +130,52 @@ async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<RouteMessage>, 
         routes.extend(route.route().get(question).execute().try_collect::<Vec<RouteMessage>>().await?);
     }
     Ok(routes)
+}
+
+/// Where a route of the host leads that is none of ours: by the number of its link, beyond that or to those on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lead {
+    /// To a gateway, or everywhere.
+    Beyond(u32),
+    /// To those on the link, to whom the host is this address.
+    Link(u32, IpAddr),
+}
+
+/// Where these routes lead.
+pub(super) fn leads<'a>(routes: impl Iterator<Item = &'a RouteMessage>) -> BTreeSet<Lead> {
+    routes.filter(|route| route.header.kind == RouteType::Unicast).flat_map(leads_of).collect()
+}
+
+fn leads_of(route: &RouteMessage) -> Vec<Lead> {
+    let (mut link, mut own, mut several) = (None, None, Vec::new());
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => own = Some(IpAddr::V4(*ip)),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => own = Some(IpAddr::V6(*ip)),
+            RouteAttribute::MultiPath(hops) => several.extend(hops.iter().map(|hop| Lead::Beyond(hop.interface_index))),
+            _ => {}
+        }
+    }
+    let is_ours = |address: Option<IpAddr>| address.is_some_and(is_transit);
+    let leads_beyond = is_default(route) || route.attributes.iter().any(is_gateway);
+    let one = match (link, own) {
+        _ if is_ours(gateway(route)) || is_ours(own) => None,
+        (Some(link), _) if leads_beyond => Some(Lead::Beyond(link)),
+        (Some(link), Some(own)) => Some(Lead::Link(link, own)),
+        _ => None,
+    };
+    one.into_iter().chain(several).collect()
+}
+
+/// A gateway may also be of the other family (RFC 5549).
+fn is_gateway(attribute: &RouteAttribute) -> bool {
+    matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+}
+
+/// Does a route lead everywhere?
+pub(super) fn is_default(route: &RouteMessage) -> bool {
+    route.header.destination_prefix_length == 0
 }
 
 /// The subnets that are routed over a link, each with its gateway.
@@ -147,8 +193,7 @@ pub(super) async fn routed_over(route: &Handle, link: u32) -> Result<Vec<(IpAddr
 
 /// Where everything goes by default that has no better route, IPv4 first.
 pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
-    let routes = routes(route, None).await?;
-    Ok(routes.iter().filter(|r| r.header.destination_prefix_length == 0).filter_map(gateway).collect())
+    Ok(routes(route, None).await?.iter().filter(|route| is_default(route)).filter_map(gateway).collect())
 }
 
 /// Where a route leads.

@@ -7,7 +7,7 @@ use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
-use rtnetlink::{Error, Handle, LinkUnspec};
+use rtnetlink::{Error, Handle, LinkGetRequest, LinkUnspec};
 
 use super::error::{Meaning, Unless};
 use crate::addr::Mac;
@@ -89,8 +89,17 @@ pub(super) async fn all(route: &Handle) -> Result<Vec<Link>, Error> {
 
 /// The link of that name, if it is there.
 pub(super) async fn named(route: &Handle, name: &str) -> Result<Option<Link>, Error> {
+    one(route.link().get().match_name(name.to_owned())).await
+}
+
+/// The link of that number, if it is there.
+pub(super) async fn numbered(route: &Handle, index: u32) -> Result<Option<Link>, Error> {
+    one(route.link().get().match_index(index)).await
+}
+
+async fn one(request: LinkGetRequest) -> Result<Option<Link>, Error> {
     // To its end: a stream dropped early leaves its answer to whoever asks next.
-    let mut answers = route.link().get().match_name(name.to_owned()).execute();
+    let mut answers = request.execute();
     let mut found = None;
     while let Some(answer) = answers.next().await {
         match answer {

@@ -1,10 +1,11 @@
 //! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use rtnetlink::Handle;
 
+use super::addr::Lead;
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
@@ -14,10 +15,41 @@ use super::{addr, neigh, port};
 use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
 use crate::firewall::Family;
+use crate::gates::{Others, Way};
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::report::StepError;
 
 const PORT_PREFIX: &str = "ovp";
+
+/// The tables of the old `iptables` in the namespace of the thread that reads it (`net/ipv4/netfilter/ip_tables.c`).
+const LEGACY: &str = "/proc/thread-self/net/ip_tables_names";
+
+/// What others have in the host's namespace.
+pub(super) async fn others(host: &mut Inside) -> Result<Others, StepError> {
+    let doing = || "look at the rules of others on the host";
+    let chains = host.rules.others().await.or_doing(doing)?;
+    // There may be very many: nobody wants to know where they lead if nobody is in the way.
+    let routes =
+        if chains.is_empty() { Vec::new() } else { addr::routes(&host.route, None).await.or_doing(doing)? };
+    let mut ways = BTreeSet::new();
+    for lead in addr::leads(routes.iter()) {
+        let (index, own) = match lead {
+            Lead::Beyond(index) => (index, None),
+            Lead::Link(index, own) => (index, Some(own)),
+        };
+        // One that is gone meanwhile leads nowhere.
+        let link = link::numbered(&host.route, index).await.or_doing(doing)?;
+        let ifname: Option<IfName> = link.and_then(|link| link.name.parse().ok());
+        ways.extend(ifname.map(|ifname| match own {
+            None => Way::Beyond(ifname),
+            Some(own) => Way::Link(ifname, own),
+        }));
+    }
+    let tables = host.netns.run(|| std::fs::read_to_string(LEGACY)).or_doing(doing)?;
+    // A kernel without them has no such file.
+    let has_legacy = tables.is_ok_and(|tables| tables.lines().any(|table| table == "filter"));
+    Ok(Others { chains, ways, has_legacy })
+}
 
 /// What is in a segment, and the host's end of its uplink.
 pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {

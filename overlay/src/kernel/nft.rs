@@ -1,8 +1,9 @@
-//! Our tables `overlay` in one namespace: written by the program `nft`, read back over netlink.
+//! Our tables `overlay` in one namespace, and our rules in chains of others: written by the program `nft`, read back over netlink.
 //!
 //! `nft` compiles rules better than any library, and replaces a table in one transaction. What is read back is no rule's meaning,
 //! only what shows that all is as it was written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,8 +18,10 @@ use tokio::time::timeout;
 use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
 use crate::firewall::{Family, Set, Table};
+use crate::gates::{ChainName, Pass};
 use crate::report::Cause;
 
+mod others;
 mod read;
 
 pub(in crate::kernel) use read::Reader;
@@ -66,6 +69,22 @@ pub(super) async fn update(netns: Arc<Netns>, family: Family, sets: &[Set]) -> R
 /// Removes it.
 pub(super) async fn remove(netns: Arc<Netns>, family: Family) -> Result<(), NftError> {
     load(netns, family.removal()).await
+}
+
+/// Gives a chain of somebody else's just these rules of ours, before all others, in one transaction. `there` are those that it has:
+/// handles and marks. What stays is not touched, wherever in the chain it is by now.
+pub(super) async fn set_gate(
+    netns: Arc<Netns>,
+    chain: &ChainName,
+    there: &[(u64, String)],
+    wanted: &BTreeSet<Pass>,
+) -> Result<(), NftError> {
+    let mut missing: BTreeMap<String, &Pass> = wanted.iter().map(|pass| (pass.mark(), pass)).collect();
+    let surplus =
+        there.iter().filter(|(_, mark)| missing.remove(mark).is_none()).map(|(handle, _)| handle).collect::<Vec<_>>();
+    let deleted = surplus.iter().map(|handle| format!("delete rule {chain} handle {handle}\n"));
+    let script: String = deleted.chain(missing.values().map(|pass| format!("insert rule {chain} {pass}\n"))).collect();
+    if script.is_empty() { Ok(()) } else { load(netns, script).await }
 }
 
 /// All rules of a namespace, with what they have counted.

@@ -78,7 +78,8 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// The host's namespace: its links with their addresses, its routes into segments, its forwarding, and the rules.
+    /// The host's namespace: its links with their addresses, its routes into segments and to everywhere, its forwarding, and all
+    /// rules, whosever they are.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
         Self::start(netns, LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS, changes, &Answered::default())
     }
@@ -143,7 +144,7 @@ fn matters(part: &[u8], answered: &Answered) -> bool {
         ) => !is_passing(&neighbour, answered),
         netlink_packet_core::NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => addr::gateway(&route).is_some_and(is_transit),
+        ) => addr::gateway(&route).is_some_and(is_transit) || addr::is_default(&route),
         _ => true,
     }
 }

@@ -16,6 +16,7 @@ use crate::addr::Subnet;
 use crate::desired::{Prefixed, Transit, port_ifname, uplink_ifname};
 use crate::fake::{FakeKernel, Harm};
 use crate::firewall::{Chain, Family, Match, Rule, Verdict};
+use crate::gates::{Protocols, Rest};
 use crate::id::Vni;
 use crate::intent::NetnsRef;
 use crate::report::{Report, round};
@@ -52,6 +53,28 @@ pub(crate) fn wish() -> impl Strategy<Value = Desired> {
         firewall: table(rules),
         segments: segments.into_iter().map(|(n, make)| (network(n), make.of(n))).collect(),
     })
+}
+
+/// A host with one network that has a tunnel and a way out.
+pub(crate) fn wish_with_uplink() -> Desired {
+    Desired { firewall: table(0), segments: BTreeMap::from([(network(1), plain().of(1))]) }
+}
+
+fn plain() -> Make {
+    Make {
+        rules: 1,
+        filter: None,
+        mtu: 1400,
+        gateway: 254,
+        transit: 0,
+        other_vni: false,
+        tunnel: true,
+        uplink: true,
+        routed: 0,
+        here: BTreeSet::new(),
+        elsewhere: BTreeMap::new(),
+        answered: BTreeSet::new(),
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -146,7 +169,7 @@ fn table(rules: usize) -> Table {
 /// Anything that somebody may do to a network.
 fn harm() -> impl Strategy<Value = Harm> {
     let port = |n, m| port_ifname(endpoint(n, m));
-    (0..21_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
+    (0..22_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
         0 => Harm::ForwardingOff,
         1 => Harm::DeleteHostTable,
         2 => Harm::DeleteNamespace(network(n)),
@@ -167,6 +190,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         17 => Harm::DeleteTunnelRow(network(n), mac(m)),
         18 => Harm::LetAge(network(n), mac(m)),
         19 => Harm::NarrowPort(network(n), port(n, m)),
+        20 => Harm::ShutGate(CHAINS[usize::from(m) % CHAINS.len()].of().0),
         _ => Harm::DeleteNeighbour(network(n), address(m)),
     })
 }
@@ -179,8 +203,32 @@ pub(crate) fn kernel() -> FakeKernel {
         kernel.add_foreign_interface(&container(m), foreign());
     }
     kernel.take_vni(Vni::new(4096).expect("in range"), 4789);
+    kernel.add_way_out("wan0".parse().expect("a name"));
+    for (chain, rest) in CHAINS.map(Made::of) {
+        kernel.add_chain(chain, rest);
+    }
     kernel
 }
+
+/// A chain of somebody else's: family, table, name and policy.
+#[derive(Clone, Copy)]
+struct Made(Protocols, &'static str, &'static str, Rest);
+
+impl Made {
+    fn of(self) -> (ChainName, Rest) {
+        let Self(family, table, chain, rest) = self;
+        (ChainName { family, table: table.to_owned(), chain: chain.to_owned() }, rest)
+    }
+}
+
+/// As Docker has them, ufw, firewalld, and somebody who writes rules by hand.
+const CHAINS: [Made; 5] = [
+    Made(Protocols::Ip, "filter", "FORWARD", Rest::Dropped),
+    Made(Protocols::Ip, "filter", "DOCKER-USER", Rest::Returned),
+    Made(Protocols::Ip6, "filter", "FORWARD", Rest::Dropped),
+    Made(Protocols::Inet, "firewalld", "filter_FORWARD", Rest::Accepted),
+    Made(Protocols::Inet, "mine", "forward", Rest::Dropped),
+];
 
 fn foreign() -> IfName {
     "docker0".parse().expect("a name")
@@ -254,6 +302,8 @@ proptest! {
         }
         go(&mut kernel, &Desired::default(), Knowledge::Whole);
         prop_assert!(kernel.state().segments.is_empty());
+        let fresh = self::kernel();
+        prop_assert_eq!(&kernel.state().others, &fresh.state().others);
         for m in ENDPOINTS {
             prop_assert_eq!(kernel.interfaces(&container(m)), BTreeSet::from([foreign()]));
         }
@@ -274,6 +324,19 @@ proptest! {
                 }
                 _ => {}
             }
+        }
+    }
+
+    #[test]
+    fn gates_stand_open_just_as_long_as_there_is_a_way_out(wishes in vec(wish(), 1..4)) {
+        let mut kernel = kernel();
+        for wish in &wishes {
+            go(&mut kernel, wish, Knowledge::Partial);
+            let has_way_out = wish.segments.values().any(|segment| segment.uplink.is_some());
+            let marks = if has_way_out { vec!["overlayd:in", "overlayd:out:wan0"] } else { vec![] };
+            let [forward, docker, forward6, firewalld, mine] = CHAINS.map(|c| &kernel.state().others.chains[&c.of().0].ours);
+            prop_assert!([docker, forward6, firewalld].iter().all(|ours| **ours == marks), "{:?}", kernel.state().others);
+            prop_assert!(forward.is_empty() && mine.is_empty(), "{:?}", kernel.state().others);
         }
     }
 
@@ -333,22 +396,8 @@ proptest! {
 #[test]
 fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     let mut kernel = kernel();
-    let away = Make {
-        rules: 1,
-        filter: None,
-        mtu: 1400,
-        gateway: 254,
-        transit: 0,
-        other_vni: false,
-        tunnel: true,
-        uplink: true,
-        routed: 0,
-        here: BTreeSet::new(),
-        elsewhere: BTreeMap::from([(1, (2, 3))]),
-        answered: BTreeSet::from([1]),
-    };
-    let home =
-        Make { here: BTreeSet::from([1]), elsewhere: BTreeMap::new(), answered: BTreeSet::new(), ..away.clone() };
+    let away = Make { elsewhere: BTreeMap::from([(1, (2, 3))]), answered: BTreeSet::from([1]), ..plain() };
+    let home = Make { here: BTreeSet::from([1]), ..plain() };
     let forwarding = BTreeSet::from([IpVersion::V4]);
     let wish = |make: Make| Desired {
         forwarding: forwarding.clone(),

@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use overlay::addr::IfName;
 use overlay::desired::Desired;
 use overlay::fake::Harm;
+use overlay::gates::{ChainName, Rest};
 use overlay::id::Vni;
 use overlay::intent::NetnsRef;
 use overlay::observed::Observed;
@@ -30,6 +31,10 @@ pub trait Bench: Sized {
     fn take_vni(&mut self, vni: Vni, port: u16) -> anyhow::Result<()>;
     /// Somebody binds a UDP port in the host's namespace.
     fn take_udp_port(&mut self, port: u16) -> anyhow::Result<()>;
+    /// Somebody makes a chain, and a rule of their own in it.
+    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()>;
+    /// Somebody makes a link, and the default route by it.
+    fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()>;
     fn harm(&mut self, harm: &Harm) -> anyhow::Result<()>;
     /// All that there is in the host and in these containers, whoever's it is, in no special form: to be compared.
     fn inventory(&mut self, containers: &[&NetnsRef]) -> anyhow::Result<String>;

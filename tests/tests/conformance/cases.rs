@@ -5,6 +5,7 @@ use overlay::addr::IfName;
 use overlay::desired::{Desired, Prefixed};
 use overlay::fake::Harm;
 use overlay::firewall::Element;
+use overlay::gates::{ChainName, Protocols, Rest};
 use overlay::plan::{Knowledge, SegmentStep, Step, plan};
 use overlay::report::{Cause, Kernel, round};
 
@@ -369,6 +370,50 @@ pub async fn two_networks_with_the_same_subnet_stand_side_by_side<B: Bench>(mut 
     desired.segments.remove(&network(1));
     let one = settle(&mut bench, &desired).await?;
     ensure!(both.segments.get(&network(2)) == one.segments.get(&network(2)), "the one that stays has changed");
+    Ok(())
+}
+
+pub async fn chains_of_others_let_containers_pass_while_there_is_a_way_out<B: Bench>(
+    mut bench: B,
+) -> anyhow::Result<()> {
+    let chain =
+        |family, table: &str, chain: &str| ChainName { family, table: table.to_owned(), chain: chain.to_owned() };
+    let gates = [
+        (chain(Protocols::Ip, "filter", "DOCKER-USER"), Rest::Returned),
+        (chain(Protocols::Ip6, "filter", "FORWARD"), Rest::Dropped),
+        (chain(Protocols::Inet, "firewalld", "filter_FORWARD"), Rest::Accepted),
+    ];
+    let others = [
+        (chain(Protocols::Ip, "filter", "FORWARD"), Rest::Dropped),
+        (chain(Protocols::Inet, "mine", "passing"), Rest::Dropped),
+    ];
+    bench.add_way_out(&"wan0".parse()?)?;
+    for (name, rest) in gates.iter().chain(&others) {
+        bench.add_chain(name, *rest)?;
+    }
+    settle(&mut bench, &host()).await?;
+    let before = bench.inventory(&[])?;
+    let whole = settle(&mut bench, &host_with(&[])).await?;
+    for (name, rest) in &gates {
+        let judge = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
+        ensure!(judge.ours == ["overlayd:in", "overlayd:out:wan0"] && judge.rest == *rest, "{name}: {judge:?}");
+        bench.harm(&Harm::ShutGate(name.clone()))?;
+        ensure!(look(&mut bench).await? != whole, "{name}: it is not seen that it is shut");
+        let repaired = settle(&mut bench, &host_with(&[])).await?;
+        ensure!(repaired == whole, "{name}: {repaired:?}");
+    }
+    for (name, rest) in &others {
+        let judge = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
+        ensure!(judge.ours.is_empty() && judge.rest == *rest, "{name}: {judge:?}");
+    }
+    let mut inside = host_with(&[]);
+    inside.segments.get_mut(&network(1)).context("the network")?.uplink = None;
+    let observed = settle(&mut bench, &inside).await.context("no way out")?;
+    ensure!(observed.others.chains.values().all(|judge| judge.ours.is_empty()), "{observed:?}");
+    settle(&mut bench, &host_with(&[])).await?;
+    settle(&mut bench, &host()).await?;
+    let after = bench.inventory(&[])?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
     Ok(())
 }
 

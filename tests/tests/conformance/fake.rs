@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use libtest_mimic::Failed;
 use overlay::addr::IfName;
 use overlay::fake::{FakeKernel, Harm};
+use overlay::gates::{ChainName, Rest};
 use overlay::id::Vni;
 use overlay::intent::NetnsRef;
 
@@ -66,6 +67,16 @@ impl Bench for FakeBench {
 
     fn take_udp_port(&mut self, port: u16) -> anyhow::Result<()> {
         self.kernel.take_udp_port(port);
+        Ok(())
+    }
+
+    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()> {
+        self.kernel.add_chain(name.clone(), rest);
+        Ok(())
+    }
+
+    fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()> {
+        self.kernel.add_way_out(ifname.clone());
         Ok(())
     }
 

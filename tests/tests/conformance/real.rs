@@ -13,6 +13,7 @@ use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use overlay::addr::IfName;
 use overlay::fake::Harm;
+use overlay::gates::{ChainName, Rest};
 use overlay::id::{NetworkId, Vni};
 use overlay::intent::NetnsRef;
 use overlay::kernel::{Config, RealKernel, netns};
@@ -187,9 +188,36 @@ impl Bench for RealBench {
         Ok(())
     }
 
+    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()> {
+        let hook = "type filter hook forward priority 0; policy";
+        let base = match rest {
+            Rest::Accepted => format!("{{ {hook} accept; }}"),
+            Rest::Dropped => format!("{{ {hook} drop; }}"),
+            Rest::Returned => String::new(),
+        };
+        sh(&format!("nft add table {} {}", name.family, name.table))?;
+        sh(&format!("nft 'add chain {name} {base}' && nft add rule {name} tcp dport 1 accept comment theirs"))?;
+        Ok(())
+    }
+
+    fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()> {
+        sh(&format!("ip link add {ifname} type veth peer name far"))?;
+        // An address that makes itself would differ from one look to the next.
+        sh(&format!("ip link set {ifname} addrgenmode none && ip link set far addrgenmode none"))?;
+        sh(&format!("ip addr add 203.0.113.2/24 dev {ifname} && ip link set far up && ip link set {ifname} up"))?;
+        sh("ip route add default via 203.0.113.1")?;
+        Ok(())
+    }
+
     fn harm(&mut self, harm: &Harm) -> anyhow::Result<()> {
         match harm {
             Harm::ForwardingOff => drop(sh("echo 0 > /proc/sys/net/ipv4/ip_forward")?),
+            Harm::ShutGate(chain) => {
+                let handles = "sed -n 's/.*\"overlayd:.* handle //p'";
+                drop(sh(&format!(
+                    "nft -a list chain {chain} | {handles} | xargs -rn1 nft delete rule {chain} handle"
+                ))?);
+            }
             Harm::DeleteHostTable => drop(sh("nft delete table inet overlay")?),
             Harm::DeleteNamespace(network) => {
                 drop(sh(&format!("umount {0} && rm {0}", self.kernel.netns_path(*network).display()))?);

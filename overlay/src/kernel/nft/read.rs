@@ -13,21 +13,21 @@ use super::super::netns::{Netns, NetnsError};
 use crate::firewall::{Family, Marks, mark};
 use crate::report::Cause;
 
-const TABLE: &str = "overlay";
+pub(super) const TABLE: &str = "overlay";
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_BRIDGE: u8 = 7;
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
-const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
-const NFT_MSG_NEWCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 3;
-const NFT_MSG_GETCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 4;
-const NFT_MSG_NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
-const NFT_MSG_GETRULE: u16 = NFNL_SUBSYS_NFTABLES | 7;
-const NFTA_TABLE_NAME: u16 = 1;
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-const NFTA_RULE_TABLE: u16 = 1;
-const NFTA_RULE_CHAIN: u16 = 2;
-const NFTA_RULE_USERDATA: u16 = 7;
+pub(super) const NFT_MSG_GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
+pub(super) const NFT_MSG_NEWCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 3;
+pub(super) const NFT_MSG_GETCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 4;
+pub(super) const NFT_MSG_NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
+pub(super) const NFT_MSG_GETRULE: u16 = NFNL_SUBSYS_NFTABLES | 7;
+pub(super) const NFTA_TABLE_NAME: u16 = 1;
+pub(super) const NFTA_CHAIN_TABLE: u16 = 1;
+pub(super) const NFTA_CHAIN_NAME: u16 = 3;
+pub(super) const NFTA_RULE_TABLE: u16 = 1;
+pub(super) const NFTA_RULE_CHAIN: u16 = 2;
+pub(super) const NFTA_RULE_USERDATA: u16 = 7;
 const NFT_MSG_NEWSET: u16 = NFNL_SUBSYS_NFTABLES | 9;
 const NFT_MSG_GETSET: u16 = NFNL_SUBSYS_NFTABLES | 10;
 const NFT_MSG_NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 12;
@@ -59,7 +59,8 @@ const PART: usize = 32 * 1024;
 pub(in crate::kernel) struct Reader {
     socket: TokioSocket,
     sequence: u32,
-    family: Family,
+    /// What is asked about, as a `NFPROTO` number.
+    pub(super) protocol: u8,
 }
 
 impl Reader {
@@ -73,12 +74,15 @@ impl Reader {
             Ok(socket)
         })?;
         let socket = made.map_err(|source| NetnsError::Refused { path: netns.path().to_owned(), source })?;
-        Ok(Self { socket, sequence: 0, family: Family::Inet })
+        Ok(Self { socket, sequence: 0, protocol: NFPROTO_INET })
     }
 
     /// The marks of our table of a family; `None` if it is not there.
     pub(in crate::kernel) async fn marks(&mut self, family: Family) -> io::Result<Option<Marks>> {
-        self.family = family;
+        self.protocol = match family {
+            Family::Inet => NFPROTO_INET,
+            Family::Bridge => NFPROTO_BRIDGE,
+        };
         match self.ask(NFT_MSG_GETTABLE, NFTA_TABLE_NAME, Ask::One).await {
             Err(error) if error.meaning() == Cause::Gone => return Ok(None),
             other => drop(other?),
@@ -137,13 +141,18 @@ impl Reader {
     }
 
     /// Asks for what has these attributes.
-    async fn exchange(&mut self, kind: u16, of: &[(u16, &str)], ask: Ask) -> io::Result<Vec<(u16, Attributes)>> {
+    pub(super) async fn exchange(
+        &mut self,
+        kind: u16,
+        of: &[(u16, &str)],
+        ask: Ask,
+    ) -> io::Result<Vec<(u16, Attributes)>> {
         self.sequence = self.sequence.wrapping_add(1);
         let flags = match ask {
             Ask::One => NLM_F_REQUEST,
             Ask::All => NLM_F_REQUEST | NLM_F_DUMP,
         };
-        let request = request(self.family, (kind, flags), self.sequence, of);
+        let request = request(self.protocol, (kind, flags), self.sequence, of);
         self.socket.send_to(&request, &SocketAddr::new(0, 0)).await?;
         let mut answers = Vec::new();
         let mut part = Vec::with_capacity(PART);
@@ -171,15 +180,15 @@ impl Reader {
 }
 
 #[derive(Clone, Copy)]
-enum Ask {
+pub(super) enum Ask {
     One,
     All,
 }
 
-type Attributes = BTreeMap<u16, Vec<u8>>;
+pub(super) type Attributes = BTreeMap<u16, Vec<u8>>;
 
 /// A request: `nlmsghdr`, `nfgenmsg`, and attributes that are texts.
-fn request(family: Family, (kind, flags): (u16, u16), sequence: u32, of: &[(u16, &str)]) -> Vec<u8> {
+fn request(protocol: u8, (kind, flags): (u16, u16), sequence: u32, of: &[(u16, &str)]) -> Vec<u8> {
     let mut attributes = Vec::new();
     for (attribute, text) in of {
         let length = u16::try_from(4 + text.len() + 1).unwrap_or(u16::MAX);
@@ -195,11 +204,7 @@ fn request(family: Family, (kind, flags): (u16, u16), sequence: u32, of: &[(u16,
     message.extend(flags.to_ne_bytes());
     message.extend(sequence.to_ne_bytes());
     message.extend([0; 4]);
-    let family = match family {
-        Family::Inet => NFPROTO_INET,
-        Family::Bridge => NFPROTO_BRIDGE,
-    };
-    message.extend([family, 0, 0, 0]);
+    message.extend([protocol, 0, 0, 0]);
     message.extend(attributes);
     message
 }
@@ -233,19 +238,19 @@ fn attributes(payload: &[u8]) -> io::Result<Attributes> {
     nested(payload.get(GENMSG..).unwrap_or_default())
 }
 
-fn nested(body: &[u8]) -> io::Result<Attributes> {
+pub(super) fn nested(body: &[u8]) -> io::Result<Attributes> {
     NlasIterator::new(body)
         .map(|attribute| attribute.map(|a| (a.kind(), a.value().to_vec())).map_err(io::Error::other))
         .collect()
 }
 
-fn text_of(value: &[u8]) -> String {
+pub(super) fn text_of(value: &[u8]) -> String {
     let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 /// The comment among a rule's user data.
-fn comment(mut data: &[u8]) -> Option<String> {
+pub(super) fn comment(mut data: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let (value, next) = rest.split_at_checked(usize::from(*length))?;
         if *kind == UDATA_COMMENT {

@@ -1,0 +1,244 @@
+//! Gates: chains of others that judge what passes between containers and the world. A packet has to pass every chain at the
+//! forward hook, so what another program's chain drops is lost, whatever our own table says (nft(8), "verdict statements").
+//!
+//! A few chains are known to be meant for it, and there rules of ours let pass what our own table has judged already; in any
+//! other chain nothing is ever changed, but it is told. Nothing stands open for longer than a network has a way out here.
+//!
+//! Inwards all passes: our own chain drops what is neither known nor for a published port. Outwards only by the ways that lead
+//! to other hosts, or a container of ours would get past the policy that keeps it from Docker's own bridges, from virtual
+//! machines, and whatever else the host routes to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::addr::IfName;
+use crate::desired::Desired;
+
+/// A chain, in nft's words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChainName {
+    /// Which packets it sees.
+    pub family: Protocols,
+    /// Its table.
+    pub table: String,
+    /// Its own name.
+    pub chain: String,
+}
+
+/// Which of the forwarded packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocols {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+}
+
+/// What others have in the host's namespace that packets of ours meet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// The chains that may be gates, and all that drop by policy what is forwarded.
+    pub chains: BTreeMap<ChainName, Judge>,
+    /// Where the host's routes lead.
+    pub ways: BTreeSet<Way>,
+    /// Is there a filter of the old `iptables`, whose rules nobody sees by way of nftables?
+    pub has_legacy: bool,
+}
+
+/// A chain of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judge {
+    /// What becomes of a packet that none of its rules decides.
+    pub rest: Rest,
+    /// Its table belongs to the program that made it: the kernel lets nobody else change it (`NFT_TABLE_F_OWNER`).
+    pub is_owned: bool,
+    /// Does any rule in it that is not ours name our interfaces?
+    pub knows_us: bool,
+    /// The marks of our rules in it, sorted.
+    pub ours: Vec<String>,
+}
+
+/// What becomes of the packets that a chain does not decide on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// They go on.
+    Accepted,
+    /// They are dropped.
+    Dropped,
+    /// The chain that has called this one decides.
+    Returned,
+}
+
+/// Where a route of the host leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// By this interface to a gateway, or everywhere.
+    Beyond(IfName),
+    /// To those on the link, to whom the host is this address.
+    Link(IfName, IpAddr),
+}
+
+/// A rule of ours in a gate.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pass {
+    /// What goes to a container may pass.
+    In,
+    /// What comes from one may leave by this interface.
+    Out(IfName),
+}
+
+/// A chain that is in the way and that is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Barrier {
+    /// It drops by policy, and is none of those that are known.
+    Policy(ChainName),
+    /// It would be a gate, but the kernel lets only its owner change it.
+    Owned(ChainName),
+    /// Rules of the old `iptables`, which may let anything pass or nothing.
+    Legacy,
+}
+
+/// How marks of ours begin: they show as comments, also in `iptables -S`.
+const MARK: &str = "overlayd:";
+
+/// What stands between containers and the world, and what of it we have to open or to shut: the chains whose rules of ours are not
+/// as they should be, with those that there should be.
+pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeSet<Pass>> {
+    let passes = passes(others, desired);
+    let wanted = |name: &ChainName| if is_gate(others, name) { passes.clone() } else { BTreeSet::new() };
+    let chains = others.chains.iter().filter(|(_, judge)| !judge.is_owned);
+    let chains = chains.map(|(name, judge)| (name, &judge.ours, wanted(name)));
+    let changed = chains.filter(|(_, ours, wanted)| **ours != marks(wanted));
+    changed.map(|(name, _, wanted)| (name.clone(), wanted)).collect()
+}
+
+/// What is in the way and stays: for a person to know of.
+pub fn barriers(others: &Others, desired: &Desired) -> BTreeSet<Barrier> {
+    if !has_way_out(desired) {
+        return BTreeSet::new();
+    }
+    let barrier = |(name, judge): (&ChainName, &Judge)| {
+        let is_gate = is_gate(others, name);
+        // Docker's chain stands before this one.
+        let is_opened = is_gate || (is_iptables(name, FORWARD) && is_there(others, &docker_user(name.family)));
+        match (judge.is_owned && is_gate, judge.rest) {
+            (true, _) => Some(Barrier::Owned(name.clone())),
+            (false, Rest::Dropped) if !is_opened && !judge.knows_us => Some(Barrier::Policy(name.clone())),
+            _ => None,
+        }
+    };
+    others.chains.iter().filter_map(barrier).chain(others.has_legacy.then_some(Barrier::Legacy)).collect()
+}
+
+/// The marks of these rules, sorted.
+pub fn marks(passes: &BTreeSet<Pass>) -> Vec<String> {
+    let mut marks: Vec<String> = passes.iter().map(Pass::mark).collect();
+    marks.sort();
+    marks
+}
+
+fn has_way_out(desired: &Desired) -> bool {
+    desired.segments.values().any(|segment| segment.uplink.is_some())
+}
+
+/// The rules of each gate.
+fn passes(others: &Others, desired: &Desired) -> BTreeSet<Pass> {
+    if !has_way_out(desired) {
+        return BTreeSet::new();
+    }
+    let vteps: BTreeSet<IpAddr> = desired.segments.values().filter_map(|s| s.tunnel).map(|t| t.local).collect();
+    let out = others.ways.iter().filter_map(|way| match way {
+        Way::Beyond(ifname) => Some(ifname),
+        Way::Link(ifname, address) => vteps.contains(address).then_some(ifname),
+    });
+    // What a rule could not name, or would take for the start of a name.
+    let is_plain = |ifname: &&IfName| !ifname.as_str().contains(['"', '\\', '*']);
+    out.filter(is_plain).cloned().map(Pass::Out).chain([Pass::In]).collect()
+}
+
+const FORWARD: &str = "FORWARD";
+
+/// The chains that are meant for rules of others, or that a program leaves to others on purpose.
+fn is_gate(others: &Others, name: &ChainName) -> bool {
+    if is_iptables(name, FORWARD) {
+        // As ufw has it, or Docker without its chain for people's rules. Where that one is, it stands before all the others.
+        let drops = others.chains.get(name).is_some_and(|judge| judge.rest == Rest::Dropped);
+        return drops && !is_there(others, &docker_user(name.family));
+    }
+    *name == docker_user(name.family) || *name == firewalld()
+}
+
+fn is_iptables(name: &ChainName, chain: &str) -> bool {
+    name.family != Protocols::Inet && name.table == "filter" && name.chain == chain
+}
+
+fn is_there(others: &Others, name: &ChainName) -> bool {
+    others.chains.contains_key(name)
+}
+
+/// Docker makes this chain for people's own rules, calls it first and never flushes it
+/// (docs.docker.com, "Packet filtering and firewalls").
+fn docker_user(family: Protocols) -> ChainName {
+    let family = if family == Protocols::Ip6 { Protocols::Ip6 } else { Protocols::Ip };
+    ChainName { family, table: "filter".to_owned(), chain: "DOCKER-USER".to_owned() }
+}
+
+/// The chain of firewalld 1.x, whose last rule rejects.
+fn firewalld() -> ChainName {
+    ChainName { family: Protocols::Inet, table: "firewalld".to_owned(), chain: "filter_FORWARD".to_owned() }
+}
+
+impl ChainName {
+    /// May rules of ours stand in it? Of all other chains only the policy matters.
+    pub fn may_be_gate(&self) -> bool {
+        is_iptables(self, FORWARD) || *self == docker_user(self.family) || *self == firewalld()
+    }
+}
+
+impl Pass {
+    /// Is a rule with this comment ours?
+    pub fn is_mark(comment: &str) -> bool {
+        comment.starts_with(MARK)
+    }
+
+    /// Its comment.
+    pub fn mark(&self) -> String {
+        match self {
+            Self::In => format!("{MARK}in"),
+            Self::Out(ifname) => format!("{MARK}out:{ifname}"),
+        }
+    }
+}
+
+/// As `nft` takes it, and as `iptables` can read it: with a counter, and nothing that it has no word for.
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::In => f.write_str("oifname \"ovu*\"")?,
+            Self::Out(ifname) => write!(f, "iifname \"ovu*\" oifname \"{ifname}\"")?,
+        }
+        write!(f, " counter accept comment \"{}\"", self.mark())
+    }
+}
+
+impl fmt::Display for ChainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family, self.table, self.chain)
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -227,6 +227,7 @@ impl Control for Service {
             dns: overlay::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
+            barriers: show::barriers(&settled.barriers),
         }))
     }
 

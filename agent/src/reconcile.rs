@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use overlay::cluster::{Cluster, NetworkView};
 use overlay::desired::{Desired, Place, Segment, desire};
+use overlay::gates::{Barrier, barriers};
 use overlay::id::{EndpointId, NetworkId};
 use overlay::intent::Intents;
 use overlay::kernel::{RealKernel, netns};
 use overlay::observed::Observed;
-use overlay::plan::{Knowledge, SegmentStep, Step};
+use overlay::plan::{HostStep, Knowledge, SegmentStep, Step};
 use overlay::report::{Cause, Kernel, Report, StepError, round};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -45,6 +46,8 @@ pub struct Settled {
     pub lingering: BTreeSet<NetworkId>,
     /// What is not as it should be.
     pub failures: Vec<Failure>,
+    /// What others have in the way of containers, and what is not changed.
+    pub barriers: BTreeSet<Barrier>,
     /// The segments that stand, and the addresses that they answer DNS on.
     pub segments: BTreeMap<NetworkId, Vec<IpAddr>>,
     /// The cluster that the round was for.
@@ -80,6 +83,8 @@ pub struct Failure {
 pub enum Scope {
     /// Everything: it is about the host itself.
     Host,
+    /// The way to the world, as far as others have a say in it: every endpoint of this host is whole nonetheless.
+    Gate,
     /// A whole segment: the rest of it stands on that step.
     Segment(NetworkId),
     /// One endpoint of this host.
@@ -93,7 +98,11 @@ impl Scope {
         use SegmentStep::{
             ConnectPort, CreatePort, DeleteNeighbour, DeletePort, DeleteRemote, PutNeighbour, PutRemote, UpdatePort,
         };
-        let Step::Segment(network, step) = step else { return Self::Host };
+        let (network, step) = match step {
+            Step::Host(HostStep::SetGate(..)) => return Self::Gate,
+            Step::Host(_) => return Self::Host,
+            Step::Segment(network, step) => (network, step),
+        };
         match step {
             CreatePort(id, _) => Self::Endpoint(*network, *id),
             ConnectPort(port) | UpdatePort(port) => {
@@ -108,10 +117,10 @@ impl Scope {
         }
     }
 
-    /// The network that it is about; `None` for the host itself.
+    /// The network that it is about; `None` for the host itself and its neighbours.
     pub fn network(self) -> Option<NetworkId> {
         match self {
-            Self::Host => None,
+            Self::Host | Self::Gate => None,
             Self::Segment(network) | Self::Endpoint(network, _) | Self::Entry(network) => Some(network),
         }
     }
@@ -122,7 +131,7 @@ impl Scope {
             Self::Host => true,
             Self::Segment(broken) => broken == network,
             Self::Endpoint(_, broken) => broken == endpoint,
-            Self::Entry(_) => false,
+            Self::Gate | Self::Entry(_) => false,
         }
     }
 }
@@ -247,7 +256,8 @@ impl<K: Kernel> Reconciler<K> {
             Ok((observed, report)) => {
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
-                let settled = Settled { began, page, lingering: lingering(&report), segments, failures, cluster };
+                let (lingering, barriers) = (lingering(&report), barriers(&observed.others, &desired));
+                let settled = Settled { began, page, lingering, segments, failures, barriers, cluster };
                 self.log(&settled, &intents, &released);
                 settled
             }
@@ -307,7 +317,7 @@ impl<K: Kernel> Reconciler<K> {
             let network = failure.scope.network().map(|id| display(network_name(id, &settled.cluster, intents)));
             let endpoint = match failure.scope {
                 Scope::Endpoint(_, id) => intents.attachments.get(&id).map(|a| display(&a.endpoint.name)),
-                Scope::Host | Scope::Segment(_) | Scope::Entry(_) => None,
+                Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
             };
             tracing::warn!(network, endpoint, failure = failure.message, "the kernel is not as it should be");
         }

@@ -8,6 +8,7 @@ use overlay::addr::IpVersion;
 use overlay::admission::apart;
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::desired::{SERVICE_ADDRESS, port_ifname};
+use overlay::gates::{Barrier, ChainName};
 use overlay::host::{Liveness, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, Intents};
@@ -132,6 +133,22 @@ pub(super) fn link(view: &NetworkView, link: &Link) -> wire::LinkRow {
     }
 }
 
+/// What others have in the way of containers.
+pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<wire::Barrier> {
+    let chain = |name: &ChainName, reason: &str| wire::Barrier {
+        family: name.family.to_string(),
+        table: name.table.clone(),
+        chain: name.chain.clone(),
+        reason: reason.to_owned(),
+    };
+    let row = |barrier: &Barrier| match barrier {
+        Barrier::Policy(name) => chain(name, "policy"),
+        Barrier::Owned(name) => chain(name, "owner"),
+        Barrier::Legacy => wire::Barrier { reason: "legacy".to_owned(), ..wire::Barrier::default() },
+    };
+    barriers.iter().map(row).collect()
+}
+
 impl Shown<'_> {
     fn host_name(&self, id: HostId) -> String {
         name(self.cluster, id)
@@ -150,7 +167,7 @@ impl Shown<'_> {
         let network = view.map(NetworkView::shown_name).or_else(deleted).unwrap_or_else(|| id.short());
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => self.intents.attachments.get(&id).map(|attachment| &attachment.endpoint.name),
-            Scope::Host | Scope::Segment(_) | Scope::Entry(_) => None,
+            Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         let whose = endpoint.map_or_else(String::new, |name| format!("endpoint `{name}`: "));
         format!("network `{network}`: {whose}{}", failure.message)

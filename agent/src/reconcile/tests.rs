@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use overlay::addr::Mac;
 use overlay::endpoint::{Assigned, Endpoint};
 use overlay::fake::FakeKernel;
+use overlay::gates::{ChainName, Pass, Protocols};
 use overlay::host::{HostInfo, Phase};
 use overlay::id::HostId;
 use overlay::intent::{Attachment, NetnsRef};
@@ -326,6 +327,10 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     ] {
         assert!(breaks(&own), "{own:?}");
     }
+    // What others have in the way to the world is no reason to refuse a container.
+    let chain = ChainName { family: Protocols::Ip, table: "filter".to_owned(), chain: "FORWARD".to_owned() };
+    let gate = Step::Host(HostStep::SetGate(chain, [Pass::In].into()));
+    assert!(Scope::of(&gate, &desired) == Scope::Gate && !Scope::Gate.breaks(id, endpoint));
     assert!(Scope::Host.breaks(id, endpoint) && !Scope::Segment(NetworkId::from_bytes([9; 16])).breaks(id, endpoint));
 }
 

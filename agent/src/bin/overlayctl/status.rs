@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{Apart, Draining, StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{Apart, Barrier, Draining, StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -35,6 +35,7 @@ fn table(status: &StatusReply) -> String {
     lines.extend(status.failures.iter().map(|failure| format!("           {failure}")));
     lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
     lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
+    lines.extend(status.barriers.iter().map(|row| format!("warning    {}", barrier(row))));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     lines.join("\n")
 }
@@ -82,6 +83,25 @@ fn apart(row: &Apart) -> String {
          other side: their containers are cut off then and have to be connected anew",
         row.hosts.join(", ")
     )
+}
+
+fn barrier(row: &Barrier) -> String {
+    let Barrier { family, table, chain, reason } = row;
+    let chain = format!("chain {chain} of table {family} {table}");
+    match reason.as_str() {
+        "policy" => format!(
+            "the {chain} drops what its rules do not let pass, and it is not changed by overlayd: if containers do not reach the \
+             world, or their published ports are not reached, add the rules `iifname \"ovu*\" accept` and \
+             `oifname \"ovu*\" accept` to it"
+        ),
+        "owner" => format!(
+            "the {chain} can be changed by the program only that made it: unless it is told already to let containers pass, \
+             `firewall-cmd --permanent --zone=trusted --add-interface=ovu+`, then `firewall-cmd --reload`"
+        ),
+        _ => "there are rules of iptables-legacy, which overlayd does not see: if containers do not reach the world, look at \
+              `iptables-legacy -S FORWARD`, and let `ovu+` pass there (-i and -o)"
+            .to_owned(),
+    }
 }
 
 fn unopened(row: &UnopenedRow) -> String {

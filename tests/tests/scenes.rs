@@ -26,6 +26,8 @@ mod apart;
 mod contention;
 #[path = "scenes/disks.rs"]
 mod disks;
+#[path = "scenes/docker.rs"]
+mod docker;
 #[path = "scenes/endpoints.rs"]
 mod endpoints;
 #[path = "scenes/fail_points.rs"]
@@ -50,6 +52,8 @@ mod lending;
 mod links;
 #[path = "scenes/names.rs"]
 mod names;
+#[path = "scenes/neighbours.rs"]
+mod neighbours;
 #[path = "scenes/packets.rs"]
 mod packets;
 #[path = "scenes/partitions.rs"]
@@ -179,6 +183,12 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,
         what_cannot_be_linked_is_said_in_one_line;
+    neighbours:
+        all_works_beside_docker,
+        all_works_beside_ufw,
+        all_works_beside_firewalld,
+        a_chain_of_somebody_s_own_is_told_and_left,
+        bridged_frames_are_not_filtered_by_the_host;
     contention:
         six_hosts_take_the_addresses_that_they_ask_for_at_once,
         of_hosts_that_ask_for_one_address_at_once_one_gets_it;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::addr::{IfName, Mac};
 use crate::desired::{Port, Remote, Tunnel};
 use crate::firewall::{Set, Table};
-use crate::gates::{self, ChainName, Judge, Rest, Way};
+use crate::gates::{self, Calls, ChainName, Judge, Rest, Way};
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::NetnsRef;
 use crate::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -141,8 +141,8 @@ impl FakeKernel {
     }
 
     /// Somebody makes a chain that judges what is forwarded.
-    pub fn add_chain(&mut self, name: ChainName, rest: Rest) {
-        let judge = Judge { rest, is_owned: false, knows_us: false, ours: Vec::new() };
+    pub fn add_chain(&mut self, name: ChainName, rest: Rest, calls: Calls) {
+        let judge = Judge { rest, is_owned: false, calls, knows_us: false, ours: Vec::new() };
         self.state.others.chains.insert(name, judge);
     }
 

@@ -55,6 +55,8 @@ pub struct Judge {
     pub rest: Rest,
     /// Its table belongs to the program that made it: the kernel lets nobody else change it (`NFT_TABLE_F_OWNER`).
     pub is_owned: bool,
+    /// Whom its rules call before they decide.
+    pub calls: Calls,
     /// Does any rule in it that is not ours name our interfaces?
     pub knows_us: bool,
     /// The marks of our rules in it, sorted.
@@ -70,6 +72,15 @@ pub enum Rest {
     Dropped,
     /// The chain that has called this one decides.
     Returned,
+}
+
+/// Which other chain a chain calls, as far as it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// None that matters.
+    Nothing,
+    /// Docker's chain for people's own rules.
+    DockerUser,
 }
 
 /// Where a route of the host leads.
@@ -122,8 +133,8 @@ pub fn barriers(others: &Others, desired: &Desired) -> BTreeSet<Barrier> {
     }
     let barrier = |(name, judge): (&ChainName, &Judge)| {
         let is_gate = is_gate(others, name);
-        // Docker's chain stands before this one.
-        let is_opened = is_gate || (is_iptables(name, FORWARD) && is_there(others, &docker_user(name.family)));
+        // What it calls stands before its policy.
+        let is_opened = is_gate || judge.calls == Calls::DockerUser;
         match (judge.is_owned && is_gate, judge.rest) {
             (true, _) => Some(Barrier::Owned(name.clone())),
             (false, Rest::Dropped) if !is_opened && !judge.knows_us => Some(Barrier::Policy(name.clone())),
@@ -164,27 +175,21 @@ const FORWARD: &str = "FORWARD";
 /// The chains that are meant for rules of others, or that a program leaves to others on purpose.
 fn is_gate(others: &Others, name: &ChainName) -> bool {
     if is_iptables(name, FORWARD) {
-        // As ufw has it, or Docker without its chain for people's rules. Where that one is, it stands before all the others.
-        let drops = others.chains.get(name).is_some_and(|judge| judge.rest == Rest::Dropped);
-        return drops && !is_there(others, &docker_user(name.family));
+        // As ufw has it. Where Docker's chain is called, it stands before all the others; after `iptables -F` it is there, and nobody
+        // calls it.
+        let drops = |judge: &Judge| judge.rest == Rest::Dropped && judge.calls == Calls::Nothing;
+        return others.chains.get(name).is_some_and(drops);
     }
-    *name == docker_user(name.family) || *name == firewalld()
+    is_iptables(name, DOCKER_USER) || *name == firewalld()
 }
 
 fn is_iptables(name: &ChainName, chain: &str) -> bool {
     name.family != Protocols::Inet && name.table == "filter" && name.chain == chain
 }
 
-fn is_there(others: &Others, name: &ChainName) -> bool {
-    others.chains.contains_key(name)
-}
-
 /// Docker makes this chain for people's own rules, calls it first and never flushes it
 /// (docs.docker.com, "Packet filtering and firewalls").
-fn docker_user(family: Protocols) -> ChainName {
-    let family = if family == Protocols::Ip6 { Protocols::Ip6 } else { Protocols::Ip };
-    ChainName { family, table: "filter".to_owned(), chain: "DOCKER-USER".to_owned() }
-}
+pub const DOCKER_USER: &str = "DOCKER-USER";
 
 /// The chain of firewalld 1.x, whose last rule rejects.
 fn firewalld() -> ChainName {
@@ -194,7 +199,7 @@ fn firewalld() -> ChainName {
 impl ChainName {
     /// May rules of ours stand in it? Of all other chains only the policy matters.
     pub fn may_be_gate(&self) -> bool {
-        is_iptables(self, FORWARD) || *self == docker_user(self.family) || *self == firewalld()
+        is_iptables(self, FORWARD) || is_iptables(self, DOCKER_USER) || *self == firewalld()
     }
 }
 

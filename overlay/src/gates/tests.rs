@@ -8,7 +8,7 @@ fn chain(family: Protocols, table: &str, chain: &str) -> ChainName {
 }
 
 fn judge(rest: Rest) -> Judge {
-    Judge { rest, is_owned: false, knows_us: false, ours: Vec::new() }
+    Judge { rest, is_owned: false, calls: Calls::Nothing, knows_us: false, ours: Vec::new() }
 }
 
 fn forward() -> ChainName {
@@ -33,10 +33,15 @@ fn a_policy_of_iptables_is_a_gate_until_docker_has_one_for_people() {
     // As it stands open, Docker starts.
     others.chains.get_mut(&forward()).expect("it is there").ours = marks(&passes(&others.clone(), &wish));
     assert_eq!(opened(&others, &wish), []);
-    others.chains.insert(docker_user(Protocols::Ip), judge(Rest::Returned));
+    others.chains.insert(chain(Protocols::Ip, "filter", DOCKER_USER), judge(Rest::Returned));
+    others.chains.get_mut(&forward()).expect("it is there").calls = Calls::DockerUser;
     let moved = [("ip filter DOCKER-USER".to_owned(), true), ("ip filter FORWARD".to_owned(), false)];
     assert_eq!(opened(&others, &wish), moved);
     assert_eq!(barriers(&others, &wish), BTreeSet::new());
+    // Somebody flushes all chains: Docker's is there still, and decides nothing.
+    others.chains.values_mut().for_each(|judge| (judge.calls, judge.ours) = (Calls::Nothing, Vec::new()));
+    let both = [("ip filter DOCKER-USER".to_owned(), true), ("ip filter FORWARD".to_owned(), true)];
+    assert_eq!(opened(&others, &wish), both);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::addr::Subnet;
 use crate::desired::{Prefixed, Transit, port_ifname, uplink_ifname};
 use crate::fake::{FakeKernel, Harm};
 use crate::firewall::{Chain, Family, Match, Rule, Verdict};
-use crate::gates::{Protocols, Rest};
+use crate::gates::{Calls, Protocols, Rest};
 use crate::id::Vni;
 use crate::intent::NetnsRef;
 use crate::report::{Report, round};
@@ -205,7 +205,8 @@ pub(crate) fn kernel() -> FakeKernel {
     kernel.take_vni(Vni::new(4096).expect("in range"), 4789);
     kernel.add_way_out("wan0".parse().expect("a name"));
     for (chain, rest) in CHAINS.map(Made::of) {
-        kernel.add_chain(chain, rest);
+        let calls_docker = chain.family == Protocols::Ip && rest == Rest::Dropped;
+        kernel.add_chain(chain, rest, if calls_docker { Calls::DockerUser } else { Calls::Nothing });
     }
     kernel
 }

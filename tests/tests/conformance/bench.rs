@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use overlay::addr::IfName;
 use overlay::desired::Desired;
 use overlay::fake::Harm;
-use overlay::gates::{ChainName, Rest};
+use overlay::gates::{Calls, ChainName, Rest};
 use overlay::id::Vni;
 use overlay::intent::NetnsRef;
 use overlay::observed::Observed;
@@ -31,8 +31,8 @@ pub trait Bench: Sized {
     fn take_vni(&mut self, vni: Vni, port: u16) -> anyhow::Result<()>;
     /// Somebody binds a UDP port in the host's namespace.
     fn take_udp_port(&mut self, port: u16) -> anyhow::Result<()>;
-    /// Somebody makes a chain, and a rule of their own in it.
-    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()>;
+    /// Somebody makes a chain, and a rule of their own in it; and one that calls another chain, if it does.
+    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()>;
     /// Somebody makes a link, and the default route by it.
     fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()>;
     fn harm(&mut self, harm: &Harm) -> anyhow::Result<()>;

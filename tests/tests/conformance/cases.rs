@@ -5,7 +5,7 @@ use overlay::addr::IfName;
 use overlay::desired::{Desired, Prefixed};
 use overlay::fake::Harm;
 use overlay::firewall::Element;
-use overlay::gates::{ChainName, Protocols, Rest};
+use overlay::gates::{Calls, ChainName, Protocols, Rest};
 use overlay::plan::{Knowledge, SegmentStep, Step, plan};
 use overlay::report::{Cause, Kernel, round};
 
@@ -389,7 +389,8 @@ pub async fn chains_of_others_let_containers_pass_while_there_is_a_way_out<B: Be
     ];
     bench.add_way_out(&"wan0".parse()?)?;
     for (name, rest) in gates.iter().chain(&others) {
-        bench.add_chain(name, *rest)?;
+        let calls_docker = name.family == Protocols::Ip && *rest == Rest::Dropped;
+        bench.add_chain(name, *rest, if calls_docker { Calls::DockerUser } else { Calls::Nothing })?;
     }
     settle(&mut bench, &host()).await?;
     let before = bench.inventory(&[])?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use libtest_mimic::Failed;
 use overlay::addr::IfName;
 use overlay::fake::{FakeKernel, Harm};
-use overlay::gates::{ChainName, Rest};
+use overlay::gates::{Calls, ChainName, Rest};
 use overlay::id::Vni;
 use overlay::intent::NetnsRef;
 
@@ -70,8 +70,8 @@ impl Bench for FakeBench {
         Ok(())
     }
 
-    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()> {
-        self.kernel.add_chain(name.clone(), rest);
+    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()> {
+        self.kernel.add_chain(name.clone(), rest, calls);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use overlay::addr::IfName;
 use overlay::fake::Harm;
-use overlay::gates::{ChainName, Rest};
+use overlay::gates::{Calls, ChainName, Rest};
 use overlay::id::{NetworkId, Vni};
 use overlay::intent::NetnsRef;
 use overlay::kernel::{Config, RealKernel, netns};
@@ -188,7 +188,7 @@ impl Bench for RealBench {
         Ok(())
     }
 
-    fn add_chain(&mut self, name: &ChainName, rest: Rest) -> anyhow::Result<()> {
+    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()> {
         let hook = "type filter hook forward priority 0; policy";
         let base = match rest {
             Rest::Accepted => format!("{{ {hook} accept; }}"),
@@ -197,6 +197,9 @@ impl Bench for RealBench {
         };
         sh(&format!("nft add table {} {}", name.family, name.table))?;
         sh(&format!("nft 'add chain {name} {base}' && nft add rule {name} tcp dport 1 accept comment theirs"))?;
+        if calls == Calls::DockerUser {
+            sh(&format!("nft insert rule {name} counter jump DOCKER-USER"))?;
+        }
         Ok(())
     }
 

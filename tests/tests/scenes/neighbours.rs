@@ -183,6 +183,8 @@ pub fn all_works_beside_docker() -> anyhow::Result<()> {
     ensure!(rules_of_others(&lab, "h1")? == theirs, "Docker's rules have changed");
 
     let second = Docker::start(&lab, "h2")?;
+    // Docker does so itself only where it is the one that turns forwarding on.
+    lab.host("h2")?.sh("iptables -P FORWARD DROP")?;
     eventually(5 * SECOND, "h2 to let containers pass Docker's chains", || {
         are_there(&lab, "h2", "ip filter DOCKER-USER")
     })?;
@@ -207,9 +209,17 @@ pub fn all_works_beside_docker() -> anyhow::Result<()> {
     })?;
     second.exec("inner", &format!("ping -c 1 -W 1 {WORLD}"))?;
 
+    // Somebody flushes all chains: Docker's is called by nobody any more, and the policy still drops.
+    lab.host("h2")?.sh("iptables -F")?;
+    repaired(&lab, "h2", "iptables -F", "ip filter FORWARD")?;
+    ends.all_works(&lab).context("after `iptables -F`")?;
+
     // Docker starts anew, and without an agent there all goes on.
     let second = second.restart(&lab)?;
-    are_there(&lab, "h2", "ip filter DOCKER-USER")?;
+    eventually(5 * SECOND, "the rules to move back", || {
+        ensure!(ours(&lab, "h2", "ip filter FORWARD")?.is_empty(), "they are in two places");
+        are_there(&lab, "h2", "ip filter DOCKER-USER")
+    })?;
     lab.stop("h1", Ending::Term)?;
     ends.near.ping(WORLD, SECOND).context("without an agent")?;
     visit(&lab, &lab.internet().place(), "tcp", format!("{}:8088", underlay("h1")?), "").context("without an agent")?;
@@ -237,16 +247,16 @@ pub fn all_works_beside_ufw() -> anyhow::Result<()> {
     // By hand, and as a reload does it: the whole table is loaded anew.
     let host = lab.host("h1")?;
     host.sh("nft flush chain ip filter FORWARD")?;
-    repaired(&lab, "nft flush chain ip filter FORWARD", "ip filter FORWARD")?;
+    repaired(&lab, "h1", "nft flush chain ip filter FORWARD", "ip filter FORWARD")?;
     enable(&lab, "h1")?;
-    repaired(&lab, "iptables-restore", "ip filter FORWARD")?;
-    repaired(&lab, "ip6tables-restore", "ip6 filter FORWARD")?;
+    repaired(&lab, "h1", "iptables-restore", "ip filter FORWARD")?;
+    repaired(&lab, "h1", "ip6tables-restore", "ip6 filter FORWARD")?;
     ends.all_works(&lab)?;
     go(&lab, &ends, &before)
 }
 
-fn repaired(lab: &Lab, what: &str, chain: &str) -> anyhow::Result<()> {
-    let ((), after) = eventually_in(REPAIRED, &format!("the repair after `{what}`"), || are_there(lab, "h1", chain))?;
+fn repaired(lab: &Lab, host: &str, what: &str, chain: &str) -> anyhow::Result<()> {
+    let ((), after) = eventually_in(REPAIRED, &format!("the repair after `{what}`"), || are_there(lab, host, chain))?;
     took(what, after);
     Ok(())
 }
@@ -259,7 +269,7 @@ pub fn all_works_beside_firewalld() -> anyhow::Result<()> {
     ends.all_works(&lab)?;
     // As a reload does it: one transaction that makes the table anew.
     lab.host("h1")?.place().feed("nft -f -", &format!("delete table inet firewalld\n{FIREWALLD}"))?;
-    repaired(&lab, "a reload", "inet firewalld filter_FORWARD")?;
+    repaired(&lab, "h1", "a reload", "inet firewalld filter_FORWARD")?;
     ends.all_works(&lab)?;
     go(&lab, &ends, &before)
 }

@@ -12,7 +12,7 @@ use super::read::{
     NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, NFTA_TABLE_NAME, Reader,
     TABLE, comment, nested, text_of,
 };
-use crate::gates::{ChainName, Judge, Pass, Protocols, Rest};
+use crate::gates::{Calls, ChainName, DOCKER_USER, Judge, Pass, Protocols, Rest};
 use crate::report::Cause;
 
 const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet];
@@ -39,6 +39,7 @@ struct Rule {
     handle: u64,
     comment: Option<String>,
     names_us: bool,
+    calls: Calls,
 }
 
 impl Reader {
@@ -60,7 +61,9 @@ impl Reader {
             let mut ours: Vec<String> = ours.into_iter().filter_map(|rule| rule.comment).collect();
             ours.sort();
             let knows_us = theirs.iter().any(|rule| rule.names_us);
-            judges.insert(name, Judge { rest, is_owned, knows_us, ours });
+            let calls = theirs.iter().any(|rule| rule.calls == Calls::DockerUser);
+            let calls = if calls { Calls::DockerUser } else { Calls::Nothing };
+            judges.insert(name, Judge { rest, is_owned, calls, knows_us, ours });
         }
         Ok(judges)
     }
@@ -100,6 +103,7 @@ impl Rule {
     fn read(attributes: &Attributes) -> io::Result<Self> {
         let handle = attributes.get(&NFTA_RULE_HANDLE).and_then(|v| v.first_chunk::<8>());
         let expressions = attributes.get(&NFTA_RULE_EXPRESSIONS).map_or(&[][..], Vec::as_slice);
+        let has = |name: &[u8]| expressions.windows(name.len()).any(|window| window == name);
         let comment = match attributes.get(&NFTA_RULE_USERDATA).and_then(|data| comment(data)) {
             // What was saved and restored by `iptables` has its comment as a match.
             None => matched_comment(expressions)?,
@@ -108,7 +112,8 @@ impl Rule {
         Ok(Self {
             handle: handle.map_or(0, |handle| u64::from_be_bytes(*handle)),
             comment,
-            names_us: expressions.windows(OURS.len()).any(|window| window == OURS),
+            names_us: has(OURS),
+            calls: if has(DOCKER_USER.as_bytes()) { Calls::DockerUser } else { Calls::Nothing },
         })
     }
 

@@ -24,3 +24,18 @@ fn a_host_that_is_checked_says_whom_it_waits_for() {
         assert!(none.contains("booted, or") && none.contains("the disk that it ran on"), "{none}");
     }
 }
+
+#[test]
+fn what_is_in_the_way_is_told_with_the_next_step() {
+    let row = |table: &str, chain: &str, reason: &str| {
+        let text = |text: &str| text.to_owned();
+        barrier(&Barrier { family: text("inet"), table: text(table), chain: text(chain), reason: text(reason) })
+    };
+    let policy = row("mine", "passing", "policy");
+    assert!(policy.starts_with("the chain passing of table inet mine drops"), "{policy}");
+    assert!(policy.contains("`iifname \"ovu*\" accept` and `oifname \"ovu*\" accept`"), "{policy}");
+    let owner = row("firewalld", "filter_FORWARD", "owner");
+    assert!(owner.contains("`firewall-cmd --permanent --zone=trusted --add-interface=ovu+`"), "{owner}");
+    let legacy = row("", "", "legacy");
+    assert!(legacy.contains("`iptables-legacy -S FORWARD`") && !legacy.contains("inet"), "{legacy}");
+}

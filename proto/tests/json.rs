@@ -129,6 +129,7 @@ fn what_forget_and_trust_disk_print() {
 fn what_status_prints() {
     let expected = [
         "apart",
+        "barriers",
         "dns",
         "draining",
         "dropped",

@@ -29,8 +29,7 @@ pub(super) async fn others(host: &mut Inside) -> Result<Others, StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
     // There may be very many: nobody wants to know where they lead if nobody is in the way.
-    let routes =
-        if chains.is_empty() { Vec::new() } else { addr::routes(&host.route, None).await.or_doing(doing)? };
+    let routes = if chains.is_empty() { Vec::new() } else { addr::routes(&host.route, None).await.or_doing(doing)? };
     let mut ways = BTreeSet::new();
     for lead in addr::leads(routes.iter()) {
         let (index, own) = match lead {

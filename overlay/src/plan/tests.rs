@@ -57,7 +57,11 @@ pub(crate) fn wish() -> impl Strategy<Value = Desired> {
 
 /// A host with one network that has a tunnel and a way out.
 pub(crate) fn wish_with_uplink() -> Desired {
-    Desired { firewall: table(0), segments: BTreeMap::from([(network(1), plain().of(1))]) }
+    Desired {
+        forwarding: [IpVersion::V4].into(),
+        firewall: table(0),
+        segments: BTreeMap::from([(network(1), plain().of(1))]),
+    }
 }
 
 fn plain() -> Make {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in};
-use overlay_tests::lab::{Container, Ending, Lab, Proc, WORLD, underlay};
+use overlay_tests::lab::{Container, Ending, Lab, Proc, WORLD, WORLD6, mapped, underlay};
 
 use super::docker::Docker;
-use super::guides::{doorman, is_refused, visit};
+use super::ports::{doorman, is_refused, visit};
 use super::{HALF_A_SECOND, SECOND, took};
 
 /// Rules of ours that somebody has removed are back within this time.
@@ -52,7 +52,7 @@ struct Ends {
 
 impl Ends {
     fn connect(lab: &Lab) -> anyhow::Result<Self> {
-        lab.network("web", "10.20.0.0/24")?;
+        lab.network("web", "10.20.0.0/24 --subnet fd00:20::/64")?;
         let near = lab.reachable("h1", "web", "near", "-p 8088:80 -p 8088:80/udp")?;
         let beside = lab.reachable("h1", "web", "beside", "")?;
         let far = lab.reachable("h2", "web", "far", "-p 8088:80")?;
@@ -69,6 +69,7 @@ impl Ends {
         }
         for container in [near, beside, far] {
             container.ping(WORLD, SECOND).with_context(|| format!("{} to the world", container.name()))?;
+            container.ping(WORLD6, SECOND).with_context(|| format!("{} to the world, IPv6", container.name()))?;
             container.ping(underlay("h1")?, SECOND)?;
             container.ping(underlay("h2")?, SECOND)?;
         }
@@ -89,6 +90,8 @@ impl Ends {
             }
         }
         visit(lab, &lab.internet().place(), "udp", format!("{}:8088", underlay("h1")?), "").context("UDP")?;
+        visit(lab, &lab.internet().place(), "tcp", format!("[{}]:8088", mapped(underlay("h1")?)), "")
+            .context("IPv6")?;
         self.nothing_else_gets_in(lab)
     }
 

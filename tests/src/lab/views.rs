@@ -100,7 +100,7 @@ impl Lab {
     /// # Errors
     /// When two of them differ: the text has both lists.
     pub fn endpoints_are_alike(&self, network: &str) -> anyhow::Result<()> {
-        const OWN: [&str; 4] = ["ifname", "host_ifname", "netns", "ports"];
+        const OWN: [&str; 5] = ["ifname", "host_ifname", "netns", "netns_cookie", "ports"];
         let mut seen = BTreeMap::new();
         for host in self.agents.keys() {
             let mut rows = self.rows(host, &format!("endpoint ls {network}"))?;

@@ -9,7 +9,6 @@ use overlay::host::{HostInfo, Phase};
 use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::intent::{Attachment, Intents};
 use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
-use overlay::links::{Decision, Link, Links};
 use overlay::network::{Name, Network};
 use overlay::publish::Published;
 use overlay::record::Record;
@@ -20,6 +19,8 @@ use crate::fail::{self, Point};
 use crate::ports::PortError;
 use crate::store::{Loaded, Store, StoreError, Write};
 use crate::trace::Trace;
+
+mod links;
 
 /// Milliseconds since boot, sleep included.
 pub fn now() -> Millis {
@@ -220,43 +221,6 @@ impl Local {
             return Ok(());
         }
         self.step_all(&networks.into_iter().map(Input::Learn).collect::<Vec<_>>())
-    }
-
-    /// Hears what others say of links, in networks that it knows.
-    ///
-    /// # Errors
-    /// When it can't be made durable; then nothing has happened.
-    pub fn hear_links(&mut self, heard: &BTreeMap<NetworkId, Links>) -> Result<(), StoreError> {
-        for (network, heard) in heard {
-            let mut links = self.intents.links.get(network).cloned().unwrap_or_default();
-            links.join(heard);
-            self.put_links(*network, links)?;
-        }
-        Ok(())
-    }
-
-    /// Decides about a link in a network that it knows.
-    ///
-    /// # Errors
-    /// When it can't be made durable; then nothing has happened.
-    pub fn decide(&mut self, network: NetworkId, link: Link, decision: Decision) -> Result<(), StoreError> {
-        let mut links = self.intents.links.get(&network).cloned().unwrap_or_default();
-        links.decide(link, decision);
-        self.put_links(network, links)
-    }
-
-    fn put_links(&mut self, network: NetworkId, links: Links) -> Result<(), StoreError> {
-        let before = self.intents.links.get(&network);
-        if !self.ledger.accounts().contains_key(&network) || before.map_or(links.is_empty(), |known| *known == links) {
-            return Ok(());
-        }
-        let before = Arc::clone(&self.intents);
-        Arc::make_mut(&mut self.intents).links.insert(network, links.clone());
-        let written = self.commit(&[], vec![Write::Links(network, links)]);
-        if written.is_err() {
-            self.intents = before;
-        }
-        written.map(drop)
     }
 
     /// Takes an endpoint in, with its host's seat in the network. Here its name, its MAC and its addresses are looked at
@@ -472,6 +436,13 @@ impl Local {
                 );
             }
         }
+    }
+
+    /// The underlay carries this many bytes now: what this host says of itself follows.
+    pub fn carries(&mut self, underlay_mtu: u32) {
+        self.info.underlay_mtu = underlay_mtu;
+        let page = self.kept.borrow().page;
+        self.publish(page);
     }
 
     fn publish(&mut self, page: u64) {

@@ -254,6 +254,7 @@ impl<K: Kernel> Reconciler<K> {
         let desired = desire(&cluster, &intents, &self.place);
         match round(&mut self.kernel, &desired, knowledge).await {
             Ok((observed, report)) => {
+                self.follow(observed.underlay_mtu).await;
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
                 let (lingering, barriers) = (lingering(&report), barriers(&observed.others, &desired));
@@ -270,6 +271,14 @@ impl<K: Kernel> Reconciler<K> {
                 settled
             }
         }
+    }
+
+    /// What the underlay carries has changed: the other hosts are told, and the next round, which that brings, goes by it.
+    async fn follow(&mut self, underlay_mtu: Option<u32>) {
+        let Some(mtu) = underlay_mtu.filter(|mtu| *mtu != self.place.underlay_mtu) else { return };
+        tracing::info!(before = self.place.underlay_mtu, now = mtu, "the MTU of the underlay has changed");
+        self.place.underlay_mtu = mtu;
+        self.local.call(move |local| local.carries(mtu)).await;
     }
 
     /// An endpoint whose namespace is gone is released: nobody else would tell.

@@ -30,6 +30,7 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use self::error::OrDoing;
@@ -54,11 +55,14 @@ const NEEDED_BY_FILTER: &str =
 pub struct Config {
     /// Where the daemon keeps what lives as long as the host is up; the segments' namespaces are in `netns` under it.
     pub run_dir: PathBuf,
+    /// The VTEP's address: what the link carries that has it is followed.
+    pub vtep: IpAddr,
 }
 
 /// The kernel of this host.
 pub struct RealKernel {
     netns_dir: PathBuf,
+    vtep: IpAddr,
     host: Inside,
     /// The segments as last seen: only their sockets, never their state.
     segments: BTreeMap<NetworkId, Inside>,
@@ -84,7 +88,15 @@ impl RealKernel {
             netns::remove(&path).or_doing(doing)?;
         }
         let host = Inside::host(&changes).or_doing(|| "look into the host's network namespace")?;
-        Ok(Self { netns_dir, host, segments: BTreeMap::new(), lost: Vec::new(), stale: false, changes })
+        Ok(Self {
+            netns_dir,
+            vtep: config.vtep,
+            host,
+            segments: BTreeMap::new(),
+            lost: Vec::new(),
+            stale: false,
+            changes,
+        })
     }
 
     /// Counts up whenever something of ours may have changed; also by our own doing.
@@ -137,8 +149,10 @@ impl RealKernel {
         let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
         let doing = || "look at the rules of others on the host";
         let others = within(doing, look::others(&mut self.host)).await?;
+        let doing = || "look at the links of the host";
+        let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
         let forwarding = forwarding::seen(&self.host)?;
-        let mut observed = Observed { forwarding, firewall, others, ..Observed::default() };
+        let mut observed = Observed { underlay_mtu, forwarding, firewall, others, ..Observed::default() };
         for (id, inside) in &mut self.segments {
             let doing = || format!("look into the segment {}", id.short());
             let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;

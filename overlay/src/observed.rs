@@ -13,6 +13,8 @@ use crate::intent::AtPath;
 /// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
+    /// MTU in bytes of the link that has the VTEP's address; `None` while none has.
+    pub underlay_mtu: Option<u32>,
     /// What the host's namespace forwards.
     pub forwarding: BTreeSet<IpVersion>,
     /// The marks of our table in the host's namespace; `None` if there is no such table.

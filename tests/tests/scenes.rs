@@ -171,6 +171,8 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         only_those_who_may_reach_a_published_port,
         a_thousand_published_ports_are_elements_and_not_rules;
     guides:
+        the_mtu_follows_the_underlay_of_every_host,
+        the_guides_own_clients_are_served,
         a_command_runs_in_the_host_in_nothing_or_in_another_container,
         a_bridge_network_is_on_its_host_and_nowhere_else,
         an_internal_network_has_no_way_out,

@@ -49,7 +49,7 @@ impl Ground {
         let listener = listener.map_err(|source| RunError::Listen { address, source })?;
         let socket = control_socket(&config.run_dir)?;
         let trace = Trace::new(&config.run_dir, &boot_id());
-        let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone() })?;
+        let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone(), vtep: config.address })?;
         Ok(Self { listener, socket, kernel, trace, underlay_mtu })
     }
 

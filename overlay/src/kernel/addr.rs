@@ -27,6 +27,11 @@ pub(super) async fn all(route: &Handle) -> Result<BTreeMap<u32, Vec<Prefixed>>, 
     Ok(addresses)
 }
 
+/// The link that has an address.
+pub(super) fn link_of(all: &BTreeMap<u32, Vec<Prefixed>>, address: IpAddr) -> Option<u32> {
+    all.iter().find(|(_, list)| list.iter().any(|a| a.address == address)).map(|(index, _)| *index)
+}
+
 /// The addresses of one link, sorted.
 pub(super) async fn of(route: &Handle, link: u32) -> Result<Vec<Prefixed>, Error> {
     let messages = route.address().get().set_link_index_filter(link).execute();

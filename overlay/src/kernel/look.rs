@@ -50,6 +50,14 @@ pub(super) async fn others(host: &mut Inside) -> Result<Others, StepError> {
     Ok(Others { chains, ways, has_legacy })
 }
 
+/// What the link carries that has this address.
+pub(super) async fn underlay_mtu(host: &Inside, vtep: IpAddr) -> Result<Option<u32>, StepError> {
+    let doing = || format!("look for the link that has {vtep}");
+    let addresses = addr::all(&host.route).await.or_doing(doing)?;
+    let Some(index) = addr::link_of(&addresses, vtep) else { return Ok(None) };
+    Ok(link::numbered(&host.route, index).await.or_doing(doing)?.map(|link| link.mtu))
+}
+
 /// What is in a segment, and the host's end of its uplink.
 pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {
     let path = inside.netns.path().to_owned();

@@ -141,8 +141,8 @@ async fn underlay_mtu(host: &Netns, vtep: IpAddr) -> Result<u32, PreflightError>
     let route = netns::connect(host).map_err(not_entered)?;
     let addresses = addr::all(&route).await.map_err(|error| refused(LOOK, error))?;
     let links: Vec<Link> = link::all(&route).await.map_err(|error| refused(LOOK, error))?;
-    let has = |link: &&Link| addresses.get(&link.index).is_some_and(|list| list.iter().any(|a| a.address == vtep));
-    match links.iter().find(has) {
+    let index = addr::link_of(&addresses, vtep);
+    match links.iter().find(|link| Some(link.index) == index) {
         Some(link) => Ok(link.mtu),
         None => {
             let useful = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);

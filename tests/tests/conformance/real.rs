@@ -76,7 +76,7 @@ impl RealBench {
         let netns = fs::File::open(Path::new("/run/netns").join(&name))?;
         setns(netns, CloneFlags::CLONE_NEWNET).context("enter the host's namespace")?;
         sh(&format!("ip link set lo up && ip addr add {vtep}/32 dev lo"))?;
-        let config = Config { run_dir: PathBuf::from("/run/lab").join(&name) };
+        let config = Config { run_dir: PathBuf::from("/run/lab").join(&name), vtep: VTEP.into() };
         Ok(Self { kernel: RealKernel::new(&config)?, config, name, sockets: Vec::new(), foreign: 0 })
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
-use overlay_tests::lab::{Lab, Place, WORLD, underlay};
+use overlay_tests::lab::{Container, Host, Lab, Place, WORLD, mapped, underlay};
 
 use super::ports::{doorman, is_refused, visit};
 use super::{HALF_A_SECOND, SECOND};
@@ -320,4 +320,80 @@ pub fn what_is_in_the_kernel_is_shown() -> anyhow::Result<()> {
     let nothing = lab.ctl("h1", "network inspect --kernel empty")?;
     ensure!(nothing.code == 1 && nothing.stderr.contains("no endpoint in network `empty`"), "{nothing:?}");
     Ok(())
+}
+
+fn carries(container: &Container, mtu: u32) -> anyhow::Result<()> {
+    let link = container.sh("ip -o link show eth0")?;
+    ensure!(link.contains(&format!("mtu {mtu} ")), "{} on {}: {link}", container.name(), container.host());
+    Ok(())
+}
+
+pub fn the_mtu_follows_the_underlay_of_every_host() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24 --subnet fd00:20::/64")?;
+    let (near, far) = (lab.reachable("h1", "web", "near", "")?, lab.reachable("h2", "web", "far", "")?);
+    for (underlay, mtu) in [(1400, 1350), (1500, 1450)] {
+        lab.host("h2")?.ip(&format!("link set eth0 mtu {underlay}"))?;
+        for container in [&near, &far] {
+            eventually(5 * SECOND, &format!("{} to follow", container.name()), || carries(container, mtu))?;
+            eventually(5 * SECOND, "the bridge to follow", || {
+                let bridge = lab.in_segment(container.host(), "web", "ip -o link show br0")?;
+                ensure!(bridge.contains(&format!("mtu {mtu} ")), "{bridge}");
+                Ok(())
+            })?;
+        }
+        ensure!(lab.json("h2", "status")?["underlay_mtu"] == underlay, "h2 says otherwise");
+        // What fits crosses whole, and what does not is not sent.
+        near.sh(&format!("ping -n -M do -s {} -c 1 -W 1 {}", mtu - 28, far.address()?))?;
+        ensure!(
+            near.try_sh(&format!("ping -n -M do -s {} -c 1 -W 1 {}", mtu - 27, far.address()?))?.code != 0,
+            "it went"
+        );
+        near.ping(far.address6()?, SECOND)?;
+    }
+    lab.kernels_are_as_they_should_be()
+}
+
+pub fn the_guides_own_clients_are_served() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("web", "10.20.0.0/24 --subnet fd00:20::/64")?;
+    let site = Host::directory("h1").join("site");
+    std::fs::create_dir_all(&site)?;
+    std::fs::write(site.join("index.html"), "it works\n")?;
+    let line = format!("run --network web --name web -p 8088:80 -- busybox httpd -f -p 80 -h {}", site.display());
+    let _web = lab.start_ctl("h1", &line, "web")?;
+    let _redis = lab.start_ctl(
+        "h2",
+        "run --network web --name cache -p 6400:6379 -- redis-server --protected-mode no",
+        "cache",
+    )?;
+    let (near, far) = (lab.reachable("h1", "web", "near", "")?, lab.reachable("h2", "web", "far", "")?);
+    let (h1, h2) = (underlay("h1")?, underlay("h2")?);
+    let curl = |place: &Place, to: &str| -> anyhow::Result<()> {
+        let page = place.sh(&format!("curl --silent --show-error --max-time 2 http://{to}/"))?;
+        ensure!(page == "it works\n", "{to} says {page}");
+        Ok(())
+    };
+    for container in [&near, &far] {
+        // By name, which means both versions, and by the published port.
+        eventually(10 * SECOND, "the page", || curl(container.place(), "web"))?;
+        for to in ["web.web".to_owned(), format!("{h1}:8088"), format!("[{}]:8088", mapped(h1))] {
+            curl(container.place(), &to).with_context(|| format!("from {}", container.name()))?;
+        }
+        container.sh("nc -z -w 2 web 80")?;
+        ensure!(container.try_sh("nc -z -w 1 web 81")?.code != 0, "nobody listens there");
+        container.sh("ping -c 1 -W 1 web")?;
+        let pong = eventually(10 * SECOND, "Redis", || container.sh("redis-cli -h cache ping"))?;
+        ensure!(pong.trim() == "PONG", "{pong}");
+        let answer = container.sh("dig +short cache")?;
+        ensure!(!answer.trim().is_empty(), "no address of cache");
+    }
+    for place in [lab.internet().place(), lab.host("h1")?.place(), lab.host("h2")?.place()] {
+        curl(&place, &format!("{h1}:8088"))?;
+        curl(&place, &format!("[{}]:8088", mapped(h1)))?;
+        let pong = place.sh(&format!("redis-cli -h {h2} -p 6400 ping"))?;
+        ensure!(pong.trim() == "PONG", "{pong}");
+        ensure!(place.try_sh(&format!("nc -z -w 1 {h1} 80"))?.code != 0, "port 80 of the host is nobody's");
+    }
+    curl(&lab.host("h1")?.place(), "127.0.0.1:8088")
 }

@@ -198,11 +198,16 @@ impl FakeKernel {
     fn step(&mut self, step: &Step) -> Result<(), Cause> {
         self.applied.push(step.clone());
         if let Some(cause) = self.refusal.as_mut().and_then(|refusal| refusal(step)) {
+            match step {
+                Step::Host(HostStep::ForgetFlows(flows)) => self.state.unforgotten.extend(flows),
+                Step::Segment(id, SegmentStep::ForgetFlows(flows)) => self.segment(*id)?.unforgotten.extend(flows),
+                _ => {}
+            }
             return Err(cause);
         }
         match step {
             Step::Host(HostStep::EnableForwarding(version)) => drop(self.state.forwarding.insert(*version)),
-            Step::Host(HostStep::ForgetFlows(_)) => {}
+            Step::Host(HostStep::ForgetFlows(flows)) => self.state.unforgotten.retain(|flow| !flows.contains(flow)),
             Step::Host(HostStep::ReplaceFirewall(table)) => self.state.firewall = Some(table.marks()),
             Step::Host(HostStep::SetGate(chain, passes)) => {
                 let judge = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
@@ -328,6 +333,7 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
             filter.sort();
         }
         SegmentStep::DeleteFilter => segment.filter = None,
+        SegmentStep::ForgetFlows(flows) => segment.unforgotten.retain(|flow| !flows.contains(flow)),
         SegmentStep::UpdateBridge(_) if segment.bridge.is_none() => return Err(Cause::Gone),
         SegmentStep::CreateBridge(bridge) | SegmentStep::UpdateBridge(bridge) => {
             segment.bridge = Some(ObservedBridge { bridge: bridge.clone(), running: true });
@@ -351,7 +357,6 @@ fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(
         SegmentStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
         SegmentStep::Create(_)
         | SegmentStep::Delete
-        | SegmentStep::ForgetFlows(_)
         | SegmentStep::CreateTunnel(_)
         | SegmentStep::ConnectTunnel { .. }
         | SegmentStep::CreatePort(..)

@@ -43,7 +43,7 @@ use crate::desired::uplink_ifname;
 use crate::firewall::Family;
 use crate::id::NetworkId;
 use crate::observed::Observed;
-use crate::plan::{HostStep, SegmentStep, Step};
+use crate::plan::{Flow, HostStep, SegmentStep, Step};
 use crate::report::{Cause, Kernel, StepError};
 
 /// What not every host has that lets containers reach each other by links only.
@@ -68,6 +68,8 @@ pub struct RealKernel {
     segments: BTreeMap<NetworkId, Inside>,
     /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
     lost: Vec<Inside>,
+    /// The connections of the host, or of a segment, that were to be forgotten and could not be: nothing in the kernel shows that.
+    unforgotten: BTreeMap<Option<NetworkId>, BTreeSet<Flow>>,
     /// A socket may have broken, or hold the answer to a question that was given up: the next look opens others.
     stale: bool,
     changes: Changes,
@@ -94,6 +96,7 @@ impl RealKernel {
             host,
             segments: BTreeMap::new(),
             lost: Vec::new(),
+            unforgotten: BTreeMap::new(),
             stale: false,
             changes,
         })
@@ -152,10 +155,13 @@ impl RealKernel {
         let doing = || "look at the links of the host";
         let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
         let forwarding = forwarding::seen(&self.host)?;
-        let mut observed = Observed { underlay_mtu, forwarding, firewall, others, ..Observed::default() };
+        let unforgotten = self.unforgotten.get(&None).cloned().unwrap_or_default();
+        let mut observed =
+            Observed { underlay_mtu, forwarding, firewall, unforgotten, others, segments: BTreeMap::new() };
         for (id, inside) in &mut self.segments {
             let doing = || format!("look into the segment {}", id.short());
-            let segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
+            let mut segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
+            segment.unforgotten = self.unforgotten.get(&Some(*id)).cloned().unwrap_or_default();
             observed.segments.insert(*id, segment);
         }
         Ok(observed)
@@ -197,6 +203,7 @@ impl RealKernel {
         let path = self.netns_path(id);
         netns::remove(&path).or_doing(|| format!("remove the namespace {}", path.display()))?;
         self.segments.remove(&id);
+        self.unforgotten.remove(&Some(id));
         Ok(())
     }
 
@@ -246,6 +253,15 @@ impl RealKernel {
         }
     }
 
+    fn note_forgotten(&mut self, step: &Step, is_done: bool) {
+        let (Step::Host(HostStep::ForgetFlows(flows)) | Step::Segment(_, SegmentStep::ForgetFlows(flows))) = step
+        else {
+            return;
+        };
+        let left = self.unforgotten.entry(step.network()).or_default();
+        if is_done { left.retain(|flow| !flows.contains(flow)) } else { left.extend(flows) }
+    }
+
     fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
         let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
         self.segments.get(&id).ok_or_else(gone)
@@ -275,7 +291,9 @@ impl Kernel for RealKernel {
                 },
                 _ => {
                     for step in run {
-                        results.push(within(|| step.to_string(), self.execute(step)).await);
+                        let result = within(|| step.to_string(), self.execute(step)).await;
+                        self.note_forgotten(step, result.is_ok());
+                        results.push(result);
                     }
                 }
             }

@@ -9,6 +9,7 @@ use crate::firewall::Marks;
 use crate::gates::Others;
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::AtPath;
+use crate::plan::Flow;
 
 /// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +20,8 @@ pub struct Observed {
     pub forwarding: BTreeSet<IpVersion>,
     /// The marks of our table in the host's namespace; `None` if there is no such table.
     pub firewall: Option<Marks>,
+    /// Connections that were to be forgotten and could not be.
+    pub unforgotten: BTreeSet<Flow>,
     /// What others have in the host's namespace that packets of ours meet.
     pub others: Others,
     /// The segments, each a namespace of ours.
@@ -30,6 +33,8 @@ pub struct Observed {
 pub struct ObservedSegment {
     /// The marks of our table; `None` if there is no such table.
     pub firewall: Option<Marks>,
+    /// Connections that were to be forgotten and could not be.
+    pub unforgotten: BTreeSet<Flow>,
     /// The marks of our table of what passes the bridge; `None` if there is no such table.
     pub filter: Option<Marks>,
     /// The bridge, if it is there.

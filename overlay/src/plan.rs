@@ -110,12 +110,13 @@ pub enum SegmentStep {
 /// The steps from `observed` to `desired`. Empty if there is nothing to do.
 pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec<Step> {
     let mut steps = Vec::new();
+    let mut stale = observed.unforgotten.clone();
     if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
         steps.push(Step::Host(HostStep::ReplaceFirewall(desired.firewall.clone())));
         // Behind the address of the host, which is one part or four.
-        let moved = moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]);
-        steps.extend((!moved.is_empty()).then_some(Step::Host(HostStep::ForgetFlows(moved))));
+        stale.extend(moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]));
     }
+    steps.extend((!stale.is_empty()).then_some(Step::Host(HostStep::ForgetFlows(stale))));
     let unforwarded = desired.forwarding.difference(&observed.forwarding);
     steps.extend(unforwarded.map(|version| Step::Host(HostStep::EnableForwarding(*version))));
     // After our own rules, which judge what then passes.
@@ -138,11 +139,12 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
         steps.push(SegmentStep::Create(want.versions()));
     }
     let have = have.unwrap_or(&nothing);
+    let mut stale = have.unforgotten.clone();
     if have.firewall.as_ref() != Some(&want.firewall.marks()) {
         steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
-        let moved = moved(have.firewall.as_ref(), &want.firewall, [("@published", 0), ("@published6", 0)]);
-        steps.extend((!moved.is_empty()).then_some(SegmentStep::ForgetFlows(moved)));
+        stale.extend(moved(have.firewall.as_ref(), &want.firewall, [("@published", 0), ("@published6", 0)]));
     }
+    steps.extend((!stale.is_empty()).then_some(SegmentStep::ForgetFlows(stale)));
     set_filter(have, want, knowledge, &mut steps);
     withdraw_rows(have, want, knowledge, &mut steps);
     withdraw_ports(have, want, &mut steps);

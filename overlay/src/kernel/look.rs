@@ -91,6 +91,7 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
         remotes,
         half_remotes,
         neighbours,
+        unforgotten: BTreeSet::new(),
     })
 }
 

@@ -19,7 +19,7 @@ use crate::firewall::{Chain, Family, Match, Rule, Verdict};
 use crate::gates::{Calls, Protocols, Rest};
 use crate::id::Vni;
 use crate::intent::NetnsRef;
-use crate::report::{Report, round};
+use crate::report::{Cause, Report, round};
 
 pub(crate) fn network(n: u8) -> NetworkId {
     NetworkId::from_bytes([n; 16])
@@ -419,4 +419,26 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     assert_eq!(report.done[..2], withdrawn);
     let segment = &kernel.state().segments[&network(1)];
     assert!(segment.remotes.is_empty() && segment.neighbours.is_empty());
+}
+
+#[test]
+fn what_could_not_be_forgotten_is_tried_again() {
+    let mut kernel = kernel();
+    let flow = Flow { protocol: 17, port: 5353 };
+    let is_step = |step: &Step| {
+        matches!(step, Step::Host(HostStep::ForgetFlows(_)) | Step::Segment(_, SegmentStep::ForgetFlows(_)))
+    };
+    let wish = wish_with_uplink();
+    go(&mut kernel, &wish, Knowledge::Whole);
+    let mut state = kernel.state().clone();
+    state.unforgotten.insert(flow);
+    state.segments.values_mut().for_each(|segment| segment.unforgotten.extend([flow]));
+    kernel = kernel.with_state(state);
+    kernel.refuse(move |step| is_step(step).then_some(Cause::Busy));
+    assert!(!go(&mut kernel, &wish, Knowledge::Whole).settled());
+    assert!(kernel.state().unforgotten.contains(&flow), "it is not remembered");
+    kernel.refuse_nothing();
+    let report = go(&mut kernel, &wish, Knowledge::Whole);
+    assert!(report.settled() && report.done.iter().filter(|step| is_step(step)).count() == 2, "{report:?}");
+    assert!(plan(kernel.state(), &wish, Knowledge::Whole).is_empty());
 }

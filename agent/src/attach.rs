@@ -109,6 +109,8 @@ impl Attacher {
         let netns = netns::identify(&wanted.netns)?;
         let _container = self.turns.take(Work::Container(netns.cookie)).await;
         self.forget_the_lost(wanted).await?;
+        // Who made it on another host a moment ago may be faster than word of it.
+        self.until(|seen| seen.cluster.find(&wanted.network).is_some()).await;
         let seen = self.seen.borrow().clone();
         // First: what the network is called may have changed since, and it may be deleted.
         if let Some(there) = self.attached_before(&seen.cluster, wanted, &netns)? {
@@ -117,7 +119,8 @@ impl Attacher {
         let view = find(&seen.cluster, &wanted.network)?;
         check(&seen, view, wanted)?;
         self.check_ports(&view.network, None, &wanted.ports)?;
-        let ifname = container::check(view, wanted, &netns).await?;
+        let intents = Arc::clone(&self.local.kept.borrow().intents);
+        let ifname = container::check(view, &intents, wanted, &netns).await?;
 
         let (network, id) = (view.network.id, wanted.id.unwrap_or_else(|| EndpointId::from_bytes(crate::random())));
         let attached = match self.allocate(&seen, view, wanted, id).await {
@@ -194,7 +197,10 @@ impl Attacher {
         (id, addresses): (EndpointId, Vec<Assigned>),
     ) -> Result<Attachment, AttachError> {
         let network = view.network.id;
-        let mac = wanted.mac.or_else(|| addresses.first().map(|a| Mac::of_address(a.address)));
+        // Of the address that was asked for, which may go to another host at once: those who know it know its MAC.
+        let by_number = |a: &&Assigned| wanted.addresses.contains(&a.address);
+        let named = addresses.iter().find(by_number).or(addresses.first());
+        let mac = wanted.mac.or_else(|| named.map(|a| Mac::of_address(a.address)));
         let mac = mac.expect("a network has a range, and an endpoint an address of each");
         check_mac(cluster, view, mac)?;
         let endpoint = Endpoint {

@@ -261,6 +261,10 @@ fn is_reachable(address: IpAddr) -> bool {
 /// A host to join. Neither gossip nor tunnels lead from one version of IP to the other.
 fn joined(text: &str, own: IpAddr) -> Result<SocketAddr, ConfigError> {
     let peer: SocketAddr = parsed("join", text, "expected IP:PORT like 192.0.2.1:7946 or [2001:db8::1]:7946")?;
+    if !is_reachable(peer.ip()) || peer.port() == 0 {
+        let why = "expected the address and port of another host, like 192.0.2.1:7946 or [2001:db8::1]:7946".to_owned();
+        return Err(ConfigError::Wrong { flag: "join", value: text.to_owned(), why });
+    }
     if peer.is_ipv4() == own.is_ipv4() {
         return Ok(peer);
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use nix::sys::socket::sockopt::Ipv6V6Only;
+use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
 use overlay::addr::{IpVersion, Subnet};
 use overlay::id::EndpointId;
@@ -72,6 +72,30 @@ pub enum PortError {
         /// The network.
         network: Name,
     },
+    /// Nobody there has an address of that version.
+    #[error(
+        "port {port} can't be published: network `{network}` has no {version}; leave its address out, or use a network that has it"
+    )]
+    Version {
+        /// The port.
+        port: HostPort,
+        /// The network.
+        network: Name,
+        /// What it has not.
+        version: IpVersion,
+    },
+    /// Nobody could come.
+    #[error(
+        "port {port} can't be published for {allowed} only: nobody from there comes to it in network `{network}`, which is of another version of IP"
+    )]
+    Nobody {
+        /// The port.
+        port: HostPort,
+        /// The network.
+        network: Name,
+        /// One of those who may.
+        allowed: Subnet,
+    },
     /// All ports of the segment are taken.
     #[error("no more ports can be published in network `{0}` on this host: unpublish some, or use another network")]
     Full(Name),
@@ -98,10 +122,11 @@ pub fn publish(
     let own = intents.attachments.get(&endpoint).map(|a| a.published.clone()).unwrap_or_default();
     let mut published = own.clone();
     published.retain(|host, _| !wanted.iter().any(|w| w.host == *host));
-    for (n, Wanted { host, .. }) in wanted.iter().enumerate() {
+    for (n, Wanted { host, allowed, .. }) in wanted.iter().enumerate() {
         if network.settings.internal {
             return Err(PortError::Internal { port: *host, network: network.name.clone() });
         }
+        check_versions(network, *host, allowed)?;
         let taken =
             intents.publishers(host).find(|(a, other)| a.endpoint.id != endpoint || published.contains_key(other));
         if let Some((attachment, other)) = taken {
@@ -126,15 +151,33 @@ pub fn publish(
     Ok(published)
 }
 
-/// The published port that a text means: that one, or one that is published at all addresses, of which only those of one version were
-/// said.
-pub fn meant(published: &Published, port: HostPort) -> Result<HostPort, HostPort> {
-    let everywhere = HostPort { address: None, ..port };
-    match port.address {
-        _ if published.contains_key(&port) => Ok(port),
-        Some(address) if address.is_unspecified() && published.contains_key(&everywhere) => Ok(everywhere),
-        _ => Err(port),
+/// Is there an address of the network that the port could lead to, and anybody who may come there?
+fn check_versions(network: &Network, port: HostPort, allowed: &BTreeSet<Subnet>) -> Result<(), PortError> {
+    let versions: Vec<IpVersion> = network.versions().filter(|version| port.at(*version).is_some()).collect();
+    let network = network.name.clone();
+    match (port.address, allowed.first()) {
+        (Some(address), _) if versions.is_empty() => {
+            Err(PortError::Version { port, network, version: IpVersion::of(address) })
+        }
+        (_, Some(first)) if !allowed.iter().any(|subnet| versions.contains(&subnet.version())) => {
+            Err(PortError::Nobody { port, network, allowed: *first })
+        }
+        _ => Ok(()),
     }
+}
+
+/// Publishes a port no more. One that is published at all addresses goes on under the other version of IP if only those of one
+/// were said.
+pub fn withdraw(published: &mut Published, port: HostPort) -> Result<(), HostPort> {
+    if published.remove(&port).is_some() {
+        return Ok(());
+    }
+    let everywhere = HostPort { address: None, ..port };
+    let Some(address) = port.address.filter(IpAddr::is_unspecified) else { return Err(port) };
+    let target = published.remove(&everywhere).ok_or(port)?;
+    let others = IpVersion::ALL.into_iter().filter(|version| *version != IpVersion::of(address));
+    published.extend(others.map(|v| (HostPort { address: Some(v.unspecified()), ..port }, target.clone())));
+    Ok(())
 }
 
 /// Is a port free on this host? Only as far as programs are concerned: to be asked before it leads anywhere.
@@ -168,6 +211,10 @@ fn try_out(protocol: Protocol, at: SocketAddr) -> io::Result<()> {
     let tried = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
     if at.is_ipv6() {
         setsockopt(&tried, Ipv6V6Only, &true)?;
+    }
+    if kind == SockType::Stream {
+        // What is left for a minute of a program that has ended is in nobody's way.
+        setsockopt(&tried, ReuseAddr, &true)?;
     }
     bind(tried.as_raw_fd(), &SockaddrStorage::from(at))?;
     // Of two TCP sockets that only have the address, either may be meant to listen.

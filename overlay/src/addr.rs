@@ -34,7 +34,7 @@ impl Mac {
 
     /// What an endpoint with this address has unless told otherwise: `02:42` and the IPv4 address, as Docker does it. For
     /// IPv6 it is `06` and 40 bits of a hash: different blocks of a subnet differ in its upper bytes, which a MAC has no room
-    /// for. So an address never changes its MAC, whoever has it.
+    /// for. So an address that an endpoint has alone, or asks for by number, never changes its MAC, whoever has it.
     pub fn of_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::addr::{IfName, Mac};
 use crate::desired::{Port, Remote, Tunnel};
 use crate::firewall::{Set, Table};
-use crate::gates::{self, Calls, ChainName, Judge, Rest, Way};
+use crate::gates::{self, Calls, ChainName, Judge, Rest};
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::NetnsRef;
 use crate::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -148,7 +148,7 @@ impl FakeKernel {
 
     /// Somebody makes a route that leads by an interface to a gateway.
     pub fn add_way_out(&mut self, ifname: IfName) {
-        self.state.others.ways.insert(Way::Beyond(ifname));
+        self.state.others.ways.insert(ifname);
     }
 
     /// From now on `refusal` is asked before each step; what it returns is the outcome.

@@ -10,9 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
-use crate::addr::IfName;
+use crate::addr::{IfName, IpVersion};
 use crate::desired::Desired;
 
 /// A chain, in nft's words.
@@ -42,8 +41,8 @@ pub enum Protocols {
 pub struct Others {
     /// The chains that may be gates, and all that drop by policy what is forwarded.
     pub chains: BTreeMap<ChainName, Judge>,
-    /// Where the host's routes lead.
-    pub ways: BTreeSet<Way>,
+    /// The interfaces that lead to other hosts: those that a gateway is behind, and the one with the VTEP's address.
+    pub ways: BTreeSet<IfName>,
     /// Is there a filter of the old `iptables`, whose rules nobody sees by way of nftables?
     pub has_legacy: bool,
 }
@@ -83,15 +82,6 @@ pub enum Calls {
     DockerUser,
 }
 
-/// Where a route of the host leads.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// By this interface to a gateway, or everywhere.
-    Beyond(IfName),
-    /// To those on the link, to whom the host is this address.
-    Link(IfName, IpAddr),
-}
-
 /// A rule of ours in a gate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pass {
@@ -119,7 +109,9 @@ const MARK: &str = "overlayd:";
 /// as they should be, with those that there should be.
 pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeSet<Pass>> {
     let passes = passes(others, desired);
-    let wanted = |name: &ChainName| if is_gate(others, name) { passes.clone() } else { BTreeSet::new() };
+    let versions = versions(desired);
+    let is_open = |name: &ChainName| name.family.sees(&versions) && is_gate(others, name);
+    let wanted = |name: &ChainName| if is_open(name) { passes.clone() } else { BTreeSet::new() };
     let chains = others.chains.iter().filter(|(_, judge)| !judge.is_owned);
     let chains = chains.map(|(name, judge)| (name, &judge.ours, wanted(name)));
     let changed = chains.filter(|(_, ours, wanted)| **ours != marks(wanted));
@@ -128,7 +120,8 @@ pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeS
 
 /// What is in the way and stays: for a person to know of.
 pub fn barriers(others: &Others, desired: &Desired) -> BTreeSet<Barrier> {
-    if !has_way_out(desired) {
+    let versions = versions(desired);
+    if versions.is_empty() {
         return BTreeSet::new();
     }
     let barrier = |(name, judge): (&ChainName, &Judge)| {
@@ -141,7 +134,8 @@ pub fn barriers(others: &Others, desired: &Desired) -> BTreeSet<Barrier> {
             _ => None,
         }
     };
-    others.chains.iter().filter_map(barrier).chain(others.has_legacy.then_some(Barrier::Legacy)).collect()
+    let met = others.chains.iter().filter(|(name, _)| name.family.sees(&versions));
+    met.filter_map(barrier).chain(others.has_legacy.then_some(Barrier::Legacy)).collect()
 }
 
 /// The marks of these rules, sorted.
@@ -151,23 +145,20 @@ pub fn marks(passes: &BTreeSet<Pass>) -> Vec<String> {
     marks
 }
 
-fn has_way_out(desired: &Desired) -> bool {
-    desired.segments.values().any(|segment| segment.uplink.is_some())
+/// The versions of IP that have a way out of some network.
+fn versions(desired: &Desired) -> BTreeSet<IpVersion> {
+    let uplinks = desired.segments.values().filter_map(|segment| segment.uplink.as_ref());
+    uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host)).collect()
 }
 
 /// The rules of each gate.
 fn passes(others: &Others, desired: &Desired) -> BTreeSet<Pass> {
-    if !has_way_out(desired) {
+    if versions(desired).is_empty() {
         return BTreeSet::new();
     }
-    let vteps: BTreeSet<IpAddr> = desired.segments.values().filter_map(|s| s.tunnel).map(|t| t.local).collect();
-    let out = others.ways.iter().filter_map(|way| match way {
-        Way::Beyond(ifname) => Some(ifname),
-        Way::Link(ifname, address) => vteps.contains(address).then_some(ifname),
-    });
     // What a rule could not name, or would take for the start of a name.
     let is_plain = |ifname: &&IfName| !ifname.as_str().contains(['"', '\\', '*']);
-    out.filter(is_plain).cloned().map(Pass::Out).chain([Pass::In]).collect()
+    others.ways.iter().filter(is_plain).cloned().map(Pass::Out).chain([Pass::In]).collect()
 }
 
 const FORWARD: &str = "FORWARD";
@@ -200,6 +191,16 @@ impl ChainName {
     /// May rules of ours stand in it? Of all other chains only the policy matters.
     pub fn may_be_gate(&self) -> bool {
         is_iptables(self, FORWARD) || is_iptables(self, DOCKER_USER) || *self == firewalld()
+    }
+}
+
+impl Protocols {
+    fn sees(self, versions: &BTreeSet<IpVersion>) -> bool {
+        match self {
+            Self::Ip => versions.contains(&IpVersion::V4),
+            Self::Ip6 => versions.contains(&IpVersion::V6),
+            Self::Inet => !versions.is_empty(),
+        }
     }
 }
 

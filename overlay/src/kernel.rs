@@ -151,7 +151,7 @@ impl RealKernel {
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
         let doing = || "look at the rules of others on the host";
-        let others = within(doing, look::others(&mut self.host)).await?;
+        let others = within(doing, look::others(&mut self.host, self.vtep)).await?;
         let doing = || "look at the links of the host";
         let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
         let forwarding = forwarding::seen(&self.host)?;

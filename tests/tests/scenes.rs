@@ -160,6 +160,7 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         agents_that_come_back_one_after_another_lose_no_packet;
     ipv6:
         containers_have_ipv6_beside_ipv4_across_hosts,
+        an_address_that_moves_keeps_its_mac,
         published_ports_lead_in_under_ipv6,
         a_network_may_have_ipv6_only,
         links_hold_under_ipv6,

@@ -62,14 +62,21 @@ pub(super) fn free_metric(intents: &Intents, comes: &Attachment) -> u32 {
 }
 
 /// What its interface is to be called, if nothing in the container speaks against it.
-pub(super) async fn check(view: &NetworkView, wanted: &Wanted, netns: &NetnsRef) -> Result<IfName, AttachError> {
+pub(super) async fn check(
+    view: &NetworkView,
+    intents: &Intents,
+    wanted: &Wanted,
+    netns: &NetnsRef,
+) -> Result<IfName, AttachError> {
     let interfaces = netns::interfaces(netns).await?;
+    // One that the kernel does not have yet, as after a restart, has its name already.
+    let promised: BTreeSet<&IfName> = intents.together(netns).into_iter().map(|other| &other.ifname).collect();
     let ifname = match &wanted.ifname {
         Some(ifname) if interfaces.contains_key(ifname) => {
             return Err(AttachError::InterfaceExists { ifname: ifname.clone(), netns: wanted.netns.clone() });
         }
         Some(ifname) => ifname.clone(),
-        None => free_ifname(|ifname| interfaces.contains_key(ifname)),
+        None => free_ifname(|ifname| interfaces.contains_key(ifname) || promised.contains(ifname)),
     };
     for (ifname, prefixed) in &interfaces {
         for (address, range) in prefixed.iter().flat_map(|p| view.network.ranges.iter().map(move |r| (p, r))) {

@@ -163,7 +163,8 @@ pub enum AttachError {
     },
     /// No endpoint of the network can have the address.
     #[error(
-        "address {address} can't be used in network `{network}`: {why}; choose another one of {subnets}, or leave out --ip to get a free one"
+        "address {address} can't be used in network `{network}`: {why}; choose another one of {subnets}, or leave out {} to get a free one",
+        if address.is_ipv6() { "--ip6" } else { "--ip" }
     )]
     NotAssignable {
         /// The address.

@@ -27,14 +27,19 @@ impl Attacher {
         let (id, network) = (before.endpoint.id, before.endpoint.network);
         let definition = self.local.kept.borrow().intents.networks.get(&network).cloned();
         let definition = definition.ok_or_else(|| AttachError::UnknownNetwork(network.short()))?;
-        let unwanted = unwanted.into_iter().map(|port| ports::meant(&before.published, port));
-        let unwanted: Vec<HostPort> = unwanted
-            .map(|meant| meant.map_err(|port| PortError::NotPublished { port, name: name.clone() }))
-            .collect::<Result<_, _>>()?;
+        let mut left = before.published.clone();
+        for port in &unwanted {
+            let gone = |port| PortError::NotPublished { port, name: name.clone() };
+            ports::withdraw(&mut left, *port).map_err(gone)?;
+        }
         self.check_ports(&definition, Some(id), &wanted)?;
         let change = move |local: &mut Local| {
-            let published = ports::publish(local.intents(), &definition, id, &wanted)?;
-            Ok(local.publish_ports(id, published.into_iter().filter(|(port, _)| !unwanted.contains(port)).collect())?)
+            let mut published = ports::publish(local.intents(), &definition, id, &wanted)?;
+            for port in unwanted {
+                // What is gone meanwhile leads nowhere, as was asked.
+                let _ = ports::withdraw(&mut published, port);
+            }
+            Ok(local.publish_ports(id, published)?)
         };
         let changed: Result<_, AttachError> = self.local.call(change).await;
         let page = changed?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use overlay::addr::IpVersion;
 use overlay::cluster::{Located, NetworkView};
 use overlay::endpoint::Endpoint;
 use overlay::host::Liveness;
@@ -41,7 +42,11 @@ pub(super) fn in_use(seen: &Seen, view: &NetworkView, address: IpAddr, other: &L
 }
 
 pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
-    let subnets: Vec<String> = view.network.ranges.iter().map(|range| range.subnet.to_string()).collect();
+    let of_version = view.network.ranges.iter().filter(|range| range.subnet.version() == IpVersion::of(address));
+    let mut subnets: Vec<String> = of_version.map(|range| range.subnet.to_string()).collect();
+    if subnets.is_empty() {
+        subnets.push(format!("a network that has {}", IpVersion::of(address)));
+    }
     AttachError::NotAssignable { address, network: view.shown_name(), why, subnets: subnets.join(", ") }
 }
 

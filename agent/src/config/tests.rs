@@ -117,7 +117,7 @@ fn a_variable_that_is_set_to_nothing_says_nothing() {
 #[test]
 fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
     let files = Files::new();
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["--vxlan-port", "7946"], &["--vxlan-port", "`7946`", "--port", "4789"]),
         (&["--port", "4789"], &["--vxlan-port", "`4789`", "another one"]),
         (&["--name", "no spaces"], &["--name", "`no spaces`", "1 to 63 letters"]),
@@ -126,6 +126,8 @@ fn a_wrong_value_is_told_with_its_flag_and_what_would_be_right() {
         (&["--address", "::1"], &["--address", "`::1`", "other hosts can reach"]),
         (&["--address", "fe80::1"], &["--address", "`fe80::1`", "other hosts can reach"]),
         (&["--address", "::ffff:192.0.2.1"], &["--address", "other hosts can reach"]),
+        (&["--join", "[::ffff:192.0.2.2]:7946"], &["--join", "address and port of another host"]),
+        (&["--join", "192.0.2.2:0"], &["--join", "address and port of another host"]),
         (&["--join", "[2001:db8::1]:7946"], &["--join", "[2001:db8::1]:7946", "one version of IP"]),
         (&["--address", "2001:db8::1", "--join", "192.0.2.1:7946"], &["--join", "192.0.2.1:7946", "2001:db8::1"]),
         (&["--address", "0.0.0.0"], &["--address", "`0.0.0.0`", "reach"]),

@@ -52,6 +52,12 @@ const MAX_PORTS: usize = 2048;
 pub(crate) fn ports(specs: &wire::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
     let given: BTreeSet<Subnet> = all::<Subnet>(&specs.allow_from)?.into_iter().collect();
     let allowed: BTreeSet<Subnet> = publish::widest(&given).collect();
+    let is_mapped = |subnet: &&Subnet| subnet.network() != subnet.network().to_canonical();
+    if let Some(mapped) = allowed.iter().find(is_mapped) {
+        return Err(Status::invalid_argument(format!(
+            "--allow-from {mapped} is an IPv4 subnet written as IPv6, which no packet comes from: write it as IPv4"
+        )));
+    }
     if specs.ports.is_empty() && !allowed.is_empty() {
         return Err(Status::invalid_argument("--allow-from says who may reach a published port, and none is: give -p"));
     }

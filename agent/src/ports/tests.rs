@@ -1,5 +1,6 @@
 use overlay::id::HostId;
 use overlay::intent::Attachment;
+use overlay::network::Range;
 
 use super::*;
 use crate::reconcile::tests::label;
@@ -85,7 +86,9 @@ fn versions_of_ip_are_two_hosts_as_far_as_ports_are_concerned() {
     let error = check_unused(at("::")).expect_err("it is in use").to_string();
     assert!(error.contains(&format!("[::]:{number}/tcp")) && error.contains("process"), "{error}");
     let intents = host(&[wanted(at("0.0.0.0"), 1)]);
-    publish(&intents, &network(2), TWO, &[wanted(at("::"), 1)]).expect("nobody has it under IPv6");
+    let mut dual = network(2);
+    dual.ranges.push(Range::new("fd00::/64".parse().expect("a subnet"), None).expect("a range"));
+    publish(&intents, &dual, TWO, &[wanted(at("::"), 1)]).expect("nobody has it under IPv6");
     for taken in [at("0.0.0.0"), at("127.0.0.1"), port(None, number)] {
         publish(&intents, &network(2), TWO, &[wanted(taken, 1)]).expect_err("somebody has it");
     }
@@ -114,4 +117,55 @@ fn a_port_that_a_program_has_is_refused_with_its_name() {
     assert_eq!(check_unused(taken), Ok(()));
     let elsewhere = port(Some([192, 0, 2, 77]), number);
     assert_eq!(check_unused(elsewhere), Err(PortError::NotHere(elsewhere)));
+}
+
+#[test]
+fn a_port_leads_only_where_its_version_of_ip_is() {
+    let at = |text: &str| HostPort { address: Some(text.parse().expect("an address")), ..port(None, 80) };
+    let lines = [
+        publish(&Intents::default(), &network(1), ONE, &[wanted(at("::"), 80)]),
+        publish(&Intents::default(), &network(1), ONE, &[wanted(at("2001:db8::1"), 80)]),
+    ];
+    for refused in lines {
+        let error = refused.expect_err("the network has no IPv6").to_string();
+        assert!(error.contains("`net1` has no IPv6") && error.contains(":80/tcp"), "{error}");
+    }
+    let allowed: BTreeSet<Subnet> = ["2001:db8::/32".parse().expect("a subnet")].into();
+    let only = Wanted { allowed: allowed.clone(), ..wanted(port(None, 80), 80) };
+    let error = publish(&Intents::default(), &network(1), ONE, &[only]).expect_err("nobody can come").to_string();
+    assert!(error.contains("2001:db8::/32") && error.contains("`net1`"), "{error}");
+    let both = allowed.into_iter().chain(["10.0.0.0/8".parse().expect("a subnet")]).collect();
+    let some = Wanted { allowed: both, ..wanted(port(None, 80), 80) };
+    publish(&Intents::default(), &network(1), ONE, &[some]).expect("some can come");
+}
+
+#[test]
+fn what_is_taken_back_under_one_version_stays_under_the_other() {
+    let at = |text: &str| HostPort { address: Some(text.parse().expect("an address")), ..port(None, 80) };
+    let all = || host(&[wanted(port(None, 80), 8080)]).attachments[&ONE].published.clone();
+    let mut left = all();
+    withdraw(&mut left, at("::")).expect("it is published");
+    assert_eq!(left.keys().collect::<Vec<_>>(), [&at("0.0.0.0")]);
+    assert_eq!(left[&at("0.0.0.0")], all()[&port(None, 80)]);
+    assert_eq!(withdraw(&mut left, at("::")), Err(at("::")));
+    assert_eq!(withdraw(&mut left, port(None, 80)), Err(port(None, 80)));
+    withdraw(&mut left, at("0.0.0.0")).expect("it is what is left");
+    assert!(left.is_empty());
+    let mut none = all();
+    assert_eq!(withdraw(&mut none, at("10.1.1.1")), Err(at("10.1.1.1")), "it is published at all, not at that one");
+}
+
+#[test]
+fn what_a_program_leaves_for_a_minute_keeps_no_port() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let at = listener.local_addr().expect("it is bound");
+    let mut client = std::net::TcpStream::connect(at).expect("it listens");
+    let (mut server, _) = listener.accept().expect("somebody came");
+    // Who closes first has the connection for another minute (TIME-WAIT, RFC 9293, section 3.6).
+    server.write_all(b"bye").expect("it is open");
+    drop((server, listener));
+    client.read_to_end(&mut Vec::new()).expect("it ends");
+    drop(client);
+    assert_eq!(check_unused(port(Some([127, 0, 0, 1]), at.port())), Ok(()));
 }

@@ -197,6 +197,10 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
         versions.iter().flat_map(|version| rules(*version, names(*version))).collect()
     };
     let found = |version| accept(vec![is(if version == IpVersion::V4 { Kind::Arp } else { Kind::Discovery })]);
+    // A fragment without ports is told by its addresses alone, and before all that would look for ports in it.
+    let continued = |version, names: &Names| {
+        vec![accept(vec![is(Kind::LaterFragment(version)), listed(names.acquainted.0, Parts::Pair(version))])]
+    };
     // What can't be remembered could not be answered.
     let asked = |version, names: &Names| {
         let remember = Verdict::Remember(names.asked.0, Parts::Datagram(version));
@@ -225,10 +229,10 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
             accept(vec![is(Kind::Udp), listed(names.asked.0, Parts::DatagramAnswered(version))]),
             accept(vec![is(Kind::EchoReply(version)), paired()]),
             accept(vec![is(Kind::IcmpError(version)), acquainted()]),
-            accept(vec![is(Kind::LaterFragment(version)), acquainted()]),
         ]
     };
     let mut rules: Vec<Rule> = versions.iter().map(|version| found(*version)).collect();
+    rules.extend(of_each(&continued));
     rules.extend(of_each(&asked));
     rules.push(accept(vec![Match::NotOut("ovp*".to_owned())]));
     rules.extend(of_each(&opened));

@@ -154,13 +154,17 @@ fn to_port(version: IpVersion) -> Verdict {
     Verdict::Translate(version, names(version).ports.0, Parts::HostPort(version))
 }
 
-/// Translated before its route is looked up, a packet for a loopback address from outside would pass.
+/// Translated before its route is looked up, a packet for a loopback address from outside would pass; and what is for a link-local
+/// address is not for another link.
 fn published(version: IpVersion) -> Rule {
-    Rule::new([Match::HasPorts, Match::Local, Match::NotWithin(loopback(version))], to_port(version))
+    let link_local =
+        (version == IpVersion::V6).then(|| Match::NotWithin(subnet(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)));
+    let when = [Match::HasPorts, Match::Local, Match::NotWithin(loopback(version))].into_iter().chain(link_local);
+    Rule::new(when, to_port(version))
 }
 
-/// Linux takes a packet from 127.0.0.0/8 to another interface if that is allowed to take it, one from ::1 never: who asks there is
-/// told at once that nobody is there.
+/// Linux takes a packet from 127.0.0.0/8 to another interface if that is allowed to take it, one from ::1 or a link-local address
+/// never: who asks there is told at once that nobody is there.
 fn published_here(version: IpVersion) -> Rule {
     match version {
         IpVersion::V4 => Rule::new([Match::HasPorts, Match::Local], to_port(version)),

@@ -1,7 +1,7 @@
 //! Which chains are gates, what may pass them, and what is told of the others.
 
 use super::*;
-use crate::plan::tests::{network, wish_with_uplink};
+use crate::plan::tests::wish_with_uplink;
 
 fn chain(family: Protocols, table: &str, chain: &str) -> ChainName {
     ChainName { family, table: table.to_owned(), chain: chain.to_owned() }
@@ -16,8 +16,8 @@ fn forward() -> ChainName {
 }
 
 fn others(chains: impl IntoIterator<Item = (ChainName, Judge)>) -> Others {
-    let way = |name: &str| name.parse().map(Way::Beyond).expect("a name");
-    Others { chains: chains.into_iter().collect(), ways: [way("wan0")].into(), has_legacy: false }
+    let way = "wan0".parse().expect("a name");
+    Others { chains: chains.into_iter().collect(), ways: [way].into(), has_legacy: false }
 }
 
 /// The chains that are changed, and whether they are opened.
@@ -79,23 +79,21 @@ fn legacy_rules_are_told() {
 }
 
 #[test]
-fn outwards_only_the_ways_to_other_hosts_are_open() {
-    let wish = wish_with_uplink();
-    let vtep = wish.segments[&network(1)].tunnel.expect("it has one").local;
+fn only_interfaces_that_a_rule_can_name_are_open() {
     let name = |text: &str| text.parse::<IfName>().expect("a name");
-    let others = Others {
-        ways: [
-            Way::Beyond(name("wan0")),
-            Way::Link(name("lan0"), vtep),
-            Way::Link(name("docker0"), [172, 17, 0, 1].into()),
-            Way::Beyond(name("od\"d")),
-            Way::Beyond(name("all*")),
-        ]
-        .into(),
-        ..Others::default()
-    };
+    let others = Others { ways: ["wan0", "lan0", "od\"d", "all*"].map(name).into(), ..Others::default() };
     let open = [Pass::In, Pass::Out(name("lan0")), Pass::Out(name("wan0"))];
-    assert_eq!(passes(&others, &wish), open.into());
+    assert_eq!(passes(&others, &wish_with_uplink()), open.into());
+}
+
+#[test]
+fn what_sees_only_ipv6_is_in_nobody_s_way_without_it() {
+    let six = chain(Protocols::Ip6, "filter", "FORWARD");
+    let mine = chain(Protocols::Ip6, "mine", "passing");
+    let others = others([(six, judge(Rest::Dropped)), (forward(), judge(Rest::Dropped)), (mine, judge(Rest::Dropped))]);
+    let wish = wish_with_uplink();
+    assert_eq!(opened(&others, &wish), [(forward().to_string(), true)]);
+    assert!(barriers(&others, &wish).is_empty());
 }
 
 #[test]

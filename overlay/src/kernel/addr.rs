@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroI32;
 
 use futures::TryStreamExt;
+use netlink_packet_core::ErrorMessage;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
@@ -41,14 +43,26 @@ pub(super) async fn of(route: &Handle, link: u32) -> Result<Vec<Prefixed>, Error
     Ok(addresses)
 }
 
-/// Gives a link exactly these addresses. What stays is not touched for a moment.
+/// Those addresses of a link whose neighbours are reached from it: the kernel makes that route when the address comes, and not
+/// again when somebody has deleted it.
+pub(super) async fn rooted(route: &Handle, link: u32, addresses: &[Prefixed]) -> Result<Vec<Prefixed>, Error> {
+    let routes = routes(route, Some(link)).await?;
+    let connected: BTreeSet<Subnet> = routes.iter().filter(|r| gateway(r).is_none()).filter_map(destination).collect();
+    let is_rooted = |a: &&Prefixed| {
+        Subnet::of(a.address, a.len).is_some_and(|subnet| subnet.host_bits() == 0 || connected.contains(&subnet))
+    };
+    Ok(addresses.iter().filter(is_rooted).copied().collect())
+}
+
+/// Gives a link exactly these addresses, each with the route to its neighbours. What stays is not touched for a moment.
 pub(super) async fn set(route: &Handle, link: u32, wanted: &[Prefixed]) -> Result<(), Error> {
     let messages: Vec<AddressMessage> =
         route.address().get().set_link_index_filter(link).execute().try_collect().await?;
+    let whole = rooted(route, link, wanted).await?;
     let mut there = Vec::new();
     for message in messages {
         match prefixed(&message) {
-            Some(address) if wanted.contains(&address) => there.push(address),
+            Some(address) if whole.contains(&address) => there.push(address),
             Some(_) => route.address().del(message).execute().await.unless(Cause::Gone)?,
             None => {}
         }
@@ -98,8 +112,26 @@ pub(super) async fn add_default_route(route: &Handle, gateway: IpAddr, metric: u
     route.route().add(message).execute().await.unless(Cause::AlreadyExists)
 }
 
-/// Routes a subnet to `gateway`.
-pub(super) async fn add_route(route: &Handle, subnet: Subnet, gateway: IpAddr) -> Result<(), Error> {
+/// `linux/rtnetlink.h`
+const RT_TABLE_MAIN: u8 = 254;
+
+fn already_exists() -> ErrorMessage {
+    let mut error = ErrorMessage::default();
+    error.code = NonZeroI32::new(-nix::libc::EEXIST);
+    error
+}
+
+/// Routes a subnet to `gateway`, over a link.
+pub(super) async fn add_route(route: &Handle, link: u32, subnet: Subnet, gateway: IpAddr) -> Result<(), Error> {
+    // Under IPv6 a second route would stand beside another's, with another metric, and one of both would be in vain.
+    let others = routes(route, None).await?;
+    let leads_elsewhere = |route: &&RouteMessage| {
+        let over = |attribute: &RouteAttribute| *attribute == RouteAttribute::Oif(link);
+        destination(route) == Some(subnet) && route.header.table == RT_TABLE_MAIN && !route.attributes.iter().any(over)
+    };
+    if subnet.network().is_ipv6() && others.iter().any(|route| leads_elsewhere(&route)) {
+        return Err(Error::NetlinkError(already_exists()));
+    }
     match (subnet.network(), gateway) {
         (IpAddr::V4(first), IpAddr::V4(via)) => {
             let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(first, subnet.prefix_len());
@@ -132,45 +164,32 @@ pub(super) async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<Rout
         let mut question = RouteMessage::default();
         question.header.address_family = family;
         question.attributes.extend(link.map(RouteAttribute::Oif));
-        routes.extend(route.route().get(question).execute().try_collect::<Vec<RouteMessage>>().await?);
+        let answers: Vec<RouteMessage> = route.route().get(question).execute().try_collect().await?;
+        // Asked for a version of IP that it has not, the kernel answers with all others (`rtnl_dump_all`).
+        routes.extend(answers.into_iter().filter(|answer| answer.header.address_family == family));
     }
     Ok(routes)
 }
 
-/// Where a route of the host leads that is none of ours: by the number of its link, beyond that or to those on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lead {
-    /// To a gateway, or everywhere.
-    Beyond(u32),
-    /// To those on the link, to whom the host is this address.
-    Link(u32, IpAddr),
+/// The links, by number, over which routes lead beyond those on them: to a gateway, or everywhere. Those of ours are left out.
+pub(super) fn ways(routes: &[RouteMessage]) -> BTreeSet<u32> {
+    routes.iter().filter(|route| route.header.kind == RouteType::Unicast).flat_map(ways_of).collect()
 }
 
-/// Where these routes lead.
-pub(super) fn leads<'a>(routes: impl Iterator<Item = &'a RouteMessage>) -> BTreeSet<Lead> {
-    routes.filter(|route| route.header.kind == RouteType::Unicast).flat_map(leads_of).collect()
-}
-
-fn leads_of(route: &RouteMessage) -> Vec<Lead> {
-    let (mut link, mut own, mut several) = (None, None, Vec::new());
+fn ways_of(route: &RouteMessage) -> Vec<u32> {
+    let mut ways = Vec::new();
+    let leads_beyond = is_default(route) || route.attributes.iter().any(is_gateway);
+    if !leads_beyond || gateway(route).is_some_and(is_transit) {
+        return ways;
+    }
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => link = Some(*index),
-            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => own = Some(IpAddr::V4(*ip)),
-            RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => own = Some(IpAddr::V6(*ip)),
-            RouteAttribute::MultiPath(hops) => several.extend(hops.iter().map(|hop| Lead::Beyond(hop.interface_index))),
+            RouteAttribute::Oif(index) => ways.push(*index),
+            RouteAttribute::MultiPath(hops) => ways.extend(hops.iter().map(|hop| hop.interface_index)),
             _ => {}
         }
     }
-    let is_ours = |address: Option<IpAddr>| address.is_some_and(is_transit);
-    let leads_beyond = is_default(route) || route.attributes.iter().any(is_gateway);
-    let one = match (link, own) {
-        _ if is_ours(gateway(route)) || is_ours(own) => None,
-        (Some(link), _) if leads_beyond => Some(Lead::Beyond(link)),
-        (Some(link), Some(own)) => Some(Lead::Link(link, own)),
-        _ => None,
-    };
-    one.into_iter().chain(several).collect()
+    ways
 }
 
 /// A gateway may also be of the other family (RFC 5549).
@@ -185,15 +204,18 @@ pub(super) fn is_default(route: &RouteMessage) -> bool {
 
 /// The subnets that are routed over a link, each with its gateway.
 pub(super) async fn routed_over(route: &Handle, link: u32) -> Result<Vec<(IpAddr, Subnet)>, Error> {
-    let subnet = |route: &RouteMessage| {
-        let to = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        });
-        gateway(route).zip(Subnet::of(to?, route.header.destination_prefix_length))
-    };
+    let subnet = |route: &RouteMessage| gateway(route).zip(destination(route));
     Ok(routes(route, Some(link)).await?.iter().filter_map(subnet).collect())
+}
+
+/// Which subnet a route leads to; `None` for one that leads everywhere.
+pub(super) fn destination(route: &RouteMessage) -> Option<Subnet> {
+    let to = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    Subnet::of(to?, route.header.destination_prefix_length)
 }
 
 /// Where everything goes by default that has no better route, IPv4 first.

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 
 use rtnetlink::Handle;
 
-use super::addr::Lead;
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
@@ -15,38 +14,34 @@ use super::{addr, neigh, port};
 use crate::addr::{IfName, Mac};
 use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
 use crate::firewall::Family;
-use crate::gates::{Others, Way};
+use crate::gates::Others;
 use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::report::StepError;
 
 const PORT_PREFIX: &str = "ovp";
 
 /// The tables of the old `iptables` in the namespace of the thread that reads it (`net/ipv4/netfilter/ip_tables.c`).
-const LEGACY: &str = "/proc/thread-self/net/ip_tables_names";
+const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// What others have in the host's namespace.
-pub(super) async fn others(host: &mut Inside) -> Result<Others, StepError> {
+/// What others have in the host's namespace, and the links that lead to other hosts.
+pub(super) async fn others(host: &mut Inside, vtep: IpAddr) -> Result<Others, StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
-    // There may be very many: nobody wants to know where they lead if nobody is in the way.
-    let routes = if chains.is_empty() { Vec::new() } else { addr::routes(&host.route, None).await.or_doing(doing)? };
     let mut ways = BTreeSet::new();
-    for lead in addr::leads(routes.iter()) {
-        let (index, own) = match lead {
-            Lead::Beyond(index) => (index, None),
-            Lead::Link(index, own) => (index, Some(own)),
-        };
-        // One that is gone meanwhile leads nowhere.
-        let link = link::numbered(&host.route, index).await.or_doing(doing)?;
-        let ifname: Option<IfName> = link.and_then(|link| link.name.parse().ok());
-        ways.extend(ifname.map(|ifname| match own {
-            None => Way::Beyond(ifname),
-            Some(own) => Way::Link(ifname, own),
-        }));
+    // There may be very many routes: nobody wants to know where they lead if nobody is in the way.
+    if !chains.is_empty() {
+        let routes = addr::routes(&host.route, None).await.or_doing(doing)?;
+        let underlay = addr::link_of(&addr::all(&host.route).await.or_doing(doing)?, vtep);
+        for index in addr::ways(&routes).into_iter().chain(underlay) {
+            // One that is gone meanwhile leads nowhere.
+            let link = link::numbered(&host.route, index).await.or_doing(doing)?;
+            ways.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
+        }
     }
-    let tables = host.netns.run(|| std::fs::read_to_string(LEGACY)).or_doing(doing)?;
-    // A kernel without them has no such file.
-    let has_legacy = tables.is_ok_and(|tables| tables.lines().any(|table| table == "filter"));
+    let read = || LEGACY.map(std::fs::read_to_string);
+    let tables = host.netns.run(read).or_doing(doing)?;
+    // A kernel without them has no such files.
+    let has_legacy = tables.into_iter().flatten().any(|tables| tables.lines().any(|table| table == "filter"));
     Ok(Others { chains, ways, has_legacy })
 }
 
@@ -67,7 +62,13 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
     let route = &inside.route;
     let links = link::all(route).await.or_doing(doing)?;
     let named = |name: &str| links.iter().find(|link| link.name == name);
-    let addresses = addr::all(route).await.or_doing(doing)?;
+    let mut addresses = addr::all(route).await.or_doing(doing)?;
+    for name in [BRIDGE, UPLINK] {
+        // Those from which nobody is reached are not as they should be.
+        if let Some((link, own)) = named(name).and_then(|link| Some((link.index, addresses.get_mut(&link.index)?))) {
+            *own = addr::rooted(route, link, own).await.or_doing(doing)?;
+        }
+    }
     let rows = fdb::all(route).await.or_doing(doing)?;
     let bridge = named(BRIDGE).filter(|link| matches!(link.kind, Kind::Bridge { .. }));
     let neighbours = match bridge {
@@ -142,6 +143,7 @@ async fn observed_uplink(
     // By its name: a dump of all the host's links may miss one while others come and go.
     let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
     let outer_addresses = addr::of(&host.route, outer.index).await?;
+    let outer_addresses = addr::rooted(&host.route, outer.index, &outer_addresses).await?;
     let gateways = addr::default_gateways(route).await?;
     let a_pair = outer.kind == Kind::Veth && inner.peer == Some(outer.index) && outer.up && inner.up;
     let inner_addresses = addresses.get(&inner.index).map(Vec::as_slice).unwrap_or_default();

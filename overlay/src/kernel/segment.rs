@@ -236,7 +236,8 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
     for subnet in &uplink.routed {
         let transit = uplink.transits.iter().find(|transit| IpVersion::of(transit.segment) == subnet.version());
         let Some(Transit { segment, .. }) = transit else { continue };
-        addr::add_route(&host.route, *subnet, *segment)
+        let over = index_of(&host.route, host_ifname.as_str()).await?;
+        addr::add_route(&host.route, over, *subnet, *segment)
             .await
             .or_doing(|| format!("route {subnet} to {segment}: if there is a route already, remove it"))?;
     }

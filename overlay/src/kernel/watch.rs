@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::RouteMessage;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::watch;
@@ -81,21 +82,31 @@ impl Watcher {
     /// The host's namespace: its links with their addresses, its routes into segments and to everywhere, its forwarding, and all
     /// rules, whosever they are.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
-        Self::start(netns, LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS, changes, &Answered::default())
+        Self::start(
+            netns,
+            LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS,
+            changes,
+            (&Answered::default(), leads_to_us),
+        )
     }
 
     /// A segment: all that is in it.
     pub(super) fn of_segment(netns: &Netns, changes: &Changes, answered: &Answered) -> Result<Self, NetnsError> {
-        Self::start(netns, LINKS | NEIGHBOURS | ADDRESSES | ROUTES, changes, answered)
+        Self::start(netns, LINKS | NEIGHBOURS | ADDRESSES | ROUTES, changes, (answered, |_| true))
     }
 
-    fn start(netns: &Netns, groups: u32, changes: &Changes, answered: &Answered) -> Result<Self, NetnsError> {
+    fn start(
+        netns: &Netns,
+        groups: u32,
+        changes: &Changes,
+        (answered, is_ours): (&Answered, RoutesOfOurs),
+    ) -> Result<Self, NetnsError> {
         let route = subscribe(netns, NETLINK_ROUTE, groups)?;
         let filter = subscribe(netns, NETLINK_NETFILTER, RULES)?;
         let answered = answered.clone();
         Ok(Self {
             tasks: [
-                tokio::spawn(follow(route, changes.clone(), move |part| matters(part, &answered))),
+                tokio::spawn(follow(route, changes.clone(), move |part| matters(part, &answered, is_ours))),
                 tokio::spawn(follow(filter, changes.clone(), |_| true)),
             ],
         })
@@ -136,7 +147,7 @@ async fn follow(socket: TokioSocket, changes: Changes, matters: impl Fn(&[u8]) -
 }
 
 /// All that is not known to be of no matter.
-fn matters(part: &[u8], answered: &Answered) -> bool {
+fn matters(part: &[u8], answered: &Answered, is_ours: RoutesOfOurs) -> bool {
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else { return true };
     match message.payload {
         netlink_packet_core::NetlinkPayload::InnerMessage(
@@ -144,9 +155,18 @@ fn matters(part: &[u8], answered: &Answered) -> bool {
         ) => !is_passing(&neighbour, answered),
         netlink_packet_core::NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => addr::gateway(&route).is_some_and(is_transit) || addr::is_default(&route),
+        ) => is_ours(&route),
         _ => true,
     }
+}
+
+/// Which routes matter.
+type RoutesOfOurs = fn(&RouteMessage) -> bool;
+
+/// Of the host's: those that lead everywhere, over an uplink, or to the other end of one.
+fn leads_to_us(route: &RouteMessage) -> bool {
+    let to = addr::destination(route).map(|subnet| subnet.network());
+    addr::is_default(route) || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 
 /// A neighbour that comes and goes by itself, at an address that we do not answer for.

@@ -32,7 +32,8 @@ impl Account {
     pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> Step {
         let of_range =
             |address: &IpAddr| self.network.range_of(*address).is_some_and(|(range, _)| range == request.range);
-        let had = self.bound.iter().find(|(a, e)| **e == request.endpoint && of_range(a)).map(|(address, _)| *address);
+        let is_meant = |address: &IpAddr| of_range(address) && request.address.is_none_or(|wanted| wanted == *address);
+        let had = self.bound.iter().find(|(a, e)| **e == request.endpoint && is_meant(a)).map(|(address, _)| *address);
         if let Some((address, lease)) = had.and_then(|a| Some((a, self.may_use(me, a)?))) {
             return Step { changes: Vec::new(), outcome: Outcome::Granted { address, lease } };
         }

@@ -1,14 +1,15 @@
 //! Agents and hosts that are killed, starved and sabotaged.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in};
-use overlay_tests::lab::{Container, Ending, Flow, Lab, Oracle, Stream};
+use overlay_tests::lab::{Container, Ending, Flow, Lab, Oracle, Stream, WORLD, WORLD6};
 
 use super::leases::agree;
-use super::{SECOND, took};
+use super::{HALF_A_SECOND, SECOND, took};
 
 /// A host's crash is known elsewhere, names and rows withdrawn, within this time.
 const WITHDRAWN: Duration = Duration::from_secs(3);
@@ -62,7 +63,7 @@ pub fn killing_and_restarting_every_agent_loses_no_packet() -> anyhow::Result<()
 
 pub fn what_is_deleted_by_hand_is_repaired_within_a_second() -> anyhow::Result<()> {
     let lab = Lab::with_agents(2)?;
-    lab.network("web", "10.20.0.0/24")?;
+    lab.network("web", "10.20.0.0/24 --subnet fd00:20::/64")?;
     let [left, right] = &pair(&lab)?;
     let mac = lab.rows("h2", "endpoint ls web")?;
     let mac = mac.iter().find(|row| row["name"] == "right").and_then(|row| row["mac"].as_str().map(str::to_owned));
@@ -76,6 +77,13 @@ pub fn what_is_deleted_by_hand_is_repaired_within_a_second() -> anyhow::Result<(
         format!("bridge fdb del {mac} dev vx0 master"),
         "bridge fdb flush dev vx0 self".to_owned(),
         format!("ip neighbour del {far} dev br0"),
+        format!("ip neighbour del {} dev br0", right.address6()?),
+        "ip route flush dev br0".to_owned(),
+        "ip -6 route flush dev br0".to_owned(),
+        "ip route flush dev up0".to_owned(),
+        "ip -6 route flush dev up0".to_owned(),
+        "ip -6 address flush dev br0".to_owned(),
+        "ip -6 address flush dev up0".to_owned(),
         "nft flush ruleset".to_owned(),
         "ip link set vx0 down".to_owned(),
         "bridge link set dev vx0 flood on learning on".to_owned(),
@@ -88,11 +96,21 @@ pub fn what_is_deleted_by_hand_is_repaired_within_a_second() -> anyhow::Result<(
         repaired(&lab, &line, &whole)?;
         left.ping(right.address()?, SECOND).with_context(|| format!("after {line}"))?;
     }
-    for line in ["nft flush ruleset", "nft delete table inet overlay"] {
-        lab.host("h1")?.sh(line)?;
-        repaired(&lab, line, &whole)?;
+    let uplink = lab.host("h1")?.sh("ip -br link")?;
+    let uplink = uplink.split(['@', ' ', '\n']).find(|word| word.starts_with("ovu")).context("no uplink")?.to_owned();
+    for line in [
+        "nft flush ruleset".to_owned(),
+        "nft delete table inet overlay".to_owned(),
+        format!("ip route flush dev {uplink}"),
+        format!("ip -6 route flush dev {uplink}"),
+    ] {
+        lab.host("h1")?.sh(&line)?;
+        repaired(&lab, &line, &whole)?;
+        for world in [IpAddr::from(WORLD), WORLD6.into()] {
+            eventually_in(REPAIRED, &format!("the world after `{line}`"), || left.ping(world, HALF_A_SECOND))?;
+        }
     }
-    left.ping(overlay_tests::lab::WORLD, SECOND)
+    Ok(())
 }
 
 fn repaired(lab: &Lab, line: &str, whole: &BTreeSet<String>) -> anyhow::Result<()> {
@@ -273,13 +291,15 @@ const LOOK: &str = r#"
 inside() { label=$1; shift; nsenter --net="$NETNS" -- "$@" | sed "s/^/$label: /"; }
 inside fdb bridge fdb show dev vx0
 inside neighbour ip neighbour show dev br0 nud permanent
-inside address ip -o -4 address show
+inside address ip -o address show
 inside route ip route
+inside route ip -6 route
 inside link ip -o link
 inside port bridge -d -o link show
 inside filter nft -s list ruleset
 nft -s list table inet overlay | sed "s/^/host filter: /"
-ip -o -4 address | sed "s/^/host address: /"
+ip -o address | sed "s/^/host address: /"
+(ip route; ip -6 route) | sed "s/^/host route: /"
 "#;
 
 /// What the kernel of a host has for a network, as a set of lines in which nothing changes by itself.

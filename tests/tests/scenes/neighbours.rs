@@ -98,7 +98,9 @@ impl Ends {
     fn nothing_else_gets_in(&self, lab: &Lab) -> anyhow::Result<()> {
         let internet = lab.internet();
         internet.sh(&format!("ip route replace 10.20.0.0/24 via {}", underlay("h1")?))?;
+        internet.sh(&format!("ip route replace fd00:20::/64 via {}", mapped(underlay("h1")?)))?;
         is_refused(lab, &internet.place(), "tcp", &format!("{}:80", self.near.address()?))?;
+        is_refused(lab, &internet.place(), "tcp", &format!("[{}]:80", self.near.address6()?))?;
         is_refused(lab, &internet.place(), "tcp", &format!("{}:80", underlay("h1")?))
     }
 }
@@ -331,8 +333,10 @@ pub fn bridged_frames_are_not_filtered_by_the_host() -> anyhow::Result<()> {
     let lab = after(|lab, host| {
         let host = lab.host(host)?;
         host.sh("iptables -P FORWARD DROP")?;
+        host.sh("ip6tables -P FORWARD DROP")?;
         if host.sh("ls /proc/sys/net/bridge").is_ok() {
             host.sysctl("net.bridge.bridge-nf-call-iptables", "1")?;
+            host.sysctl("net.bridge.bridge-nf-call-ip6tables", "1")?;
             host.sysctl("net.bridge.bridge-nf-call-arptables", "1")?;
         }
         Ok(())

@@ -18,7 +18,7 @@ pub const PATIENCE: Millis = 2_000;
 
 #[derive(Debug, Clone)]
 pub enum Question {
-    Space(NetworkId),
+    Space(NetworkId, u8),
     Address(NetworkId, IpAddr),
     Deliver(NetworkId, Statement),
     Acknowledge(Option<HostId>),
@@ -74,7 +74,7 @@ impl World {
         let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
         let elsewhere = self.index(from) != Some(caller) && self.hosts[index].hears(from);
         let input = match question {
-            Question::Space(network) => Input::GiveSpace { network, range: 0, to: from, share: Share::Quarter },
+            Question::Space(network, range) => Input::GiveSpace { network, range, to: from, share: Share::Quarter },
             Question::Address(network, address) => Input::GiveAddress { network, to: from, address },
             Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
             Question::Acknowledge(founder) => Input::Acknowledge { from, stamp, founder },
@@ -101,7 +101,7 @@ impl World {
         // Who asked has waited no longer, or is off by now.
         let Some(Call { from: index, question, attach }) = self.calls.remove(&call) else { return };
         let inputs = match (question, answer) {
-            (Question::Space(network) | Question::Address(network, _), Answer::Given(statements)) => {
+            (Question::Space(network, _) | Question::Address(network, _), Answer::Given(statements)) => {
                 let stated = |statement| Input::Stated { network, from: by, stamp, statement };
                 statements.into_iter().map(stated).collect()
             }
@@ -139,7 +139,7 @@ impl World {
             Outcome::Ask(ask) => {
                 assert!(request.asked.insert(ask), "{ask:?} is asked for the second time");
                 let (of, question) = match ask {
-                    Ask::Space { of, .. } => (of, Question::Space(network)),
+                    Ask::Space { of, range } => (of, Question::Space(network, range)),
                     Ask::Address { of, address } => (of, Question::Address(network, address)),
                 };
                 self.ask(index, of, question, Some(Attach { host: index, request }));

@@ -59,13 +59,17 @@ impl World {
         let Some(network) = self.any_network(index) else { return };
         let all: Vec<IpAddr> = network.blocks().flat_map(|b| network.assignable_in(b).collect::<Vec<_>>()).collect();
         let address = if self.rng.bool() { self.rng.choice(all) } else { None };
+        let range = match address.and_then(|address| network.range_of(address)) {
+            Some((range, _)) => range,
+            None => self.rng.u8(0..u8::try_from(network.ranges.len()).expect("two at most")),
+        };
         let endpoint = EndpointId::from_bytes(self.fresh_id());
         let name = name(&format!("c{}", self.rng.u8(0..30)));
         let taken = self.hosts[index].intents.find(network.id, &name).is_some();
         if !taken {
             let reachable = self.hosts[index].reachable();
             let request =
-                Request { network: network.id, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() };
+                Request { network: network.id, endpoint, name, range, address, reachable, asked: BTreeSet::new() };
             self.allocate(index, request);
         }
     }
@@ -84,11 +88,13 @@ impl World {
         if !self.is_on(index) || many {
             return;
         }
+        let range = |subnet: &str| Range::new(subnet.parse().expect("a subnet"), None).expect("a range");
         let subnet = ["10.0.0.0/28", "10.0.0.0/27", "10.1.0.0/25"][self.rng.usize(0..3)];
+        let ipv6 = [None, Some("fd00::/124"), Some("fd00:1::/121")][self.rng.usize(0..3)];
         let network = Network {
             id: NetworkId::from_bytes(self.fresh_id()),
             name: name(["red", "green", "blue"][self.rng.usize(0..3)]),
-            ranges: vec![Range::new(subnet.parse().expect("a subnet"), None).expect("a range")],
+            ranges: [Some(subnet), ipv6].into_iter().flatten().map(range).collect(),
             created,
             creator: self.hosts[index].id,
             since: 0,
@@ -109,7 +115,9 @@ impl World {
         let partners = partners(&self.hosts[index].cluster, founder);
         let peers: Vec<_> = partners.into_iter().filter(|id| members.contains(id)).collect();
         if let Some(to) = self.rng.choice(peers) {
-            self.step(index, &Input::GiveSpace { network: id, range: 0, to, share: Share::Half });
+            for range in 0..=u8::from(ipv6.is_some()) {
+                self.step(index, &Input::GiveSpace { network: id, range, to, share: Share::Half });
+            }
         }
         self.look(index);
     }

@@ -43,7 +43,7 @@ fn only_who_asks_by_number_gets_an_address_outside_of_the_pool() {
     network.ranges[0] = network.ranges[0].with_pool(pool).expect("a part of it");
     let mut world = World::of(2, network);
     // Of blocks that anybody can have addresses of, another host gets its share as well as of the rest.
-    let give = Input::GiveSpace { network: world.network.id, range: 0, to: id_of(1), share: Share::Half };
+    let give = Input::GiveSpace { network: world.network.id, range: 0, to: host(1), share: Share::Half };
     let Outcome::Given(given) = world.ledger(0).step(&give, 0).outcome else { unreachable!("it has space") };
     let blocks = |offered: bool| {
         let is =
@@ -262,4 +262,53 @@ fn learning_of_a_network_or_creating_it_twice_changes_nothing() {
         world.step(member, &Input::Create(world.network.clone()), Luck::Good);
     }
     assert_eq!((world.ledger(0), world.ledger(1)), (&before.0, &before.1));
+}
+
+#[test]
+fn an_endpoint_has_an_address_of_each_range() {
+    let mut world = World::new(2, "10.0.0.0/28");
+    world.network.ranges.push(Range::new("fd00::/64".parse().expect("a subnet"), None).expect("a range"));
+    let network = world.network.clone();
+    let mut alone = founder();
+    let mut run = |input: &Input| {
+        let step = alone.step(input, 0);
+        alone.apply(&step.changes);
+        step.outcome
+    };
+    run(&Input::Create(network.clone()));
+    let of = |n: u8, range: u8, address: Option<&str>| {
+        Input::Allocate(Request { endpoint: endpoint(n), range, ..request(&world, n, &format!("c{n}"), address) })
+    };
+    for (input, expected) in [
+        (of(1, 0, None), "10.0.0.2"),
+        (of(1, 1, None), "fd00::2"),
+        (of(2, 1, None), "fd00::3"),
+        // Asked again, the same; the other range has nothing to do with it.
+        (of(1, 1, None), "fd00::2"),
+        (of(2, 0, None), "10.0.0.3"),
+        (of(3, 1, Some("fd00::ffff:0:0:9")), "fd00::ffff:0:0:9"),
+    ] {
+        assert!(matches!(run(&input), Outcome::Granted { address, .. } if address == ip(expected)), "{expected}");
+    }
+    // An address is of one range only.
+    let wrong = run(&of(4, 0, Some("fd00::9")));
+    assert_eq!(wrong, Outcome::Denied(Denial::NotAssignable(ip("fd00::9"))));
+    // Who has another one is not given that for the one that is asked for.
+    let other = run(&of(1, 1, Some("fd00::77")));
+    assert!(matches!(other, Outcome::Granted { address, .. } if address == ip("fd00::77")), "{other:?}");
+    // Half of one range is nothing of the other, and of a block of 2^54 addresses what is free is known at once.
+    let id = network.id;
+    let given = run(&Input::GiveSpace { network: id, range: 1, to: host(1), share: Share::Half });
+    let Outcome::Given(statements) = given else { unreachable!("it is given: {given:?}") };
+    assert!(
+        statements.len() > 400
+            && statements.iter().all(|s| matches!(s, Statement::Transfer { block, .. } if block.range == 1))
+    );
+    let account = &alone.accounts()[&id];
+    assert_eq!(account.holders(0), [(host(0), 4)].into());
+    assert_eq!(account.holders(1).len(), 2);
+    let (first, epoch) = account.held_in(1, host(0)).next().expect("the first block");
+    assert_eq!(account.count_free_in(first, epoch), (1 << 54) - 2 - 3);
+    alone.apply(&alone.step(&Input::Release { network: id, endpoint: endpoint(1), name: name("c1") }, 0).changes);
+    assert!(alone.accounts()[&id].bound.values().all(|e| *e != endpoint(1)), "both are let go");
 }

@@ -42,8 +42,8 @@ use crate::addr::IpVersion;
 use crate::desired::uplink_ifname;
 use crate::firewall::Family;
 use crate::id::NetworkId;
-use crate::observed::Observed;
-use crate::plan::{Flow, HostStep, SegmentStep, Step};
+use crate::observed::{Flow, Observed};
+use crate::plan::{HostStep, SegmentStep, Step};
 use crate::report::{Cause, Kernel, StepError};
 
 /// What not every host has that lets containers reach each other by links only.

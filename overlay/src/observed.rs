@@ -9,7 +9,6 @@ use crate::firewall::Marks;
 use crate::gates::Others;
 use crate::id::{EndpointId, NetworkId, Vni};
 use crate::intent::AtPath;
-use crate::plan::Flow;
 
 /// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +50,15 @@ pub struct ObservedSegment {
     pub half_remotes: BTreeSet<Mac>,
     /// Permanent neighbours on the bridge: what it answers ARP from.
     pub neighbours: BTreeMap<IpAddr, Mac>,
+}
+
+/// Packets to a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// The number of the protocol in IP headers.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
 }
 
 /// A bridge.

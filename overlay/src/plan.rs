@@ -13,7 +13,7 @@ use crate::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
 use crate::firewall::{Field, Marks, Set, Table, key_part};
 use crate::gates::{self, ChainName, Pass};
 use crate::id::{EndpointId, NetworkId};
-use crate::observed::{Observed, ObservedSegment, ObservedTunnel};
+use crate::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
 
 /// How much of the cluster this host knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +44,6 @@ pub enum HostStep {
     ForgetFlows(BTreeSet<Flow>),
     /// Give a chain of somebody else's just these rules of ours, and leave all else in it.
     SetGate(ChainName, BTreeSet<Pass>),
-}
-
-/// Packets to a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Flow {
-    /// The number of the protocol in IP headers.
-    pub protocol: u8,
-    /// The port.
-    pub port: u16,
 }
 
 /// A change of one segment.

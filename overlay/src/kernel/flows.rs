@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use super::addr;
 use super::error::{Meaning, OrDoing};
 use super::inside::Inside;
-use crate::plan::Flow;
+use crate::observed::Flow;
 use crate::report::{Cause, StepError};
 
 /// The kernel makes the parts of a dump no longer than this.

@@ -48,7 +48,7 @@ pub fn both_sides_of_a_split_go_on_until_they_are_full() -> anyhow::Result<()> {
                 count += 1;
                 open.rotate_left(1);
             } else {
-                let why = "has no free address that can be reached from here";
+                let why = "has no free address of 10.20.0.0/27 that can be reached from here";
                 ensure!(done.code == 1 && done.stderr.contains(why), "another reason: {done:?}");
                 ensure!(done.stderr.contains("which does not answer"), "it does not say who is missing: {done:?}");
                 open.remove(0);

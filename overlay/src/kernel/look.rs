@@ -31,10 +31,13 @@ pub(super) async fn others(host: &mut Inside, vtep: IpAddr) -> Result<Others, St
     // There may be very many routes: nobody wants to know where they lead if nobody is in the way.
     if !chains.is_empty() {
         let routes = addr::routes(&host.route, None).await.or_doing(doing)?;
-        let underlay = addr::link_of(&addr::all(&host.route).await.or_doing(doing)?, vtep);
-        for index in addr::ways(&routes).into_iter().chain(underlay) {
-            // One that is gone meanwhile leads nowhere.
-            let link = link::numbered(&host.route, index).await.or_doing(doing)?;
+        let addresses = addr::all(&host.route).await.or_doing(doing)?;
+        let has_vtep = addresses.iter().filter(|(_, list)| list.iter().any(|a| a.address == vtep));
+        let mut links = addr::ways(&routes);
+        links.extend(has_vtep.map(|(index, _)| *index));
+        for index in links {
+            // One that is gone meanwhile leads nowhere; nor does that of the host itself, where a VTEP's address may be.
+            let link = link::numbered(&host.route, index).await.or_doing(doing)?.filter(|link| link.name != "lo");
             ways.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
         }
     }

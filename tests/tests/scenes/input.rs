@@ -25,7 +25,7 @@ const CASES: &[Case] = &[
     ("network create new --subnet 10.20.0.7/24", &["10.20.0.7/24", "10.20.0.0/24", "write"]),
     ("network create new --subnet 10.20.0.0/31", &["10.20.0.0/31", "choose"]),
     ("network create new --subnet 192.0.2.0/25", &["192.0.2.0/25", "overlaps", "choose"]),
-    ("network create new --subnet 10.21.0.0/16 --subnet 10.21.5.0/24", &["--subnet", "exactly one"]),
+    ("network create new --subnet 10.21.0.0/16 --subnet 10.21.5.0/24", &["both IPv4", "leave one out"]),
     ("network create new --subnet 10.21.0.0/24 --gateway 10.22.0.1", &["10.22.0.1", "10.21.0.0/24", "choose"]),
     ("network create new --subnet 10.21.0.0/24 --gateway here", &["here", "an IP address"]),
     ("network create bad/name --subnet 10.21.0.0/24", &["bad/name", "name", "1 to 63 letters"]),

@@ -15,5 +15,5 @@ require_packages run
 echo "Building overlayd, overlayctl and the lab (the first time takes some minutes)."
 quiet=--quiet
 if [ -t 2 ]; then quiet=; fi
-cargo build $quiet --profile lab --package overlay-agent --package overlay-tests --bins
+cargo build $quiet --profile lab --package overlay-agent --package overlayctl --package overlay-tests --bins
 exec "${CARGO_TARGET_DIR:-target}/lab/overlay-demo" "$@"

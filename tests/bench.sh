@@ -14,5 +14,5 @@ require_cargo
 require_packages bench >&2
 
 echo "Building overlayd, overlayctl and the lab as they are released (the first time takes some minutes)." >&2
-cargo build --quiet --release --package overlay-agent --package overlay-tests --bins
+cargo build --quiet --release --package overlay-agent --package overlayctl --package overlay-tests --bins
 exec "${CARGO_TARGET_DIR:-target}/release/overlay-bench" "$@"

@@ -35,15 +35,15 @@ documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --profile "$P
 # Who may import whom (CONTRIBUTING.md). A package alone, with default features, has to do with what it declares.
 walls() {
     local package bad=0
-    for package in overlay-proto overlay overlay-dns overlay-agent overlay-tests; do
+    for package in overlay-proto overlay overlay-dns overlay-gossip overlay-agent overlayctl overlay-tests; do
         cargo check --quiet --profile "$PROFILE" --package "$package" || bad=1
     done
     forbid overlay tokio rtnetlink 'netlink-.*' nix prost 'tonic.*' 'chitchat.*' 'hickory-.*' tracing rand getrandom || bad=1
-    forbid overlay-proto overlay overlay-dns overlay-agent overlay-tests || bad=1
-    forbid overlay-dns overlay-proto overlay-agent overlay-tests rtnetlink chitchat tonic || bad=1
+    forbid overlay-proto overlay overlay-dns overlay-gossip overlay-agent overlay-tests || bad=1
+    forbid overlay-dns overlay-proto overlay-agent overlay-gossip overlay-tests rtnetlink chitchat tonic || bad=1
     forbid overlay-agent overlay-tests || bad=1
     # overlayctl speaks to the daemon over the wire only.
-    if grep -rnE '\b(overlay|overlay_agent|overlay_dns|chitchat|hickory_\w+|redb)::' agent/src/bin/overlayctl; then
+    if grep -rnE '\b(overlay|overlay_agent|overlay_dns|chitchat|hickory_\w+|redb)::' agent/overlayctl/src; then
         echo "overlayctl may import overlay_proto only" >&2
         bad=1
     fi
@@ -69,7 +69,7 @@ forbid() {
 build() { cargo build --quiet --workspace --all-targets --profile "$PROFILE" --features "$FEATURES"; }
 
 unit_tests() {
-    tests --lib --bins --test programs --test json
+    tests --lib --bins --test program --test json
     tests --doc
 }
 

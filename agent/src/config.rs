@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use overlay::network::Name;
+use overlay::model::network::Name;
 use serde::Deserialize;
 
-use crate::gossip::ClusterKey;
+use overlay_gossip::ClusterKey;
 
 /// What can be said, each by flag, environment variable or line of the configuration file.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
@@ -215,7 +215,7 @@ impl Options {
         Ok(Config {
             bootstrap: self.bootstrap,
             strict_boot_check,
-            name: name.parse().map_err(|e: overlay::network::NameError| ConfigError::Wrong {
+            name: name.parse().map_err(|e: overlay::model::network::NameError| ConfigError::Wrong {
                 flag: "name",
                 value: name.clone(),
                 why: e.to_string(),

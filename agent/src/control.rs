@@ -8,27 +8,27 @@ use std::time::Instant;
 
 use futures::stream::BoxStream;
 use overlay::cluster::{Cluster, NetworkView};
-use overlay::host::Liveness;
-use overlay::id::HostId;
 use overlay::ledger::{Input, Standing};
-use overlay::network::Name;
+use overlay::model::host::Liveness;
+use overlay::model::id::HostId;
+use overlay::model::network::Name;
 use overlay_dns::server::Resolver;
-use overlay_proto::v1 as wire;
+use overlay_proto::v1 as pb;
 use overlay_proto::v1::control_server::Control;
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status};
 
-use crate::attach::{AttachError, Attacher, Wanted};
-use crate::gossip;
-use crate::links::{LinkError, Linker};
-use crate::local::Local;
-use crate::network::{Hindered, NetworkError, Networks};
+use crate::cluster::Seen;
+use crate::operations::attach::{AttachError, Attacher, Wanted};
+use crate::operations::links::{LinkError, Linker};
+use crate::operations::network::{Hindered, NetworkError, Networks};
 use crate::peer::Refusals;
-use crate::view::Seen;
+use crate::state::Local;
+use overlay_gossip as gossip;
 
 mod forget;
 pub(crate) mod input;
-mod inside;
+mod inspect;
 mod show;
 
 use show::Shown;
@@ -75,10 +75,10 @@ impl Service {
     }
 
     /// A member that was not heard since the agent started has no name here, but an address.
-    fn waiting(cluster: &Cluster, peers: &BTreeMap<HostId, SocketAddr>, id: HostId) -> wire::Waiting {
+    fn waiting(cluster: &Cluster, peers: &BTreeMap<HostId, SocketAddr>, id: HostId) -> pb::Waiting {
         let waiting = show::waiting(cluster, id);
         match peers.get(&id) {
-            Some(address) if waiting.host == id.short() => wire::Waiting { host: address.to_string(), ..waiting },
+            Some(address) if waiting.host == id.short() => pb::Waiting { host: address.to_string(), ..waiting },
             _ => waiting,
         }
     }
@@ -192,7 +192,7 @@ impl From<LinkError> for Status {
 
 #[tonic::async_trait]
 impl Control for Service {
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Answer<wire::StatusReply> {
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Answer<pb::StatusReply> {
         let cluster = self.cluster();
         let shown = self.shown(&cluster);
         let settled = Arc::clone(&self.attacher.reconciler.settled.borrow());
@@ -203,7 +203,7 @@ impl Control for Service {
         let local = &self.attacher.local;
         let look = |local: &mut Local| (show::silent(local.ledger().membership()), local.peers().clone());
         let (silent, peers) = local.call(look).await;
-        Ok(Response::new(wire::StatusReply {
+        Ok(Response::new(pb::StatusReply {
             host_id: self.attacher.me.to_string(),
             host: me.info.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -224,14 +224,14 @@ impl Control for Service {
             phase: show::phase(me.info.phase).to_owned(),
             waits_for: silent.iter().map(|id| Self::waiting(&cluster, &peers, *id)).collect(),
             strict_boot_check: self.about.strict_boot_check,
-            dns: overlay::desired::SERVICE_ADDRESS.to_string(),
+            dns: overlay::datapath::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
             barriers: show::barriers(&settled.barriers),
         }))
     }
 
-    async fn list_hosts(&self, _: Request<wire::ListHostsRequest>) -> Answer<wire::ListHostsReply> {
+    async fn list_hosts(&self, _: Request<pb::ListHostsRequest>) -> Answer<pb::ListHostsReply> {
         let cluster = self.cluster();
         let (members, waits) = self
             .attacher
@@ -243,25 +243,25 @@ impl Control for Service {
             })
             .await;
         let silent = Arc::clone(&self.seen.borrow().silent);
-        Ok(Response::new(wire::ListHostsReply { hosts: self.shown(&cluster).hosts(&members, &waits, &silent) }))
+        Ok(Response::new(pb::ListHostsReply { hosts: self.shown(&cluster).hosts(&members, &waits, &silent) }))
     }
 
-    type ForgetHostStream = BoxStream<'static, Result<wire::ForgetProgress, Status>>;
+    type ForgetHostStream = BoxStream<'static, Result<pb::ForgetProgress, Status>>;
 
-    async fn forget_host(&self, request: Request<wire::ForgetHostRequest>) -> Answer<Self::ForgetHostStream> {
-        let wire::ForgetHostRequest { hosts, force } = request.into_inner();
+    async fn forget_host(&self, request: Request<pb::ForgetHostRequest>) -> Answer<Self::ForgetHostStream> {
+        let pb::ForgetHostRequest { hosts, force } = request.into_inner();
         let progress = forget::start(self, &hosts, force).await?;
         Ok(Response::new(progress))
     }
 
-    async fn trust_disk(&self, _: Request<wire::TrustDiskRequest>) -> Answer<wire::TrustDiskReply> {
+    async fn trust_disk(&self, _: Request<pb::TrustDiskRequest>) -> Answer<pb::TrustDiskReply> {
         let was_unchecked = matches!(*self.attacher.local.standing.borrow(), Standing::Unchecked { .. });
         let trusted = self.attacher.local.call(|local| local.step(&Input::Trust)).await;
         trusted.map_err(|error| Status::internal(in_one_line(&error)))?;
-        Ok(Response::new(wire::TrustDiskReply { was_unchecked }))
+        Ok(Response::new(pb::TrustDiskReply { was_unchecked }))
     }
 
-    async fn create_network(&self, request: Request<wire::CreateNetworkRequest>) -> Answer<wire::NetworkInfo> {
+    async fn create_network(&self, request: Request<pb::CreateNetworkRequest>) -> Answer<pb::NetworkInfo> {
         let id = self.networks.create(input::network(request.into_inner())?).await?;
         let cluster = self.cluster();
         let view = cluster.networks.get(&id).ok_or_else(|| {
@@ -270,22 +270,22 @@ impl Control for Service {
         Ok(Response::new(self.shown(&cluster).network(view)))
     }
 
-    async fn list_networks(&self, _: Request<wire::ListNetworksRequest>) -> Answer<wire::ListNetworksReply> {
+    async fn list_networks(&self, _: Request<pb::ListNetworksRequest>) -> Answer<pb::ListNetworksReply> {
         let cluster = self.cluster();
         let shown = self.shown(&cluster);
         let mut networks: Vec<_> = cluster.networks.values().map(|view| shown.network(view)).collect();
         networks.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Response::new(wire::ListNetworksReply { networks }))
+        Ok(Response::new(pb::ListNetworksReply { networks }))
     }
 
-    async fn inspect_network(&self, request: Request<wire::NetworkRef>) -> Answer<wire::InspectNetworkReply> {
+    async fn inspect_network(&self, request: Request<pb::NetworkRef>) -> Answer<pb::InspectNetworkReply> {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
         let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
         let segment = observed.segments.get(&view.network.id);
         let netns = self.about.netns_dir.join(view.network.id.to_string());
         let shown = self.shown(&cluster);
-        Ok(Response::new(wire::InspectNetworkReply {
+        Ok(Response::new(pb::InspectNetworkReply {
             network: Some(shown.network(view)),
             members: shown.members(view),
             endpoints: shown.endpoints(view),
@@ -294,8 +294,8 @@ impl Control for Service {
         }))
     }
 
-    async fn remove_network(&self, request: Request<wire::RemoveNetworkRequest>) -> Answer<wire::NetworkInfo> {
-        let wire::RemoveNetworkRequest { network, force } = request.into_inner();
+    async fn remove_network(&self, request: Request<pb::RemoveNetworkRequest>) -> Answer<pb::NetworkInfo> {
+        let pb::RemoveNetworkRequest { network, force } = request.into_inner();
         let cluster = self.cluster();
         if !force {
             let view = show::find(&cluster, &network)?;
@@ -306,13 +306,13 @@ impl Control for Service {
         let (id, name) = self.attacher.disconnect_all(&network).await?;
         let Some(view) = cluster.networks.get(&id) else {
             let (id, name) = (id.to_string(), name);
-            return Ok(Response::new(wire::NetworkInfo { id, name, ..wire::NetworkInfo::default() }));
+            return Ok(Response::new(pb::NetworkInfo { id, name, ..pb::NetworkInfo::default() }));
         };
         self.networks.remove(id, Hindered::ByOwn).await?;
         Ok(Response::new(self.shown(&cluster).network(view)))
     }
 
-    async fn connect_endpoint(&self, request: Request<wire::ConnectRequest>) -> Answer<wire::EndpointInfo> {
+    async fn connect_endpoint(&self, request: Request<pb::ConnectRequest>) -> Answer<pb::EndpointInfo> {
         let request = request.into_inner();
         let wanted = Wanted {
             network: request.network,
@@ -331,20 +331,20 @@ impl Control for Service {
         Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
     }
 
-    async fn disconnect_endpoint(&self, request: Request<wire::DisconnectRequest>) -> Answer<wire::EndpointInfo> {
-        let wire::DisconnectRequest { network, name, endpoint_id } = request.into_inner();
+    async fn disconnect_endpoint(&self, request: Request<pb::DisconnectRequest>) -> Answer<pb::EndpointInfo> {
+        let pb::DisconnectRequest { network, name, endpoint_id } = request.into_inner();
         let cluster = self.cluster();
         let label = parse(&name)?;
         let gone = match parse_some("endpoint id", &endpoint_id, ENDPOINT_ID)? {
             None => Some(self.attacher.disconnect(&network, &label).await?),
             Some(id) => self.attacher.disconnect_as(&network, &label, id).await?,
         };
-        let before = || wire::EndpointInfo { id: endpoint_id, network, name, ..wire::EndpointInfo::default() };
+        let before = || pb::EndpointInfo { id: endpoint_id, network, name, ..pb::EndpointInfo::default() };
         Ok(Response::new(gone.map_or_else(before, |attachment| self.shown(&cluster).attachment(&attachment))))
     }
 
-    async fn publish_ports(&self, request: Request<wire::PublishRequest>) -> Answer<wire::EndpointInfo> {
-        let wire::PublishRequest { network, name, publish, unpublish } = request.into_inner();
+    async fn publish_ports(&self, request: Request<pb::PublishRequest>) -> Answer<pb::EndpointInfo> {
+        let pb::PublishRequest { network, name, publish, unpublish } = request.into_inner();
         let label = parse(&name)?;
         let (wanted, unwanted) = (input::ports(&publish.unwrap_or_default())?, input::host_ports(&unpublish)?);
         let attachment = self.attacher.publish(&network, &label, wanted, unwanted).await?;
@@ -352,21 +352,21 @@ impl Control for Service {
         Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
     }
 
-    async fn add_link(&self, request: Request<wire::LinkRequest>) -> Answer<wire::LinkRow> {
+    async fn add_link(&self, request: Request<pb::LinkRequest>) -> Answer<pb::LinkRow> {
         let (network, link) = input::link(request.into_inner())?;
         self.linker.open(&network, link.clone()).await?;
         let cluster = self.cluster();
         Ok(Response::new(show::link(show::find(&cluster, &network)?, &link)))
     }
 
-    async fn remove_link(&self, request: Request<wire::LinkRequest>) -> Answer<wire::LinkRow> {
+    async fn remove_link(&self, request: Request<pb::LinkRequest>) -> Answer<pb::LinkRow> {
         let (network, link) = input::link(request.into_inner())?;
         self.linker.close(&network, link.clone()).await?;
         let cluster = self.cluster();
         Ok(Response::new(show::link(show::find(&cluster, &network)?, &link)))
     }
 
-    async fn list_links(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListLinksReply> {
+    async fn list_links(&self, request: Request<pb::NetworkRef>) -> Answer<pb::ListLinksReply> {
         let cluster = self.cluster();
         let network = &request.get_ref().network;
         let rows = |view: &NetworkView| -> Vec<_> { view.links.open().map(|link| show::link(view, link)).collect() };
@@ -375,10 +375,10 @@ impl Control for Service {
         } else {
             rows(show::find(&cluster, network)?)
         };
-        Ok(Response::new(wire::ListLinksReply { links }))
+        Ok(Response::new(pb::ListLinksReply { links }))
     }
 
-    async fn list_endpoints(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListEndpointsReply> {
+    async fn list_endpoints(&self, request: Request<pb::NetworkRef>) -> Answer<pb::ListEndpointsReply> {
         let cluster = self.cluster();
         let shown = self.shown(&cluster);
         let network = &request.get_ref().network;
@@ -387,32 +387,32 @@ impl Control for Service {
         } else {
             shown.endpoints(show::find(&cluster, network)?)
         };
-        Ok(Response::new(wire::ListEndpointsReply { endpoints }))
+        Ok(Response::new(pb::ListEndpointsReply { endpoints }))
     }
 
-    async fn inspect_endpoint(&self, request: Request<wire::EndpointRef>) -> Answer<wire::InspectEndpointReply> {
-        let wire::EndpointRef { network, name } = request.into_inner();
-        inside::endpoint(self, &network, &parse(&name)?).await.map(Response::new)
+    async fn inspect_endpoint(&self, request: Request<pb::EndpointRef>) -> Answer<pb::InspectEndpointReply> {
+        let pb::EndpointRef { network, name } = request.into_inner();
+        inspect::endpoint(self, &network, &parse(&name)?).await.map(Response::new)
     }
 
-    async fn inspect_kernel(&self, request: Request<wire::NetworkRef>) -> Answer<wire::InspectKernelReply> {
-        inside::network(self, &request.get_ref().network).await.map(Response::new)
+    async fn inspect_kernel(&self, request: Request<pb::NetworkRef>) -> Answer<pb::InspectKernelReply> {
+        inspect::network(self, &request.get_ref().network).await.map(Response::new)
     }
 
-    async fn list_leases(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListLeasesReply> {
+    async fn list_leases(&self, request: Request<pb::NetworkRef>) -> Answer<pb::ListLeasesReply> {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
         let id = view.network.id;
         let account = self.attacher.local.call(move |l| l.ledger().accounts().get(&id).cloned()).await;
         let leases = account.map(|account| self.shown(&cluster).leases(&account)).unwrap_or_default();
-        Ok(Response::new(wire::ListLeasesReply { leases }))
+        Ok(Response::new(pb::ListLeasesReply { leases }))
     }
 
-    async fn list_fdb(&self, request: Request<wire::NetworkRef>) -> Answer<wire::ListFdbReply> {
+    async fn list_fdb(&self, request: Request<pb::NetworkRef>) -> Answer<pb::ListFdbReply> {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
         let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
         let rows = self.shown(&cluster).fdb(view, observed.segments.get(&view.network.id));
-        Ok(Response::new(wire::ListFdbReply { rows }))
+        Ok(Response::new(pb::ListFdbReply { rows }))
     }
 }

@@ -10,28 +10,17 @@
 //!
 //! [`run`] starts them all and hands each the channels and handles that it works with.
 
-pub mod admission;
-pub mod attach;
+pub mod cluster;
 pub mod config;
 pub mod control;
-pub mod convert;
-pub mod courier;
-mod fail;
-pub mod gossip;
-pub mod identity;
-pub mod links;
-pub mod local;
-pub mod names;
-pub mod network;
+pub mod dns;
+pub mod membership;
+pub mod operations;
 pub mod peer;
-pub mod ports;
-pub mod probe;
 pub mod reconcile;
 pub mod run;
-pub mod saying;
-pub mod store;
-pub mod trace;
-pub mod view;
+pub mod state;
+pub mod wire;
 
 /// Runs work that must not be left half done, though its caller may go away: tonic drops a call whose client is gone.
 async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {

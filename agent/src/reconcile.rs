@@ -8,21 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, NetworkView};
-use overlay::desired::{Desired, Place, Segment, desire};
-use overlay::gates::{Barrier, barriers};
-use overlay::id::{EndpointId, NetworkId};
-use overlay::intent::Intents;
+use overlay::datapath::desired::{Desired, Place, Segment, desire};
+use overlay::datapath::foreign_chains::{Barrier, barriers};
+use overlay::datapath::observed::Observed;
+use overlay::datapath::plan::{HostStep, Knowledge, SegmentStep, Step};
+use overlay::datapath::report::{Cause, Kernel, Report, StepError, round};
 use overlay::kernel::{RealKernel, netns};
-use overlay::observed::Observed;
-use overlay::plan::{HostStep, Knowledge, SegmentStep, Step};
-use overlay::report::{Cause, Kernel, Report, StepError, round};
+use overlay::model::id::{EndpointId, NetworkId};
+use overlay::model::intent::Intents;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::field::display;
 
-use crate::local::{self, Kept};
-use crate::view::Seen;
+use crate::cluster::Seen;
+use crate::state::{self, Kept};
 
 /// A look is due after this long in any case.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -172,7 +172,7 @@ pub async fn cut_off<K: Kernel>(kernel: &mut K, place: &Place) -> Result<(), Ste
 pub fn spawn(
     kernel: RealKernel,
     place: Place,
-    local: local::Handle,
+    local: state::Handle,
     seen: watch::Receiver<Seen>,
 ) -> (Handle, JoinHandle<()>) {
     let changes = kernel.changes();
@@ -183,7 +183,7 @@ pub fn spawn(
 fn start<K: Kernel + Send + Sync + 'static>(
     (kernel, changes): (K, watch::Receiver<u64>),
     place: Place,
-    local: local::Handle,
+    local: state::Handle,
     seen: watch::Receiver<Seen>,
 ) -> (Handle, JoinHandle<()>) {
     let (settled_tx, settled) = watch::channel(Arc::default());
@@ -196,7 +196,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
 struct Reconciler<K> {
     kernel: K,
     place: Place,
-    local: local::Handle,
+    local: state::Handle,
     seen: watch::Receiver<Seen>,
     changes: watch::Receiver<u64>,
     looks: mpsc::Receiver<oneshot::Sender<Result<Observed, StepError>>>,

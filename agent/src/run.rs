@@ -8,35 +8,37 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
-use overlay::host::Liveness;
-use overlay::id::HostId;
+use overlay::datapath::report::StepError;
 use overlay::kernel::preflight::PreflightError;
 use overlay::ledger::{Fencing, Standing};
-use overlay::report::StepError;
+use overlay::model::host::Liveness;
+use overlay::model::id::HostId;
 use overlay_proto::v1::control_server::ControlServer;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::admission::{self, Policy};
-use crate::attach::{Attacher, Turns};
+use crate::cluster::announce;
+use crate::cluster::{self, Seen, Times};
 use crate::config::Config;
 use crate::control::{self, About};
-use crate::convert::encode_record;
-use crate::gossip::{self, Generations, Gossip, GossipError};
-use crate::links::Linker;
-use crate::local::{self, Local};
-use crate::network::Networks;
+use crate::membership::admission::{self, Policy};
+use crate::membership::{outbox, probe};
+use crate::operations::attach::{Attacher, Turns};
+use crate::operations::links::Linker;
+use crate::operations::network::Networks;
 use crate::peer::{self, Peers};
 use crate::reconcile::Settled;
-use crate::store::StoreError;
-use crate::view::{self, Seen, Times};
-use crate::{courier, names, probe, reconcile, saying};
+use crate::state::store::StoreError;
+use crate::state::{self, Local};
+use crate::wire::encode_record;
+use crate::{dns, reconcile};
+use overlay_gossip::{self as gossip, Generations, Gossip, GossipError};
 
-mod ground;
+mod startup;
 
-use ground::{Acquaintances, Ground, socket_path};
+use startup::{Acquaintances, Ground, socket_path};
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -108,18 +110,18 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let acquaintances = Acquaintances::of(&config, &loaded);
     let (info, place) = (ground.info(&config, &loaded), ground.place(&config, me));
     let Ground { listener, socket, kernel, trace, .. } = ground;
-    let local = local::spawn(store, loaded, info, trace)?;
+    let local = state::spawn(store, loaded, info, trace)?;
     let (gossip, saying) = start_gossip(&config, me.to_string(), &acquaintances, &local).await?;
     let handle = gossip.handle();
     let (absent_tx, absent) = watch::channel(BTreeSet::new());
     let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
-    let seen = view::spawn(me, gossip.view.clone(), absent, local.clone(), times);
+    let seen = cluster::spawn(me, gossip.view.clone(), absent, local.clone(), times);
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
     let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
     let names = {
         let (kept, settled) = (local.kept.clone(), reconciler.settled.clone());
-        names::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), kept, settled)
+        dns::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), kept, settled)
     };
     let mut parts = Parts::default();
     parts.need("the owner of the ledger", end_of(local.kept.clone()));
@@ -129,7 +131,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     parts.need("the search for silent hosts", prober);
     parts.need("the reconciler", end_of(reconciler.settled.clone()));
     parts.need("DNS", names.task);
-    let courier = courier::spawn(local.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
+    let courier = outbox::spawn(local.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
     parts.need("the courier of leases", courier);
     let policy = Policy {
         join: acquaintances.join,
@@ -240,7 +242,7 @@ async fn until_cut_off(page: u64, mut settled: watch::Receiver<Arc<Settled>>) {
 const REWRITE: Duration = Duration::from_secs(1);
 
 /// Before this the next life must not begin either: it would go on with the ledger that was given up.
-async fn until_written(local: &local::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
+async fn until_written(local: &state::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
     let mut told = false;
     while let Err(error) = local.call(Local::settle).await {
         if !std::mem::replace(&mut told, true) {
@@ -283,7 +285,7 @@ async fn end_of<T>(mut channel: watch::Receiver<T>) {
 }
 
 /// Numbers the lives of this agent by its disk.
-struct Lives(local::Handle);
+struct Lives(state::Handle);
 
 impl Generations for Lives {
     fn next(&mut self) -> u64 {
@@ -301,7 +303,7 @@ async fn start_gossip(
     config: &Config,
     node: String,
     acquaintances: &Acquaintances,
-    local: &local::Handle,
+    local: &state::Handle,
 ) -> Result<(Gossip, JoinHandle<()>), GossipError> {
     let address = SocketAddr::new(config.address, config.port);
     let gossip_config = gossip::Config {
@@ -317,7 +319,7 @@ async fn start_gossip(
     let record = local.record.clone();
     let first = encode_record(&record.borrow().for_others());
     let gossip = gossip::spawn(gossip_config, Lives(local.clone()), first).await?;
-    let saying = saying::spawn(record, gossip.publish.clone());
+    let saying = announce::spawn(record, gossip.publish.clone());
     Ok((gossip, saying))
 }
 

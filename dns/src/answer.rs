@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use hickory_proto::op::Query;
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{DNSClass, Name as DnsName, RData, Record, RecordType};
-use overlay::network::Name;
+use overlay::model::network::Name;
 
 use crate::reverse::{Node, Reverse};
 use crate::zone::{Asker, Names, Zone};

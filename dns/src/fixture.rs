@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name as DnsName, RData, Record, RecordType};
-use overlay::addr::Mac;
 use overlay::cluster::{Cluster, Located, NetworkView};
-use overlay::endpoint::{Assigned, Endpoint};
-use overlay::host::Liveness;
-use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::lease::Version;
-use overlay::network::{Network, Range, Settings};
+use overlay::model::addr::Mac;
+use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::model::host::Liveness;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::lease::Version;
+use overlay::model::network::{Network, Range, Settings};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 

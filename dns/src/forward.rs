@@ -42,7 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
-            never: BTreeSet::from([IpAddr::V4(overlay::desired::SERVICE_ADDRESS)]),
+            never: BTreeSet::from([IpAddr::V4(overlay::datapath::desired::SERVICE_ADDRESS)]),
             port: 53,
             attempt: Duration::from_secs(1),
             total: Duration::from_secs(4),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name as DnsName;
-use overlay::addr::Subnet;
+use overlay::model::addr::Subnet;
 
 /// What a reverse name is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

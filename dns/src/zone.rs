@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::addr::Subnet;
 use overlay::cluster::{Cluster, Located, NetworkView};
-use overlay::endpoint::Endpoint;
-use overlay::host::Liveness;
-use overlay::id::NetworkId;
-use overlay::intent::{Attachment, Intents};
-use overlay::network::Name;
+use overlay::model::addr::Subnet;
+use overlay::model::endpoint::Endpoint;
+use overlay::model::host::Liveness;
+use overlay::model::id::NetworkId;
+use overlay::model::intent::{Attachment, Intents};
+use overlay::model::network::Name;
 
 /// Bytes in the longest label (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;

@@ -1,8 +1,8 @@
 //! The real kernel: the only code of this crate with effects. It executes and decides nothing.
 //!
-//! Owns what [`crate::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
+//! Owns what [`crate::datapath::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
 //! host's namespace the links `ovu*`, the table `inet overlay` and the switches for forwarding, and in a container's
-//! namespace the one interface that an endpoint asks for. In the few chains of others that [`crate::gates`] names it puts rules of
+//! namespace the one interface that an endpoint asks for. In the few chains of others that [`crate::datapath::foreign_chains`] names it puts rules of
 //! its own, marked by their comments, and takes just those out again. Never touches anything else: no foreign link, route,
 //! rule or interface, whatever its name.
 //!
@@ -38,13 +38,13 @@ use self::inside::Inside;
 use self::netns::NetnsError;
 use self::patience::within;
 use self::watch::Changes;
-use crate::addr::IpVersion;
-use crate::desired::uplink_ifname;
-use crate::firewall::Family;
-use crate::id::NetworkId;
-use crate::observed::{Flow, Observed};
-use crate::plan::{HostStep, SegmentStep, Step};
-use crate::report::{Cause, Kernel, StepError};
+use crate::datapath::desired::uplink_ifname;
+use crate::datapath::firewall::Family;
+use crate::datapath::observed::{Flow, Observed};
+use crate::datapath::plan::{HostStep, SegmentStep, Step};
+use crate::datapath::report::{Cause, Kernel, StepError};
+use crate::model::addr::IpVersion;
+use crate::model::id::NetworkId;
 
 /// What not every host has that lets containers reach each other by links only.
 const NEEDED_BY_FILTER: &str =

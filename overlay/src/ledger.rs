@@ -15,11 +15,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::id::{EndpointId, HostId, NetworkId};
-use crate::lease::{BlockLease, Version};
-use crate::member::Stamp;
-use crate::network::{Driver, Network};
-use crate::record::{Run, Statement};
+use crate::model::id::{EndpointId, HostId, NetworkId};
+use crate::model::lease::{BlockLease, Version};
+use crate::model::member::Stamp;
+use crate::model::network::{Driver, Network};
+use crate::model::record::{Run, Statement};
 
 mod account;
 mod allocate;
@@ -254,7 +254,7 @@ impl Ledger {
     }
 
     /// With the last endpoint that was in it, a deleted network is forgotten.
-    fn release(&self, id: NetworkId, endpoint: EndpointId, name: &crate::network::Name, now: Millis) -> Step {
+    fn release(&self, id: NetworkId, endpoint: EndpointId, name: &crate::model::network::Name, now: Millis) -> Step {
         self.within(id, |account| {
             let mut changes = account.release(endpoint, name, now);
             let drained = self.tombstones.contains(&id) && account.bound.values().all(|e| *e == endpoint);
@@ -299,7 +299,5 @@ impl Ledger {
     }
 }
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;

@@ -6,22 +6,23 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use overlay::cluster::Cluster;
-use overlay::host::Liveness;
-use overlay::id::HostId;
 use overlay::ledger::{Denial, Input, Ledger, Membership, Outcome};
-use overlay_proto::v1 as wire;
+use overlay::model::host::Liveness;
+use overlay::model::id::HostId;
+use overlay_proto::v1 as pb;
 use tokio::sync::watch;
 use tonic::Status;
 
 use super::show::{name, waiting};
 use super::{Service, in_one_line};
-use crate::view::Seen;
-use crate::{local, probe};
+use crate::cluster::Seen;
+use crate::membership::probe;
+use crate::state;
 
 /// How long one listens before nobody's being heard means anything.
 const LISTENING: Duration = Duration::from_secs(10);
 
-pub(super) type Progress = BoxStream<'static, Result<wire::ForgetProgress, Status>>;
+pub(super) type Progress = BoxStream<'static, Result<pb::ForgetProgress, Status>>;
 
 /// Starts it, unless one of them is there after all.
 pub(super) async fn start(service: &Service, named: &[String], force: bool) -> Result<Progress, Status> {
@@ -122,7 +123,7 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
 }
 
 /// What is waited for, whenever it changes, to the end.
-fn progress(hosts: BTreeSet<HostId>, local: local::Handle, seen: watch::Receiver<Seen>) -> Progress {
+fn progress(hosts: BTreeSet<HostId>, local: state::Handle, seen: watch::Receiver<Seen>) -> Progress {
     let changes = local.record.clone();
     let steps = stream::unfold(Some((local, seen, changes, None)), move |state| {
         let hosts = hosts.clone();
@@ -172,7 +173,7 @@ fn look(ledger: &Ledger, hosts: &BTreeSet<HostId>) -> State {
 }
 
 impl State {
-    fn said(&self, cluster: &Cluster, hosts: &BTreeSet<HostId>) -> Result<wire::ForgetProgress, Status> {
+    fn said(&self, cluster: &Cluster, hosts: &BTreeSet<HostId>) -> Result<pb::ForgetProgress, Status> {
         if let Some(back) = self.back.first() {
             let back = name(cluster, *back);
             return Err(Status::aborted(format!(
@@ -180,11 +181,11 @@ impl State {
                  it was to be forgotten; then, or if it is off by now, try again"
             )));
         }
-        let heirs = self.passed_on.iter().map(|(host, heir)| wire::Waiting {
+        let heirs = self.passed_on.iter().map(|(host, heir)| pb::Waiting {
             host: name(cluster, *heir),
             state: format!("it forgets {} now", name(cluster, *host)),
         });
-        Ok(wire::ForgetProgress {
+        Ok(pb::ForgetProgress {
             hosts: hosts.iter().map(|id| name(cluster, *id)).collect(),
             done: self.forgotten.len() == hosts.len(),
             waits_for: self.missing.iter().map(|id| waiting(cluster, *id)).chain(heirs).collect(),

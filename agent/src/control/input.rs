@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use overlay::addr::Subnet;
-use overlay::links::{Link, Reached};
-use overlay::network::{Driver, Name, Settings, SettingsError};
-use overlay::publish::{self, HostPort};
-use overlay_proto::v1 as wire;
+use overlay::model::addr::Subnet;
+use overlay::model::links::{Link, Reached};
+use overlay::model::network::{Driver, Name, Settings, SettingsError};
+use overlay::model::publish::{self, HostPort};
+use overlay_proto::v1 as pb;
 use tonic::Status;
 
 use super::{parse, parse_some};
-use crate::attach::Priority;
-use crate::network::{NetworkError, Wanted};
-use crate::ports;
+use crate::operations::attach::Priority;
+use crate::operations::network::{NetworkError, Wanted};
+use crate::operations::ports;
 
 /// A network.
-pub(crate) fn network(request: wire::CreateNetworkRequest) -> Result<Wanted, Status> {
+pub(crate) fn network(request: pb::CreateNetworkRequest) -> Result<Wanted, Status> {
     let auxiliary = |(name, address): &(String, String)| {
         let of = format!("auxiliary address of `{name}`");
         Ok((address_of(&of, address)?, parse::<Name>(name)?))
@@ -49,7 +49,7 @@ pub(crate) fn network(request: wire::CreateNetworkRequest) -> Result<Wanted, Sta
 const MAX_PORTS: usize = 2048;
 
 /// Ports that are to be published.
-pub(crate) fn ports(specs: &wire::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
+pub(crate) fn ports(specs: &pb::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
     let given: BTreeSet<Subnet> = all::<Subnet>(&specs.allow_from)?.into_iter().collect();
     let allowed: BTreeSet<Subnet> = publish::widest(&given).collect();
     let is_mapped = |subnet: &&Subnet| subnet.network() != subnet.network().to_canonical();
@@ -97,8 +97,8 @@ pub(crate) fn priority(number: i32) -> Result<Priority, Status> {
 }
 
 /// A link, and the network that it is in.
-pub(crate) fn link(request: wire::LinkRequest) -> Result<(String, Link), Status> {
-    let wire::LinkRequest { network, from, to } = request;
+pub(crate) fn link(request: pb::LinkRequest) -> Result<(String, Link), Status> {
+    let pb::LinkRequest { network, from, to } = request;
     let Reached { to, service } = parse(&to)?;
     Ok((network, Link { from: parse(&from)?, to, service }))
 }

@@ -4,29 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay::addr::IpVersion;
-use overlay::admission::apart;
+use overlay::cluster::bootstrap::apart;
 use overlay::cluster::{Cluster, Located, NetworkView};
-use overlay::desired::{SERVICE_ADDRESS, port_ifname};
-use overlay::gates::{Barrier, ChainName};
-use overlay::host::{Liveness, Phase};
-use overlay::id::HostId;
-use overlay::intent::{Attachment, Intents};
-use overlay::lease::{AddressLease, Holder};
+use overlay::datapath::desired::{SERVICE_ADDRESS, port_ifname};
+use overlay::datapath::foreign_chains::{Barrier, ChainName};
+use overlay::datapath::observed::ObservedSegment;
 use overlay::ledger::{Account, Membership, Standing};
-use overlay::links::Link;
-use overlay::network::{BlockId, Network, Range, Settings};
-use overlay::observed::ObservedSegment;
-use overlay::publish::{HostPort, Target};
+use overlay::model::addr::IpVersion;
+use overlay::model::host::{Liveness, Phase};
+use overlay::model::id::HostId;
+use overlay::model::intent::{Attachment, Intents};
+use overlay::model::lease::{AddressLease, Holder};
+use overlay::model::links::Link;
+use overlay::model::network::{BlockId, Network, Range, Settings};
+use overlay::model::publish::{HostPort, Target};
 use overlay_dns::server::Counts;
-use overlay_proto::v1 as wire;
+use overlay_proto::v1 as pb;
 use tonic::Status;
 
-use crate::gossip::{self, Stranger};
-use crate::links::missing;
+use crate::cluster::{LastHeard, Silence};
+use crate::operations::links::missing;
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
-use crate::view::{LastHeard, Silence};
+use overlay_gossip::{self as gossip, Stranger};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -62,8 +62,8 @@ pub(super) fn dropped(gossip: &gossip::Counters, door: &Refusals) -> BTreeMap<St
     datagrams.chain(door.all()).map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
-pub(super) fn unopened(strangers: &[Stranger]) -> Vec<wire::UnopenedRow> {
-    let row = |stranger: &Stranger| wire::UnopenedRow {
+pub(super) fn unopened(strangers: &[Stranger]) -> Vec<pb::UnopenedRow> {
+    let row = |stranger: &Stranger| pb::UnopenedRow {
         from: stranger.from.to_string(),
         datagrams: stranger.datagrams,
         seconds_ago: stranger.silent_for.as_secs(),
@@ -111,8 +111,8 @@ pub(super) fn silent(membership: &Membership) -> BTreeSet<HostId> {
 }
 
 /// A host that is waited for.
-pub(super) fn waiting(cluster: &Cluster, id: HostId) -> wire::Waiting {
-    wire::Waiting { host: name(cluster, id), state: state_of(cluster, id).to_owned() }
+pub(super) fn waiting(cluster: &Cluster, id: HostId) -> pb::Waiting {
+    pb::Waiting { host: name(cluster, id), state: state_of(cluster, id).to_owned() }
 }
 
 /// What people call a host.
@@ -122,8 +122,8 @@ pub(super) fn name(cluster: &Cluster, id: HostId) -> String {
 }
 
 /// A link.
-pub(super) fn link(view: &NetworkView, link: &Link) -> wire::LinkRow {
-    wire::LinkRow {
+pub(super) fn link(view: &NetworkView, link: &Link) -> pb::LinkRow {
+    pb::LinkRow {
         network: view.shown_name(),
         from: link.from.to_string(),
         to: link.to.to_string(),
@@ -134,8 +134,8 @@ pub(super) fn link(view: &NetworkView, link: &Link) -> wire::LinkRow {
 }
 
 /// What others have in the way of containers.
-pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<wire::Barrier> {
-    let chain = |name: &ChainName, reason: &str| wire::Barrier {
+pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<pb::Barrier> {
+    let chain = |name: &ChainName, reason: &str| pb::Barrier {
         family: name.family.to_string(),
         table: name.table.clone(),
         chain: name.chain.clone(),
@@ -144,7 +144,7 @@ pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<wire::Barrier> {
     let row = |barrier: &Barrier| match barrier {
         Barrier::Policy(name) => chain(name, "policy"),
         Barrier::Owned(name) => chain(name, "owner"),
-        Barrier::Legacy => wire::Barrier { reason: "legacy".to_owned(), ..wire::Barrier::default() },
+        Barrier::Legacy => pb::Barrier { reason: "legacy".to_owned(), ..pb::Barrier::default() },
     };
     barriers.iter().map(row).collect()
 }
@@ -174,9 +174,9 @@ impl Shown<'_> {
     }
 
     /// The deleted networks that endpoints of this host are still in.
-    pub(super) fn draining(&self) -> Vec<wire::Draining> {
+    pub(super) fn draining(&self) -> Vec<pb::Draining> {
         let deleted = self.intents.networks.values().filter(|network| self.intents.tombstones.contains(&network.id));
-        let row = |network: &Network| wire::Draining {
+        let row = |network: &Network| pb::Draining {
             network: network.name.to_string(),
             id: network.id.to_string(),
             endpoints: self.intents.attached(network.id).map(|a| a.endpoint.name.to_string()).collect(),
@@ -185,10 +185,10 @@ impl Shown<'_> {
     }
 
     /// Other clusters that are heard.
-    pub(super) fn apart(&self, founder: Option<HostId>) -> Vec<wire::Apart> {
+    pub(super) fn apart(&self, founder: Option<HostId>) -> Vec<pb::Apart> {
         let row = |(founder, hosts): (HostId, BTreeSet<HostId>)| {
             let names: BTreeSet<String> = hosts.iter().map(|id| self.host_name(*id)).collect();
-            wire::Apart { founder: founder.to_string(), hosts: names.into_iter().collect() }
+            pb::Apart { founder: founder.to_string(), hosts: names.into_iter().collect() }
         };
         apart(self.cluster, founder).into_iter().map(row).collect()
     }
@@ -200,9 +200,9 @@ impl Shown<'_> {
         members: &BTreeSet<HostId>,
         waits: &BTreeMap<HostId, BTreeSet<HostId>>,
         silent: &Silence,
-    ) -> Vec<wire::HostRow> {
+    ) -> Vec<pb::HostRow> {
         let waits_for = |id: &HostId| waits.get(id).into_iter().flatten().map(|host| self.host_name(*host)).collect();
-        let row = |(id, host): (&HostId, &overlay::cluster::Host)| wire::HostRow {
+        let row = |(id, host): (&HostId, &overlay::cluster::Host)| pb::HostRow {
             id: id.to_string(),
             name: host.info.name.to_string(),
             state: self.host_state(*id),
@@ -223,24 +223,24 @@ impl Shown<'_> {
             |host: &overlay::cluster::Host| host.liveness != Liveness::Dead || !host.info.is_apart_from(founder);
         let heard = self.cluster.hosts.iter().filter(|(_, host)| matters(host)).chain(&self.cluster.forgotten).map(row);
         let unheard = members.iter().filter(|id| state_of(self.cluster, **id) == UNKNOWN);
-        let unheard = unheard.map(|id| wire::HostRow {
+        let unheard = unheard.map(|id| pb::HostRow {
             id: id.to_string(),
             name: id.short(),
             state: state(Liveness::Dead).to_owned(),
             waits_for: waits_for(id),
             silent_seconds: silent.of(*id).elapsed().as_secs(),
             silent_since_start: matches!(silent.of(*id), LastHeard::NotSinceStart(_)),
-            ..wire::HostRow::default()
+            ..pb::HostRow::default()
         });
         let mut rows: Vec<_> = heard.chain(unheard).collect();
         rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         rows
     }
 
-    pub(super) fn network(&self, view: &NetworkView) -> wire::NetworkInfo {
+    pub(super) fn network(&self, view: &NetworkView) -> pb::NetworkInfo {
         let network = &view.network;
         let settings = &network.settings;
-        wire::NetworkInfo {
+        pb::NetworkInfo {
             id: network.id.to_string(),
             name: view.shown_name(),
             subnets: network.ranges.iter().map(|r| r.subnet.to_string()).collect(),
@@ -262,8 +262,8 @@ impl Shown<'_> {
         }
     }
 
-    pub(super) fn members(&self, view: &NetworkView) -> Vec<wire::MemberRow> {
-        let row = |(id, vni): (&HostId, &overlay::id::Vni)| wire::MemberRow {
+    pub(super) fn members(&self, view: &NetworkView) -> Vec<pb::MemberRow> {
+        let row = |(id, vni): (&HostId, &overlay::model::id::Vni)| pb::MemberRow {
             host: self.host_name(*id),
             state: self.host_state(*id),
             vtep: self.cluster.hosts.get(id).map_or_else(String::new, |h| h.info.vtep.to_string()),
@@ -274,15 +274,15 @@ impl Shown<'_> {
         rows
     }
 
-    pub(super) fn endpoints(&self, view: &NetworkView) -> Vec<wire::EndpointInfo> {
+    pub(super) fn endpoints(&self, view: &NetworkView) -> Vec<pb::EndpointInfo> {
         let mut rows: Vec<_> = view.endpoints.values().map(|located| self.endpoint(view, located)).collect();
         rows.sort_by(|a, b| a.name.cmp(&b.name));
         rows
     }
 
-    fn endpoint(&self, view: &NetworkView, located: &Located) -> wire::EndpointInfo {
+    fn endpoint(&self, view: &NetworkView, located: &Located) -> pb::EndpointInfo {
         let endpoint = &located.endpoint;
-        let mut info = wire::EndpointInfo {
+        let mut info = pb::EndpointInfo {
             id: endpoint.id.to_string(),
             network: view.shown_name(),
             name: endpoint.name.to_string(),
@@ -294,7 +294,7 @@ impl Shown<'_> {
             gateway: gateway(&view.network, IpVersion::V4),
             gateway6: gateway(&view.network, IpVersion::V6),
             dns: dns(&view.network),
-            ..wire::EndpointInfo::default()
+            ..pb::EndpointInfo::default()
         };
         if let Some(attachment) = self.intents.attachments.get(&endpoint.id).filter(|_| located.host == self.me) {
             info.ifname = attachment.ifname.to_string();
@@ -307,10 +307,10 @@ impl Shown<'_> {
     }
 
     /// An endpoint of this host, whether the view has it yet or not.
-    pub(super) fn attachment(&self, attachment: &Attachment) -> wire::EndpointInfo {
+    pub(super) fn attachment(&self, attachment: &Attachment) -> pb::EndpointInfo {
         let endpoint = &attachment.endpoint;
         let view = self.cluster.networks.get(&endpoint.network);
-        wire::EndpointInfo {
+        pb::EndpointInfo {
             id: endpoint.id.to_string(),
             network: view.map_or_else(|| endpoint.network.short(), NetworkView::shown_name),
             name: endpoint.name.to_string(),
@@ -334,8 +334,8 @@ impl Shown<'_> {
     }
 
     /// Blocks of one holder and epoch that stand together are one row, and each delegated address is one.
-    pub(super) fn leases(&self, account: &Account) -> Vec<wire::LeaseRow> {
-        let mut rows: Vec<(IpAddr, wire::LeaseRow)> = Vec::new();
+    pub(super) fn leases(&self, account: &Account) -> Vec<pb::LeaseRow> {
+        let mut rows: Vec<(IpAddr, pb::LeaseRow)> = Vec::new();
         let holders: BTreeSet<HostId> = account.blocks.values().map(|lease| lease.holder).collect();
         for holder in holders {
             for run in account.runs(holder) {
@@ -346,7 +346,7 @@ impl Shown<'_> {
                 let free = || run.blocks().map(count).fold(0, u128::saturating_add);
                 rows.push((
                     first.network(),
-                    wire::LeaseRow {
+                    pb::LeaseRow {
                         first: first.network().to_string(),
                         last: last.last().to_string(),
                         kind: "block".to_owned(),
@@ -370,9 +370,9 @@ impl Shown<'_> {
         rows.into_iter().map(|(_, row)| row).collect()
     }
 
-    fn delegated(&self, address: IpAddr, lease: &AddressLease) -> Option<(IpAddr, wire::LeaseRow)> {
+    fn delegated(&self, address: IpAddr, lease: &AddressLease) -> Option<(IpAddr, pb::LeaseRow)> {
         let Holder::Host(holder) = lease.holder else { return None };
-        let row = wire::LeaseRow {
+        let row = pb::LeaseRow {
             first: address.to_string(),
             last: address.to_string(),
             kind: "address".to_owned(),
@@ -386,22 +386,22 @@ impl Shown<'_> {
         Some((address, row))
     }
 
-    pub(super) fn fdb(&self, view: &NetworkView, segment: Option<&ObservedSegment>) -> Vec<wire::FdbRow> {
-        let mut rows: Vec<wire::FdbRow> = view.endpoints.values().map(|l| self.fdb_row(view, l, segment)).collect();
+    pub(super) fn fdb(&self, view: &NetworkView, segment: Option<&ObservedSegment>) -> Vec<pb::FdbRow> {
+        let mut rows: Vec<pb::FdbRow> = view.endpoints.values().map(|l| self.fdb_row(view, l, segment)).collect();
         let wanted: BTreeMap<_, _> = view.endpoints.values().map(|l| (l.endpoint.mac, l.host)).collect();
         let stale = segment.into_iter().flat_map(|s| &s.remotes).filter(|(mac, _)| !wanted.contains_key(mac));
-        rows.extend(stale.map(|(mac, remote)| wire::FdbRow {
+        rows.extend(stale.map(|(mac, remote)| pb::FdbRow {
             mac: mac.to_string(),
             vtep: remote.vtep.to_string(),
             vni: remote.vni.get(),
             kernel: "stale".to_owned(),
-            ..wire::FdbRow::default()
+            ..pb::FdbRow::default()
         }));
         rows.sort_by(|a, b| (&a.addresses, &a.mac).cmp(&(&b.addresses, &b.mac)));
         rows
     }
 
-    fn fdb_row(&self, view: &NetworkView, located: &Located, segment: Option<&ObservedSegment>) -> wire::FdbRow {
+    fn fdb_row(&self, view: &NetworkView, located: &Located, segment: Option<&ObservedSegment>) -> pb::FdbRow {
         let endpoint = &located.endpoint;
         let host = self.cluster.hosts.get(&located.host);
         let here = located.host == self.me;
@@ -421,7 +421,7 @@ impl Shown<'_> {
                 }
             }
         };
-        wire::FdbRow {
+        pb::FdbRow {
             mac: endpoint.mac.to_string(),
             addresses: located.addresses().map(|a| a.to_string()).collect(),
             name: endpoint.name.to_string(),
@@ -451,9 +451,9 @@ fn dns(network: &Network) -> String {
     if has_ipv4 { SERVICE_ADDRESS.to_string() } else { gateway(network, IpVersion::V6) }
 }
 
-fn address_range(range: &Range, settings: &Settings) -> wire::AddressRange {
+fn address_range(range: &Range, settings: &Settings) -> pb::AddressRange {
     let auxiliary = settings.auxiliary.iter().filter(|(address, _)| range.subnet.contains(**address));
-    wire::AddressRange {
+    pb::AddressRange {
         subnet: range.subnet.to_string(),
         gateway: range.gateway.to_string(),
         ip_range: range.pool.map_or_else(String::new, |pool| pool.to_string()),
@@ -462,16 +462,16 @@ fn address_range(range: &Range, settings: &Settings) -> wire::AddressRange {
 }
 
 /// As Docker does, a row for each version of IP that the endpoint has.
-fn published(attachment: &Attachment) -> Vec<wire::PublishedPort> {
+fn published(attachment: &Attachment) -> Vec<pb::PublishedPort> {
     let has = |version: &IpVersion| attachment.endpoint.addresses.iter().any(|a| IpVersion::of(a.address) == *version);
-    let row = |at: IpAddr, host: &HostPort, target: &Target| wire::PublishedPort {
+    let row = |at: IpAddr, host: &HostPort, target: &Target| pb::PublishedPort {
         host_ip: at.to_string(),
         host_port: host.port.into(),
         port: target.port.into(),
         protocol: host.protocol.to_string(),
         allow_from: target.allowed.iter().map(ToString::to_string).collect(),
     };
-    let rows = |(host, target): (&HostPort, &Target)| -> Vec<wire::PublishedPort> {
+    let rows = |(host, target): (&HostPort, &Target)| -> Vec<pb::PublishedPort> {
         IpVersion::ALL.iter().filter(|v| has(v)).filter_map(|v| Some(row(host.at(*v)?, host, target))).collect()
     };
     attachment.published.iter().flat_map(rows).collect()

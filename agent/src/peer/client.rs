@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::{Ask, Claim, Denial, Testimony, Warrant, Welcome};
-use overlay::member::Stamp;
-use overlay::record::Statement;
-use overlay_proto::v1 as wire;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::member::Stamp;
+use overlay::model::record::Statement;
+use overlay_proto::v1 as pb;
 use overlay_proto::v1::peer_client::PeerClient;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpSocket;
@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls;
-use crate::convert::{Wire, WireError, boot_to_wire, founder_to_wire};
-use crate::identity::Identity;
-use crate::view::Seen;
+use crate::cluster::Seen;
+use crate::state::identity::Identity;
+use crate::wire::{Wire, WireError, boot_to_wire, founder_to_wire};
 
 /// How long a peer may take for an answer, and to be connected to.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -90,11 +90,11 @@ impl Peers {
         let network = network.as_bytes().to_vec();
         let (host, reply) = match ask {
             Ask::Space { of, range } => {
-                let request = wire::GiveSpaceRequest { network, range: range.into() };
+                let request = pb::GiveSpaceRequest { network, range: range.into() };
                 (of, self.client(of).await?.give_space(request).await)
             }
             Ask::Address { of, address } => {
-                let request = wire::GiveAddressRequest { network, address: address.to_string() };
+                let request = pb::GiveAddressRequest { network, address: address.to_string() };
                 (of, self.client(of).await?.give_address(request).await)
             }
         };
@@ -113,7 +113,7 @@ impl Peers {
     /// # Errors
     /// When it does not answer, or does not.
     pub async fn acknowledge(&self, by: HostId, stamp: Stamp, founder: Option<HostId>) -> Result<Welcome, CallError> {
-        let request = wire::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
+        let request = pb::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
         let reply = self.patient_client(by, WELCOME_PATIENCE).await?.acknowledge(request).await;
         welcome(by, reply)
     }
@@ -129,7 +129,7 @@ impl Peers {
         claims: &BTreeMap<NetworkId, Claim>,
     ) -> Result<Welcome, CallError> {
         let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
-        let request = wire::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
+        let request = pb::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
         let reply = self.patient_client(by, WELCOME_PATIENCE).await?.admit(request).await;
         welcome(by, reply)
     }
@@ -139,8 +139,8 @@ impl Peers {
     /// # Errors
     /// When it does not answer, or refuses.
     pub async fn seal(&self, by: HostId, host: HostId, warrant: &Warrant) -> Result<Testimony, CallError> {
-        use wire::seal_reply::Kind;
-        let request = wire::SealRequest {
+        use pb::seal_reply::Kind;
+        let request = pb::SealRequest {
             host: host.as_bytes().to_vec(),
             boot: Some(boot_to_wire(warrant.boot)),
             yielded: warrant.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
@@ -169,7 +169,7 @@ impl Peers {
     /// When it does not answer, or not in time.
     pub async fn await_endpoint(&self, of: HostId, network: NetworkId, endpoint: EndpointId) -> Result<(), CallError> {
         let (network, endpoint) = (network.as_bytes().to_vec(), endpoint.as_bytes().to_vec());
-        let request = wire::AwaitEndpointRequest { network, endpoint };
+        let request = pb::AwaitEndpointRequest { network, endpoint };
         self.client(of).await?.await_endpoint(request).await.map_err(|status| refused(of, status))?;
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Peers {
     /// # Errors
     /// When it does not answer.
     pub async fn snapshot(&self, of: HostId) -> Result<Vec<Vec<u8>>, CallError> {
-        let reply = self.client(of).await?.snapshot(wire::SnapshotRequest {}).await;
+        let reply = self.client(of).await?.snapshot(pb::SnapshotRequest {}).await;
         Ok(reply.map_err(|status| refused(of, status))?.into_inner().parts)
     }
 
@@ -226,7 +226,7 @@ impl Line {
     /// # Errors
     /// When it does not answer, or does not take it.
     pub async fn deliver(&mut self, network: NetworkId, statement: &Statement, stamp: Stamp) -> Result<(), CallError> {
-        let request = wire::DeliverRequest {
+        let request = pb::DeliverRequest {
             network: network.as_bytes().to_vec(),
             statement: Some(statement.to_wire()),
             stamp: Some(stamp.to_wire()),
@@ -257,11 +257,8 @@ impl CallError {
 /// What a snapshot of a large cluster takes.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-fn welcome(
-    by: HostId,
-    reply: Result<tonic::Response<wire::WelcomeReply>, tonic::Status>,
-) -> Result<Welcome, CallError> {
-    use wire::welcome_reply::Kind;
+fn welcome(by: HostId, reply: Result<tonic::Response<pb::WelcomeReply>, tonic::Status>) -> Result<Welcome, CallError> {
+    use pb::welcome_reply::Kind;
     let nonsense = |source| CallError::Nonsense { host: by, source };
     match reply.map_err(|status| refused(by, status))?.into_inner().kind {
         Some(Kind::Welcome(welcome)) => Welcome::from_wire(&welcome).map_err(nonsense),

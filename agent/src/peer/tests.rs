@@ -6,19 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, derive};
-use overlay::host::{HostInfo, Liveness};
-use overlay::id::{EndpointId, NetworkId};
-use overlay::lease::Version;
 use overlay::ledger::{Ask, Change, Denial, Ledger};
-use overlay::network::{Network, Range, Settings};
-use overlay::record::{Incarnation, Records};
+use overlay::model::host::{HostInfo, Liveness};
+use overlay::model::id::{EndpointId, NetworkId};
+use overlay::model::lease::Version;
+use overlay::model::network::{Network, Range, Settings};
+use overlay::model::record::{Incarnation, Records};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::gossip::{ClusterKey, Generations, Gossip};
-use crate::store::Write;
-use crate::store::tests::Scratch;
+use crate::cluster::Seen;
+use crate::state;
+use crate::state::store::Write;
+use crate::state::store::tests::Scratch;
+use overlay::ledger::{Input, Outcome};
+use overlay::model::id::HostId;
+use overlay::model::member::Stamp;
+use overlay::model::record::Statement;
+use overlay_gossip as gossip;
+use overlay_gossip::{ClusterKey, Generations, Gossip};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Agent {
     scratch: Scratch,
     pub(crate) id: HostId,
-    pub(crate) local: local::Handle,
+    pub(crate) local: state::Handle,
     pub(crate) peers: Peers,
     pub(crate) address: SocketAddr,
     pub(crate) sees: watch::Sender<Seen>,
@@ -65,10 +74,10 @@ impl Agent {
             peer: address,
             underlay_mtu: 1500,
             stamp: Stamp::default(),
-            phase: overlay::host::Phase::Established,
+            phase: overlay::model::host::Phase::Established,
             founder: None,
         };
-        let local = local::spawn(store, loaded, info, crate::trace::Trace::new(&scratch.0, "boot 1"))
+        let local = state::spawn(store, loaded, info, crate::state::run_marker::Trace::new(&scratch.0, "boot 1"))
             .expect("nothing to put in order");
         let gossip = gossip(identity.id()).await;
         let (sees, seen) = watch::channel(Seen::default());
@@ -306,13 +315,13 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
             let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
             socket.bind(from).expect("all of 127.0.0.0/8 is ours");
             silent.push_front(socket.connect(to).await.expect("it listens"));
-            silent.truncate(2 * door::HANDSHAKES);
+            silent.truncate(2 * accept::HANDSHAKES);
             told.send_modify(|count| *count += 1);
             tokio::task::yield_now().await;
         }
     });
     for round in 1..=10 {
-        let wanted = round * 2 * door::HANDSHAKES;
+        let wanted = round * 2 * accept::HANDSHAKES;
         let crowd = tokio::time::timeout(PATIENCE, opened.wait_for(|count| *count >= wanted));
         crowd.await.expect("it goes on").expect("it lives");
         let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await;

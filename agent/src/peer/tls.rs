@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use overlay::id::HostId;
+use overlay::model::id::HostId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
@@ -15,8 +15,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use tokio::sync::watch;
 
-use crate::identity::{Identity, host_id};
-use crate::view::Seen;
+use crate::cluster::Seen;
+use crate::state::identity::{Identity, host_id};
 
 /// The public key of a certificate as a `SubjectPublicKeyInfo` in DER.
 pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, Error> {

@@ -2,22 +2,22 @@
 
 use std::sync::Mutex;
 
-use overlay::addr::Mac;
-use overlay::endpoint::{Assigned, Endpoint};
-use overlay::fake::FakeKernel;
-use overlay::gates::{ChainName, Pass, Protocols};
-use overlay::host::{HostInfo, Phase};
-use overlay::id::HostId;
-use overlay::intent::{Attachment, NetnsRef};
+use overlay::datapath::fake::FakeKernel;
+use overlay::datapath::foreign_chains::{ChainName, Pass, Protocols};
 use overlay::ledger::{Input, Outcome, Request};
-use overlay::network::{Name, Network, Range, Settings};
+use overlay::model::addr::Mac;
+use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::model::host::{HostInfo, Phase};
+use overlay::model::id::HostId;
+use overlay::model::intent::{Attachment, NetnsRef};
+use overlay::model::network::{Name, Network, Range, Settings};
 
 use super::*;
-use crate::gossip;
-use crate::identity::Identity;
-use crate::store::tests::Scratch;
-use crate::trace::Trace;
-use crate::view::{self, Times};
+use crate::cluster::{self, Times};
+use crate::state::identity::Identity;
+use crate::state::run_marker::Trace;
+use crate::state::store::tests::Scratch;
+use overlay_gossip as gossip;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +66,7 @@ impl Kernel for Shared {
 
 pub(crate) struct Host {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) local: local::Handle,
+    pub(crate) local: state::Handle,
     pub(crate) seen: watch::Receiver<Seen>,
     pub(crate) kernel: Shared,
     pub(crate) reconciler: Handle,
@@ -93,12 +93,12 @@ impl Host {
             founder: None,
         };
         let local =
-            local::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
+            state::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
         let view = gossip::View { synced: true, ..gossip::View::default() };
         let (gossip, heard) = watch::channel(Arc::new(view));
         let (found_tx, found) = watch::channel(BTreeSet::new());
         let times = Times { interval: Duration::from_millis(250), remembered: gossip::REMEMBERED };
-        let seen = view::spawn(me, heard, found, local.clone(), times);
+        let seen = cluster::spawn(me, heard, found, local.clone(), times);
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
         let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };

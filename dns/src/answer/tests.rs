@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
 use overlay::cluster::NetworkView;
-use overlay::host::Liveness;
+use overlay::model::host::Liveness;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use overlay::intent::Intents;
+use overlay::model::intent::Intents;
 
 use super::*;
 use crate::fixture::{Given, addresses, asker, cluster, endpoint, network, parsed, question};

@@ -4,7 +4,7 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use overlay::intent::Intents;
+use overlay::model::intent::Intents;
 
 use super::*;
 use crate::fixture::{

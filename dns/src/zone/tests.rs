@@ -1,6 +1,6 @@
-use overlay::network::Name;
+use overlay::model::network::Name;
 
-use overlay::intent::Intents;
+use overlay::model::intent::Intents;
 
 use super::*;
 use crate::fixture::{asker, cluster, endpoint, network, network_id, parsed};

@@ -12,9 +12,9 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 use super::error::Unless;
-use crate::addr::Subnet;
-use crate::desired::{Prefixed, is_transit};
-use crate::report::Cause;
+use crate::datapath::desired::{Prefixed, is_transit};
+use crate::datapath::report::Cause;
+use crate::model::addr::Subnet;
 
 /// All addresses in a namespace by the index of their link, sorted.
 pub(super) async fn all(route: &Handle) -> Result<BTreeMap<u32, Vec<Prefixed>>, Error> {

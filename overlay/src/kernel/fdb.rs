@@ -13,10 +13,10 @@ use netlink_packet_route::neighbour::{
 use rtnetlink::{Error, Handle};
 
 use super::error::Unless;
-use crate::addr::Mac;
-use crate::desired::Remote;
-use crate::id::Vni;
-use crate::report::Cause;
+use crate::datapath::desired::Remote;
+use crate::datapath::report::Cause;
+use crate::model::addr::Mac;
+use crate::model::id::Vni;
 
 /// NOARP for the bridge and REACHABLE for the tunnel: each of them takes only one of the two. With `ExtLearned` the
 /// rows neither age nor move by learning (`br_fdb_external_learn_add`, `vxlan_fdb_add` in Linux).

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::error::OrDoing;
 use super::inside::Inside;
-use crate::addr::IpVersion;
-use crate::report::StepError;
+use crate::datapath::report::StepError;
+use crate::model::addr::IpVersion;
 
 /// The settings of each interface under IPv6, and those of all.
 const INTERFACES: &str = "/proc/sys/net/ipv6/conf";

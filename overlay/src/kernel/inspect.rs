@@ -16,11 +16,11 @@ use super::netns::{self, Netns};
 use super::patience::within;
 use super::segment::BRIDGE;
 use super::{addr, neigh, nft};
-use crate::addr::Mac;
-use crate::desired::Prefixed;
-use crate::id::Vni;
-use crate::intent::NetnsRef;
-use crate::report::StepError;
+use crate::datapath::desired::Prefixed;
+use crate::datapath::report::StepError;
+use crate::model::addr::Mac;
+use crate::model::id::Vni;
+use crate::model::intent::NetnsRef;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

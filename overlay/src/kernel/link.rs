@@ -10,9 +10,9 @@ use netlink_packet_route::link::{
 use rtnetlink::{Error, Handle, LinkGetRequest, LinkUnspec};
 
 use super::error::{Meaning, Unless};
-use crate::addr::Mac;
-use crate::id::Vni;
-use crate::report::Cause;
+use crate::datapath::report::Cause;
+use crate::model::addr::Mac;
+use crate::model::id::Vni;
 
 /// What a look at a link tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Looking: what is ours in the kernel, as [`Observed`](crate::observed::Observed) tells it.
+//! Looking: what is ours in the kernel, as [`Observed`](crate::datapath::observed::Observed) tells it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,12 +11,12 @@ use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::segment::{BRIDGE, LINK_LOCALS, TUNNEL, UPLINK, transit_prefix};
 use super::{addr, neigh, port};
-use crate::addr::{IfName, Mac};
-use crate::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
-use crate::firewall::Family;
-use crate::gates::Others;
-use crate::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
-use crate::report::StepError;
+use crate::datapath::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
+use crate::datapath::firewall::Family;
+use crate::datapath::foreign_chains::Others;
+use crate::datapath::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
+use crate::datapath::report::StepError;
+use crate::model::addr::{IfName, Mac};
 
 const PORT_PREFIX: &str = "ovp";
 

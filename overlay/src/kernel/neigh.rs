@@ -9,8 +9,8 @@ use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, Neig
 use rtnetlink::{Error, Handle};
 
 use super::error::Unless;
-use crate::addr::Mac;
-use crate::report::Cause;
+use crate::datapath::report::Cause;
+use crate::model::addr::Mac;
 
 /// The permanent neighbours on a link.
 pub(super) async fn permanent(route: &Handle, link: u32) -> Result<BTreeMap<IpAddr, Mac>, Error> {

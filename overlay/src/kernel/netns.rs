@@ -23,10 +23,10 @@ use nix::{getsockopt_impl, sockopt_impl};
 use super::addr;
 use super::error::Meaning;
 use super::link;
-use crate::addr::IfName;
-use crate::desired::Prefixed;
-use crate::intent::{AtPath, NetnsRef};
-use crate::report::Cause;
+use crate::datapath::desired::Prefixed;
+use crate::datapath::report::Cause;
+use crate::model::addr::IfName;
+use crate::model::intent::{AtPath, NetnsRef};
 
 sockopt_impl!(
     /// The number of the namespace that a socket is in (Linux 5.14).

@@ -17,9 +17,9 @@ use tokio::time::timeout;
 
 use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
-use crate::firewall::{Family, Set, Table};
-use crate::gates::{ChainName, Pass};
-use crate::report::Cause;
+use crate::datapath::firewall::{Family, Set, Table};
+use crate::datapath::foreign_chains::{ChainName, Pass};
+use crate::datapath::report::Cause;
 
 mod others;
 mod read;

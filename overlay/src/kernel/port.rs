@@ -8,10 +8,10 @@ use super::link::{self, Kind, Link, PortFlags};
 use super::netns::{self, Netns};
 use super::segment::{BRIDGE, get, index_of, set_if_there, veth};
 use super::{addr, fdb};
-use crate::addr::IfName;
-use crate::desired::{Port, SERVICE_ADDRESS};
-use crate::id::EndpointId;
-use crate::report::{Cause, StepError};
+use crate::datapath::desired::{Port, SERVICE_ADDRESS};
+use crate::datapath::report::{Cause, StepError};
+use crate::model::addr::IfName;
+use crate::model::id::EndpointId;
 
 /// What the alias of the segment's end says in front of the endpoint's id, once the container's end is whole.
 const MARK: &str = "overlay endpoint ";

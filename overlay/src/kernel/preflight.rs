@@ -11,7 +11,7 @@ use super::error::Meaning;
 use super::link::{self, Link};
 use super::netns::{self, Netns, NetnsError};
 use super::{addr, nft};
-use crate::report::Cause;
+use crate::datapath::report::Cause;
 
 /// What the daemon learns of its host on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

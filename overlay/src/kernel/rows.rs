@@ -10,8 +10,8 @@ use super::error::OrDoing;
 use super::patience::{PATIENCE, no_answer, within};
 use super::segment::{BRIDGE, TUNNEL};
 use super::{fdb, link, neigh};
-use crate::plan::{SegmentStep, Step, discovery};
-use crate::report::{Cause, StepError};
+use crate::datapath::plan::{SegmentStep, Step, discovery};
+use crate::datapath::report::{Cause, StepError};
 
 /// Requests under way at once: enough to keep the kernel busy, few enough for the socket's buffer.
 const AT_ONCE: usize = 128;

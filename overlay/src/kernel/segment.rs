@@ -16,9 +16,9 @@ use super::inside::Inside;
 use super::link::{self, Kind, Link, PortFlags};
 use super::netns::{self, Netns};
 use super::{addr, fdb};
-use crate::addr::{IfName, IpVersion};
-use crate::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
-use crate::report::{Cause, StepError};
+use crate::datapath::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
+use crate::datapath::report::{Cause, StepError};
+use crate::model::addr::{IfName, IpVersion};
 
 /// The bridge's name in every segment.
 pub(super) const BRIDGE: &str = "br0";

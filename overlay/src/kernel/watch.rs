@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::addr;
 use super::netns::{Netns, NetnsError};
-use crate::desired::is_transit;
+use crate::datapath::desired::is_transit;
 
 /// Multicast groups as bits (`linux/rtnetlink.h`, `linux/netfilter/nfnetlink.h`): group n is bit n-1.
 const LINKS: u32 = 1 << 0;

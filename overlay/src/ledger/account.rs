@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Change, Millis, REST, Rest};
-use crate::id::{EndpointId, HostId};
-use crate::lease::{AddressLease, BlockLease, Holder, Version};
-use crate::network::{BlockId, Network};
-use crate::record::{Run, Statement};
+use crate::model::id::{EndpointId, HostId};
+use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::model::network::{BlockId, Network};
+use crate::model::record::{Run, Statement};
 
 /// How much of its space a holder gives away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Account, Ask, Change, Denial, Millis, Outcome, Rest, Step};
-use crate::id::{EndpointId, HostId, NetworkId};
-use crate::lease::{AddressLease, Holder, Version};
-use crate::network::Name;
-use crate::record::Statement;
+use crate::model::id::{EndpointId, HostId, NetworkId};
+use crate::model::lease::{AddressLease, Holder, Version};
+use crate::model::network::Name;
+use crate::model::record::Statement;
 
 /// An endpoint of this host wants an address.
 #[derive(Debug, Clone, PartialEq, Eq)]

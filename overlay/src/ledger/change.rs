@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use super::{Forget, Millis, Standing};
-use crate::id::{EndpointId, HostId, NetworkId};
-use crate::lease::{AddressLease, BlockLease};
-use crate::member::{Boot, Seal, Stamp};
-use crate::network::{BlockId, Name, Network};
-use crate::record::Statement;
+use crate::model::id::{EndpointId, HostId, NetworkId};
+use crate::model::lease::{AddressLease, BlockLease};
+use crate::model::member::{Boot, Seal, Stamp};
+use crate::model::network::{BlockId, Name, Network};
+use crate::model::record::Statement;
 
 /// One durable change. Replaying all of them in order gives the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

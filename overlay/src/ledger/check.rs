@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Change, Claim, Denial, Evidence, Fencing, Ledger, Millis, Outcome, Rule, Standing, Step, Welcome};
-use crate::id::{HostId, NetworkId};
-use crate::lease::{AddressLease, Holder};
-use crate::member::{Boot, Stamp};
-use crate::record::Run;
+use crate::model::id::{HostId, NetworkId};
+use crate::model::lease::{AddressLease, Holder};
+use crate::model::member::{Boot, Stamp};
+use crate::model::record::Run;
 
 impl Ledger {
     /// The machine has booted, or the disk is not the one that the host ran on: rests begin anew by the new clock. A host that

@@ -13,11 +13,11 @@ use super::{
     Account, Change, Denial, Evidence, Fencing, Forget, Known, Ledger, Membership, Millis, Outcome, Rest, Rule,
     Standing, Step, Testimony, Warrant,
 };
-use crate::id::HostId;
-use crate::lease::{AddressLease, BlockLease, Holder, Version};
-use crate::member::{Boot, Seal, Stamp};
-use crate::network::BlockId;
-use crate::record::Statement;
+use crate::model::id::HostId;
+use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::model::member::{Boot, Seal, Stamp};
+use crate::model::network::BlockId;
+use crate::model::record::Statement;
 
 impl Ledger {
     /// The operator says that these hosts, of these boots, are off, all at the same time, and makes this host their heir.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::{Account, Change, Denial, Millis, Rest, Step};
-use crate::id::HostId;
-use crate::lease::{AddressLease, BlockLease, Holder, Version};
-use crate::network::BlockId;
-use crate::record::{Run, Statement};
+use crate::model::id::HostId;
+use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::model::network::BlockId;
+use crate::model::record::{Run, Statement};
 
 impl Account {
     /// A holder says what it holds.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Denial, Request, Share, Welcome};
-use crate::id::{EndpointId, HostId, NetworkId};
-use crate::lease::{AddressLease, BlockLease, Version};
-use crate::member::{Boot, Seal, Stamp};
-use crate::network::{BlockId, Name, Network};
-use crate::record::{Run, Statement};
+use crate::model::id::{EndpointId, HostId, NetworkId};
+use crate::model::lease::{AddressLease, BlockLease, Version};
+use crate::model::member::{Boot, Seal, Stamp};
+use crate::model::network::{BlockId, Name, Network};
+use crate::model::record::{Run, Statement};
 
 /// What happens to the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! whoever asks all members that it knows, and all that those know, can't miss it.
 
 use super::{Change, Denial, Fencing, Ledger, Outcome, Rule, Standing, Step, Welcome};
-use crate::id::HostId;
-use crate::member::Stamp;
+use crate::model::id::HostId;
+use crate::model::member::Stamp;
 
 impl Ledger {
     /// The first host of a cluster has nobody to ask.

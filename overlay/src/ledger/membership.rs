@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Change;
-use crate::id::HostId;
-use crate::member::{Boot, Seal, Stamp};
+use crate::model::id::HostId;
+use crate::model::member::{Boot, Seal, Stamp};
 
 /// What a host knows of the members, itself included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Change, Evidence, Testimony, Welcome};
-use crate::id::{EndpointId, HostId};
-use crate::lease::Version;
-use crate::member::{Boot, Seal};
-use crate::record::Statement;
+use crate::model::id::{EndpointId, HostId};
+use crate::model::lease::Version;
+use crate::model::member::{Boot, Seal};
+use crate::model::record::Statement;
 
 /// What a step decided: what to write, and what comes of it once that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Who may do what: the bars that an input has to pass before it is looked at.
 
 use super::{Denial, Input, Ledger, Standing};
-use crate::id::HostId;
-use crate::member::Stamp;
+use crate::model::id::HostId;
+use crate::model::member::Stamp;
 
 /// The safety rules of the ledger. The model checker, in the test build only, switches them off one at a time, to show
 /// that each is needed and that it would see it.

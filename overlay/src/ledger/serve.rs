@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use super::{Account, Change, Denial, Millis, Outcome, Share, Step};
-use crate::id::HostId;
-use crate::lease::{AddressLease, BlockLease, Holder, Version};
-use crate::network::BlockId;
-use crate::record::Statement;
+use crate::model::id::HostId;
+use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
+use crate::model::network::BlockId;
+use crate::model::record::Statement;
 
 impl Account {
     /// Gives wholly free blocks away, the last ones first so that runs stay long; where there is none, one address.

@@ -2,7 +2,7 @@
 //! the others are single rules.
 
 use super::*;
-use crate::network::{BlockId, Name, Range, Settings};
+use crate::model::network::{BlockId, Name, Range, Settings};
 
 mod allocation;
 mod chaos;
@@ -10,6 +10,7 @@ mod forgetting;
 mod founding;
 mod handover;
 mod hearing;
+mod model;
 mod order;
 mod world;
 

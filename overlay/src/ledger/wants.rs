@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Ledger, Standing};
-use crate::id::HostId;
+use crate::model::id::HostId;
 
 /// What to ask of a host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use overlay::addr::IfName;
-use overlay::desired::Desired;
-use overlay::fake::Harm;
-use overlay::gates::{Calls, ChainName, Rest};
-use overlay::id::Vni;
-use overlay::intent::NetnsRef;
-use overlay::observed::Observed;
-use overlay::plan::{Knowledge, Step, plan};
-use overlay::report::{Cause, Kernel, Report, round};
+use overlay::datapath::desired::Desired;
+use overlay::datapath::fake::Harm;
+use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::datapath::observed::Observed;
+use overlay::datapath::plan::{Knowledge, Step, plan};
+use overlay::datapath::report::{Cause, Kernel, Report, round};
+use overlay::model::addr::IfName;
+use overlay::model::id::Vni;
+use overlay::model::intent::NetnsRef;
 
 /// A kernel with a world around it.
 pub trait Bench: Sized {

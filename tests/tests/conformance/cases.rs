@@ -1,13 +1,13 @@
 //! What holds for every kernel.
 
 use anyhow::{Context, bail, ensure};
-use overlay::addr::IfName;
-use overlay::desired::{Desired, Prefixed};
-use overlay::fake::Harm;
-use overlay::firewall::Element;
-use overlay::gates::{Calls, ChainName, Protocols, Rest};
-use overlay::plan::{Knowledge, SegmentStep, Step, plan};
-use overlay::report::{Cause, Kernel, round};
+use overlay::datapath::desired::{Desired, Prefixed};
+use overlay::datapath::fake::Harm;
+use overlay::datapath::firewall::Element;
+use overlay::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
+use overlay::datapath::plan::{Knowledge, SegmentStep, Step, plan};
+use overlay::datapath::report::{Cause, Kernel, round};
+use overlay::model::addr::IfName;
 
 use crate::bench::{Bench, go, look, refused, settle};
 use crate::world::{
@@ -250,7 +250,7 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
     let segment = desired.segments.get_mut(&network(1)).context("the network")?;
     let uplink = segment.uplink.as_mut().context("the uplink")?;
     uplink.transits[0] =
-        overlay::desired::Transit { host: [169, 254, 200, 0].into(), segment: [169, 254, 200, 1].into() };
+        overlay::datapath::desired::Transit { host: [169, 254, 200, 0].into(), segment: [169, 254, 200, 1].into() };
     segment.firewall.chains.pop();
     settle(&mut bench, &desired).await.context("uplink and rules")?;
     Ok(())
@@ -328,7 +328,7 @@ pub async fn two_thousand_remotes_come_and_go<B: Bench>(mut bench: B) -> anyhow:
     for n in 0..2000_u16 {
         let [high, low] = n.to_be_bytes();
         let ip = [10, 8, high, low].into();
-        let mac = overlay::addr::Mac::of_address(ip);
+        let mac = overlay::model::addr::Mac::of_address(ip);
         let remote = if n % 3 == 0 { unlike(3) } else { alike(segment, 2) };
         segment.remotes.insert(mac, remote);
         segment.neighbours.insert(ip, mac);
@@ -363,7 +363,7 @@ pub async fn two_networks_with_the_same_subnet_stand_side_by_side<B: Bench>(mut 
     let mut second = segment(2, &[]);
     // The same address, and so the same MAC, in both.
     let mut twin = port(1, &db);
-    twin.host_ifname = overlay::desired::port_ifname(endpoint(2));
+    twin.host_ifname = overlay::datapath::desired::port_ifname(endpoint(2));
     second.ports.insert(endpoint(2), twin);
     desired.segments.insert(network(2), second);
     let both = settle(&mut bench, &desired).await?;

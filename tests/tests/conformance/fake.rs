@@ -5,11 +5,11 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use libtest_mimic::Failed;
-use overlay::addr::IfName;
-use overlay::fake::{FakeKernel, Harm};
-use overlay::gates::{Calls, ChainName, Rest};
-use overlay::id::Vni;
-use overlay::intent::NetnsRef;
+use overlay::datapath::fake::{FakeKernel, Harm};
+use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::model::addr::IfName;
+use overlay::model::id::Vni;
+use overlay::model::intent::NetnsRef;
 
 use crate::bench::Bench;
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
-use overlay::gates::{Barrier, barriers};
+use overlay::datapath::foreign_chains::{Barrier, barriers};
 use overlay_tests::eventually::eventually;
 
 use crate::bench::{Bench, go, look, settle};

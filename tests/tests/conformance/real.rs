@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, ensure};
 use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
-use overlay::addr::IfName;
-use overlay::fake::Harm;
-use overlay::gates::{Calls, ChainName, Rest};
-use overlay::id::{NetworkId, Vni};
-use overlay::intent::NetnsRef;
+use overlay::datapath::fake::Harm;
+use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::datapath::report::Kernel;
 use overlay::kernel::{Config, RealKernel, netns};
-use overlay::report::Kernel;
+use overlay::model::addr::IfName;
+use overlay::model::id::{NetworkId, Vni};
+use overlay::model::intent::NetnsRef;
 
 use crate::bench::Bench;
 use crate::world::{PORT, VTEP, vni};
@@ -245,7 +245,7 @@ impl Bench for RealBench {
                 drop(self.inside(*network, &all)?);
             }
             Harm::DeleteUplink(network) => {
-                drop(sh(&format!("ip link del {}", overlay::desired::uplink_ifname(*network)))?);
+                drop(sh(&format!("ip link del {}", overlay::datapath::desired::uplink_ifname(*network)))?);
             }
             Harm::DeleteDefaultRoute(network) => drop(self.inside(*network, "ip route del default")?),
             Harm::DetachPort(network, ifname) => {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
-use overlay::addr::Mac;
-use overlay::desired::{Desired, Remote};
-use overlay::fake::Harm;
-use overlay::id::Vni;
-use overlay::intent::AtPath;
+use overlay::datapath::desired::{Desired, Remote};
+use overlay::datapath::fake::Harm;
+use overlay::datapath::report::Cause;
 use overlay::kernel::netns::{self, Netns, NetnsError};
 use overlay::kernel::preflight::{PreflightError, preflight};
-use overlay::report::Cause;
+use overlay::model::addr::Mac;
+use overlay::model::id::Vni;
+use overlay::model::intent::AtPath;
 use overlay_tests::eventually::eventually;
 use tokio::time::timeout;
 
@@ -84,7 +84,7 @@ async fn the_first_packet_to_another_host_gets_through_and_nothing_else_is_sent(
     Ok(())
 }
 
-fn segment_of(desired: &mut Desired) -> anyhow::Result<&mut overlay::desired::Segment> {
+fn segment_of(desired: &mut Desired) -> anyhow::Result<&mut overlay::datapath::desired::Segment> {
     desired.segments.get_mut(&network(1)).context("the network")
 }
 

@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use overlay::plan::{HostStep, SegmentStep, Step};
-use overlay::report::{Cause, Kernel, StepError};
+use overlay::datapath::plan::{HostStep, SegmentStep, Step};
+use overlay::datapath::report::{Cause, Kernel, StepError};
 use overlay_tests::eventually::eventually;
 use tokio::time;
 

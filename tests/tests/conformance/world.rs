@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use overlay::addr::{IpVersion, Mac, Subnet};
 use overlay::cluster::Cluster;
-use overlay::desired::{
+use overlay::datapath::desired::{
     Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Transit, Tunnel, Uplink, desire,
     port_ifname, uplink_ifname,
 };
-use overlay::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
-use overlay::id::{EndpointId, HostId, NetworkId, Vni};
-use overlay::intent::{Intents, NetnsRef};
-use overlay::publish::Protocol;
+use overlay::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use overlay::model::addr::{IpVersion, Mac, Subnet};
+use overlay::model::id::{EndpointId, HostId, NetworkId, Vni};
+use overlay::model::intent::{Intents, NetnsRef};
+use overlay::model::publish::Protocol;
 
 /// The VTEP of the host that is tested.
 pub const VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

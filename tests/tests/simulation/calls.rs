@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::lease::Version;
 use overlay::ledger::{Ask, Claim, Denial, Input, Millis, Outcome, Request, Share, Testimony, Warrant, Welcome};
-use overlay::member::Stamp;
-use overlay::network::Name;
-use overlay::record::Statement;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::lease::Version;
+use overlay::model::member::Stamp;
+use overlay::model::network::Name;
+use overlay::model::record::Statement;
 
 use crate::host::Power;
 use crate::world::{Event, World};

@@ -1,8 +1,8 @@
 //! What becomes of disks: copies are made of them, and put back; they are wiped; and whole machines are copied.
 
-use overlay::id::HostId;
+use overlay::cluster::own_record;
 use overlay::ledger::{Input, Millis, Standing};
-use overlay::said;
+use overlay::model::id::HostId;
 
 use crate::host::{Disk, Host, Power};
 use crate::world::World;
@@ -140,7 +140,7 @@ impl World {
         let host = &self.hosts[index];
         let mut others = self.hosts.iter().filter(|other| other.id == host.id && other.index != index);
         let Some(other) = others.next().filter(|other| other.power == Power::On) else { return };
-        let (other, twin) = (other.index, said::twin(&other.own.record));
+        let (other, twin) = (other.index, own_record::twin(&other.own.record));
         if let Some(boot) = twin
             && self.passes(other, index)
         {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use overlay::host::Liveness;
-use overlay::id::HostId;
 use overlay::ledger::Millis;
-use overlay::record::Record;
+use overlay::model::host::Liveness;
+use overlay::model::id::HostId;
+use overlay::model::record::Record;
 
 /// Between two rounds of gossip.
 pub const INTERVAL: Millis = 250;

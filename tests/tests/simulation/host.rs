@@ -4,22 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::addr::Mac;
-use overlay::admission;
+use overlay::cluster::bootstrap;
+use overlay::cluster::own_record;
 use overlay::cluster::{Cluster, derive};
-use overlay::desired::{Place, desire};
-use overlay::endpoint::{Assigned, Endpoint};
-use overlay::fake::FakeKernel;
-use overlay::host::{HostInfo, Liveness, Phase};
-use overlay::id::{EndpointId, HostId, NetworkId};
-use overlay::intent::{Attachment, Intents, NetnsRef};
-use overlay::lease::Version;
+use overlay::datapath::desired::{Place, desire};
+use overlay::datapath::fake::FakeKernel;
+use overlay::datapath::plan::{Knowledge, plan};
+use overlay::datapath::report::round;
 use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
-use overlay::network::Name;
-use overlay::plan::{Knowledge, plan};
-use overlay::record::{Incarnation, Records};
-use overlay::report::round;
-use overlay::said;
+use overlay::model::addr::Mac;
+use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::model::host::{HostInfo, Liveness, Phase};
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::intent::{Attachment, Intents, NetnsRef};
+use overlay::model::lease::Version;
+use overlay::model::network::Name;
+use overlay::model::record::{Incarnation, Records};
 
 use crate::gossip::{Detector, Heard, Letter, News, Slot, put};
 
@@ -252,7 +252,7 @@ impl Host {
             founder: self.ledger.membership().founder,
         };
         self.own.version += 1;
-        self.own.record = Arc::new(said::by(&self.ledger, &self.intents, &info));
+        self.own.record = Arc::new(own_record::by(&self.ledger, &self.intents, &info));
     }
 
     /// What another host does not have yet.
@@ -314,7 +314,7 @@ impl Host {
             }
         }
         for (slot, news) in changed {
-            for input in said::heard(news.id, &news.record) {
+            for input in own_record::heard(news.id, &news.record) {
                 self.step(&input, now)?;
             }
             put(&mut self.told, slot, Some(news.age()));
@@ -346,7 +346,7 @@ impl Host {
 
     /// The hosts that can be asked, as far as this one sees.
     pub fn reachable(&self) -> BTreeSet<HostId> {
-        admission::reachable(&self.cluster)
+        bootstrap::reachable(&self.cluster)
     }
 
     /// Those of them that it asks to let it in.
@@ -354,12 +354,12 @@ impl Host {
         if self.is_rash {
             return self.reachable();
         }
-        admission::asked(&self.cluster, &[peer(self.join)], self.ledger.membership().founder)
+        bootstrap::asked(&self.cluster, &[peer(self.join)], self.ledger.membership().founder)
     }
 
     /// Does it rather belong to another cluster than to the one that it has founded?
     pub fn seeks(&self) -> bool {
-        self.ledger.is_established() && admission::seeks(self.id, &self.cluster)
+        self.ledger.is_established() && bootstrap::seeks(self.id, &self.cluster)
     }
 
     pub fn attach(&mut self, id: EndpointId, network: NetworkId, name: &Name, (address, lease): (IpAddr, Version)) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay::admission::partners;
-use overlay::host::Liveness;
-use overlay::id::{EndpointId, HostId, NetworkId};
+use overlay::cluster::bootstrap::partners;
 use overlay::ledger::{Input, Outcome, Request, Share};
-use overlay::network::{Network, Range, Settings};
+use overlay::model::host::Liveness;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::network::{Network, Range, Settings};
 
 use crate::host::{Fuse, Host, Power, name};
 use crate::world::World;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::cluster::Cluster;
-use overlay::host::Liveness;
-use overlay::id::{HostId, NetworkId};
-use overlay::lease::Holder;
 use overlay::ledger::{Account, Denial, Input, Outcome};
-use overlay::network::BlockId;
-use overlay::record::Statement;
+use overlay::model::host::Liveness;
+use overlay::model::id::{HostId, NetworkId};
+use overlay::model::lease::Holder;
+use overlay::model::network::BlockId;
+use overlay::model::record::Statement;
 
 use crate::host::{Host, Power};
 use crate::world::World;

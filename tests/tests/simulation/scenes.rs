@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::host::Liveness;
-use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::{Denial, Input, Millis, Outcome, REST, Request, Share};
-use overlay::network::{Network, Range, Settings};
+use overlay::model::host::Liveness;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::network::{Network, Range, Settings};
 
 use crate::gossip::INTERVAL;
 use crate::host::{Host, name};
@@ -207,7 +207,7 @@ fn a_cut_of_an_hour_heals_as_fast_as_a_short_one() {
 
 /// Is nothing of the address left on any host but the one it is on now, in view or kernel?
 fn is_where_it_is(world: &World, network: NetworkId, address: IpAddr, on: Option<HostId>) -> bool {
-    let mac = overlay::addr::Mac::of_address(address);
+    let mac = overlay::model::addr::Mac::of_address(address);
     world.hosts.iter().all(|host| {
         let located = host.cluster.networks.get(&network).and_then(|view| view.at(address));
         let segment = host.kernel.state().segments.get(&network).expect("each host has an endpoint in it");

@@ -8,8 +8,8 @@
 
 use std::time::Instant;
 
-use overlay::id::{HostId, NetworkId};
 use overlay::ledger::Outcome;
+use overlay::model::id::{HostId, NetworkId};
 
 use crate::gossip::INTERVAL;
 use crate::host::Power;

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::{Denial, Evidence, Fencing, Input, Millis, Outcome, Standing, Want};
-use overlay::member::Stamp;
-use overlay::record::Statement;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::member::Stamp;
+use overlay::model::record::Statement;
 
 use crate::calls::{Answer, Call, Question};
 use crate::gossip::{Detector, INTERVAL, Letter, Slot};
@@ -349,7 +349,7 @@ impl World {
         let input = match host.ledger.membership().standing {
             Standing::Unchecked { .. } if self.is_strict => Some(Input::Conclude { reachable: None }),
             Standing::Unchecked { .. } if host.is_synced(self.now) => {
-                Some(Input::Conclude { reachable: Some(overlay::admission::witnesses(&host.cluster)) })
+                Some(Input::Conclude { reachable: Some(overlay::cluster::bootstrap::witnesses(&host.cluster)) })
             }
             _ if host.seeks() => Some(Input::Seek),
             _ => None,

@@ -8,21 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use overlay::addr::Mac;
-use overlay::endpoint::{Assigned, Endpoint};
-use overlay::host::{HostInfo, Phase};
-use overlay::id::{EndpointId, HostId};
-use overlay::intent::{Attachment, NetnsRef};
 use overlay::ledger::{Ask, Input, Outcome, Request, Share, Welcome};
-use overlay::member::Stamp;
-use overlay::network::{Name, Network};
-use overlay_agent::convert::encode_record;
-use overlay_agent::gossip::{self, ClusterKey, Generations, Gossip};
-use overlay_agent::local;
-use overlay_agent::saying;
-use overlay_agent::store::{Machine, Store};
-use overlay_agent::trace::Trace;
-use overlay_agent::view::{self, Seen, Times};
+use overlay::model::addr::Mac;
+use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::model::host::{HostInfo, Phase};
+use overlay::model::id::{EndpointId, HostId};
+use overlay::model::intent::{Attachment, NetnsRef};
+use overlay::model::member::Stamp;
+use overlay::model::network::{Name, Network};
+use overlay_agent::cluster::announce;
+use overlay_agent::cluster::{self, Seen, Times};
+use overlay_agent::state;
+use overlay_agent::state::run_marker::Trace;
+use overlay_agent::state::store::{Machine, Store};
+use overlay_agent::wire::encode_record;
+use overlay_gossip::{self as gossip, ClusterKey, Generations, Gossip};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -67,7 +67,7 @@ pub struct Common {
 /// What an agent is asked by others; a call to a dead one finds nobody.
 #[derive(Debug, Clone)]
 pub struct Door {
-    pub local: local::Handle,
+    pub local: state::Handle,
     pub gossip: gossip::Handle,
 }
 
@@ -85,7 +85,7 @@ pub struct Agent {
 }
 
 /// Numbers the lives of an agent by its disk, and tells the last one.
-struct Lives(local::Handle, Arc<AtomicU64>);
+struct Lives(state::Handle, Arc<AtomicU64>);
 
 impl Generations for Lives {
     fn next(&mut self) -> u64 {
@@ -110,7 +110,7 @@ impl Agent {
         let machine = Machine {
             id: "swarm".to_owned(),
             boot: "boot".to_owned(),
-            now: local::now(),
+            now: state::now(),
             ran: trace.find(),
             nonce: u64::from(home.number) + 1,
         };
@@ -127,7 +127,7 @@ impl Agent {
             phase: Phase::Joining,
             founder: None,
         };
-        let local = local::spawn(store, loaded, info, trace)?;
+        let local = state::spawn(store, loaded, info, trace)?;
         // How one becomes a member is none of this test's: all know that the founder has let them in, and it knows of one.
         let joins = match founder {
             None => vec![
@@ -156,9 +156,9 @@ impl Agent {
         let first = encode_record(&record.borrow().clone());
         let (since, generation) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let gossip = gossip::spawn(config, Lives(local.clone(), Arc::clone(&generation)), first).await?;
-        let saying = saying::spawn(record, gossip.publish.clone());
+        let saying = announce::spawn(record, gossip.publish.clone());
         let times = Times { interval: common.interval, remembered: common.remembered };
-        let seen = view::spawn(id, gossip.view.clone(), common.absent.subscribe(), local.clone(), times);
+        let seen = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), local.clone(), times);
         let door = Door { local, gossip: gossip.handle() };
         let generation = generation.load(Ordering::Relaxed);
         Ok(Self { id, home, generation, since, seen, door, gossip, saying })
@@ -214,7 +214,7 @@ impl Door {
         reach: impl Fn(HostId) -> Option<Self>,
     ) -> anyhow::Result<Option<EndpointId>> {
         let me = self.local.call(|local| local.ledger().me()).await;
-        let holders = |local: &mut local::Local| -> BTreeSet<HostId> {
+        let holders = |local: &mut state::Local| -> BTreeSet<HostId> {
             let accounts = local.ledger().accounts().values();
             accounts.flat_map(|account| account.blocks.values().map(|lease| lease.holder)).collect()
         };
@@ -258,7 +258,7 @@ impl Door {
             Ask::Address { address, .. } => Input::GiveAddress { network: id, to: me, address },
         };
         let stamp = self.local.call(|local| local.ledger().stamp()).await;
-        let answer = move |local: &mut local::Local| {
+        let answer = move |local: &mut state::Local| {
             // A member it is: nobody else may ask.
             local.step(&Input::Acknowledge { from: me, stamp, founder: None })?;
             local.step(&question)

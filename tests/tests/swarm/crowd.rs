@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::future::join_all;
 use futures::stream::{StreamExt, TryStreamExt, iter};
-use overlay::id::{EndpointId, HostId, NetworkId};
 use overlay::ledger::Input;
-use overlay::network::{Network, Range, Settings};
-use overlay_agent::gossip::{ClusterKey, Reason};
-use overlay_agent::view::Seen;
+use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::network::{Network, Range, Settings};
+use overlay_agent::cluster::Seen;
+use overlay_gossip::{ClusterKey, Reason};
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Common, Door, Home, name};
@@ -172,7 +172,7 @@ impl Crowd {
 }
 
 pub fn is_live(cluster: &overlay::cluster::Cluster, id: HostId) -> bool {
-    cluster.hosts.get(&id).is_some_and(|host| host.liveness == overlay::host::Liveness::Live)
+    cluster.hosts.get(&id).is_some_and(|host| host.liveness == overlay::model::host::Liveness::Live)
 }
 
 async fn bear(

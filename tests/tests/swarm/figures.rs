@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use overlay_agent::view::Seen;
+use overlay_agent::cluster::Seen;
 use tokio::sync::watch;
 
 /// How long it took until all had seen something.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use futures::future::join_all;
-use overlay::id::{EndpointId, HostId};
-use overlay_agent::gossip::Reason;
-use overlay_agent::view::Seen;
+use overlay::model::id::{EndpointId, HostId};
+use overlay_agent::cluster::Seen;
+use overlay_gossip::Reason;
 use tokio::sync::watch;
 
 use crate::agent::{Door, name};
@@ -192,7 +192,7 @@ fn has(seen: &Seen, endpoint: EndpointId) -> bool {
 struct Changer {
     doors: Doors,
     patience: Duration,
-    network: overlay::network::Network,
+    network: overlay::model::network::Network,
 }
 
 impl Changer {

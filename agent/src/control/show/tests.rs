@@ -1,7 +1,7 @@
-use overlay::id::NetworkId;
-use overlay::lease::{BlockLease, Version};
 use overlay::ledger::{Change, Ledger};
-use overlay::network::{Range, Settings};
+use overlay::model::id::NetworkId;
+use overlay::model::lease::{BlockLease, Version};
+use overlay::model::network::{Range, Settings};
 
 use super::*;
 

@@ -12,8 +12,8 @@ use super::read::{
     NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, NFTA_TABLE_NAME, Reader,
     TABLE, comment, nested, text_of,
 };
-use crate::gates::{Calls, ChainName, DOCKER_USER, Judge, Pass, Protocols, Rest};
-use crate::report::Cause;
+use crate::datapath::foreign_chains::{Calls, ChainName, DOCKER_USER, Judge, Pass, Protocols, Rest};
+use crate::datapath::report::Cause;
 
 const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet];
 const NFTA_TABLE_FLAGS: u16 = 2;

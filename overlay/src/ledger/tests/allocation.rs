@@ -39,7 +39,7 @@ fn a_holder_that_is_cut_off_gives_its_own_addresses_lowest_first() {
 #[test]
 fn only_who_asks_by_number_gets_an_address_outside_of_the_pool() {
     let mut network = network(7, "10.0.0.0/26");
-    let pool: crate::addr::Subnet = "10.0.0.32/29".parse().expect("a subnet");
+    let pool: crate::model::addr::Subnet = "10.0.0.32/29".parse().expect("a subnet");
     network.ranges[0] = network.ranges[0].with_pool(pool).expect("a part of it");
     let mut world = World::of(2, network);
     // Of blocks that anybody can have addresses of, another host gets its share as well as of the rest.

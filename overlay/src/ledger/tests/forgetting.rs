@@ -1,5 +1,5 @@
 use super::*;
-use crate::member::{Boot, Seal, Stamp};
+use crate::model::member::{Boot, Seal, Stamp};
 
 /// Host 0 of so many members.
 fn member(of: u8) -> Ledger {
@@ -97,7 +97,7 @@ fn what_a_living_host_has_borrowed_it_keeps_when_the_holder_and_its_heir_die() {
     let account = &last.accounts()[&net.id];
     assert_eq!(account.block_lease(address).map(|lease| lease.holder), Some(host(3)));
     assert_eq!(account.may_use(host(3), address), None, "it is in use by the borrower");
-    assert_eq!(account.addresses[&address].holder, crate::lease::Holder::Host(host(2)));
+    assert_eq!(account.addresses[&address].holder, crate::model::lease::Holder::Host(host(2)));
 }
 
 /// It had given a half away, and died before anybody had heard of the rest.

@@ -1,7 +1,7 @@
 //! Clusters that were founded apart: no host of the one ever becomes a member of the other, not even through a third.
 
 use super::*;
-use crate::member::Boot;
+use crate::model::member::Boot;
 
 /// The ledger of a host that has founded a cluster.
 fn founder_of(number: u8) -> Ledger {

@@ -2,7 +2,7 @@
 
 use super::world::{Luck, World, id_of};
 use super::*;
-use crate::lease::{AddressLease, Holder};
+use crate::model::lease::{AddressLease, Holder};
 
 fn version(epoch: u64, count: u64) -> Version {
     Version { epoch, count }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::lease::{AddressLease, Holder};
+use crate::model::lease::{AddressLease, Holder};
 
 const BLOCKS: u16 = 4;
 

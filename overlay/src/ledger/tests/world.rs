@@ -2,7 +2,7 @@
 //! order, twice, or never. After every step an oracle that sees all hosts at once checks what the protocol promises.
 
 use super::*;
-use crate::lease::{AddressLease, Holder};
+use crate::model::lease::{AddressLease, Holder};
 
 /// What happens to a host while it takes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,287 @@
+//! Gossip: what each host says of itself, known to all hosts.
+//!
+//! Moves maps of keys and values between hosts and tells who is alive. Knows nothing of networks, leases or endpoints, and touches
+//! nothing but one UDP socket and loopback.
+//!
+//! - **Anti-entropy** is [chitchat](https://docs.rs/chitchat) (Scuttlebutt): whatever is lost, late or repeated, all hosts end up with the
+//!   same. Only the owner writes a host's keys.
+//! - **Eager push** on the same socket makes it fast: a change is told to every live peer at once, and arrives within milliseconds.
+//!   What a push brings is joined with chitchat's state per key by the higher version; a lost push costs only time.
+//! - **Sealing**: every datagram is encrypted and authenticated under the [`ClusterKey`]. Who does not have the key learns nothing,
+//!   changes nothing and crashes nothing. Who has it is trusted to speak for itself: a shared key cannot tell members apart.
+//! - **Incarnations**: each start of a host is a new one, and the old one's entries stay in the view until the new one is
+//!   [complete](Incarnation::complete). So a restart takes nothing away, not even for a moment.
+//!
+//! Replays: a recorded datagram is not opened twice by one process. A process that has just started can be played an old recording,
+//! which tells it things that were once true, until it hears the newer ones.
+
+mod counters;
+mod incarnation;
+mod key;
+mod push;
+mod roster;
+mod task;
+mod transport;
+mod unknown_senders;
+mod view;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket as AsyncUdpSocket;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use counters::{Counters, Reason};
+pub use incarnation::publish::{MAX_KEY, MAX_VALUE, Publication};
+pub use incarnation::snapshot::SnapshotError;
+pub use key::{ClusterKey, KEY_BYTES, KeyError};
+pub use roster::liveness::Liveness;
+pub use unknown_senders::{Stranger, Strangers};
+pub use view::{Generations, Hosts, Incarnation, Texts, View};
+
+use incarnation::{Identity, Member};
+use roster::Roster;
+use roster::liveness::LivenessConfig;
+use task::{Command, Ends, Task};
+use transport::codec::Codec;
+use transport::seal::{Opener, Sealer};
+use transport::{Link, Receiver};
+
+/// How long a dead incarnation is remembered, for as long as its host may come back, and for half as long named in digests.
+/// chitchat's default of a day fills them. A host whose machine still answers is remembered for longer, by the view.
+pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);
+
+/// How to take part.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our host id, as text.
+    pub node: String,
+    /// Where to listen, UDP.
+    pub listen: SocketAddr,
+    /// Where others reach us. Port 0 stands for the port that is listened on.
+    pub advertise: SocketAddr,
+    /// Peers to begin with. Our own address among them is ignored, so all hosts can have the same list.
+    pub seeds: Vec<SocketAddr>,
+    /// Hosts, by their ids, that were there when we last were: what they say is waited for before the view is
+    /// [synced](View::synced).
+    pub expected: BTreeSet<String>,
+    /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`Liveness::Dead`] within 2.5 s.
+    pub interval: Duration,
+    /// How long a dead incarnation or a deleted key is remembered; [`REMEMBERED`] unless in a test.
+    pub remembered: Duration,
+    /// The secret of the cluster.
+    pub key: ClusterKey,
+}
+
+/// Why gossip did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GossipError {
+    /// The address is in use, or not ours.
+    #[error("cannot listen for gossip on {addr}/udp: is another overlayd running, or the address not on this host?")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// 127.0.0.1 cannot be bound. chitchat's codec needs it.
+    #[error("cannot use 127.0.0.1: is the loopback interface `lo` of this network namespace up?")]
+    Loopback(#[source] io::Error),
+    /// The system gave no random bytes.
+    #[error("cannot seal gossip: the system gave no random bytes")]
+    NoRandomness,
+    /// No thread for gossip to run on.
+    #[error("cannot start the gossip thread")]
+    Thread(#[source] io::Error),
+    /// chitchat did not start.
+    #[error("cannot start chitchat")]
+    Chitchat(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Running gossip. Dropping it ends it, and tells no one: to others that is a crash.
+#[derive(Debug)]
+pub struct Gossip {
+    /// What all hosts say, ourselves included. Its sender is gone when gossip has ended.
+    pub view: watch::Receiver<Arc<View>>,
+    /// What we say. Send the whole of it whenever it has changed; it goes out at once, later changes at most every 25 ms.
+    pub publish: watch::Sender<Publication>,
+    handle: Handle,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// Asks things of running gossip. Cheap to clone; does not keep gossip running.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    counters: Arc<Counters>,
+    addr: SocketAddr,
+}
+
+/// Starts gossip, which says `initial` from its first word on.
+///
+/// # Errors
+///
+/// Why it did not start; nothing is left behind then.
+pub async fn spawn(
+    config: Config,
+    generations: impl Generations + Send + 'static,
+    initial: Publication,
+) -> Result<Gossip, GossipError> {
+    let listen = config.listen;
+    let socket = transport::bind(listen).map_err(|source| GossipError::Bind { addr: listen, source })?;
+    let listen = socket.local_addr().map_err(|source| GossipError::Bind { addr: listen, source })?;
+    let mut advertise = config.advertise;
+    if advertise.port() == 0 {
+        advertise.set_port(listen.port());
+    }
+
+    let counters = Arc::new(Counters::default());
+    let (publish, publication) = watch::channel(initial);
+    let (commands, asked) = mpsc::unbounded_channel();
+    let (view_sender, view) = watch::channel(Arc::default());
+    let (stop, stopped) = oneshot::channel();
+    let (ready_sender, ready) = oneshot::channel();
+    let (ended_sender, ended) = oneshot::channel();
+
+    let start = Start { config, listen, advertise, socket, counters: Arc::clone(&counters) };
+    let channels = Channels { publication, commands: asked, view: view_sender, stop: stopped };
+    let life = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(live(start, Box::new(generations), channels, ready_sender)),
+            Err(source) => drop(ready_sender.send(Err(GossipError::Thread(source)))),
+        }
+        drop(ended_sender); // The runtime is gone, and the socket with it.
+    };
+    std::thread::Builder::new().name("gossip".to_owned()).spawn(life).map_err(GossipError::Thread)?;
+
+    match ready.await {
+        Ok(Ok(())) => Ok(Gossip { view, publish, handle: Handle { commands, counters, addr: advertise }, stop, ended }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(GossipError::Thread(io::Error::other("the thread ended"))),
+    }
+}
+
+struct Start {
+    config: Config,
+    listen: SocketAddr,
+    advertise: SocketAddr,
+    socket: UdpSocket,
+    counters: Arc<Counters>,
+}
+
+struct Channels {
+    publication: watch::Receiver<Publication>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    view: watch::Sender<Arc<View>>,
+    stop: oneshot::Receiver<()>,
+}
+
+async fn live(
+    start: Start,
+    generations: Box<dyn Generations + Send>,
+    channels: Channels,
+    ready: oneshot::Sender<Result<(), GossipError>>,
+) {
+    let Channels { publication, commands, view, stop } = channels;
+    let said = publication.borrow().clone();
+    match assemble(start, generations, said).await {
+        Ok((receiver, pushes, mut task)) => {
+            task.look(&view).await; // The first view that anybody sees has ourselves in it.
+            // Who asked for it may have given up; then the stop channel is closed as well.
+            let _ = ready.send(Ok(()));
+            let mut receiving = tokio::spawn(receiver.run());
+            // Neither is of use without the other: a deaf host would hold all others dead.
+            tokio::select! {
+                () = task.run(Ends { publication, commands, pushes, view, stop }) => receiving.abort(),
+                _ = &mut receiving => tracing::error!("gossip no longer receives: it ends"),
+            }
+        }
+        Err(error) => drop(ready.send(Err(error))),
+    }
+}
+
+async fn assemble(
+    start: Start,
+    mut generations: Box<dyn Generations + Send>,
+    said: Publication,
+) -> Result<(Receiver, mpsc::Receiver<push::Push>, Task), GossipError> {
+    let Start { config, listen, advertise, socket, counters } = start;
+    let sealer = Sealer::new(&config.key).ok_or(GossipError::NoRandomness)?;
+    let opener = Opener::new(config.key, sealer.session());
+    let codec = Codec::open().await.map_err(GossipError::Loopback)?;
+    let socket = AsyncUdpSocket::from_std(socket).map_err(GossipError::Thread)?;
+    let link = Arc::new(Link::new(socket, sealer, Arc::clone(&counters), config.interval));
+    let (receiver, pushes) = Receiver::new(Arc::clone(&link), opener, codec);
+
+    let seeds = config.seeds.into_iter().filter(|seed| *seed != advertise).collect();
+    let (interval, remembered) = (config.interval, config.remembered);
+    let identity = Identity { node: config.node.into(), listen, advertise, seeds, interval, remembered };
+    let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
+        .await
+        .map_err(GossipError::Chitchat)?;
+    let roster = Roster::new(member.id().clone(), LivenessConfig::of(interval), config.expected);
+    let task = Task::new(identity, generations, (link, counters), (member, roster), said);
+    Ok((receiver, pushes, task))
+}
+
+impl Gossip {
+    /// A handle to ask things of it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Ends gossip and waits until its socket is closed.
+    pub async fn shutdown(self) {
+        drop(self.stop);
+        let _ = self.ended.await; // The sender is dropped, never used.
+    }
+}
+
+impl Handle {
+    /// Where others reach us for gossip.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What was dropped, and why.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// All that is known, for a host that has to catch up: opaque parts, one for each incarnation.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Stopped`].
+    pub async fn snapshot(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Snapshot(answer)).map_err(|_| SnapshotError::Stopped)?;
+        answered.await.map_err(|_| SnapshotError::Stopped)
+    }
+
+    /// Takes in a peer's snapshot, the whole of it; of each host the newer state stays. Makes the view [synced](View::synced).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; nothing was taken then.
+    pub async fn feed(&self, snapshot: Vec<Vec<u8>>) -> Result<(), SnapshotError> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(Command::Feed(snapshot, answer)).map_err(|_| SnapshotError::Stopped)?;
+        answered.await.map_err(|_| SnapshotError::Stopped)?
+    }
+
+    /// Ends chitchat as a bug in it would; it is started again after `pause`.
+    #[cfg(test)]
+    fn crash(&self, pause: Duration) {
+        self.commands.send(Command::Crash { pause }).expect("gossip runs");
+    }
+}
+
+#[cfg(test)]
+mod tests;

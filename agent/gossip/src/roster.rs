@@ -1,0 +1,295 @@
+//! Who is known, and what each says: chitchat's states joined with pushes, judged for liveness, laid out for consumers.
+//!
+//! Owns what is remembered from look to look. Pure: states, pushes and time come in; hosts and events go out.
+
+pub(crate) mod liveness;
+pub(crate) mod merge;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chitchat::{ChitchatId, NodeState, Version};
+
+use crate::incarnation::publish::{MARKER, Stamped};
+use crate::push::Push;
+use crate::roster::liveness::{Liveness, LivenessConfig, Sighting, judge, next_deadline};
+use crate::roster::merge::{Ahead, Entries, Fit, join};
+use crate::task::sync::Census;
+use crate::{Hosts, Incarnation, Texts};
+
+/// Something that an operator would notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A host is known that was not.
+    Appeared { node: Arc<str>, addr: SocketAddr },
+    /// A host is held dead.
+    Gone { node: Arc<str> },
+    /// A host that was held dead is heard.
+    Back { node: Arc<str> },
+    /// Someone alive uses our host id in a later incarnation.
+    Rival { addr: SocketAddr },
+}
+
+/// What a look has shown.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Whether [`Roster::hosts`] differs from before.
+    pub changed: bool,
+    pub events: Vec<Event>,
+}
+
+/// All that is known of all incarnations.
+pub(crate) struct Roster {
+    own: ChitchatId,
+    config: LivenessConfig,
+    /// Hosts that are waited for though nothing was heard of them yet.
+    expected: BTreeSet<String>,
+    /// In the order of host, generation.
+    tracks: BTreeMap<ChitchatId, Track>,
+    /// Whether each host is held dead.
+    gone: BTreeMap<Arc<str>, bool>,
+    rival_told: bool,
+    dirty: bool,
+    /// What [`Roster::hosts`] has told.
+    shown: Hosts,
+}
+
+struct Track {
+    sighting: Sighting,
+    liveness: Liveness,
+    /// (last gc version, max version) of what was loaded.
+    loaded: (Version, Version),
+    base: Entries,
+    ahead: Ahead,
+    complete: bool,
+    shown: Arc<Texts>,
+}
+
+impl Roster {
+    /// An empty roster of the host that `own` is an incarnation of.
+    pub fn new(own: ChitchatId, config: LivenessConfig, expected: BTreeSet<String>) -> Self {
+        let (tracks, gone) = (BTreeMap::new(), BTreeMap::new());
+        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true, shown: Hosts::new() }
+    }
+
+    /// We go on as another incarnation, with a failure detector that has not heard anybody yet. Whoever is held dead stays so until
+    /// it is heard.
+    pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
+        self.own = own;
+        let alive = self.tracks.values_mut().filter(|track| track.liveness != Liveness::Dead);
+        alive.for_each(|track| track.sighting = Sighting::Unproven { since: now });
+    }
+
+    /// Takes a push. `None` if its incarnation is not known yet: chitchat has to tell of it first.
+    pub fn receive(&mut self, push: &Push) -> Option<Fit> {
+        let track = self.tracks.get_mut(&push.id)?;
+        let fit = track.ahead.receive(push, track.loaded.1);
+        track.show();
+        self.dirty = true;
+        Some(fit)
+    }
+
+    /// Looks at chitchat's `states`; `proven` are those that its failure detector has alive.
+    pub fn look(
+        &mut self,
+        states: &BTreeMap<ChitchatId, NodeState>,
+        proven: &HashSet<&ChitchatId>,
+        now: Duration,
+    ) -> Look {
+        let mut moved = self.follow(states, now);
+        for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
+            self.dirty |= track.load(state);
+            let beat = state.heartbeat().into();
+            track.sighting = track.sighting.observe(proven.contains(id), beat, now, &self.config);
+            let liveness = judge(track.sighting, now, &self.config);
+            moved |= track.liveness != liveness;
+            track.liveness = liveness;
+        }
+        self.dirty |= moved;
+        let mut events = if moved { self.events() } else { Vec::new() };
+        events.extend(self.rival());
+        Look { changed: std::mem::take(&mut self.dirty), events }
+    }
+
+    /// Has a track for each of the `states` and for no other; says whether that is a change.
+    fn follow(&mut self, states: &BTreeMap<ChitchatId, NodeState>, now: Duration) -> bool {
+        if self.tracks.keys().eq(states.keys()) {
+            return false;
+        }
+        self.tracks.retain(|id, _| states.contains_key(id));
+        for id in states.keys() {
+            self.tracks.entry(id.clone()).or_insert_with(|| Track::new(now));
+        }
+        true
+    }
+
+    /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
+    pub fn hosts(&mut self) -> Hosts {
+        let all: Vec<(&ChitchatId, &Track)> = self.tracks.iter().collect();
+        let hosts = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|lives| {
+            let (id, _) = lives.first()?;
+            let before = self.shown.get(&id.node_id).filter(|before| told(lives).eq(before.iter().cloned()));
+            let now = before.map_or_else(|| told(lives).collect(), Arc::clone);
+            (!now.is_empty()).then(|| (Arc::clone(&id.node_id), now))
+        });
+        self.shown = hosts.collect();
+        self.shown.clone()
+    }
+
+    /// What is said under this host's id, but not by this life of it.
+    pub fn selves(&self) -> Vec<Arc<Texts>> {
+        let others = self.tracks.iter().filter(|(id, _)| id.node_id == self.own.node_id && **id != self.own);
+        others.map(|(_, track)| Arc::clone(&track.shown)).collect()
+    }
+
+    /// The addresses of all other hosts that are not held dead.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        let alive = self.newest().filter(|(_, track)| track.liveness != Liveness::Dead);
+        alive.map(|(id, _)| id.gossip_advertise_addr).collect()
+    }
+
+    /// When the next of them falls silent for too long, if nothing is heard until then.
+    pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        self.tracks.values().filter_map(|track| next_deadline(track.sighting, now, &self.config)).min()
+    }
+
+    /// How many incarnations are known.
+    pub fn len(&self) -> usize {
+        self.tracks.len()
+    }
+
+    /// The newest incarnation of each other host.
+    fn newest(&self) -> impl Iterator<Item = (&ChitchatId, &Track)> {
+        let mut later: Option<&Arc<str>> = None;
+        let newest = self.tracks.iter().rev().filter(move |(id, _)| later.replace(&id.node_id) != Some(&id.node_id));
+        newest.filter(|(id, _)| id.node_id != self.own.node_id)
+    }
+
+    /// What is known of the others.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for (_, track) in self.newest() {
+            census.complete += usize::from(track.complete && track.is_heard());
+            census.lacking += usize::from(!track.complete && track.liveness != Liveness::Dead);
+        }
+        let known: BTreeSet<&str> = self.tracks.keys().map(|id| id.node_id.as_ref()).collect();
+        census.lacking += self.expected.iter().filter(|node| !known.contains(node.as_str())).count();
+        census
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut gone = BTreeMap::new();
+        for (id, track) in self.newest() {
+            let node = Arc::clone(&id.node_id);
+            let dead = track.liveness == Liveness::Dead;
+            match (self.gone.get(&node), dead) {
+                (None, false) => events.push(Event::Appeared { node: node.clone(), addr: id.gossip_advertise_addr }),
+                (Some(false), true) => events.push(Event::Gone { node: node.clone() }),
+                (Some(true), false) => events.push(Event::Back { node: node.clone() }),
+                (None | Some(true), true) | (Some(false), false) => {}
+            }
+            gone.insert(node, dead);
+        }
+        self.gone = gone;
+        events
+    }
+
+    fn rival(&mut self) -> Option<Event> {
+        let later = self.tracks.range(&self.own..).skip_while(|(id, _)| **id == self.own);
+        let mut same_host = later.take_while(|(id, _)| id.node_id == self.own.node_id);
+        let (id, _) = same_host.find(|(_, track)| track.is_heard())?;
+        let addr = id.gossip_advertise_addr;
+        (!std::mem::replace(&mut self.rival_told, true)).then_some(Event::Rival { addr })
+    }
+}
+
+impl Track {
+    fn new(now: Duration) -> Self {
+        Self {
+            sighting: Sighting::Unproven { since: now },
+            liveness: Liveness::Live,
+            loaded: (0, 0),
+            base: Entries::new(),
+            ahead: Ahead::default(),
+            complete: false,
+            shown: Arc::default(),
+        }
+    }
+
+    fn is_heard(&self) -> bool {
+        matches!(self.sighting, Sighting::Heard { .. }) && self.liveness == Liveness::Live
+    }
+
+    /// Takes over chitchat's state, if it has changed; says whether it has.
+    fn load(&mut self, state: &NodeState) -> bool {
+        let version = state.monotonic_property();
+        if version == self.loaded {
+            return false;
+        }
+        if version.1 < self.loaded.1 {
+            // chitchat has dropped the state to fetch it again, since tombstones that it never saw are gone.
+            self.ahead = Ahead::default();
+        }
+        self.loaded = version;
+        self.ahead.prune(version.1);
+        let old = std::mem::take(&mut self.base);
+        let entries = state.key_values_including_deleted().map(|(key, now)| {
+            let stamped = match old.get(key).filter(|before| before.version == now.version) {
+                Some(before) => before.clone(),
+                None => {
+                    let value = (!now.is_deleted()).then(|| now.value.as_str().into());
+                    Stamped { version: now.version, value }
+                }
+            };
+            (key.to_owned(), stamped)
+        });
+        self.base = entries.collect();
+        self.show();
+        true
+    }
+
+    fn show(&mut self) {
+        let complete = self.base.get(MARKER).is_some_and(|marker| marker.value.is_some());
+        if self.complete && !complete {
+            // Being fetched again: what was complete stays until that is.
+            return;
+        }
+        self.complete = complete;
+        let entries = join(self.base.clone(), self.ahead.entries());
+        let visible = entries.into_iter().filter(|(key, _)| key != MARKER);
+        self.shown = Arc::new(visible.filter_map(|(key, stamped)| Some((key, stamped.value?))).collect());
+    }
+
+    fn incarnation(&self, id: &ChitchatId) -> Incarnation {
+        Incarnation {
+            generation: id.generation_id,
+            gossip_addr: id.gossip_advertise_addr,
+            complete: self.complete,
+            liveness: self.liveness,
+            entries: Arc::clone(&self.shown),
+        }
+    }
+}
+
+/// What is told of a host's `lives`, which are in the order of their generations.
+fn told(lives: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = Incarnation> {
+    let own = lives.iter().enumerate().rev().filter(|(at, (id, _))| !is_copy(id, &lives[..*at]));
+    let mut enough = false;
+    let told = own.take_while(move |(_, (_, track))| !std::mem::replace(&mut enough, track.complete));
+    told.map(|(_, (id, track))| track.incarnation(id))
+}
+
+/// Does one of the `earlier` incarnations of its host go on elsewhere? Then its disk was copied to another machine, and what
+/// this one says is not the host's word.
+fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
+    let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
+    // Also one that has been silent for a moment: it may have started anew there, and not be proven yet.
+    let goes_on = |track: &Track| matches!(track.sighting, Sighting::Heard { .. }) && track.liveness != Liveness::Dead;
+    earlier.iter().any(|(other, track)| elsewhere(other) && goes_on(track))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! The one socket that gossip speaks through: chitchat's envelopes and our pushes, sealed.
+//!
+//! Owns the socket, what is done with each datagram, and the end that chitchat holds. Whatever arrives, chitchat never sees an error:
+//! a single one would end its task. Knows nothing of what is gossiped.
+
+pub(crate) mod codec;
+pub(crate) mod datagram;
+pub(crate) mod exchange;
+pub(crate) mod fragment;
+pub(crate) mod inspect;
+pub(crate) mod replay;
+pub(crate) mod seal;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use chitchat::transport::{RecvOutcome, SendOutcome, Socket, Transport};
+use chitchat::{ChitchatEnvelope, ChitchatId, ChitchatMessage, Version};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, mpsc};
+
+use crate::counters::{Counters, Reason};
+use crate::push::Push;
+use crate::transport::codec::{Codec, NOTHING_MORE};
+use crate::transport::exchange::Exchanges;
+use crate::transport::fragment::Reassembly;
+use crate::transport::seal::{Opener, Sealer};
+
+/// Room for the bursts of a large cluster: 500 hosts that all push within a moment.
+const RECEIVE_BUFFER: usize = 4 << 20;
+/// Larger than any datagram of ours; what is longer is not ours and may be cut.
+const DATAGRAM_BUFFER: usize = 2048;
+/// Messages that wait for chitchat or for the task.
+const QUEUE: usize = 1024;
+/// A socket that fails again and again must not take the processor.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
+
+/// What a message is, by its first byte.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Chitchat = 1,
+    Push = 2,
+}
+
+/// Binds the gossip socket.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<StdUdpSocket> {
+    let socket = StdUdpSocket::bind(addr)?;
+    socket.set_nonblocking(true)?;
+    // Best effort: beyond net.core.rmem_max it takes CAP_NET_ADMIN, and gossip works with less.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
+    Ok(socket)
+}
+
+/// What the sending and the receiving side share.
+pub(crate) struct Link {
+    socket: UdpSocket,
+    sealer: Mutex<Sealer>,
+    counters: Arc<Counters>,
+    inbox: Mutex<Option<Inbox>>,
+    written: AtomicU64,
+    known: AtomicUsize,
+    stepped: Notify,
+    exchanges: Mutex<Exchanges>,
+}
+
+/// Where chitchat of the moment takes its messages from.
+#[derive(Clone)]
+struct Inbox {
+    own: ChitchatId,
+    messages: mpsc::Sender<RecvOutcome>,
+}
+
+impl Link {
+    /// A link for gossip with `interval` between two rounds.
+    pub fn new(socket: UdpSocket, sealer: Sealer, counters: Arc<Counters>, interval: Duration) -> Self {
+        Self {
+            socket,
+            sealer: Mutex::new(sealer),
+            counters,
+            inbox: Mutex::new(None),
+            written: AtomicU64::new(0),
+            known: AtomicUsize::new(0),
+            stepped: Notify::new(),
+            exchanges: Mutex::new(Exchanges::new(interval)),
+        }
+    }
+
+    /// Waits until chitchat has done something since the last time: taken a message, or begun a round.
+    pub async fn stepped(&self) {
+        self.stepped.notified().await;
+    }
+
+    /// The next exchange with `peer` is needed, whatever came before.
+    pub fn want(&self, peer: SocketAddr) {
+        locked(&self.exchanges).want(peer);
+    }
+
+    /// Notes the highest version that we have written. Before anybody else can know of it.
+    pub fn note_written(&self, version: Version) {
+        self.written.store(version, Ordering::Relaxed);
+    }
+
+    /// Notes how many incarnations are known.
+    pub fn note_known(&self, incarnations: usize) {
+        self.known.store(incarnations, Ordering::Relaxed);
+    }
+
+    /// Seals `message` once and sends it to each of `peers`. What cannot be sent is counted; the peer's own gossip asks again.
+    pub async fn send(&self, peers: &[SocketAddr], kind: Kind, message: &[u8]) {
+        let mut whole = Vec::with_capacity(1 + message.len());
+        whole.push(kind as u8);
+        whole.extend_from_slice(message);
+        let datagrams = match locked(&self.sealer).seal(&whole) {
+            Ok(datagrams) => datagrams,
+            Err(reason) => return self.counters.count(reason),
+        };
+        for peer in peers {
+            for datagram in &datagrams {
+                if self.socket.send_to(datagram, peer).await.is_err() {
+                    self.counters.count(Reason::Send);
+                }
+            }
+        }
+    }
+}
+
+/// The receiving side: takes datagrams for as long as it runs, and hands on what is good.
+pub(crate) struct Receiver {
+    link: Arc<Link>,
+    opener: Opener,
+    reassembly: Reassembly,
+    codec: Codec,
+    pushes: mpsc::Sender<Push>,
+}
+
+impl Receiver {
+    /// The receiver of `link`, and where it puts pushes.
+    pub fn new(link: Arc<Link>, opener: Opener, codec: Codec) -> (Self, mpsc::Receiver<Push>) {
+        let (pushes, received) = mpsc::channel(QUEUE);
+        (Self { link, opener, reassembly: Reassembly::default(), codec, pushes }, received)
+    }
+
+    pub async fn run(mut self) {
+        let link = Arc::clone(&self.link);
+        let mut buffer = [0; DATAGRAM_BUFFER];
+        loop {
+            match link.socket.recv_from(&mut buffer).await {
+                Ok((length, from)) => {
+                    if let Err(reason) = self.take(&mut buffer[..length], from).await {
+                        link.counters.count(reason);
+                        // Most likely a host with the wrong key file.
+                        if reason == Reason::BadSeal && link.counters.strangers().note(from, Instant::now()) {
+                            tracing::warn!(host = %from, "this host's gossip is sealed with another key: copy the same cluster key file to all hosts");
+                        }
+                    }
+                }
+                Err(_) => {
+                    link.counters.count(Reason::Receive);
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, datagram: &mut [u8], from: SocketAddr) -> Result<(), Reason> {
+        let opened = self.opener.open(datagram)?;
+        let from_part = (opened.session, opened.counter);
+        let (now, counters) = (Instant::now(), &self.link.counters);
+        let Some(message) = self.reassembly.accept(from_part, opened.place, opened.part, now, counters)? else {
+            return Ok(());
+        };
+        let inbox = locked(&self.link.inbox).clone().ok_or(Reason::Backlog)?;
+        match message.split_first() {
+            Some((&kind, envelope)) if kind == Kind::Chitchat as u8 => self.take_envelope(envelope, from, &inbox).await,
+            Some((&kind, push)) if kind == Kind::Push as u8 => self.take_push(push, &inbox),
+            _ => Err(Reason::Malformed),
+        }
+    }
+
+    async fn take_envelope(&mut self, bytes: &[u8], from: SocketAddr, inbox: &Inbox) -> Result<(), Reason> {
+        if bytes == NOTHING_MORE {
+            locked(&self.link.exchanges).complete(from, Instant::now());
+            return Ok(());
+        }
+        let summary = inspect::inspect(bytes)?;
+        let written = self.link.written.load(Ordering::Relaxed);
+        summary.admit((&inbox.own, written), self.link.known.load(Ordering::Relaxed))?;
+        let envelope = self.codec.decode(bytes).await?;
+        if matches!(envelope.message, ChitchatMessage::Ack { .. }) {
+            locked(&self.link.exchanges).complete(from, Instant::now());
+        }
+        let received = RecvOutcome { from_addr: from, envelope, num_bytes_received: bytes.len() };
+        inbox.messages.try_send(received).map_err(|_| Reason::Backlog)
+    }
+
+    fn take_push(&self, bytes: &[u8], inbox: &Inbox) -> Result<(), Reason> {
+        let push = Push::decode(bytes)?;
+        if push.id.node_id == inbox.own.node_id {
+            return Err(Reason::AboutSelf);
+        }
+        self.pushes.try_send(push).map_err(|_| Reason::Backlog)
+    }
+}
+
+/// What chitchat is given as its transport: it opens the end of the link that one incarnation holds.
+pub(crate) struct SealedTransport {
+    pub link: Arc<Link>,
+    pub own: ChitchatId,
+}
+
+#[async_trait]
+impl Transport for SealedTransport {
+    async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let codec = Codec::open().await?;
+        let (messages, inbox) = mpsc::channel(QUEUE);
+        *locked(&self.link.inbox) = Some(Inbox { own: self.own.clone(), messages });
+        Ok(Box::new(SealedSocket { link: Arc::clone(&self.link), listen_addr, codec, inbox }))
+    }
+}
+
+struct SealedSocket {
+    link: Arc<Link>,
+    listen_addr: SocketAddr,
+    codec: Codec,
+    inbox: mpsc::Receiver<RecvOutcome>,
+}
+
+#[async_trait]
+impl Socket for SealedSocket {
+    fn local_addr(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.listen_addr)
+    }
+
+    async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
+        let begins = matches!(envelope.message, ChitchatMessage::Syn { .. });
+        let encoded = match &envelope.message {
+            ChitchatMessage::Syn { .. } if locked(&self.link.exchanges).is_fresh(to, Instant::now()) => {
+                return Ok(SendOutcome { num_bytes_sent: 0 });
+            }
+            ChitchatMessage::Ack { delta } if *delta == Default::default() => Ok(&NOTHING_MORE[..]),
+            _ => self.codec.encode(envelope).await,
+        };
+        match encoded {
+            Ok(bytes) => {
+                let num_bytes_sent = bytes.len();
+                if begins {
+                    self.link.counters.note_digest(num_bytes_sent);
+                }
+                self.link.send(&[to], Kind::Chitchat, bytes).await;
+                Ok(SendOutcome { num_bytes_sent })
+            }
+            Err(reason) => {
+                self.link.counters.count(reason);
+                Ok(SendOutcome { num_bytes_sent: 0 })
+            }
+        }
+    }
+
+    /// Cancel-safe, as chitchat needs it: all that is awaited is the queue.
+    async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
+        // chitchat is ready for more: it is done with what it did before.
+        self.link.stepped.notify_one();
+        match self.inbox.recv().await {
+            Some(received) => Ok(received),
+            // A later incarnation has the link; this one hears nothing more.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What these locks guard is whole between any two statements, so a panic elsewhere does not spoil it.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,66 @@
+use overlay::model::host::{HostInfo, Phase};
+use overlay::model::id::NetworkId;
+use overlay::model::member::Stamp;
+
+use super::*;
+
+fn record(page: u64) -> Record {
+    let info = HostInfo {
+        name: "alpha".parse().expect("a label"),
+        vtep: [192, 0, 2, 1].into(),
+        vxlan_port: 4789,
+        peer: ([192, 0, 2, 1], 7946).into(),
+        underlay_mtu: 1500,
+        stamp: Stamp { page, ..Stamp::default() },
+        phase: Phase::Established,
+        founder: None,
+    };
+    Record { host: Some(info), ..Record::default() }
+}
+
+/// The record channel, what is said, and nothing said yet since the start.
+async fn started() -> (watch::Sender<Arc<Record>>, watch::Receiver<Publication>, JoinHandle<()>) {
+    let (records, record_seen) = watch::channel(Arc::new(record(1)));
+    let (publish, mut said) = watch::channel(Publication::new());
+    let saying = spawn(record_seen, publish);
+    said.changed().await.expect("it says what there is");
+    assert_eq!(*said.borrow_and_update(), encode_record(&record(1)));
+    (records, said, saying)
+}
+
+/// When the next thing is said, from now.
+async fn next(said: &mut watch::Receiver<Publication>) -> Duration {
+    let start = Instant::now();
+    tokio::time::timeout(PATIENCE * 2, said.changed()).await.expect("something is said").expect("it runs");
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_alone_waits_and_is_said_once() {
+    let (records, mut said, _saying) = started().await;
+    for page in 2..10 {
+        records.send_replace(Arc::new(record(page)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!said.has_changed().expect("it runs"), "page {page} is said at once");
+    }
+    let waited = next(&mut said).await;
+    assert!(waited <= PATIENCE - Duration::from_secs(7), "{waited:?}");
+    assert_eq!(*said.borrow_and_update(), encode_record(&record(9)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn anything_else_is_said_at_once_with_the_page_of_that_moment() {
+    let (records, mut said, _saying) = started().await;
+    records.send_replace(Arc::new(record(2)));
+    let more = Record { tombstones: [NetworkId::from_bytes([1; 16])].into(), ..record(3) };
+    records.send_replace(Arc::new(more.clone()));
+    assert_eq!(next(&mut said).await, Duration::ZERO);
+    assert_eq!(*said.borrow_and_update(), encode_record(&more));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_with_the_record() {
+    let (records, _said, saying) = started().await;
+    drop(records);
+    tokio::time::timeout(PATIENCE, saying).await.expect("it ends").expect("without a panic");
+}

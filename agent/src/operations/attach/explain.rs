@@ -1,0 +1,159 @@
+//! Why an endpoint can't be had, in the words of the one who asked.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use overlay::cluster::{Located, NetworkView};
+use overlay::ledger::{Denial, Request};
+use overlay::model::addr::IpVersion;
+use overlay::model::endpoint::Endpoint;
+use overlay::model::host::Liveness;
+use overlay::model::id::HostId;
+use overlay::model::network::Unfit;
+
+use super::{AttachError, host_name};
+use crate::cluster::{LastHeard, Seen};
+use crate::peer::CallError;
+use crate::state::AdmitError;
+
+/// A refusal at the last moment in the words of the one who asked.
+pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, refusal: AdmitError) -> AttachError {
+    let (network, host) = (view.shown_name(), host.to_owned());
+    match refusal {
+        AdmitError::NoNetwork => AttachError::UnknownNetwork(network),
+        AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
+        AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
+        AdmitError::IdTooClose(name) => AttachError::IdTooClose { id: endpoint.id, name },
+        AdmitError::Port(error) => AttachError::Port(error),
+        AdmitError::Store(error) => AttachError::Store(error),
+    }
+}
+
+pub(super) fn in_use(seen: &Seen, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
+    let (network, name, host) =
+        (view.shown_name(), other.endpoint.name.to_string(), host_name(&seen.cluster, other.host));
+    match other.liveness {
+        Liveness::Live | Liveness::Suspect => AttachError::AddressInUse { address, network, name, host },
+        Liveness::Dead => {
+            AttachError::AddressOfGone { address, network, name, host, silence: silence(seen, other.host) }
+        }
+    }
+}
+
+pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
+    let of_version = view.network.ranges.iter().filter(|range| range.subnet.version() == IpVersion::of(address));
+    let mut subnets: Vec<String> = of_version.map(|range| range.subnet.to_string()).collect();
+    if subnets.is_empty() {
+        subnets.push(format!("a network that has {}", IpVersion::of(address)));
+    }
+    AttachError::NotAssignable { address, network: view.shown_name(), why, subnets: subnets.join(", ") }
+}
+
+/// A denial in the words of the one who asked.
+pub(super) fn denied(seen: &Seen, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
+    let network = view.shown_name();
+    match denial {
+        Denial::UnknownNetwork | Denial::Deleted => AttachError::UnknownNetwork(network),
+        // Definitions never change: whoever refuses the address sees the same as we do.
+        Denial::NotAssignable(address) => {
+            not_assignable(view, address, view.network.admit(address).err().unwrap_or(Unfit::Outside))
+        }
+        Denial::Bound { address, endpoint } => match view.endpoints.get(&endpoint) {
+            Some(other) => in_use(seen, view, address, other),
+            None => AttachError::AddressTaken { address, network },
+        },
+        Denial::Delegated { address, to } => match view.at(address) {
+            Some(other) => in_use(seen, view, address, other),
+            None => delegated(seen, network, address, to),
+        },
+        Denial::Unreachable { address, holder } => {
+            let (host, silence) = (host_name(&seen.cluster, holder), silence(seen, holder));
+            AttachError::HolderAway { address, network, host, silence }
+        }
+        Denial::NotHolder { holder } => match (request.address, holder) {
+            (Some(address), Some(holder)) => {
+                AttachError::BlockMoved { address, network, host: host_name(&seen.cluster, holder) }
+            }
+            _ => full(seen, view, request.range, &[].into()),
+        },
+        Denial::Full { holders } => full(seen, view, request.range, &holders),
+        denial => AttachError::NotReady(denial),
+    }
+}
+
+/// Only its borrower gives it back.
+fn delegated(seen: &Seen, network: String, address: IpAddr, to: HostId) -> AttachError {
+    let host = host_name(&seen.cluster, to);
+    match seen.cluster.hosts.get(&to).map(|borrower| borrower.liveness) {
+        Some(Liveness::Live) => AttachError::AddressDelegated { address, network, host },
+        Some(Liveness::Suspect | Liveness::Dead) | None => {
+            AttachError::BorrowerAway { address, network, host, silence: silence(seen, to) }
+        }
+    }
+}
+
+/// The holder of an address has answered, but does not give it: what it has against that, if it is not about the address.
+pub(super) fn not_given(
+    seen: &Seen,
+    view: &NetworkView,
+    (address, holder): (IpAddr, HostId),
+    answer: &CallError,
+) -> Option<AttachError> {
+    let there = "`overlayctl status` there says what is waited for";
+    let (why, next) = match answer {
+        CallError::Denied(denial @ (Denial::Joining | Denial::Unchecked)) => (denial.to_string(), there),
+        CallError::Denied(denial @ Denial::Fenced) => {
+            (denial.to_string(), "it comes back as another host; then `overlayctl host forget` the old one")
+        }
+        // It speaks of this host.
+        CallError::Denied(Denial::Stranger { .. }) => {
+            ("it does not know this host as a member yet".to_owned(), "try again in a moment")
+        }
+        CallError::Denied(Denial::Sealed { .. } | Denial::Stale { .. } | Denial::Restored(_)) => (
+            "this host was forgotten, or runs on an old disk".to_owned(),
+            "`overlayctl status` here says how it goes on",
+        ),
+        CallError::Denied(denial @ Denial::Apart { .. }) => {
+            (denial.to_string(), "`overlayctl status` says how to make one of both")
+        }
+        CallError::Denied(_) | CallError::Unknown(_) | CallError::Silent { .. } => return None,
+        CallError::Refused { .. } if !answer.is_answer() => return None,
+        CallError::Refused { status, .. } => (status.message().to_owned(), "mend that there, and try again"),
+        CallError::Nonsense { source, .. } => {
+            (format!("its answer can't be read ({source})"), "see that both run the same version of overlayd")
+        }
+    };
+    let (network, host) = (view.shown_name(), host_name(&seen.cluster, holder));
+    Some(AttachError::HolderRefuses { address, network, host, why, next })
+}
+
+fn full(seen: &Seen, view: &NetworkView, range: u8, holders: &BTreeMap<HostId, usize>) -> AttachError {
+    let state = |host: &HostId| match seen.cluster.hosts.get(host).map(|h| h.liveness) {
+        Some(Liveness::Live) => String::new(),
+        Some(Liveness::Suspect | Liveness::Dead) | None => format!(", which does not answer{}", silence(seen, *host)),
+    };
+    let rows = holders
+        .iter()
+        .map(|(h, n)| format!("{n} blocks are held by host `{}`{}", host_name(&seen.cluster, *h), state(h)));
+    let rows: Vec<String> = rows.collect();
+    let holders = if rows.is_empty() { "no holder of its blocks is known yet".to_owned() } else { rows.join(", ") };
+    let subnet = view.network.ranges.get(usize::from(range)).map_or_else(String::new, |r| r.subnet.to_string());
+    AttachError::Full { network: view.shown_name(), subnet, holders }
+}
+
+/// Since when a host has not been heard, if that is a while.
+fn silence(seen: &Seen, host: HostId) -> String {
+    let last = seen.silent.of(host);
+    match (last, last.elapsed().as_secs()) {
+        (_, 0) | (LastHeard::Now, _) => String::new(),
+        (LastHeard::Ago(_), seconds) => format!(" (not heard for {})", in_words(seconds)),
+        (LastHeard::NotSinceStart(_), seconds) => {
+            format!(" (not heard since overlayd started, {} ago)", in_words(seconds))
+        }
+    }
+}
+
+fn in_words(seconds: u64) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(seconds))
+}

@@ -1,0 +1,80 @@
+//! What a host says of itself, and what the ledger of another takes from it.
+
+use std::sync::Arc;
+
+use crate::ledger::{Input, Ledger};
+use crate::model::host::{HostInfo, Phase};
+use crate::model::id::{HostId, NetworkId};
+use crate::model::intent::Intents;
+use crate::model::member::Boot;
+use crate::model::record::{Membership, Record};
+
+/// Does a host with this ledger and these intents keep a network's definition and its links alive? It does if it created the
+/// network, holds some of it, has endpoints in it, or decided about a link.
+fn keeps(ledger: &Ledger, intents: &Intents, network: NetworkId) -> bool {
+    let me = ledger.me();
+    ledger.accounts().get(&network).is_some_and(|account| {
+        account.network.creator == me
+            || intents.seats.contains_key(&network)
+            || intents.links.contains_key(&network)
+            || account.held_by(me).next().is_some()
+    })
+}
+
+/// What a host with this ledger and these intents says.
+pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
+    let mut record = Record {
+        host: Some(info.clone()),
+        tombstones: ledger.tombstones().clone(),
+        seals: ledger.membership().seals.clone(),
+        endpoints: intents.attachments.iter().map(|(id, a)| (*id, Arc::new(a.endpoint.clone()))).collect(),
+        ..Record::default()
+    };
+    // Definitions never change, so that there is a network can be told by a host that may not act.
+    for (id, account) in ledger.accounts().iter().filter(|(id, _)| keeps(ledger, intents, **id)) {
+        let vni = intents.seats.get(id).map(|seat| seat.vni);
+        record.networks.insert(*id, Membership { network: account.network.clone(), vni });
+        record.links.extend(intents.links.get(id).map(|links| (*id, links.clone())));
+    }
+    for (id, runs, borrowed, outbox) in ledger.holding() {
+        if !runs.is_empty() {
+            record.blocks.insert(id, runs);
+        }
+        if !borrowed.is_empty() {
+            record.borrowed.insert(id, borrowed);
+        }
+        if !outbox.is_empty() {
+            record.outbox.insert(id, outbox.clone());
+        }
+    }
+    record
+}
+
+/// What a ledger is told when it hears a record; what it has heard before changes nothing.
+pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
+    // Without it nobody can say whether this is news: it is told when that part has arrived.
+    let Some((stamp, founder)) = record.host.as_ref().map(|host| (host.stamp, host.founder)) else { return Vec::new() };
+    let mut networks: Vec<NetworkId> = record.blocks.keys().chain(record.borrowed.keys()).copied().collect();
+    networks.sort();
+    networks.dedup();
+    let holding = networks.into_iter().map(|network| Input::Holding {
+        network,
+        from,
+        stamp,
+        runs: record.blocks.get(&network).cloned().unwrap_or_default(),
+        borrowed: record.borrowed.get(&network).cloned().unwrap_or_default(),
+    });
+    let posted = record.outbox.iter().flat_map(|(network, statements)| {
+        statements.iter().map(|statement| Input::Stated { network: *network, from, stamp, statement: *statement })
+    });
+    // First: of a host of another cluster nothing counts that it says besides.
+    let belongs = Input::Belongs { from, founder, seals: record.seals.clone() };
+    std::iter::once(belongs).chain(holding).chain(posted).collect()
+}
+
+/// The boot of who acts under a host's own identity, by a record that this life of it has not written. One that waits to be
+/// let in does not act, and is a copy that the members will refuse.
+pub fn twin(record: &Record) -> Option<Boot> {
+    let acts = |host: &&HostInfo| host.phase == Phase::Established;
+    record.host.as_ref().filter(acts).map(|host| host.stamp.boot)
+}

@@ -1,0 +1,14 @@
+//! Kernel state: as it should be, as it is, and the steps from one to the other.
+//!
+//! [`desired`] follows from cluster and intents, [`observed`] from a look at the kernel. [`plan`](mod@plan) compares them, and
+//! [`report`] runs one round: look, plan, apply, report. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
+//! decides about the chains of other programs.
+
+pub mod desired;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod firewall;
+pub mod foreign_chains;
+pub mod observed;
+pub mod plan;
+pub mod report;

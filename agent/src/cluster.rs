@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::OptionFuture;
 use overlay::cluster::own_record;
 use overlay::cluster::{Cluster, derive};
-use overlay::ledger::{Input, Standing};
+use overlay::ledger::{Activation, Input};
 use overlay::model::host::Liveness;
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::links::Links;
@@ -28,25 +28,25 @@ use overlay_gossip as gossip;
 
 /// The cluster as this host sees it.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct ClusterView {
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// Has this host caught up since it started? Before, what it has not heard of may well be there.
     pub synced: bool,
     /// Who is silent, and since when.
-    pub silent: Arc<Silence>,
+    pub silent: Arc<LastSeen>,
 }
 
 /// Since when hosts are not heard.
 #[derive(Debug, Clone)]
-pub struct Silence {
+pub struct LastSeen {
     /// Since this host listens; who was never heard is silent since then.
     start: Instant,
     /// The hosts that were heard: `None` if they still are.
     heard: BTreeMap<HostId, Option<Instant>>,
 }
 
-impl Default for Silence {
+impl Default for LastSeen {
     fn default() -> Self {
         Self { start: Instant::now(), heard: BTreeMap::new() }
     }
@@ -73,7 +73,7 @@ impl LastHeard {
     }
 }
 
-impl Silence {
+impl LastSeen {
     /// When a host was heard last.
     pub fn of(&self, host: HostId) -> LastHeard {
         match self.heard.get(&host) {
@@ -124,14 +124,14 @@ pub fn spawn(
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: state::Handle,
     Times { interval, remembered }: Times,
-) -> watch::Receiver<Seen> {
-    let (sender, seen) = watch::channel(Seen::default());
+) -> watch::Receiver<ClusterView> {
+    let (sender, seen) = watch::channel(ClusterView::default());
     let shortest = PAUSE.max(interval / PAUSES_PER_INTERVAL);
     let mut follower = Follower {
         me,
         gossip,
         absent,
-        standing: local.standing.clone(),
+        activation: local.activation.clone(),
         local,
         heard: Heard::new(remembered),
         news: BTreeSet::new(),
@@ -142,7 +142,7 @@ pub fn spawn(
     };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
-        let mut standing = follower.standing.clone();
+        let mut activation = follower.activation.clone();
         loop {
             let start = Instant::now();
             let seen = follower.look();
@@ -155,7 +155,7 @@ pub fn spawn(
                 changed = follower.gossip.changed() => changed,
                 changed = follower.absent.changed() => changed,
                 changed = follower.local.record.changed() => changed,
-                changed = standing.changed() => changed,
+                changed = activation.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
                 Some(()) = OptionFuture::from(forgetting) => Ok(()),
             };
@@ -172,7 +172,7 @@ struct Follower {
     gossip: watch::Receiver<Arc<gossip::View>>,
     absent: watch::Receiver<BTreeSet<HostId>>,
     local: state::Handle,
-    standing: watch::Receiver<Standing>,
+    activation: watch::Receiver<Activation>,
     heard: Heard,
     /// The hosts of which the ledger may not have been told all.
     news: BTreeSet<HostId>,
@@ -180,13 +180,13 @@ struct Follower {
     told: BTreeMap<HostId, Arc<Record>>,
     /// The boots of others under this host's identity that it was told of.
     twins: BTreeSet<Boot>,
-    silent: Arc<Silence>,
+    silent: Arc<LastSeen>,
     /// Where the others were heard, as it is on disk.
     peers: BTreeMap<HostId, SocketAddr>,
 }
 
 impl Follower {
-    fn look(&mut self) -> Seen {
+    fn look(&mut self) -> ClusterView {
         let now = Instant::now();
         let view = Arc::clone(&self.gossip.borrow_and_update());
         let absent = self.absent.borrow_and_update().clone();
@@ -199,7 +199,7 @@ impl Follower {
         let cluster = Arc::new(derive(&self.heard.records, founder));
         self.heard.release(cluster.forgotten.keys());
         self.silent = Arc::new(self.silent.look(&cluster, now));
-        Seen { cluster, synced, silent: Arc::clone(&self.silent) }
+        ClusterView { cluster, synced, silent: Arc::clone(&self.silent) }
     }
 
     /// What others say of links in the networks that this host keeps alive, and it has not kept yet.
@@ -215,10 +215,10 @@ impl Follower {
     }
 
     /// The ledger hears what is new of networks and leases; false if it could not keep it.
-    async fn tell_ledger(&mut self, seen: &Seen) -> bool {
-        if self.standing.has_changed().unwrap_or(false) {
+    async fn tell_ledger(&mut self, seen: &ClusterView) -> bool {
+        if self.activation.has_changed().unwrap_or(false) {
             // Before it may act, a ledger does not listen.
-            self.standing.borrow_and_update();
+            self.activation.borrow_and_update();
             self.told.clear();
             self.twins.clear();
             self.news.extend(self.heard.records.keys().filter(|id| **id != self.me));

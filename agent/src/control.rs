@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures::stream::BoxStream;
 use overlay::cluster::{Cluster, NetworkView};
-use overlay::ledger::{Input, Standing};
+use overlay::ledger::{Activation, Input};
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::network::Name;
@@ -18,7 +18,7 @@ use overlay_proto::v1::control_server::Control;
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status};
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::operations::attach::{AttachError, Attacher, Wanted};
 use crate::operations::links::{LinkError, Linker};
 use crate::operations::network::{Hindered, NetworkError, Networks};
@@ -55,7 +55,7 @@ pub struct Service {
     /// DNS.
     pub resolver: Resolver,
     /// The cluster.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<ClusterView>,
     /// Gossip.
     pub gossip: gossip::Handle,
     /// The door for other agents.
@@ -255,7 +255,7 @@ impl Control for Service {
     }
 
     async fn trust_disk(&self, _: Request<pb::TrustDiskRequest>) -> Answer<pb::TrustDiskReply> {
-        let was_unchecked = matches!(*self.attacher.local.standing.borrow(), Standing::Unchecked { .. });
+        let was_unchecked = matches!(*self.attacher.local.activation.borrow(), Activation::Unchecked { .. });
         let trusted = self.attacher.local.call(|local| local.step(&Input::Trust)).await;
         trusted.map_err(|error| Status::internal(in_one_line(&error)))?;
         Ok(Response::new(pb::TrustDiskReply { was_unchecked }))

@@ -15,7 +15,7 @@ use overlay_dns::zone::Zone;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::reconcile::Settled;
 use crate::state::Kept;
 
@@ -37,7 +37,7 @@ pub struct Names {
 pub fn spawn(
     run_dir: &Path,
     resolv_conf: PathBuf,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
     kept: watch::Receiver<Kept>,
     settled: watch::Receiver<Arc<Settled>>,
 ) -> Names {
@@ -56,7 +56,7 @@ pub fn spawn(
 }
 
 async fn follow_cluster(
-    mut seen: watch::Receiver<Seen>,
+    mut seen: watch::Receiver<ClusterView>,
     mut kept: watch::Receiver<Kept>,
     zone: watch::Sender<Arc<Zone>>,
 ) {
@@ -81,12 +81,12 @@ async fn follow_cluster(
 }
 
 /// A segment's namespace and an address in it. A namespace that was made anew has another cookie.
-type Place = (NetworkId, u64, IpAddr);
+type ListenerKey = (NetworkId, u64, IpAddr);
 
 struct Keeper {
     netns_dir: PathBuf,
     resolver: Resolver,
-    listeners: BTreeMap<Place, Listener>,
+    listeners: BTreeMap<ListenerKey, Listener>,
     serves: watch::Sender<BTreeSet<NetworkId>>,
 }
 
@@ -105,19 +105,19 @@ impl Keeper {
 
     /// Starts what is missing and stops what is too much.
     fn keep(&mut self, segments: &BTreeMap<NetworkId, Vec<IpAddr>>) {
-        let mut wanted: BTreeMap<Place, PathBuf> = BTreeMap::new();
+        let mut wanted: BTreeMap<ListenerKey, PathBuf> = BTreeMap::new();
         for (id, addresses) in segments {
             let path = self.netns_dir.join(id.to_string());
             let Ok(netns) = netns::identify(&path) else { continue };
             wanted.extend(addresses.iter().map(|address| ((*id, netns.cookie, *address), path.clone())));
         }
-        self.listeners.retain(|place, listener| wanted.contains_key(place) && !listener.has_stopped());
-        for (place, path) in wanted {
-            if let std::collections::btree_map::Entry::Vacant(entry) = self.listeners.entry(place) {
-                match listen(&self.resolver, place, &path) {
+        self.listeners.retain(|key, listener| wanted.contains_key(key) && !listener.has_stopped());
+        for (key, path) in wanted {
+            if let std::collections::btree_map::Entry::Vacant(entry) = self.listeners.entry(key) {
+                match listen(&self.resolver, key, &path) {
                     Ok(listener) => drop(entry.insert(listener)),
                     // The next round of the reconciler tries again.
-                    Err(error) => tracing::warn!(network = %place.0.short(), address = %place.2, error, "no DNS"),
+                    Err(error) => tracing::warn!(network = %key.0.short(), address = %key.2, error, "no DNS"),
                 }
             }
         }
@@ -126,7 +126,7 @@ impl Keeper {
 
 fn listen(
     resolver: &Resolver,
-    (network, _, address): Place,
+    (network, _, address): ListenerKey,
     netns: &Path,
 ) -> Result<Listener, Box<dyn std::error::Error>> {
     let address = SocketAddr::new(address, PORT);

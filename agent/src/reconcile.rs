@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, NetworkView};
-use overlay::datapath::desired::{Desired, Place, Segment, desire};
+use overlay::datapath::desired::{Desired, HostConfig, Segment, desire};
 use overlay::datapath::foreign_chains::{Barrier, barriers};
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::{HostStep, Knowledge, SegmentStep, Step};
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::field::display;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::state::{self, Kept};
 
 /// A look is due after this long in any case.
@@ -162,8 +162,8 @@ impl Handle {
 ///
 /// # Errors
 /// When the kernel can't be looked at, or something can't be removed.
-pub async fn cut_off<K: Kernel>(kernel: &mut K, place: &Place) -> Result<(), StepError> {
-    let nothing = desire(&Cluster::default(), &Intents::default(), place);
+pub async fn cut_off<K: Kernel>(kernel: &mut K, host: &HostConfig) -> Result<(), StepError> {
+    let nothing = desire(&Cluster::default(), &Intents::default(), host);
     let (_, report) = round(kernel, &nothing, Knowledge::Partial).await?;
     report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
@@ -171,9 +171,9 @@ pub async fn cut_off<K: Kernel>(kernel: &mut K, place: &Place) -> Result<(), Ste
 /// Starts the reconciler. Its task may be ended at any moment: the next one goes on from what the kernel has.
 pub fn spawn(
     kernel: RealKernel,
-    place: Place,
+    place: HostConfig,
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let changes = kernel.changes();
     start((kernel, changes), place, local, seen)
@@ -182,9 +182,9 @@ pub fn spawn(
 /// The same for any kernel and the news of it.
 fn start<K: Kernel + Send + Sync + 'static>(
     (kernel, changes): (K, watch::Receiver<u64>),
-    place: Place,
+    place: HostConfig,
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let (settled_tx, settled) = watch::channel(Arc::default());
     let (looks, looks_rx) = mpsc::channel(1);
@@ -195,9 +195,9 @@ fn start<K: Kernel + Send + Sync + 'static>(
 
 struct Reconciler<K> {
     kernel: K,
-    place: Place,
+    place: HostConfig,
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
     changes: watch::Receiver<u64>,
     looks: mpsc::Receiver<oneshot::Sender<Result<Observed, StepError>>>,
     settled: watch::Sender<Arc<Settled>>,
@@ -256,7 +256,7 @@ impl<K: Kernel> Reconciler<K> {
             Ok((observed, report)) => {
                 self.follow(observed.underlay_mtu).await;
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
-                let (segments, failures) = (standing(&desired, &report), failures(&desired, &report));
+                let (segments, failures) = (standing_segments(&desired, &report), failures(&desired, &report));
                 let (lingering, barriers) = (lingering(&report), barriers(&observed.others, &desired));
                 let settled = Settled { began, page, lingering, segments, failures, barriers, cluster };
                 self.log(&settled, &intents, &released);
@@ -340,18 +340,18 @@ fn network_name(id: NetworkId, cluster: &Cluster, intents: &Intents) -> String {
 }
 
 /// The segments whose bridges are there, and so the addresses that DNS is asked on. Whatever else is missing, names go on.
-fn standing(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAddr>> {
+fn standing_segments(desired: &Desired, report: &Report) -> BTreeMap<NetworkId, Vec<IpAddr>> {
     let undone = report.skipped.iter().chain(report.failed.iter().map(|(step, _)| step));
     let carries = |step: &&Step| {
         use SegmentStep::{Create, CreateBridge, UpdateBridge};
         matches!(step, Step::Segment(_, Create(_) | CreateBridge(_) | UpdateBridge(_)))
     };
     let fallen: BTreeSet<NetworkId> = undone.filter(carries).filter_map(Step::network).collect();
-    let standing = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));
+    let standing_segments = desired.segments.iter().filter(|(id, _)| !fallen.contains(id));
     // A link-local address is asked by nobody, who would have to say on which link.
     let asked = |address: &IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let addresses = |segment: &Segment| segment.bridge.addresses.iter().map(|a| a.address).filter(asked).collect();
-    standing.map(|(id, segment)| (*id, addresses(segment))).collect()
+    standing_segments.map(|(id, segment)| (*id, addresses(segment))).collect()
 }
 
 /// Ports that should be gone, alone or with their segment, and are not.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future::BoxFuture;
 use overlay::datapath::report::StepError;
 use overlay::kernel::preflight::PreflightError;
-use overlay::ledger::{Fencing, Standing};
+use overlay::ledger::{Activation, Fencing};
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay_proto::v1::control_server::ControlServer;
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cluster::announce;
-use crate::cluster::{self, Seen, Times};
+use crate::cluster::{self, ClusterView, Times};
 use crate::config::Config;
 use crate::control::{self, About};
 use crate::membership::admission::{self, Policy};
@@ -141,7 +141,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         interval: config.gossip_interval,
     };
     parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
-    let (standing, settled, owner) = (local.standing.clone(), reconciler.settled.clone(), local.clone());
+    let (activation, settled, owner) = (local.activation.clone(), reconciler.settled.clone(), local.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
@@ -182,7 +182,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         ended = &mut serving => return ended.expect("the control service does not panic").map(|()| Ended::Told).map_err(RunError::Control),
         _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
-        why = given_up(standing) => {
+        why = given_up(activation) => {
             say_why(why);
             let page = owner.kept.borrow().page;
             until_cut_off(page, settled).await;
@@ -204,12 +204,12 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
 }
 
 /// Waits until this host gives its identity up.
-async fn given_up(mut standing: watch::Receiver<Standing>) -> Fencing {
+async fn given_up(mut activation: watch::Receiver<Activation>) -> Fencing {
     loop {
-        if let Standing::Fenced(why) = &*standing.borrow_and_update() {
+        if let Activation::Fenced(why) = &*activation.borrow_and_update() {
             return *why;
         }
-        if standing.changed().await.is_err() {
+        if activation.changed().await.is_err() {
             // Its owner has ended, which is noticed elsewhere.
             std::future::pending::<()>().await;
         }
@@ -329,7 +329,7 @@ const CATCH_UP: Duration = Duration::from_millis(200);
 const DOUBT: Duration = Duration::from_secs(5);
 
 /// A host that has just started asks another for all that it knows, which is faster than gossip.
-async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<Seen>, peers: Peers, me: HostId) {
+async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<ClusterView>, peers: Peers, me: HostId) {
     let mut doubt = std::pin::pin!(tokio::time::sleep(DOUBT));
     let mut told = false;
     loop {

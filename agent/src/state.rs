@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay::cluster::own_record;
-use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
+use overlay::ledger::{Activation, Change, Input, Ledger, Millis, Outcome};
 use overlay::model::host::{HostInfo, Phase};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::intent::{Attachment, Intents};
@@ -77,7 +77,7 @@ pub struct Handle {
     /// What this host says of itself.
     pub record: watch::Receiver<Arc<Record>>,
     /// May it act?
-    pub standing: watch::Receiver<Standing>,
+    pub activation: watch::Receiver<Activation>,
 }
 
 impl Handle {
@@ -108,7 +108,7 @@ pub struct Local {
     info: HostInfo,
     kept: watch::Sender<Kept>,
     record: watch::Sender<Arc<Record>>,
-    standing: watch::Sender<Standing>,
+    activation: watch::Sender<Activation>,
     trace: Trace,
     /// Where the others were heard last.
     peers: BTreeMap<HostId, SocketAddr>,
@@ -130,7 +130,7 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
     };
     let (kept_tx, kept) = watch::channel(Kept::default());
     let (record_tx, record) = watch::channel(Arc::default());
-    let (standing_tx, standing) = watch::channel(loaded.ledger.membership().standing.clone());
+    let (standing_tx, activation) = watch::channel(loaded.ledger.membership().activation.clone());
     let mut local = Local {
         store,
         ledger: loaded.ledger,
@@ -138,7 +138,7 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
         info,
         kept: kept_tx,
         record: record_tx,
-        standing: standing_tx,
+        activation: standing_tx,
         trace,
         peers: loaded.peers,
         owed: Vec::new(),
@@ -153,15 +153,15 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, trace: Trace) -> Resu
     };
     let thread = std::thread::Builder::new().name("local".to_owned());
     thread.spawn(run).expect("a thread can be started when the daemon starts");
-    Ok(Handle { calls, kept, record, standing })
+    Ok(Handle { calls, kept, record, activation })
 }
 
-fn phase(standing: &Standing) -> Phase {
-    match standing {
-        Standing::Joining { .. } => Phase::Joining,
+fn phase(activation: &Activation) -> Phase {
+    match activation {
+        Activation::Joining { .. } => Phase::Joining,
         // The agent of a fenced host ends.
-        Standing::Unchecked { .. } | Standing::Fenced(_) => Phase::Unchecked,
-        Standing::Established => Phase::Established,
+        Activation::Unchecked { .. } | Activation::Fenced(_) => Phase::Unchecked,
+        Activation::Established => Phase::Established,
     }
 }
 
@@ -390,7 +390,7 @@ impl Local {
             _ => None,
         }));
         writes.extend(changes.iter().cloned().map(Write::Ledger));
-        let fenced = changes.iter().any(|c| matches!(c, Change::Standing(Standing::Fenced(_))));
+        let fenced = changes.iter().any(|c| matches!(c, Change::Activation(Activation::Fenced(_))));
         let page = match self.store.commit(&writes) {
             Err(_) if fenced => {
                 self.owed.clone_from(&writes);
@@ -450,17 +450,17 @@ impl Local {
     }
 
     fn publish(&mut self, page: u64) {
-        let standing = &self.ledger.membership().standing;
+        let activation = &self.ledger.membership().activation;
         self.info.stamp = self.ledger.stamp();
-        self.info.phase = phase(standing);
+        self.info.phase = phase(activation);
         self.info.founder = self.ledger.membership().founder;
         self.trace.leave(self.ledger.me(), self.info.stamp);
         self.kept.send_replace(Kept { page, intents: Arc::clone(&self.intents) });
         self.record.send_replace(Arc::new(own_record::by(&self.ledger, &self.intents, &self.info)));
         // Last: who waits for it finds the rest as it is under that standing.
-        self.standing.send_if_modified(|known| {
-            known != standing && {
-                *known = standing.clone();
+        self.activation.send_if_modified(|known| {
+            known != activation && {
+                *known = activation.clone();
                 true
             }
         });

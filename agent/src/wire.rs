@@ -12,7 +12,7 @@ use overlay::model::intent::{Attachment, NetnsRef, Seat};
 use overlay::model::lease::{AddressLease, BlockLease, Holder, Version};
 use overlay::model::network::{BlockId, Driver, Name, Network, Range, Settings};
 use overlay::model::publish::{HostPort, Protocol, Target};
-use overlay::model::record::{Membership, Run, Statement};
+use overlay::model::record::{NetworkMembership, Run, Statement};
 use overlay_proto::v1 as pb;
 use overlay_proto::v1::settings::Auxiliary;
 
@@ -237,7 +237,7 @@ impl Wire<pb::Settings> for Settings {
     }
 }
 
-impl Wire<pb::Membership> for Membership {
+impl Wire<pb::Membership> for NetworkMembership {
     fn to_wire(&self) -> pb::Membership {
         pb::Membership { network: Some(self.network.to_wire()), vni: self.vni.map_or(0, Vni::get) }
     }

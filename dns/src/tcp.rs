@@ -29,11 +29,11 @@ pub(crate) struct Places {
 }
 
 /// A place taken, free again when dropped.
-pub(crate) type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+pub(crate) type ConnectionPermit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 impl Places {
     /// Takes a place if there is one.
-    pub fn take(&self) -> Option<Place> {
+    pub fn take(&self) -> Option<ConnectionPermit> {
         let own = Arc::clone(&self.own).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
         Some((own, all))
@@ -72,7 +72,7 @@ pub(crate) async fn serve(listener: TcpListener, places: Places, responder: impl
 async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
-    place: Place,
+    place: ConnectionPermit,
     responder: impl Responder,
 ) -> io::Result<()> {
     let _place = place;

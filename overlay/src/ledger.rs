@@ -38,10 +38,10 @@ mod wants;
 pub use account::{Account, Share};
 pub use allocate::Request;
 pub use change::{Change, Rest};
-pub use input::{Claim, Input, Known, Testimony, Warrant};
-pub use membership::{Evidence, Fencing, Forget, Membership, Standing, Welcome};
-pub use outcome::{Ask, Denial, Outcome, Step};
-use rules::Rule;
+pub use input::{Claim, Input, Known, LedgerSnapshot, SealRequest};
+pub use membership::{Activation, Evidence, Fencing, Forget, MemberList, Membership};
+pub use outcome::{Ask, Denial, LedgerStep, Outcome};
+use rules::SafetyRule;
 pub use wants::Want;
 
 /// Milliseconds since the host booted, sleep included (`CLOCK_BOOTTIME`): no decision reads a wall clock.
@@ -61,7 +61,7 @@ pub struct Ledger {
     accounts: BTreeMap<NetworkId, Account>,
     tombstones: BTreeSet<NetworkId>,
     #[cfg(test)]
-    without: Option<Rule>,
+    without: Option<SafetyRule>,
 }
 
 impl Ledger {
@@ -105,13 +105,13 @@ impl Ledger {
 
     /// May this host act?
     pub fn is_established(&self) -> bool {
-        self.membership.standing == Standing::Established
+        self.membership.activation == Activation::Established
     }
 
     /// Decides; changes nothing.
-    pub fn step(&self, input: &Input, now: Millis) -> Step {
+    pub fn step(&self, input: &Input, now: Millis) -> LedgerStep {
         let mut step = match self.bars(input) {
-            Some(denial) => Step::denied(denial),
+            Some(denial) => LedgerStep::denied(denial),
             None => self.decide(input, now),
         };
         if !step.changes.is_empty() && self.counts_page(input) {
@@ -123,10 +123,10 @@ impl Ledger {
     /// Not what a host writes because it has booted and until it is checked: by that an old disk would come up to the
     /// page that the others have seen.
     fn counts_page(&self, input: &Input) -> bool {
-        !matches!(input, Input::Booted { .. }) && !matches!(self.membership.standing, Standing::Unchecked { .. })
+        !matches!(input, Input::Booted { .. }) && !matches!(self.membership.activation, Activation::Unchecked { .. })
     }
 
-    fn decide(&self, input: &Input, now: Millis) -> Step {
+    fn decide(&self, input: &Input, now: Millis) -> LedgerStep {
         match input {
             Input::Create(network) => self.create(network),
             Input::Learn(network) => self.learn(network),
@@ -141,31 +141,31 @@ impl Ledger {
                 self.in_open(*network, |a| a.give_address(self.me, *to, *address))
             }
             Input::Holding { network, from, stamp, runs, borrowed } => {
-                let step = self.in_open(*network, |a| Step::done(a.hear_holding(self.me, *from, runs, borrowed)));
+                let step = self.in_open(*network, |a| LedgerStep::done(a.hear_holding(self.me, *from, runs, borrowed)));
                 self.noting(*from, *stamp, step)
             }
             Input::Stated { network, from, stamp, statement } => {
-                let newest_only = self.keeps(Rule::HighestLease);
+                let newest_only = self.keeps(SafetyRule::HighestLease);
                 let step = self.in_open(*network, |a| a.hear_statement(self.me, *from, statement, newest_only, now));
                 self.noting(*from, *stamp, step)
             }
             Input::Taken { network, statement } => self.within(*network, |a| {
-                Step::done(a.outbox.contains(statement).then_some(Change::Unpost(*network, *statement)))
+                LedgerStep::done(a.outbox.contains(statement).then_some(Change::Unpost(*network, *statement)))
             }),
             Input::Found => self.found(),
             Input::Seek => self.seek(),
             Input::Acknowledge { from, stamp, .. } => self.acknowledge(*from, *stamp),
-            Input::Acknowledged { by, welcome } => self.acknowledged(*by, welcome),
+            Input::Acknowledged { by, member_list } => self.acknowledged(*by, member_list),
             Input::Booted { nonce } => self.booted(*nonce, now),
             Input::Admit { from, stamp, claims, elsewhere, .. } => self.admit((*from, *stamp), claims, *elsewhere),
-            Input::Admitted { by, welcome } => self.admitted(*by, welcome),
+            Input::Admitted { by, member_list } => self.admitted(*by, member_list),
             Input::Twin { boot } => self.twin(*boot),
             Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
             Input::Trust => self.trust(),
             Input::Refused { by, denial } => self.refused(*by, denial),
             Input::Forget { hosts, force } => self.forget(hosts, *force),
-            Input::Seal { from, host, warrant } => self.seal(*from, *host, warrant),
-            Input::Sealed { by, host, testimony } => self.sealed(*by, *host, testimony, now),
+            Input::Seal { from, host, seal_request } => self.seal(*from, *host, seal_request),
+            Input::Sealed { by, host, ledger_snapshot } => self.sealed(*by, *host, ledger_snapshot, now),
             Input::Belongs { from, founder, seals } => self.hear_of(*from, *founder, seals),
         }
     }
@@ -178,7 +178,7 @@ impl Ledger {
                 Change::Close(id) => drop(self.accounts.remove(id)),
                 Change::Tombstone(id) => drop(self.tombstones.insert(*id)),
                 Change::Page(page) => self.page = *page,
-                Change::Standing(Standing::Fenced(_)) => {
+                Change::Activation(Activation::Fenced(_)) => {
                     self.membership.apply(change);
                     self.accounts.clear();
                 }
@@ -229,48 +229,54 @@ impl Ledger {
         shared.map(|(id, account)| (*id, claim(account))).collect()
     }
 
-    fn create(&self, network: &Network) -> Step {
+    fn create(&self, network: &Network) -> LedgerStep {
         if self.accounts.contains_key(&network.id) || self.tombstones.contains(&network.id) {
-            return Step::done([]);
+            return LedgerStep::done([]);
         }
         let mine = BlockLease { epoch: 1, holder: self.me };
         let blocks = network.blocks().map(|block| Change::Block(network.id, block, mine));
-        Step::done(std::iter::once(Change::Open(network.clone())).chain(blocks))
+        LedgerStep::done(std::iter::once(Change::Open(network.clone())).chain(blocks))
     }
 
     /// Not of a network that is known to be deleted: with its account went which old leases to refuse.
-    fn learn(&self, network: &Network) -> Step {
+    fn learn(&self, network: &Network) -> LedgerStep {
         let known = self.accounts.contains_key(&network.id) || self.tombstones.contains(&network.id);
-        Step::done((!known).then(|| Change::Open(network.clone())))
+        LedgerStep::done((!known).then(|| Change::Open(network.clone())))
     }
 
-    fn close(&self, id: NetworkId) -> Step {
+    fn close(&self, id: NetworkId) -> LedgerStep {
         let tombstone = (!self.tombstones.contains(&id)).then_some(Change::Tombstone(id));
         let account = self.accounts.get(&id);
         // What is in it here stays; of its leases nobody wants to know any more.
         let owed = account.into_iter().flat_map(|a| a.outbox.iter().map(|s| Change::Unpost(id, *s)));
         let unused = account.is_some_and(|account| account.bound.is_empty());
-        Step::done(tombstone.into_iter().chain(owed).chain(unused.then_some(Change::Close(id))))
+        LedgerStep::done(tombstone.into_iter().chain(owed).chain(unused.then_some(Change::Close(id))))
     }
 
     /// With the last endpoint that was in it, a deleted network is forgotten.
-    fn release(&self, id: NetworkId, endpoint: EndpointId, name: &crate::model::network::Name, now: Millis) -> Step {
+    fn release(
+        &self,
+        id: NetworkId,
+        endpoint: EndpointId,
+        name: &crate::model::network::Name,
+        now: Millis,
+    ) -> LedgerStep {
         self.within(id, |account| {
             let mut changes = account.release(endpoint, name, now);
             let drained = self.tombstones.contains(&id) && account.bound.values().all(|e| *e == endpoint);
             changes.extend(drained.then_some(Change::Close(id)));
-            Step::done(changes)
+            LedgerStep::done(changes)
         })
     }
 
-    fn tick(&self, clear: &BTreeSet<NetworkId>, now: Millis) -> Step {
+    fn tick(&self, clear: &BTreeSet<NetworkId>, now: Millis) -> LedgerStep {
         let gone = |host: &HostId| self.membership.is_forgotten(*host) || self.membership.foreign.contains(host);
         let home = self.open().filter(|a| clear.contains(&a.network.id)).flat_map(|a| a.tick(self.me, now));
         let some = !self.membership.foreign.is_empty() || self.membership.seals.values().any(|seal| seal.done);
         let back = self.open().filter(|_| some).flat_map(|a| a.take_back_from(self.me, gone, now));
         let changes: Vec<Change> = home.chain(back).collect();
         // Whom this host waited for to forget another may be forgotten itself meanwhile.
-        Step::done(if changes.is_empty() { self.inherit() } else { changes })
+        LedgerStep::done(if changes.is_empty() { self.inherit() } else { changes })
     }
 
     /// The accounts of networks that are not deleted.
@@ -279,19 +285,23 @@ impl Ledger {
     }
 
     /// Of a deleted network nobody gets anything any more.
-    fn in_open(&self, network: NetworkId, decide: impl FnOnce(&Account) -> Step) -> Step {
-        if self.tombstones.contains(&network) { Step::denied(Denial::Deleted) } else { self.within(network, decide) }
+    fn in_open(&self, network: NetworkId, decide: impl FnOnce(&Account) -> LedgerStep) -> LedgerStep {
+        if self.tombstones.contains(&network) {
+            LedgerStep::denied(Denial::Deleted)
+        } else {
+            self.within(network, decide)
+        }
     }
 
-    fn within(&self, network: NetworkId, decide: impl FnOnce(&Account) -> Step) -> Step {
+    fn within(&self, network: NetworkId, decide: impl FnOnce(&Account) -> LedgerStep) -> LedgerStep {
         match self.accounts.get(&network) {
             Some(account) => decide(account),
-            None => Step::denied(Denial::UnknownNetwork),
+            None => LedgerStep::denied(Denial::UnknownNetwork),
         }
     }
 
     /// What is taken from another host is remembered with how far that host had come.
-    fn noting(&self, from: HostId, stamp: Stamp, mut step: Step) -> Step {
+    fn noting(&self, from: HostId, stamp: Stamp, mut step: LedgerStep) -> LedgerStep {
         if !step.changes.is_empty() {
             step.changes.extend(self.membership.note(from, stamp));
         }

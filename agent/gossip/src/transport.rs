@@ -174,7 +174,7 @@ impl Receiver {
         let opened = self.opener.open(datagram)?;
         let from_part = (opened.session, opened.counter);
         let (now, counters) = (Instant::now(), &self.link.counters);
-        let Some(message) = self.reassembly.accept(from_part, opened.place, opened.part, now, counters)? else {
+        let Some(message) = self.reassembly.accept(from_part, opened.index, opened.part, now, counters)? else {
             return Ok(());
         };
         let inbox = locked(&self.link.inbox).clone().ok_or(Reason::Backlog)?;

@@ -150,7 +150,7 @@ pub struct Connect {
     /// Name or id of the network
     network: String,
     #[command(flatten)]
-    place: Place,
+    place: NetnsArg,
     /// What it is to be called: one DNS label
     #[arg(long)]
     name: String,
@@ -183,7 +183,7 @@ pub struct Connect {
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct Place {
+struct NetnsArg {
     /// The network namespace, like /run/netns/web
     #[arg(long, value_name = "PATH")]
     netns: Option<PathBuf>,
@@ -192,7 +192,7 @@ struct Place {
     pid: Option<u32>,
 }
 
-impl Place {
+impl NetnsArg {
     /// The path as the daemon is to open it.
     fn path(&self) -> Result<String, Failure> {
         let of_pid = || self.pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net")));

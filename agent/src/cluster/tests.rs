@@ -42,7 +42,7 @@ fn shown(record: &Record) -> Arc<gossip::View> {
     Arc::new(gossip::View { synced: true, hosts, ..gossip::View::default() })
 }
 
-impl Silence {
+impl LastSeen {
     /// Of a host that has listened for so long.
     pub(crate) fn started(ago: Duration) -> Self {
         Self { start: Instant::now() - ago, heard: BTreeMap::new() }
@@ -85,12 +85,15 @@ fn on_a_full_disk_a_host_hears_that_it_was_forgotten_also_from_one_whose_address
             state::spawn(store, loaded, host, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
         let seals = [(me, Seal { heir: OTHER, done: true })].into();
         let record = Record { host: Some(info("beta", 9, me)), seals, ..Record::default() };
-        let mut standing = local.standing.clone();
+        let mut activation = local.activation.clone();
         run(async move {
             let (_gossip, heard) = watch::channel(shown(&record));
             let (_found, absent) = watch::channel(BTreeSet::new());
             let _seen = spawn(me, heard, absent, local, times(PATIENCE));
-            standing.wait_for(|standing| matches!(standing, Standing::Fenced(_))).await.expect("the owner lives");
+            activation
+                .wait_for(|activation| matches!(activation, Activation::Fenced(_)))
+                .await
+                .expect("the owner lives");
         });
     };
     std::thread::scope(|scope| scope.spawn(test).join()).expect("the test holds");
@@ -108,7 +111,7 @@ fn a_host_that_gossip_forgets_goes_when_its_machine_has_been_absent_for_long_eno
         let (gossip, heard) = watch::channel(shown(&record));
         let (found, absent) = watch::channel(BTreeSet::new());
         let mut seen = spawn(me, heard, absent, local, times(Duration::from_millis(300)));
-        let state = |seen: &Seen| seen.cluster.hosts.get(&OTHER).map(|host| host.liveness);
+        let state = |seen: &ClusterView| seen.cluster.hosts.get(&OTHER).map(|host| host.liveness);
         seen.wait_for(|seen| state(seen) == Some(Liveness::Live)).await.expect("it is followed");
         gossip.send_replace(Arc::new(gossip::View { synced: true, ..gossip::View::default() }));
         seen.wait_for(|seen| state(seen) == Some(Liveness::Suspect)).await.expect("it is followed");
@@ -128,7 +131,7 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
     let me = loaded.identity.id();
     let local = state::spawn(store, loaded, info("alpha", 1, me), Trace::new(&scratch.0, "boot 1"));
     let local = local.expect("nothing to put in order");
-    let mut standing = local.standing.clone();
+    let mut activation = local.activation.clone();
     run(async move {
         local.call(|local| local.step(&Input::Found)).await.expect("the disk takes it");
         let said = |phase, others: &Record| {
@@ -145,8 +148,12 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
         let beta = Record { host: Some(info("beta", 9, me)), ..Record::default() };
         gossip.send_replace(said(Phase::Unchecked, &beta));
         seen.wait_for(|seen| seen.cluster.hosts.contains_key(&OTHER)).await.expect("it is followed");
-        assert_eq!(*standing.borrow(), Standing::Established, "one that only asks to be let in is refused by others");
+        assert_eq!(
+            *activation.borrow(),
+            Activation::Established,
+            "one that only asks to be let in is refused by others"
+        );
         gossip.send_replace(said(Phase::Established, &beta));
-        standing.wait_for(|standing| matches!(standing, Standing::Fenced(_))).await.expect("the owner lives");
+        activation.wait_for(|activation| matches!(activation, Activation::Fenced(_))).await.expect("the owner lives");
     });
 }

@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::show::{name, waiting};
 use super::{Service, in_one_line};
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::membership::probe;
 use crate::state;
 
@@ -123,7 +123,7 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
 }
 
 /// What is waited for, whenever it changes, to the end.
-fn progress(hosts: BTreeSet<HostId>, local: state::Handle, seen: watch::Receiver<Seen>) -> Progress {
+fn progress(hosts: BTreeSet<HostId>, local: state::Handle, seen: watch::Receiver<ClusterView>) -> Progress {
     let changes = local.record.clone();
     let steps = stream::unfold(Some((local, seen, changes, None)), move |state| {
         let hosts = hosts.clone();

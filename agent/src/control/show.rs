@@ -9,7 +9,7 @@ use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::datapath::desired::{SERVICE_ADDRESS, port_ifname};
 use overlay::datapath::foreign_chains::{Barrier, ChainName};
 use overlay::datapath::observed::ObservedSegment;
-use overlay::ledger::{Account, Membership, Standing};
+use overlay::ledger::{Account, Activation, Membership};
 use overlay::model::addr::IpVersion;
 use overlay::model::host::{Liveness, Phase};
 use overlay::model::id::HostId;
@@ -22,7 +22,7 @@ use overlay_dns::server::Counts;
 use overlay_proto::v1 as pb;
 use tonic::Status;
 
-use crate::cluster::{LastHeard, Silence};
+use crate::cluster::{LastHeard, LastSeen};
 use crate::operations::links::missing;
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
@@ -102,10 +102,10 @@ pub(super) fn phase(phase: Phase) -> &'static str {
 
 /// The members that have not yet said what a host needs to hear before it may act.
 pub(super) fn silent(membership: &Membership) -> BTreeSet<HostId> {
-    let heard = match &membership.standing {
-        Standing::Joining { acknowledged } => acknowledged,
-        Standing::Unchecked { admitted, .. } => admitted,
-        Standing::Established | Standing::Fenced(_) => return BTreeSet::new(),
+    let heard = match &membership.activation {
+        Activation::Joining { acknowledged } => acknowledged,
+        Activation::Unchecked { admitted, .. } => admitted,
+        Activation::Established | Activation::Fenced(_) => return BTreeSet::new(),
     };
     membership.others().filter(|host| !heard.contains(host)).collect()
 }
@@ -199,7 +199,7 @@ impl Shown<'_> {
         &self,
         members: &BTreeSet<HostId>,
         waits: &BTreeMap<HostId, BTreeSet<HostId>>,
-        silent: &Silence,
+        silent: &LastSeen,
     ) -> Vec<pb::HostRow> {
         let waits_for = |id: &HostId| waits.get(id).into_iter().flatten().map(|host| self.host_name(*host)).collect();
         let row = |(id, host): (&HostId, &overlay::cluster::Host)| pb::HostRow {

@@ -11,13 +11,13 @@ use futures::StreamExt;
 use futures::stream;
 use overlay::cluster::Cluster;
 use overlay::cluster::bootstrap::{apart, asked, founds, reachable, seeks, witnesses};
-use overlay::ledger::{Claim, Input, Ledger, Standing, Want, Warrant};
+use overlay::ledger::{Activation, Claim, Input, Ledger, SealRequest, Want};
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::member::Stamp;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::peer::{CallError, Peers};
 use crate::state;
 use crate::state::store::StoreError;
@@ -65,7 +65,7 @@ impl Policy {
 }
 
 /// Starts the task. It ends only with what it listens to.
-pub fn spawn(local: state::Handle, seen: watch::Receiver<Seen>, peers: Peers, policy: Policy) -> JoinHandle<()> {
+pub fn spawn(local: state::Handle, seen: watch::Receiver<ClusterView>, peers: Peers, policy: Policy) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut admission = Admission {
             local,
@@ -85,7 +85,7 @@ pub fn spawn(local: state::Handle, seen: watch::Receiver<Seen>, peers: Peers, po
 
 struct Admission {
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
     peers: Peers,
     policy: Policy,
     start: Instant,
@@ -109,15 +109,15 @@ struct Sheet {
     stamp: Stamp,
     founder: Option<HostId>,
     claims: BTreeMap<NetworkId, Claim>,
-    warrants: BTreeMap<HostId, Warrant>,
+    seal_requests: BTreeMap<HostId, SealRequest>,
 }
 
 impl Admission {
     /// Asks what there is to ask, and waits until that may have changed; false when it never will again.
     async fn round(&mut self) -> bool {
-        let mut standing = self.local.standing.clone();
+        let mut activation = self.local.activation.clone();
         let mut record = self.local.record.clone();
-        standing.borrow_and_update();
+        activation.borrow_and_update();
         record.borrow_and_update();
         let cluster = Arc::clone(&self.seen.borrow_and_update().cluster);
         let (around, introduced, join) = (Arc::clone(&cluster), self.introduced.clone(), self.policy.join.clone());
@@ -129,14 +129,14 @@ impl Admission {
             })
             .await;
         let expects = self.tell_of_others(&cluster, sheet.founder);
-        let busy = expects || !wants.is_empty() || !matches!(*self.local.standing.borrow(), Standing::Established);
+        let busy = expects || !wants.is_empty() || !matches!(*self.local.activation.borrow(), Activation::Established);
         self.decide().await;
         let sheet = Arc::new(sheet);
         let wants = self.seal_all(wants, &sheet, &cluster);
         self.ask_all(wants, sheet, &cluster).await;
         let changed = async {
             tokio::select! {
-                changed = standing.changed() => changed.is_ok(),
+                changed = activation.changed() => changed.is_ok(),
                 changed = record.changed() => changed.is_ok(),
                 changed = self.seen.changed() => changed.is_ok(),
             }
@@ -212,26 +212,26 @@ impl Admission {
 
     /// Is what was answered enough, or is there nobody to ask?
     async fn decide(&mut self) {
-        let Seen { cluster, synced, .. } = self.seen.borrow().clone();
+        let ClusterView { cluster, synced, .. } = self.seen.borrow().clone();
         let heard = reachable(&cluster);
         if heard != self.heard.0 {
             self.heard = (heard, Instant::now());
         }
-        let standing = self.local.standing.borrow().clone();
+        let activation = self.local.activation.borrow().clone();
         let (me, is_alone) =
             self.local.call(|local| (local.ledger().me(), local.ledger().membership().others().next().is_none())).await;
-        match standing {
-            Standing::Unchecked { .. } if synced || self.policy.strict || is_alone => {
+        match activation {
+            Activation::Unchecked { .. } if synced || self.policy.strict || is_alone => {
                 let reachable = (!self.policy.strict).then(|| witnesses(&cluster));
                 self.tell(Input::Conclude { reachable }).await;
             }
-            Standing::Joining { .. } => {
+            Activation::Joining { .. } => {
                 let times = (self.start.elapsed(), self.heard.1.elapsed());
                 if self.policy.calls_for_founding(me, times, &cluster) {
                     self.tell(Input::Found).await;
                 }
             }
-            Standing::Established if seeks(me, &cluster) => self.tell(Input::Seek).await,
+            Activation::Established if seeks(me, &cluster) => self.tell(Input::Seek).await,
             _ => {}
         }
     }
@@ -293,13 +293,14 @@ fn look(ledger: &Ledger, heard: &BTreeSet<HostId>, introduced: &BTreeSet<HostId>
     for host in ledger.introductions(heard, introduced) {
         wants.entry(host).or_default().push(Want::Acknowledge);
     }
-    let warrants = membership.forgets.keys().filter_map(|host| Some((*host, ledger.warrant(*host)?))).collect();
+    let seal_requests =
+        membership.forgets.keys().filter_map(|host| Some((*host, ledger.seal_request(*host)?))).collect();
     let sheet = Sheet {
         me: ledger.me(),
         stamp: ledger.stamp(),
         founder: membership.founder,
         claims: ledger.claims(),
-        warrants,
+        seal_requests,
     };
     (wants, sheet)
 }
@@ -308,14 +309,14 @@ async fn ask(peers: &Peers, by: HostId, want: Want, sheet: &Sheet) -> Result<Inp
     debug_assert_ne!(by, sheet.me, "nobody asks himself");
     Ok(match want {
         Want::Acknowledge => {
-            Input::Acknowledged { by, welcome: peers.acknowledge(by, sheet.stamp, sheet.founder).await? }
+            Input::Acknowledged { by, member_list: peers.acknowledge(by, sheet.stamp, sheet.founder).await? }
         }
         Want::Admit => {
-            Input::Admitted { by, welcome: peers.admit(by, (sheet.stamp, sheet.founder), &sheet.claims).await? }
+            Input::Admitted { by, member_list: peers.admit(by, (sheet.stamp, sheet.founder), &sheet.claims).await? }
         }
         Want::Seal(host) => {
-            let warrant = sheet.warrants.get(&host).ok_or(CallError::Unknown(host))?;
-            Input::Sealed { by, host, testimony: peers.seal(by, host, warrant).await? }
+            let seal_request = sheet.seal_requests.get(&host).ok_or(CallError::Unknown(host))?;
+            Input::Sealed { by, host, ledger_snapshot: peers.seal(by, host, seal_request).await? }
         }
     })
 }

@@ -14,7 +14,7 @@ use overlay::model::record::Statement;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::peer::{CallError, Peers};
 use crate::reconcile::Settled;
 use crate::state;
@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// address may have rested, but it goes back only when the last round that `settled` tells of has left none there.
 pub fn spawn(
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
     peers: Peers,
     settled: watch::Receiver<Arc<Settled>>,
 ) -> JoinHandle<()> {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 
 /// Between two rounds of questions to those that are silent.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const QUESTIONS: u8 = 2;
 
 /// Asks the hosts that gossip does not hear, as long as it does not; `absent` are those that do not answer either.
-pub fn spawn(seen: watch::Receiver<Seen>, absent: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
+pub fn spawn(seen: watch::Receiver<ClusterView>, absent: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
     tokio::spawn(follow(seen, absent, is_there))
 }
 
 async fn follow<A: Future<Output = bool>>(
-    mut seen: watch::Receiver<Seen>,
+    mut seen: watch::Receiver<ClusterView>,
     absent: watch::Sender<BTreeSet<HostId>>,
     ask: impl Fn(SocketAddr) -> A,
 ) {
@@ -57,13 +57,13 @@ async fn follow<A: Future<Output = bool>>(
     }
 }
 
-fn silent(seen: &Seen) -> BTreeMap<HostId, SocketAddr> {
+fn silent(seen: &ClusterView) -> BTreeMap<HostId, SocketAddr> {
     let silent = seen.cluster.hosts.iter().filter(|(_, host)| host.liveness != Liveness::Live);
     silent.map(|(id, host)| (*id, host.info.peer)).collect()
 }
 
 /// Where hosts are heard. One that is silent there was there before: its machine has another identity now.
-fn taken(seen: &Seen) -> BTreeSet<SocketAddr> {
+fn taken(seen: &ClusterView) -> BTreeSet<SocketAddr> {
     let live = seen.cluster.hosts.values().filter(|host| host.liveness == Liveness::Live);
     live.map(|host| host.info.peer).collect()
 }

@@ -16,7 +16,7 @@ use overlay::model::intent::{AtPath, Attachment, Intents, NetnsRef};
 use overlay::model::network::Name;
 use tokio::sync::watch;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::operations::network::known_to;
 use crate::operations::ports;
 use crate::peer::Peers;
@@ -78,7 +78,7 @@ pub struct Attacher {
     /// The owner of ledger and intents.
     pub local: state::Handle,
     /// The cluster.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<ClusterView>,
     /// The other hosts.
     pub peers: Peers,
     /// The kernel.
@@ -312,7 +312,7 @@ impl Attacher {
 
     /// Waits until the view shows what is already so. It follows this host's own record at once; should it not, then
     /// whatever comes next says what it sees.
-    async fn until(&self, shows: impl FnMut(&Seen) -> bool) {
+    async fn until(&self, shows: impl FnMut(&ClusterView) -> bool) {
         let mut seen = self.seen.clone();
         let _ = tokio::time::timeout(VIEW_PATIENCE, seen.wait_for(shows)).await;
     }
@@ -370,7 +370,7 @@ fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
 }
 
 /// What the cluster says against it.
-fn check(seen: &Seen, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
+fn check(seen: &ClusterView, view: &NetworkView, wanted: &Wanted) -> Result<(), AttachError> {
     if view.apart {
         let hosts = known_to(&seen.cluster, view.network.id).unwrap_or_else(|| "hosts that are gone".to_owned());
         return Err(AttachError::Apart { network: view.shown_name(), hosts });

@@ -9,7 +9,7 @@ use overlay::model::links::{Decision, Link, Links};
 use overlay::model::network::Name;
 use tokio::sync::watch;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::reconcile::Settled;
 use crate::state::store::StoreError;
 use crate::state::{self, Local};
@@ -80,7 +80,7 @@ pub struct Linker {
     /// The owner of intents.
     pub local: state::Handle,
     /// The cluster.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<ClusterView>,
     /// What has become of the kernel.
     pub settled: watch::Receiver<Arc<Settled>>,
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use overlay::cluster::bootstrap::partners;
 use overlay::cluster::{Cluster, Located};
-use overlay::ledger::{Denial, Input, Outcome, Share, Standing};
+use overlay::ledger::{Activation, Denial, Input, Outcome, Share};
 use overlay::model::addr::{IpVersion, Subnet};
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::network::{Driver, Name, Network, RangeError, SettingsError, Unfit};
 use tokio::sync::watch;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::state::store::StoreError;
 use crate::state::{self, Local};
 
@@ -186,7 +186,7 @@ pub struct Networks {
     /// The owner of ledger and intents.
     pub local: state::Handle,
     /// The cluster.
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<ClusterView>,
     /// This host.
     pub me: HostId,
     /// Was this host told of others?
@@ -203,8 +203,8 @@ impl Networks {
     pub async fn create(&self, wanted: Wanted) -> Result<NetworkId, NetworkError> {
         if !self.told_to_join {
             // It founds its own cluster as soon as nobody else was heard for a moment.
-            let mut standing = self.local.standing.clone();
-            let joined = standing.wait_for(|standing| !matches!(standing, Standing::Joining { .. }));
+            let mut activation = self.local.activation.clone();
+            let joined = activation.wait_for(|activation| !matches!(activation, Activation::Joining { .. }));
             // If not, the refusal says so.
             let _ = tokio::time::timeout(PATIENCE, joined).await;
         }
@@ -213,9 +213,9 @@ impl Networks {
             let seen = self.seen.borrow();
             if self.told_to_join && !seen.synced && !is_sole {
                 let alone = seen.cluster.hosts.len() < 2;
-                return Err(match *self.local.standing.borrow() {
-                    Standing::Joining { .. } if !alone => NetworkError::NotReady(Denial::Joining),
-                    Standing::Unchecked { .. } => NetworkError::NotReady(Denial::Unchecked),
+                return Err(match *self.local.activation.borrow() {
+                    Activation::Joining { .. } if !alone => NetworkError::NotReady(Denial::Joining),
+                    Activation::Unchecked { .. } => NetworkError::NotReady(Denial::Unchecked),
                     _ => NetworkError::NotJoined,
                 });
             }
@@ -228,7 +228,7 @@ impl Networks {
     /// Who is the only member has nobody to hear of networks and endpoints from.
     async fn is_sole(&self) -> bool {
         let membership = self.local.call(|local| local.ledger().membership().clone()).await;
-        membership.standing == Standing::Established && membership.others().next().is_none()
+        membership.activation == Activation::Established && membership.others().next().is_none()
     }
 
     async fn put_in_place(&self, network: Network) -> Result<NetworkId, NetworkError> {
@@ -301,7 +301,7 @@ impl Networks {
         Ok(())
     }
 
-    async fn wait_until(&self, shows: impl FnMut(&Seen) -> bool) {
+    async fn wait_until(&self, shows: impl FnMut(&ClusterView) -> bool) {
         let mut seen = self.seen.clone();
         // The view follows this host's own record at once; should it not, the next command says what it sees.
         let _ = tokio::time::timeout(PATIENCE, seen.wait_for(shows)).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use overlay::ledger::{Ask, Claim, Denial, Testimony, Warrant, Welcome};
+use overlay::ledger::{Ask, Claim, Denial, LedgerSnapshot, MemberList, SealRequest};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
 use overlay::model::record::Statement;
@@ -18,17 +18,17 @@ use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::tls;
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::state::identity::Identity;
 use crate::wire::{Wire, WireError, boot_to_wire, founder_to_wire};
 
 /// How long a peer may take for an answer, and to be connected to.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it may take to tell all members: of a thousand that is 60 KB.
-const WELCOME_PATIENCE: Duration = Duration::from_secs(10);
+const MEMBER_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to tell all that it knows of the leases: some hundred KB, also where several tell at once and share a
 /// megabit. Asked again before it is done it would fill the link and never be done.
-const TESTIMONY_PATIENCE: Duration = Duration::from_secs(120);
+const LEDGER_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why a peer did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +73,12 @@ pub enum CallError {
 #[derive(Debug, Clone)]
 pub struct Peers {
     identity: Arc<Identity>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
 }
 
 impl Peers {
     /// The way to the hosts of this cluster.
-    pub fn new(identity: Arc<Identity>, seen: watch::Receiver<Seen>) -> Self {
+    pub fn new(identity: Arc<Identity>, seen: watch::Receiver<ClusterView>) -> Self {
         Self { identity, seen }
     }
 
@@ -112,10 +112,15 @@ impl Peers {
     ///
     /// # Errors
     /// When it does not answer, or does not.
-    pub async fn acknowledge(&self, by: HostId, stamp: Stamp, founder: Option<HostId>) -> Result<Welcome, CallError> {
+    pub async fn acknowledge(
+        &self,
+        by: HostId,
+        stamp: Stamp,
+        founder: Option<HostId>,
+    ) -> Result<MemberList, CallError> {
         let request = pb::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
-        let reply = self.patient_client(by, WELCOME_PATIENCE).await?.acknowledge(request).await;
-        welcome(by, reply)
+        let reply = self.patient_client(by, MEMBER_LIST_TIMEOUT).await?.acknowledge(request).await;
+        member_list(by, reply)
     }
 
     /// Asks a member whether this host's leases still hold.
@@ -127,29 +132,36 @@ impl Peers {
         by: HostId,
         (stamp, founder): (Stamp, Option<HostId>),
         claims: &BTreeMap<NetworkId, Claim>,
-    ) -> Result<Welcome, CallError> {
+    ) -> Result<MemberList, CallError> {
         let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
         let request = pb::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
-        let reply = self.patient_client(by, WELCOME_PATIENCE).await?.admit(request).await;
-        welcome(by, reply)
+        let reply = self.patient_client(by, MEMBER_LIST_TIMEOUT).await?.admit(request).await;
+        member_list(by, reply)
     }
 
     /// Asks a member to seal a host, for this one as its heir. It has two minutes to answer; not to be asked again before.
     ///
     /// # Errors
     /// When it does not answer, or refuses.
-    pub async fn seal(&self, by: HostId, host: HostId, warrant: &Warrant) -> Result<Testimony, CallError> {
+    pub async fn seal(
+        &self,
+        by: HostId,
+        host: HostId,
+        seal_request: &SealRequest,
+    ) -> Result<LedgerSnapshot, CallError> {
         use pb::seal_reply::Kind;
         let request = pb::SealRequest {
             host: host.as_bytes().to_vec(),
-            boot: Some(boot_to_wire(warrant.boot)),
-            yielded: warrant.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
-            founder: founder_to_wire(warrant.founder),
+            boot: Some(boot_to_wire(seal_request.boot)),
+            yielded: seal_request.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
+            founder: founder_to_wire(seal_request.founder),
         };
-        let reply = self.patient_client(by, TESTIMONY_PATIENCE).await?.seal(request).await;
+        let reply = self.patient_client(by, LEDGER_SNAPSHOT_TIMEOUT).await?.seal(request).await;
         let nonsense = |source| CallError::Nonsense { host: by, source };
         match reply.map_err(|status| refused(by, status))?.into_inner().kind {
-            Some(Kind::Testimony(testimony)) => Testimony::from_wire(&testimony).map_err(nonsense),
+            Some(Kind::LedgerSnapshot(ledger_snapshot)) => {
+                LedgerSnapshot::from_wire(&ledger_snapshot).map_err(nonsense)
+            }
             Some(Kind::Denial(denial)) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
             None => Err(nonsense(WireError::Missing("kind"))),
         }
@@ -257,11 +269,14 @@ impl CallError {
 /// What a snapshot of a large cluster takes.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-fn welcome(by: HostId, reply: Result<tonic::Response<pb::WelcomeReply>, tonic::Status>) -> Result<Welcome, CallError> {
-    use pb::welcome_reply::Kind;
+fn member_list(
+    by: HostId,
+    reply: Result<tonic::Response<pb::MemberListReply>, tonic::Status>,
+) -> Result<MemberList, CallError> {
+    use pb::member_list_reply::Kind;
     let nonsense = |source| CallError::Nonsense { host: by, source };
     match reply.map_err(|status| refused(by, status))?.into_inner().kind {
-        Some(Kind::Welcome(welcome)) => Welcome::from_wire(&welcome).map_err(nonsense),
+        Some(Kind::MemberList(member_list)) => MemberList::from_wire(&member_list).map_err(nonsense),
         Some(Kind::Denial(denial)) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
         None => Err(nonsense(WireError::Missing("kind"))),
     }

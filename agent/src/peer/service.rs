@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster;
-use overlay::ledger::{Claim, Input, Outcome, Share, Warrant};
+use overlay::ledger::{Claim, Input, Outcome, SealRequest, Share};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
@@ -17,7 +17,7 @@ use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::reconcile::Settled;
 use crate::state;
 use crate::state::identity::{Identity, host_id};
@@ -32,7 +32,7 @@ use super::tls;
 #[derive(Clone)]
 pub struct Service {
     local: state::Handle,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<ClusterView>,
     settled: watch::Receiver<Arc<Settled>>,
     gossip: gossip::Handle,
     refusals: Arc<Refusals>,
@@ -45,7 +45,7 @@ impl Service {
     /// A service on this host's ledger, view and kernel.
     pub fn new(
         local: state::Handle,
-        seen: watch::Receiver<Seen>,
+        seen: watch::Receiver<ClusterView>,
         settled: watch::Receiver<Arc<Settled>>,
         gossip: gossip::Handle,
     ) -> Self {
@@ -112,14 +112,14 @@ impl Service {
         Ok(Response::new(reply))
     }
 
-    async fn welcome(&self, input: Input) -> Result<Response<pb::WelcomeReply>, Status> {
-        use pb::welcome_reply::Kind;
+    async fn member_list(&self, input: Input) -> Result<Response<pb::MemberListReply>, Status> {
+        use pb::member_list_reply::Kind;
         let kind = match self.step(input).await? {
-            (Outcome::Welcome(welcome), _) => Kind::Welcome(welcome.to_wire()),
+            (Outcome::MemberList(member_list), _) => Kind::MemberList(member_list.to_wire()),
             (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
             (other, _) => return Err(unexpected(&other)),
         };
-        Ok(Response::new(pb::WelcomeReply { kind: Some(kind) }))
+        Ok(Response::new(pb::MemberListReply { kind: Some(kind) }))
     }
 
     /// What the ledger makes of it, and how far it has come with that.
@@ -174,21 +174,21 @@ impl Peer for Service {
     async fn acknowledge(
         &self,
         request: Request<pb::AcknowledgeRequest>,
-    ) -> Result<Response<pb::WelcomeReply>, Status> {
+    ) -> Result<Response<pb::MemberListReply>, Status> {
         let from = self.caller(&request)?;
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
         let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
-        self.welcome(Input::Acknowledge { from, stamp, founder }).await
+        self.member_list(Input::Acknowledge { from, stamp, founder }).await
     }
 
-    async fn admit(&self, request: Request<pb::AdmitRequest>) -> Result<Response<pb::WelcomeReply>, Status> {
+    async fn admit(&self, request: Request<pb::AdmitRequest>) -> Result<Response<pb::MemberListReply>, Status> {
         let from = self.caller(&request)?;
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
         let claims = request.get_ref().claims.iter().map(<(NetworkId, Claim)>::from_wire);
         let claims = claims.collect::<Result<_, _>>().map_err(bad)?;
         let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
         let elsewhere = self.is_elsewhere(from, &request);
-        self.welcome(Input::Admit { from, stamp, founder, claims, elsewhere }).await
+        self.member_list(Input::Admit { from, stamp, founder, claims, elsewhere }).await
     }
 
     async fn seal(&self, request: Request<pb::SealRequest>) -> Result<Response<pb::SealReply>, Status> {
@@ -199,9 +199,9 @@ impl Peer for Service {
         let boot = boot_from_wire(boot.as_ref()).map_err(bad)?;
         let yielded = yielded.iter().map(|id| HostId::try_from(id.as_slice()));
         let yielded = yielded.collect::<Result<_, _>>().map_err(bad)?;
-        let warrant = Warrant { founder: founder_from_wire(founder).map_err(bad)?, boot, yielded };
-        let kind = match self.step(Input::Seal { from, host, warrant }).await? {
-            (Outcome::Sealed(testimony), _) => Kind::Testimony(testimony.to_wire()),
+        let seal_request = SealRequest { founder: founder_from_wire(founder).map_err(bad)?, boot, yielded };
+        let kind = match self.step(Input::Seal { from, host, seal_request }).await? {
+            (Outcome::Sealed(ledger_snapshot), _) => Kind::LedgerSnapshot(ledger_snapshot.to_wire()),
             (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
             (other, _) => return Err(unexpected(&other)),
         };

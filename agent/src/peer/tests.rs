@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::state;
 use crate::state::store::Write;
 use crate::state::store::tests::Scratch;
@@ -38,7 +38,7 @@ pub(crate) struct Agent {
     pub(crate) local: state::Handle,
     pub(crate) peers: Peers,
     pub(crate) address: SocketAddr,
-    pub(crate) sees: watch::Sender<Seen>,
+    pub(crate) sees: watch::Sender<ClusterView>,
     _gossip: Gossip,
     _stop: oneshot::Sender<()>,
 }
@@ -80,7 +80,7 @@ impl Agent {
         let local = state::spawn(store, loaded, info, crate::state::run_marker::Trace::new(&scratch.0, "boot 1"))
             .expect("nothing to put in order");
         let gossip = gossip(identity.id()).await;
-        let (sees, seen) = watch::channel(Seen::default());
+        let (sees, seen) = watch::channel(ClusterView::default());
         let service = Service::new(
             local.clone(),
             seen.clone(),
@@ -102,14 +102,18 @@ impl Agent {
                 (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
             })
             .collect();
-        self.sees.send_replace(Seen { cluster: Arc::new(derive(&records, None)), synced: true, ..Seen::default() });
+        self.sees.send_replace(ClusterView {
+            cluster: Arc::new(derive(&records, None)),
+            synced: true,
+            ..ClusterView::default()
+        });
     }
 
     /// Another agent is, in the eyes of this one, where a third one is.
     pub(crate) fn sees_at(&self, other: &Self, address: SocketAddr) {
         let mut cluster = Cluster::clone(&self.sees.borrow().cluster);
         cluster.hosts.get_mut(&other.id).expect("it is seen").info.peer = address;
-        self.sees.send_replace(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
+        self.sees.send_replace(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     }
 
     pub(crate) async fn step(&self, input: Input) -> Outcome {

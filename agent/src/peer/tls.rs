@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use tokio::sync::watch;
 
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::state::identity::{Identity, host_id};
 
 /// The public key of a certificate as a `SubjectPublicKeyInfo` in DER.
@@ -24,7 +24,7 @@ pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8
 }
 
 /// What lets the members of the cluster in. Whom the gossip brings a moment later tries again.
-pub(super) fn acceptor(identity: &Identity, seen: watch::Receiver<Seen>) -> TlsAcceptor {
+pub(super) fn acceptor(identity: &Identity, seen: watch::Receiver<ClusterView>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(server_config(identity, seen)))
 }
 
@@ -43,7 +43,7 @@ pub(super) fn connector(identity: &Identity, peer: HostId) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-fn server_config(identity: &Identity, seen: watch::Receiver<Seen>) -> ServerConfig {
+fn server_config(identity: &Identity, seen: watch::Receiver<ClusterView>) -> ServerConfig {
     let provider = provider();
     let (certificate, key) = certificate(identity);
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -80,7 +80,7 @@ enum Who {
     /// This host's.
     Host(HostId),
     /// That of all hosts in the gossip; a stranger must not even hold a connection.
-    Members(watch::Receiver<Seen>),
+    Members(watch::Receiver<ClusterView>),
 }
 
 impl Pinned {

@@ -67,7 +67,7 @@ impl Kernel for Shared {
 pub(crate) struct Host {
     pub(crate) identity: Arc<Identity>,
     pub(crate) local: state::Handle,
-    pub(crate) seen: watch::Receiver<Seen>,
+    pub(crate) seen: watch::Receiver<ClusterView>,
     pub(crate) kernel: Shared,
     pub(crate) reconciler: Handle,
     news: watch::Sender<u64>,
@@ -101,7 +101,7 @@ impl Host {
         let seen = cluster::spawn(me, heard, found, local.clone(), times);
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
-        let place = Place { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+        let place = HostConfig { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
         let (reconciler, _) = start((kernel.clone(), changes), place, local.clone(), seen.clone());
         Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
     }
@@ -304,7 +304,8 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     let (attachment, page) = host.attach(&network, 1, netns).await;
     host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
     let (id, endpoint) = (network.id, attachment.endpoint.id);
-    let place = Place { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+    let place =
+        HostConfig { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
     let intents = Arc::clone(&host.local.kept.borrow().intents);
     let desired = desire(&host.seen.borrow().cluster, &intents, &place);
     let port = desired.segments[&id].ports[&endpoint].clone();
@@ -345,7 +346,8 @@ async fn what_an_identity_had_that_is_given_up_is_cut_off_at_once() {
     // By its next life, which has a kernel and nothing else yet.
     let mut kernel = FakeKernel::default();
     host.kernel.with(|found| std::mem::swap(&mut kernel, found));
-    let place = Place { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
+    let place =
+        HostConfig { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
     cut_off(&mut kernel, &place).await.expect("the kernel does it");
     assert_eq!(kernel.state().segments.len(), 0);
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, umask};
-use overlay::datapath::desired::Place;
+use overlay::datapath::desired::HostConfig;
 use overlay::kernel::preflight::preflight;
 use overlay::kernel::{self, RealKernel};
 use overlay::model::host::{HostInfo, Phase};
@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::reconcile;
 use crate::state;
 use crate::state::run_marker::Trace;
-use crate::state::store::{Found, Loaded, Machine, Store};
+use crate::state::store::{Loaded, Machine, StartupState, Store};
 
 /// Who a host is before it has an identity.
 const NOBODY: HostId = HostId::from_bytes([0; 16]);
@@ -55,7 +55,7 @@ impl Ground {
 
     /// The state that this host goes on with. What is in the kernel of an identity that is no more is taken out first.
     pub async fn take_up(&mut self, config: &Config) -> Result<(Store, Loaded), RunError> {
-        let found = Found::look(&config.state_dir, &machine(&self.trace))?;
+        let found = StartupState::look(&config.state_dir, &machine(&self.trace))?;
         if found.is_missing() {
             tracing::warn!(
                 directory = %config.state_dir.display(),
@@ -77,8 +77,8 @@ impl Ground {
         Ok((store, loaded))
     }
 
-    pub fn place(&self, config: &Config, me: HostId) -> Place {
-        Place { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: self.underlay_mtu }
+    pub fn place(&self, config: &Config, me: HostId) -> HostConfig {
+        HostConfig { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: self.underlay_mtu }
     }
 
     /// What this host says of itself first.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use overlay::ledger::{Change, Fencing, Input, Ledger, Millis, Standing};
+use overlay::ledger::{Activation, Change, Fencing, Input, Ledger, Millis};
 use overlay::model::endpoint::Endpoint;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::intent::{Attachment, Seat};
@@ -27,7 +27,7 @@ mod open;
 mod reserve;
 mod rows;
 
-pub use open::Found;
+pub use open::StartupState;
 use reserve::Reserve;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -192,7 +192,7 @@ pub struct Store {
 impl Write {
     /// Does it end this host's life under its identity? Others use then what it had.
     fn fences(&self) -> bool {
-        matches!(self, Self::Ledger(Change::Standing(Standing::Fenced(_))))
+        matches!(self, Self::Ledger(Change::Activation(Activation::Fenced(_))))
     }
 
     /// Does it let go of something, so that it must be possible on a full disk?
@@ -220,7 +220,7 @@ impl Store {
     /// # Errors
     /// When the directory can't be used, or the file is another process's or damaged. Nothing is changed then.
     pub fn open(dir: &Path, machine: &Machine) -> Result<(Self, Loaded), StoreError> {
-        Found::look(dir, machine)?.take_up()
+        StartupState::look(dir, machine)?.take_up()
     }
 
     /// Loads what is there, as the state of this machine. If there is no identity yet it is a new one, which knows where
@@ -291,7 +291,7 @@ impl Store {
             return Ok(Some(OfNoUse::OtherMachine));
         }
         Ok(match self.single(rows::STANDING)? {
-            Some(Change::Standing(Standing::Fenced(why))) => Some(OfNoUse::Fenced(why)),
+            Some(Change::Activation(Activation::Fenced(why))) => Some(OfNoUse::Fenced(why)),
             _ => None,
         })
     }

@@ -398,11 +398,11 @@ fn a_host_that_gives_its_identity_up_wants_nothing_of_the_kernel_any_more() {
     let network = host.create(1);
     host.attached(&network, 1);
     let page = host.kept().page;
-    let mut standing = host.handle.standing.clone();
-    standing.borrow_and_update();
+    let mut activation = host.handle.activation.clone();
+    activation.borrow_and_update();
     let (me, by) = (host.run(|local| local.ledger().me()), HostId::from_bytes([9; 16]));
     host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
-    assert!(matches!(*standing.borrow_and_update(), Standing::Fenced(_)));
+    assert!(matches!(*activation.borrow_and_update(), Activation::Fenced(_)));
     let kept = host.kept();
     assert!(kept.page > page, "who waits for this commit waits for what it wants");
     assert_eq!(*kept.intents, Intents::default());
@@ -419,7 +419,7 @@ fn fenced_without_disk() -> Host {
     let (me, by) = (host.run(|local| local.ledger().me()), HostId::from_bytes([9; 16]));
     host.run(|local| take_disk_away(&mut local.store));
     host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
-    assert!(matches!(*host.handle.standing.borrow(), Standing::Fenced(_)));
+    assert!(matches!(*host.handle.activation.borrow(), Activation::Fenced(_)));
     assert_eq!((host.kept().page, &*host.kept().intents), (page + 1, &Intents::default()));
     host.run(Local::settle).expect_err("the disk is away");
     host.attach(&late).expect_err("nobody is taken in any more");
@@ -445,7 +445,7 @@ fn a_host_that_is_killed_before_the_disk_takes_it_does_not_act() {
     let me = host.run(|local| local.ledger().me());
     let host = host.restart();
     assert_eq!(host.run(|local| local.ledger().me()), me);
-    assert!(matches!(*host.handle.standing.borrow(), Standing::Unchecked { .. }));
+    assert!(matches!(*host.handle.activation.borrow(), Activation::Unchecked { .. }));
     assert!(host.kept().intents.attachments.is_empty());
 }
 

@@ -25,7 +25,7 @@ use overlay::model::host::HostInfo;
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::links::{Decision, Link};
 use overlay::model::member::Seal;
-use overlay::model::record::{Membership, Record, Run, Statement};
+use overlay::model::record::{NetworkMembership, Record, Run, Statement};
 use overlay_proto::v1 as pb;
 use prost::Message;
 
@@ -132,7 +132,7 @@ fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireE
     let id: NetworkId = parse("key", parts.next().unwrap_or_default())?;
     match kind {
         "n" => {
-            let membership = Membership::from_wire(&message(body)?)?;
+            let membership = NetworkMembership::from_wire(&message(body)?)?;
             if membership.network.id != id {
                 return Err(WireError::Wrong { field: "id", why: "not that of the key".to_owned() });
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::ledger::{Claim, Evidence, Fencing, Forget, Known, Standing, Testimony, Welcome};
+use overlay::ledger::{Activation, Claim, Evidence, Fencing, Forget, Known, LedgerSnapshot, MemberList};
 use overlay::model::host::Phase;
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::lease::{AddressLease, BlockLease};
@@ -147,9 +147,9 @@ impl Wire<pb::Fencing> for Fencing {
     }
 }
 
-impl Wire<pb::Standing> for Standing {
-    fn to_wire(&self) -> pb::Standing {
-        use pb::standing::{Joining, Kind, Unchecked};
+impl Wire<pb::Activation> for Activation {
+    fn to_wire(&self) -> pb::Activation {
+        use pb::activation::{Joining, Kind, Unchecked};
         let kind = match self {
             Self::Joining { acknowledged } => Kind::Joining(Joining { acknowledged: bytes(acknowledged) }),
             Self::Established => Kind::Established(true),
@@ -158,11 +158,11 @@ impl Wire<pb::Standing> for Standing {
             }
             Self::Fenced(fencing) => Kind::Fenced(fencing.to_wire()),
         };
-        pb::Standing { kind: Some(kind) }
+        pb::Activation { kind: Some(kind) }
     }
 
-    fn from_wire(wire: &pb::Standing) -> Result<Self, WireError> {
-        use pb::standing::Kind;
+    fn from_wire(wire: &pb::Activation) -> Result<Self, WireError> {
+        use pb::activation::Kind;
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("standing"))? {
             Kind::Joining(joining) => Self::Joining { acknowledged: hosts("acknowledged", &joining.acknowledged)? },
             Kind::Established(_) => Self::Established,
@@ -195,14 +195,14 @@ impl Wire<pb::Forget> for Forget {
     }
 }
 
-impl Wire<pb::Welcome> for Welcome {
-    fn to_wire(&self) -> pb::Welcome {
-        let dealt = self
-            .dealt
-            .iter()
-            .map(|(host, stamp)| pb::welcome::Dealt { host: host.as_bytes().to_vec(), stamp: Some(stamp.to_wire()) });
+impl Wire<pb::MemberList> for MemberList {
+    fn to_wire(&self) -> pb::MemberList {
+        let dealt = self.dealt.iter().map(|(host, stamp)| pb::member_list::Dealt {
+            host: host.as_bytes().to_vec(),
+            stamp: Some(stamp.to_wire()),
+        });
         let seals = self.seals.iter().map(|(host, seal)| (*host, *seal).to_wire());
-        pb::Welcome {
+        pb::MemberList {
             members: bytes(&self.members),
             dealt: dealt.collect(),
             seals: seals.collect(),
@@ -211,8 +211,8 @@ impl Wire<pb::Welcome> for Welcome {
         }
     }
 
-    fn from_wire(wire: &pb::Welcome) -> Result<Self, WireError> {
-        let dealt = |d: &pb::welcome::Dealt| Ok((host("host", &d.host)?, required("stamp", d.stamp.as_ref())?));
+    fn from_wire(wire: &pb::MemberList) -> Result<Self, WireError> {
+        let dealt = |d: &pb::member_list::Dealt| Ok((host("host", &d.host)?, required("stamp", d.stamp.as_ref())?));
         Ok(Self {
             members: hosts("members", &wire.members)?.into_iter().collect(),
             dealt: wire.dealt.iter().map(dealt).collect::<Result<_, WireError>>()?,
@@ -244,20 +244,20 @@ impl Wire<pb::admit_request::Claim> for (NetworkId, Claim) {
     }
 }
 
-impl Wire<pb::testimony::Known> for Known {
-    fn to_wire(&self) -> pb::testimony::Known {
-        let addresses = self.addresses.iter().map(|(address, lease)| pb::testimony::Address {
+impl Wire<pb::ledger_snapshot::Known> for Known {
+    fn to_wire(&self) -> pb::ledger_snapshot::Known {
+        let addresses = self.addresses.iter().map(|(address, lease)| pb::ledger_snapshot::Address {
             address: address.to_string(),
             lease: Some(lease.to_wire()),
         });
-        pb::testimony::Known {
+        pb::ledger_snapshot::Known {
             network: Some(self.network.to_wire()),
             blocks: block_runs(&self.blocks),
             addresses: addresses.collect(),
         }
     }
 
-    fn from_wire(wire: &pb::testimony::Known) -> Result<Self, WireError> {
+    fn from_wire(wire: &pb::ledger_snapshot::Known) -> Result<Self, WireError> {
         let network: Network = required("network", wire.network.as_ref())?;
         let mut blocks = BTreeMap::new();
         for part in &wire.blocks {
@@ -266,7 +266,7 @@ impl Wire<pb::testimony::Known> for Known {
             let known = run.blocks().filter(|(block, _)| network.block_subnet(*block).is_some());
             blocks.extend(known.map(|(block, epoch)| (block, BlockLease { epoch, holder })));
         }
-        let address = |a: &pb::testimony::Address| -> Result<(IpAddr, AddressLease), WireError> {
+        let address = |a: &pb::ledger_snapshot::Address| -> Result<(IpAddr, AddressLease), WireError> {
             Ok((parse("address", &a.address)?, required("lease", a.lease.as_ref())?))
         };
         let addresses = wire.addresses.iter().map(address).collect::<Result<_, _>>()?;
@@ -275,7 +275,7 @@ impl Wire<pb::testimony::Known> for Known {
 }
 
 /// Neighbouring blocks of one holder and one epoch are one.
-fn block_runs(blocks: &BTreeMap<BlockId, BlockLease>) -> Vec<pb::testimony::BlockRun> {
+fn block_runs(blocks: &BTreeMap<BlockId, BlockLease>) -> Vec<pb::ledger_snapshot::BlockRun> {
     let mut runs: Vec<(Run, HostId)> = Vec::new();
     for (block, BlockLease { epoch, holder }) in blocks {
         match runs.last_mut() {
@@ -283,28 +283,28 @@ fn block_runs(blocks: &BTreeMap<BlockId, BlockLease>) -> Vec<pb::testimony::Bloc
             _ => runs.push((Run { start: *block, len: 1, epoch: *epoch }, *holder)),
         }
     }
-    let wire = |(run, holder): (Run, HostId)| pb::testimony::BlockRun {
+    let wire = |(run, holder): (Run, HostId)| pb::ledger_snapshot::BlockRun {
         run: Some(run.to_wire()),
         holder: holder.as_bytes().to_vec(),
     };
     runs.into_iter().map(wire).collect()
 }
 
-impl Wire<pb::Testimony> for Testimony {
-    fn to_wire(&self) -> pb::Testimony {
-        pb::Testimony {
+impl Wire<pb::LedgerSnapshot> for LedgerSnapshot {
+    fn to_wire(&self) -> pb::LedgerSnapshot {
+        pb::LedgerSnapshot {
             stamp: Some(self.stamp.to_wire()),
-            welcome: Some(self.welcome.to_wire()),
+            member_list: Some(self.member_list.to_wire()),
             networks: self.networks.values().map(Wire::to_wire).collect(),
         }
     }
 
-    fn from_wire(wire: &pb::Testimony) -> Result<Self, WireError> {
+    fn from_wire(wire: &pb::LedgerSnapshot) -> Result<Self, WireError> {
         let networks = wire.networks.iter().map(Known::from_wire);
         let networks: Vec<Known> = networks.collect::<Result<_, _>>().map_err(|e| wrong("networks")(&e))?;
         Ok(Self {
             stamp: required("stamp", wire.stamp.as_ref())?,
-            welcome: required("welcome", wire.welcome.as_ref())?,
+            member_list: required("member_list", wire.member_list.as_ref())?,
             networks: networks.into_iter().map(|known| (known.network.id, known)).collect(),
         })
     }

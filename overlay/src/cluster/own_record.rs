@@ -7,7 +7,7 @@ use crate::model::host::{HostInfo, Phase};
 use crate::model::id::{HostId, NetworkId};
 use crate::model::intent::Intents;
 use crate::model::member::Boot;
-use crate::model::record::{Membership, Record};
+use crate::model::record::{NetworkMembership, Record};
 
 /// Does a host with this ledger and these intents keep a network's definition and its links alive? It does if it created the
 /// network, holds some of it, has endpoints in it, or decided about a link.
@@ -33,7 +33,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
     // Definitions never change, so that there is a network can be told by a host that may not act.
     for (id, account) in ledger.accounts().iter().filter(|(id, _)| keeps(ledger, intents, **id)) {
         let vni = intents.seats.get(id).map(|seat| seat.vni);
-        record.networks.insert(*id, Membership { network: account.network.clone(), vni });
+        record.networks.insert(*id, NetworkMembership { network: account.network.clone(), vni });
         record.links.extend(intents.links.get(id).map(|links| (*id, links.clone())));
     }
     for (id, runs, borrowed, outbox) in ledger.holding() {

@@ -146,7 +146,7 @@ pub struct Remote {
 
 /// What this host is, for all its networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct HostConfig {
     /// Its identity.
     pub me: HostId,
     /// Its VTEP's address.
@@ -182,7 +182,7 @@ const fn overhead(underlay: IpAddr) -> u32 {
 }
 
 /// What should be in the kernel of this host.
-pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
+pub fn desire(cluster: &Cluster, intents: &Intents, host: &HostConfig) -> Desired {
     let segments: BTreeMap<NetworkId, Segment> = intents
         .networks
         .values()
@@ -190,7 +190,7 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
             let attached: Vec<&Attachment> = intents.attached(network.id).collect();
             let seat = intents.seats.get(&network.id).filter(|_| !attached.is_empty())?;
             let links = intents.links.get(&network.id);
-            Some((network.id, segment((network, links), *seat, &attached, cluster, place)))
+            Some((network.id, segment((network, links), *seat, &attached, cluster, host)))
         })
         .collect();
     let ways = |network: NetworkId| {
@@ -201,7 +201,7 @@ pub fn desire(cluster: &Cluster, intents: &Intents, place: &Place) -> Desired {
     let uplinks = segments.values().filter_map(|segment| segment.uplink.as_ref());
     let versions = uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host));
     let forwarding: BTreeSet<IpVersion> = versions.chain([IpVersion::V4]).collect();
-    let firewall = host_table(place.vxlan_port, &forwarding, segments.keys().copied().flat_map(ways), &routed);
+    let firewall = host_table(host.vxlan_port, &forwarding, segments.keys().copied().flat_map(ways), &routed);
     Desired { forwarding, firewall, segments }
 }
 
@@ -210,14 +210,14 @@ fn segment(
     seat: Seat,
     attached: &[&Attachment],
     cluster: &Cluster,
-    place: &Place,
+    host: &HostConfig,
 ) -> Segment {
     let view = cluster.networks.get(&network.id);
-    let mtu = mtu(network, view, cluster, place);
-    let tunnel = Tunnel { vni: seat.vni, port: place.vxlan_port, local: place.vtep, mtu };
+    let mtu = mtu(network, view, cluster, host);
+    let tunnel = Tunnel { vni: seat.vni, port: host.vxlan_port, local: host.vtep, mtu };
     let tunnel = (network.settings.driver == Driver::Vxlan).then_some(tunnel);
     let elsewhere = view.filter(|_| tunnel.is_some());
-    let (remotes, neighbours) = rows(elsewhere, attached, cluster, place.me);
+    let (remotes, neighbours) = rows(elsewhere, attached, cluster, host.me);
     let mut addresses: Vec<Prefixed> = network
         .ranges
         .iter()
@@ -311,13 +311,13 @@ fn rows(
 
 /// What all links on the way carry, if not less was asked for: with tunnels, the smallest underlay MTU of the hosts in the
 /// network less the overhead.
-fn mtu(network: &Network, view: Option<&NetworkView>, cluster: &Cluster, place: &Place) -> u32 {
+fn mtu(network: &Network, view: Option<&NetworkView>, cluster: &Cluster, host: &HostConfig) -> u32 {
     let carried = match network.settings.driver {
-        Driver::Bridge => place.underlay_mtu,
+        Driver::Bridge => host.underlay_mtu,
         Driver::Vxlan => {
             let others = view.into_iter().flat_map(|v| v.vnis.keys()).filter_map(|host| cluster.hosts.get(host));
-            let smallest = others.map(|h| h.info.underlay_mtu).chain([place.underlay_mtu]).min();
-            smallest.unwrap_or(place.underlay_mtu).saturating_sub(overhead(place.vtep))
+            let smallest = others.map(|h| h.info.underlay_mtu).chain([host.underlay_mtu]).min();
+            smallest.unwrap_or(host.underlay_mtu).saturating_sub(overhead(host.vtep))
         }
     };
     let least = network.versions().map(min_mtu).max().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Account, Ask, Change, Denial, Millis, Outcome, Rest, Step};
+use super::{Account, Ask, Change, Denial, LedgerStep, Millis, Outcome, Rest};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::{AddressLease, Holder, Version};
 use crate::model::network::Name;
@@ -29,19 +29,19 @@ pub struct Request {
 }
 
 impl Account {
-    pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> Step {
+    pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> LedgerStep {
         let of_range =
             |address: &IpAddr| self.network.range_of(*address).is_some_and(|(range, _)| range == request.range);
         let is_meant = |address: &IpAddr| of_range(address) && request.address.is_none_or(|wanted| wanted == *address);
         let had = self.bound.iter().find(|(a, e)| **e == request.endpoint && is_meant(a)).map(|(address, _)| *address);
         if let Some((address, lease)) = had.and_then(|a| Some((a, self.may_use(me, a)?))) {
-            return Step { changes: Vec::new(), outcome: Outcome::Granted { address, lease } };
+            return LedgerStep { changes: Vec::new(), outcome: Outcome::Granted { address, lease } };
         }
         if let Some(address) = request.address.filter(|a| !of_range(a) || !self.network.assignable(*a)) {
-            return Step::denied(Denial::NotAssignable(address));
+            return LedgerStep::denied(Denial::NotAssignable(address));
         }
         if let Some((address, endpoint)) = request.address.and_then(|a| Some((a, *self.bound.get(&a)?))) {
-            return Step::denied(Denial::Bound { address, endpoint });
+            return LedgerStep::denied(Denial::Bound { address, endpoint });
         }
         match request.address {
             Some(address) => self.allocate_static(me, request, address),
@@ -52,23 +52,23 @@ impl Account {
     /// Whoever comes to a network takes a part of the space along, so that no host holds so much of it that its death
     /// hurts the others. One host is asked, once: where there are no whole blocks to be had, single addresses gathered
     /// from everybody would only hurt them.
-    fn ask_as_newcomer(&self, me: HostId, request: &Request) -> Option<Step> {
+    fn ask_as_newcomer(&self, me: HostId, request: &Request) -> Option<LedgerStep> {
         let newcomer = request.asked.is_empty() && self.held_in(request.range, me).next().is_none();
         newcomer.then(|| self.ask_for_space(me, request)).flatten()
     }
 
     /// Asks the reachable host that holds most and was not asked yet.
-    fn ask_for_space(&self, me: HostId, request: &Request) -> Option<Step> {
+    fn ask_for_space(&self, me: HostId, request: &Request) -> Option<LedgerStep> {
         let ask = |of: &HostId| Ask::Space { of: *of, range: request.range };
         let holders = self
             .holders(request.range)
             .into_iter()
             .filter(|(of, _)| *of != me && request.reachable.contains(of) && !request.asked.contains(&ask(of)));
         let richest = holders.max_by_key(|(host, blocks)| (*blocks, std::cmp::Reverse(*host)));
-        richest.map(|(of, _)| Step::ask(ask(&of)))
+        richest.map(|(of, _)| LedgerStep::ask(ask(&of)))
     }
 
-    fn allocate_static(&self, me: HostId, request: &Request, address: IpAddr) -> Step {
+    fn allocate_static(&self, me: HostId, request: &Request, address: IpAddr) -> LedgerStep {
         if let Some(lease) = self.may_use(me, address) {
             return self.bind(request, address, lease);
         }
@@ -78,20 +78,20 @@ impl Account {
         let ask = |of| Ask::Address { of, address };
         match self.block_lease(address) {
             Some(block) if block.holder == me => match self.addresses.get(&address).map(|l| l.holder) {
-                Some(Holder::Host(to)) => Step::denied(Denial::Delegated { address, to }),
+                Some(Holder::Host(to)) => LedgerStep::denied(Denial::Delegated { address, to }),
                 Some(Holder::Home) | None => unreachable!("an address at home in a block of ours may be used"),
             },
             Some(block) if request.reachable.contains(&block.holder) && !request.asked.contains(&ask(block.holder)) => {
-                Step::ask(ask(block.holder))
+                LedgerStep::ask(ask(block.holder))
             }
-            Some(block) => Step::denied(Denial::Unreachable { address, holder: block.holder }),
-            None => Step::denied(Denial::Full { holders: self.holders(request.range) }),
+            Some(block) => LedgerStep::denied(Denial::Unreachable { address, holder: block.holder }),
+            None => LedgerStep::denied(Denial::Full { holders: self.holders(request.range) }),
         }
     }
 
     /// What the name had before; else the lowest address that nobody had lately; else, of those that have rested, the one
     /// that has rested longest; else one that is borrowed and idle.
-    fn allocate_any(&self, me: HostId, request: &Request, now: Millis) -> Step {
+    fn allocate_any(&self, me: HostId, request: &Request, now: Millis) -> LedgerStep {
         let resting = || self.resting_of(request.range);
         let of_name = resting().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
         let kept = of_name.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?))).max();
@@ -115,7 +115,7 @@ impl Account {
             return self.bind(request, address, lease);
         }
         self.ask_for_space(me, request)
-            .unwrap_or_else(|| Step::denied(Denial::Full { holders: self.holders(request.range) }))
+            .unwrap_or_else(|| LedgerStep::denied(Denial::Full { holders: self.holders(request.range) }))
     }
 
     /// A borrowed address that is bound to nobody and kept for nobody. One that has just come may be for another request,
@@ -127,8 +127,8 @@ impl Account {
         self.borrowed(me).into_iter().find(|(a, _)| of_range(a) && idle(a))
     }
 
-    fn bind(&self, request: &Request, address: IpAddr, lease: Version) -> Step {
-        Step {
+    fn bind(&self, request: &Request, address: IpAddr, lease: Version) -> LedgerStep {
+        LedgerStep {
             changes: vec![Change::Bind(self.network.id, address, request.endpoint)],
             outcome: Outcome::Granted { address, lease },
         }

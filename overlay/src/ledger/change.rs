@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Forget, Millis, Standing};
+use super::{Activation, Forget, Millis};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::{AddressLease, BlockLease};
 use crate::model::member::{Boot, Seal, Stamp};
@@ -33,7 +33,7 @@ pub enum Change {
     /// It has reached it.
     Unpost(NetworkId, Statement),
     /// May this host act?
-    Standing(Standing),
+    Activation(Activation),
     /// Who founded the cluster that this host belongs to from now on.
     Founder(HostId),
     /// The present boot of this host.

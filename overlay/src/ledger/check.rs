@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Claim, Denial, Evidence, Fencing, Ledger, Millis, Outcome, Rule, Standing, Step, Welcome};
+use super::{
+    Activation, Change, Claim, Denial, Evidence, Fencing, Ledger, LedgerStep, MemberList, Millis, Outcome, SafetyRule,
+};
 use crate::model::id::{HostId, NetworkId};
 use crate::model::lease::{AddressLease, Holder};
 use crate::model::member::{Boot, Stamp};
@@ -12,22 +14,22 @@ use crate::model::record::Run;
 impl Ledger {
     /// The machine has booted, or the disk is not the one that the host ran on: rests begin anew by the new clock. A host that
     /// has asked to join and is no member yet can't be told from one whose disk is from that time: it joins as another.
-    pub(super) fn booted(&self, nonce: u64, now: Millis) -> Step {
+    pub(super) fn booted(&self, nonce: u64, now: Millis) -> LedgerStep {
         let generation = self.membership.boot.generation + 1;
         let mut changes = vec![Change::Boot(Boot { generation, nonce })];
         changes.extend(self.accounts.values().flat_map(|account| account.rest_from(now)));
-        changes.extend(match self.membership.standing {
-            Standing::Established | Standing::Unchecked { .. } => Some(self.unchecked()),
-            Standing::Joining { .. } if generation > 1 && self.keeps(Rule::JoinInOneBoot) => {
-                Some(Change::Standing(Standing::Fenced(Fencing::Unjoined)))
+        changes.extend(match self.membership.activation {
+            Activation::Established | Activation::Unchecked { .. } => Some(self.unchecked()),
+            Activation::Joining { .. } if generation > 1 && self.keeps(SafetyRule::JoinInOneBoot) => {
+                Some(Change::Activation(Activation::Fenced(Fencing::Unjoined)))
             }
-            Standing::Joining { .. } | Standing::Fenced(_) => None,
+            Activation::Joining { .. } | Activation::Fenced(_) => None,
         });
-        Step::done(changes)
+        LedgerStep::done(changes)
     }
 
     fn unchecked(&self) -> Change {
-        Change::Standing(Standing::Unchecked { admitted: BTreeSet::new(), waiting: BTreeSet::new() })
+        Change::Activation(Activation::Unchecked { admitted: BTreeSet::new(), waiting: BTreeSet::new() })
     }
 
     /// A member that has booted asks whether its ledger still holds.
@@ -36,13 +38,13 @@ impl Ledger {
         (from, stamp): (HostId, Stamp),
         claims: &BTreeMap<NetworkId, Claim>,
         elsewhere: bool,
-    ) -> Step {
-        let refused = |evidence| Step::denied(Denial::Restored(evidence));
+    ) -> LedgerStep {
+        let refused = |evidence| LedgerStep::denied(Denial::Restored(evidence));
         let dealt = self.membership.dealt.get(&from).copied().unwrap_or_default();
         if elsewhere {
             return refused(Evidence::Elsewhere);
         }
-        if self.keeps(Rule::Pages) {
+        if self.keeps(SafetyRule::Pages) {
             if dealt.page > stamp.page {
                 return refused(Evidence::LaterPage { page: stamp.page, seen: dealt.page });
             }
@@ -51,10 +53,10 @@ impl Ledger {
             }
         }
         if !stamp.boot.follows(dealt.boot) {
-            return Step::denied(Denial::Stale { known: dealt.boot });
+            return LedgerStep::denied(Denial::Stale { known: dealt.boot });
         }
         let changes = self.membership.add(from).into_iter().chain(self.membership.note(from, stamp)).collect();
-        Step { changes, outcome: Outcome::Welcome(self.membership.welcome(self.me)) }
+        LedgerStep { changes, outcome: Outcome::MemberList(self.membership.member_list(self.me)) }
     }
 
     /// Has something that `host` claims to hold a later lease?
@@ -76,26 +78,28 @@ impl Ledger {
     }
 
     /// A member lets this host in.
-    pub(super) fn admitted(&self, by: HostId, welcome: &Welcome) -> Step {
-        let mut changes = self.membership.heed(self.me, welcome);
-        if let Standing::Unchecked { mut admitted, mut waiting } = self.membership.standing.clone() {
-            if welcome.unchecked && self.keeps(Rule::CheckedTestify) {
+    pub(super) fn admitted(&self, by: HostId, member_list: &MemberList) -> LedgerStep {
+        let mut changes = self.membership.heed(self.me, member_list);
+        if let Activation::Unchecked { mut admitted, mut waiting } = self.membership.activation.clone() {
+            if member_list.unchecked && self.keeps(SafetyRule::CheckedTestify) {
                 waiting.insert(by);
             } else {
                 waiting.remove(&by);
                 admitted.insert(by);
             }
-            let standing = Standing::Unchecked { admitted, waiting };
+            let activation = Activation::Unchecked { admitted, waiting };
             // Who waits too is asked again and again.
-            changes.extend((standing != self.membership.standing).then_some(Change::Standing(standing)));
+            changes.extend((activation != self.membership.activation).then_some(Change::Activation(activation)));
         }
-        Step::done(changes)
+        LedgerStep::done(changes)
     }
 
     /// Is that enough? `reachable` are the members that could be asked; `None` if it takes all of them. Of a host that knows
     /// no others the disk may be from before it had let them in: then nobody knows who all are.
-    pub(super) fn conclude(&self, reachable: Option<&BTreeSet<HostId>>) -> Step {
-        let Standing::Unchecked { admitted, waiting } = &self.membership.standing else { return Step::done([]) };
+    pub(super) fn conclude(&self, reachable: Option<&BTreeSet<HostId>>) -> LedgerStep {
+        let Activation::Unchecked { admitted, waiting } = &self.membership.activation else {
+            return LedgerStep::done([]);
+        };
         let silent: BTreeSet<HostId> =
             self.membership.others().filter(|host| !admitted.contains(host) && !waiting.contains(host)).collect();
         let all = silent.iter().all(|host| self.membership.seals.contains_key(host));
@@ -105,66 +109,68 @@ impl Ledger {
         };
         let alone = self.membership.others().next().is_none();
         if enough && (alone && reachable.is_some() || !admitted.is_empty() || !waiting.is_empty()) {
-            Step::done([Change::Standing(Standing::Established)])
+            LedgerStep::done([Change::Activation(Activation::Established)])
         } else {
-            Step::denied(Denial::Unchecked)
+            LedgerStep::denied(Denial::Unchecked)
         }
     }
 
     /// The operator answers for the disk.
-    pub(super) fn trust(&self) -> Step {
-        match self.membership.standing {
-            Standing::Unchecked { .. } => Step::done([Change::Standing(Standing::Established)]),
-            _ => Step::done([]),
+    pub(super) fn trust(&self) -> LedgerStep {
+        match self.membership.activation {
+            Activation::Unchecked { .. } => LedgerStep::done([Change::Activation(Activation::Established)]),
+            _ => LedgerStep::done([]),
         }
     }
 
     /// There was a later boot of this host.
-    fn outdated(&self, by: HostId, known: Boot) -> Step {
+    fn outdated(&self, by: HostId, known: Boot) -> LedgerStep {
         // Before it is checked, the disk may be one that was put back: what it missed, the check will tell.
         let later = Change::Boot(Boot { generation: known.generation + 1, ..self.membership.boot });
-        match self.membership.standing {
-            Standing::Unchecked { .. } => Step::done([later, self.unchecked()]),
+        match self.membership.activation {
+            Activation::Unchecked { .. } => LedgerStep::done([later, self.unchecked()]),
             // A boot is on disk before anybody hears of it, so this disk is an old one, or there are two. Whoever could have
             // known that was not heard at the check.
-            Standing::Established if self.keeps(Rule::Pages) => {
-                Step::done([Change::Standing(Standing::Fenced(Fencing::Restored {
+            Activation::Established if self.keeps(SafetyRule::Pages) => {
+                LedgerStep::done([Change::Activation(Activation::Fenced(Fencing::Restored {
                     by,
                     evidence: Evidence::LaterBoot,
                 }))])
             }
-            Standing::Established | Standing::Joining { .. } => Step::done([later]),
-            Standing::Fenced(_) => Step::done([]),
+            Activation::Established | Activation::Joining { .. } => LedgerStep::done([later]),
+            Activation::Fenced(_) => LedgerStep::done([]),
         }
     }
 
     /// Of two who act under one identity the one that booted first gives up. Earlier lives of this host were before.
-    pub(super) fn twin(&self, boot: Boot) -> Step {
-        if self.membership.boot.follows(boot) { Step::done([]) } else { self.outdated(self.me, boot) }
+    pub(super) fn twin(&self, boot: Boot) -> LedgerStep {
+        if self.membership.boot.follows(boot) { LedgerStep::done([]) } else { self.outdated(self.me, boot) }
     }
 
     /// Another host refuses to deal with this one. What it says of us we can't know better.
-    pub(super) fn refused(&self, by: HostId, denial: &Denial) -> Step {
-        let fence = |fencing| Step::done([Change::Standing(Standing::Fenced(fencing))]);
+    pub(super) fn refused(&self, by: HostId, denial: &Denial) -> LedgerStep {
+        let fence = |fencing| LedgerStep::done([Change::Activation(Activation::Fenced(fencing))]);
         match denial {
-            _ if self.apart_from(by, None).is_some() => Step::done([]),
+            _ if self.apart_from(by, None).is_some() => LedgerStep::done([]),
             // Also from one that became a member while this host was away.
             Denial::Sealed { host, .. } if *host == self.me => fence(Fencing::Forgotten { by }),
             Denial::Apart { founder } if self.apart_from(by, Some(*founder)).is_some() => self.disown(by),
-            _ if !self.membership.members.contains(&by) => Step::done([]),
-            Denial::Restored(evidence) if matches!(self.membership.standing, Standing::Unchecked { .. }) => {
+            _ if !self.membership.members.contains(&by) => LedgerStep::done([]),
+            Denial::Restored(evidence) if matches!(self.membership.activation, Activation::Unchecked { .. }) => {
                 fence(Fencing::Restored { by, evidence: *evidence })
             }
             Denial::Stale { known } if !self.membership.boot.follows(*known) => self.outdated(by, *known),
             // It is not off: the operator has to look again. Of what was sealed already it will hear.
             Denial::Readmitted { host, boot } => {
                 let withdraw = self.membership.forgets.contains_key(host).then_some(Change::Withdraw(*host));
-                Step::done(self.membership.note(*host, Stamp { boot: *boot, page: 0 }).into_iter().chain(withdraw))
+                LedgerStep::done(
+                    self.membership.note(*host, Stamp { boot: *boot, page: 0 }).into_iter().chain(withdraw),
+                )
             }
             Denial::Rival { host, seal } if seal.done || seal.heir == by && by < self.me => {
-                Step::done(self.membership.seal(*host, *seal))
+                LedgerStep::done(self.membership.seal(*host, *seal))
             }
-            _ => Step::done([]),
+            _ => LedgerStep::done([]),
         }
     }
 }

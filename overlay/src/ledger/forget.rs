@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{
-    Account, Change, Denial, Evidence, Fencing, Forget, Known, Ledger, Membership, Millis, Outcome, Rest, Rule,
-    Standing, Step, Testimony, Warrant,
+    Account, Activation, Change, Denial, Evidence, Fencing, Forget, Known, Ledger, LedgerSnapshot, LedgerStep,
+    Membership, Millis, Outcome, Rest, SafetyRule, SealRequest,
 };
 use crate::model::id::HostId;
 use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
@@ -21,15 +21,15 @@ use crate::model::record::Statement;
 
 impl Ledger {
     /// The operator says that these hosts, of these boots, are off, all at the same time, and makes this host their heir.
-    pub(super) fn forget(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> Step {
+    pub(super) fn forget(&self, hosts: &BTreeMap<HostId, Boot>, force: bool) -> LedgerStep {
         let mine = &self.membership;
         let hosts: BTreeMap<HostId, Boot> =
             hosts.iter().filter(|(host, _)| !mine.is_forgotten(**host)).map(|(host, boot)| (*host, *boot)).collect();
         if hosts.is_empty() {
-            return Step::done([]);
+            return LedgerStep::done([]);
         }
         if let Some(denial) = self.bars_forgetting(&hosts, force) {
-            return Step::denied(denial);
+            return LedgerStep::denied(denial);
         }
         let before: BTreeSet<HostId> = mine.members.iter().copied().filter(|host| mine.is_forgotten(*host)).collect();
         let mut changes = Vec::new();
@@ -45,7 +45,7 @@ impl Ledger {
             changes.extend(mine.note(host, Stamp { boot, page: 0 }));
         }
         changes.extend(self.with(&changes).inherit());
-        Step::done(changes)
+        LedgerStep::done(changes)
     }
 
     /// Why what the operator says of these hosts, all that are not forgotten yet, is not enough.
@@ -59,7 +59,7 @@ impl Ledger {
                 return Some(Denial::Stranger { host });
             }
             let dealt = mine.boot_of(host);
-            if self.keeps(Rule::NoSealIfBack) && dealt.supersedes(*boot) {
+            if self.keeps(SafetyRule::NoSealIfBack) && dealt.supersedes(*boot) {
                 return Some(Denial::Readmitted { host, boot: dealt });
             }
             // One with a higher id gives way when it is asked to seal.
@@ -71,7 +71,7 @@ impl Ledger {
         }
         // Whoever is left out of the new statement may have come back since the last, and have let another in.
         let unnamed: BTreeSet<HostId> = mine.forgets.keys().copied().filter(|host| !hosts.contains_key(host)).collect();
-        if !unnamed.is_empty() && self.keeps(Rule::OffTogether) {
+        if !unnamed.is_empty() && self.keeps(SafetyRule::OffTogether) {
             return Some(Denial::Unnamed { hosts: unnamed });
         }
         // A host that a majority let join has to be known to one that is left.
@@ -84,24 +84,24 @@ impl Ledger {
     }
 
     /// An heir wants this host to seal another.
-    pub(super) fn seal(&self, from: HostId, host: HostId, warrant: &Warrant) -> Step {
+    pub(super) fn seal(&self, from: HostId, host: HostId, seal_request: &SealRequest) -> LedgerStep {
         let (mine, dealt) = (&self.membership, self.membership.boot_of(host));
         if host == self.me {
-            return Step::denied(Denial::Readmitted { host, boot: mine.boot });
+            return LedgerStep::denied(Denial::Readmitted { host, boot: mine.boot });
         }
         // Two boots of one generation are those of a disk and of a copy of it, of which neither is newer.
-        if self.keeps(Rule::NoSealIfBack) && dealt.supersedes(warrant.boot) {
-            return Step::denied(Denial::Readmitted { host, boot: dealt });
+        if self.keeps(SafetyRule::NoSealIfBack) && dealt.supersedes(seal_request.boot) {
+            return LedgerStep::denied(Denial::Readmitted { host, boot: dealt });
         }
         if let Some(&seal) = mine.seals.get(&host).filter(|seal| seal.heir != from) {
             // Of two heirs the lower one goes on. Of a third it has to be known that it gave way, or is off.
             let gives_way = match seal.heir {
                 // Of an heir that has withdrawn only the seal is left.
                 heir if heir == self.me => from < self.me || !mine.forgets.contains_key(&host),
-                heir => warrant.yielded.contains(&heir),
+                heir => seal_request.yielded.contains(&heir),
             };
             if seal.done || !gives_way {
-                return Step::denied(Denial::Rival { host, seal });
+                return LedgerStep::denied(Denial::Rival { host, seal });
             }
         }
         let seal = Seal { heir: from, done: mine.is_forgotten(host) };
@@ -109,32 +109,32 @@ impl Ledger {
         changes.extend(mine.add(from));
         // Who belongs to no cluster yet can't join another any more: there it would go on dealing with the one, or not with a
         // member.
-        changes.extend(warrant.founder.filter(|_| mine.founder.is_none()).map(Change::Founder));
-        let testimony = self.with(&changes).testimony();
-        Step { changes, outcome: Outcome::Sealed(testimony) }
+        changes.extend(seal_request.founder.filter(|_| mine.founder.is_none()).map(Change::Founder));
+        let ledger_snapshot = self.with(&changes).ledger_snapshot();
+        LedgerStep { changes, outcome: Outcome::Sealed(ledger_snapshot) }
     }
 
     /// A member has sealed the host, and this is all that it knows.
-    pub(super) fn sealed(&self, by: HostId, host: HostId, testimony: &Testimony, now: Millis) -> Step {
-        let Some(forget) = self.membership.forgets.get(&host) else { return Step::done([]) };
+    pub(super) fn sealed(&self, by: HostId, host: HostId, ledger_snapshot: &LedgerSnapshot, now: Millis) -> LedgerStep {
+        let Some(forget) = self.membership.forgets.get(&host) else { return LedgerStep::done([]) };
         let mut forget = forget.clone();
         forget.sealed_by.insert(by);
-        let mut changes: Vec<Change> = self.membership.note(by, testimony.stamp).into_iter().collect();
-        if self.keeps(Rule::AskAllThatAreKnown) {
-            changes.extend(self.membership.heed(self.me, &testimony.welcome));
+        let mut changes: Vec<Change> = self.membership.note(by, ledger_snapshot.stamp).into_iter().collect();
+        if self.keeps(SafetyRule::AskAllThatAreKnown) {
+            changes.extend(self.membership.heed(self.me, &ledger_snapshot.member_list));
         }
-        changes.extend(self.believe(testimony, now));
+        changes.extend(self.believe(ledger_snapshot, now));
         changes.push(Change::Forget(host, forget));
         changes.extend(self.with(&changes).inherit());
-        Step::done(changes)
+        LedgerStep::done(changes)
     }
 
     /// What to say to those that are to seal a host.
-    pub fn warrant(&self, host: HostId) -> Option<Warrant> {
+    pub fn seal_request(&self, host: HostId) -> Option<SealRequest> {
         let forget = self.membership.forgets.get(&host)?;
         let off = self.membership.forgets.keys().chain(&forget.before);
         let yielded = forget.sealed_by.iter().chain(off).copied().collect();
-        Some(Warrant { founder: self.membership.founder, boot: forget.boot, yielded })
+        Some(SealRequest { founder: self.membership.founder, boot: forget.boot, yielded })
     }
 
     /// Whom an heir waits for.
@@ -153,7 +153,7 @@ impl Ledger {
     fn is_agreed(&self, forget: &Forget) -> bool {
         let needed = self.needed(forget).count();
         let sealed = self.needed(forget).filter(|host| forget.sealed_by.contains(host)).count();
-        sealed == needed || forget.force && 2 * (sealed + 1) > needed + 1 || !self.keeps(Rule::ForgetByAll)
+        sealed == needed || forget.force && 2 * (sealed + 1) > needed + 1 || !self.keeps(SafetyRule::ForgetByAll)
     }
 
     /// If all that it takes have sealed all that this host is to forget: takes what they held.
@@ -166,7 +166,7 @@ impl Ledger {
         let mut changes: Vec<Change> =
             forgets.keys().flat_map(|host| [Change::Seal(*host, done), Change::Withdraw(*host)]).collect();
         let after = self.membership.with(&changes);
-        let earlier = self.keeps(Rule::ConfirmEarlier);
+        let earlier = self.keeps(SafetyRule::ConfirmEarlier);
         changes.extend(self.open().flat_map(|account| account.inherit(self.me, &after, earlier)));
         if forgets.keys().all(|host| self.missing(*host).is_empty()) {
             changes.extend(self.open().flat_map(|account| account.take_unknown(self.me, &after)));
@@ -175,18 +175,22 @@ impl Ledger {
     }
 
     /// All that is known here.
-    fn testimony(&self) -> Testimony {
+    fn ledger_snapshot(&self) -> LedgerSnapshot {
         let networks = self.accounts.iter().map(|(id, account)| {
             let (network, blocks) = (account.network.clone(), account.blocks.clone());
             (*id, Known { network, blocks, addresses: account.addresses.clone() })
         });
-        Testimony { welcome: self.membership.welcome(self.me), stamp: self.stamp(), networks: networks.collect() }
+        LedgerSnapshot {
+            member_list: self.membership.member_list(self.me),
+            stamp: self.stamp(),
+            networks: networks.collect(),
+        }
     }
 
     /// What a member that sealed says is believed of everything: the sealed host can't add to it any more.
-    fn believe(&self, testimony: &Testimony, now: Millis) -> Vec<Change> {
+    fn believe(&self, ledger_snapshot: &LedgerSnapshot, now: Millis) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (id, Known { network, blocks, addresses }) in &testimony.networks {
+        for (id, Known { network, blocks, addresses }) in &ledger_snapshot.networks {
             if self.tombstones.contains(id) {
                 continue;
             }
@@ -201,24 +205,24 @@ impl Ledger {
     }
 
     /// A host publishes to which cluster it belongs, and whom it has forgotten.
-    pub(super) fn hear_of(&self, from: HostId, founder: Option<HostId>, seals: &BTreeMap<HostId, Seal>) -> Step {
+    pub(super) fn hear_of(&self, from: HostId, founder: Option<HostId>, seals: &BTreeMap<HostId, Seal>) -> LedgerStep {
         if self.apart_from(from, founder).is_some() {
             return self.disown(from);
         }
-        if founder == Some(self.me) && self.membership.members.is_empty() && self.keeps(Rule::Pages) {
+        if founder == Some(self.me) && self.membership.members.is_empty() && self.keeps(SafetyRule::Pages) {
             let restored = Fencing::Restored { by: from, evidence: Evidence::LaterMember };
-            return Step::done([Change::Standing(Standing::Fenced(restored))]);
+            return LedgerStep::done([Change::Activation(Activation::Fenced(restored))]);
         }
         if seals.contains_key(&self.me) {
             return self.refused(from, &Denial::Sealed { host: self.me });
         }
         if !self.membership.members.contains(&from) {
-            return Step::done([]);
+            return LedgerStep::done([]);
         }
         let news = seals.iter().filter(|(host, seal)| seal.done && !self.membership.is_forgotten(**host));
         let mut changes: Vec<Change> = news.flat_map(|(host, seal)| self.membership.seal(*host, *seal)).collect();
         changes.extend(self.joined_with(&changes));
-        Step::done(changes)
+        LedgerStep::done(changes)
     }
 }
 

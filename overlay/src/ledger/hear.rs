@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Account, Change, Denial, Millis, Rest, Step};
+use super::{Account, Change, Denial, LedgerStep, Millis, Rest};
 use crate::model::id::HostId;
 use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
 use crate::model::network::BlockId;
@@ -55,7 +55,7 @@ impl Account {
         statement: &Statement,
         newest_only: bool,
         now: Millis,
-    ) -> Step {
+    ) -> LedgerStep {
         if from != me && !(newest_only && self.has(statement)) {
             return match *statement {
                 Statement::Transfer { block, epoch, to } if to == me => self.take_block(me, block, epoch),
@@ -64,7 +64,7 @@ impl Account {
                 Statement::Transfer { .. } | Statement::Delegate { .. } => self.not_for_me(statement),
             };
         }
-        Step::done([])
+        LedgerStep::done([])
     }
 
     /// Is this lease, or a later one, known here?
@@ -78,27 +78,27 @@ impl Account {
         }
     }
 
-    fn take_block(&self, me: HostId, block: BlockId, epoch: u64) -> Step {
+    fn take_block(&self, me: HostId, block: BlockId, epoch: u64) -> LedgerStep {
         if self.network.block_subnet(block).is_none() {
-            return Step::denied(Denial::NotHolder { holder: None });
+            return LedgerStep::denied(Denial::NotHolder { holder: None });
         }
-        Step::done([Change::Block(self.network.id, block, BlockLease { epoch, holder: me })])
+        LedgerStep::done([Change::Block(self.network.id, block, BlockLease { epoch, holder: me })])
     }
 
     /// The endpoint that needs the address takes it soon; if none does, it goes home like a released one.
-    fn borrow(&self, me: HostId, address: IpAddr, version: Version, now: Millis) -> Step {
+    fn borrow(&self, me: HostId, address: IpAddr, version: Version, now: Millis) -> LedgerStep {
         if !self.network.assignable(address) {
-            return Step::denied(Denial::NotAssignable(address));
+            return LedgerStep::denied(Denial::NotAssignable(address));
         }
         let lease = AddressLease { version, holder: Holder::Host(me) };
         // An heir confirms what its endpoint may have already.
         let idle = !self.bound.contains_key(&address) && !self.resting.contains_key(&address);
         let rest = idle.then_some(Change::Unbind(self.network.id, address, Rest { name: None, since: now }));
-        Step::done(std::iter::once(Change::Address(self.network.id, address, lease)).chain(rest))
+        LedgerStep::done(std::iter::once(Change::Address(self.network.id, address, lease)).chain(rest))
     }
 
     /// Only the borrower writes what follows on its lease, and only the holder of the block is told by it.
-    fn take_back(&self, me: HostId, from: HostId, address: IpAddr, version: Version) -> Step {
+    fn take_back(&self, me: HostId, from: HostId, address: IpAddr, version: Version) -> LedgerStep {
         let id = self.network.id;
         let lent = self
             .addresses
@@ -111,15 +111,15 @@ impl Account {
         let answered = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
         let unpost = self.outbox.iter().filter(answered).map(|s| Change::Unpost(id, *s));
         let lease = AddressLease { version, holder: Holder::Home };
-        Step::done(std::iter::once(Change::Address(id, address, lease)).chain(unpost))
+        LedgerStep::done(std::iter::once(Change::Address(id, address, lease)).chain(unpost))
     }
 
-    fn not_for_me(&self, statement: &Statement) -> Step {
+    fn not_for_me(&self, statement: &Statement) -> LedgerStep {
         let lease = match statement {
             Statement::Transfer { block, .. } => self.blocks.get(block).copied(),
             Statement::Delegate { address, .. } | Statement::Return { address, .. } => self.block_lease(*address),
         };
-        Step::denied(Denial::NotHolder { holder: lease.map(|l| l.holder) })
+        LedgerStep::denied(Denial::NotHolder { holder: lease.map(|l| l.holder) })
     }
 
     fn epoch(&self, block: BlockId) -> u64 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Denial, Request, Share, Welcome};
+use super::{Denial, MemberList, Request, Share};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::{AddressLease, BlockLease, Version};
 use crate::model::member::{Boot, Seal, Stamp};
@@ -106,7 +106,7 @@ pub enum Input {
         /// The member.
         by: HostId,
         /// What it told.
-        welcome: Welcome,
+        member_list: MemberList,
     },
     /// The machine of this host has booted, or the disk is not the one that it ran on.
     Booted {
@@ -131,7 +131,7 @@ pub enum Input {
         /// The member.
         by: HostId,
         /// What it told.
-        welcome: Welcome,
+        member_list: MemberList,
     },
     /// Somebody else acts under this host's identity, or did: an earlier life of it, or a copy.
     Twin {
@@ -166,7 +166,7 @@ pub enum Input {
         /// The host to forget.
         host: HostId,
         /// What the heir knows of it.
-        warrant: Warrant,
+        seal_request: SealRequest,
     },
     /// A member has sealed a host for this one.
     Sealed {
@@ -175,7 +175,7 @@ pub enum Input {
         /// The host to forget.
         host: HostId,
         /// All that the member knows.
-        testimony: Testimony,
+        ledger_snapshot: LedgerSnapshot,
     },
     /// Another host publishes to which cluster it belongs, and whom it deals with no more.
     Belongs {
@@ -199,7 +199,7 @@ pub struct Claim {
 
 /// What an heir says of a host that others are to seal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Warrant {
+pub struct SealRequest {
     /// Who founded the cluster that the heir belongs to.
     pub founder: Option<HostId>,
     /// The newest boot of the host that the heir knows of.
@@ -211,11 +211,11 @@ pub struct Warrant {
 
 /// All that a member knows, for an heir.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Testimony {
+pub struct LedgerSnapshot {
     /// When it said so.
     pub stamp: Stamp,
     /// Of the members.
-    pub welcome: Welcome,
+    pub member_list: MemberList,
     /// Of the networks.
     pub networks: BTreeMap<NetworkId, Known>,
 }

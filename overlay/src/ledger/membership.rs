@@ -10,7 +10,7 @@ use crate::model::member::{Boot, Seal, Stamp};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Membership {
     /// May this host act?
-    pub standing: Standing,
+    pub activation: Activation,
     /// Who founded the cluster that this host belongs to; none before it belongs to one.
     pub founder: Option<HostId>,
     /// The present boot of this host.
@@ -30,7 +30,7 @@ pub struct Membership {
 
 /// May a host act on its ledger?
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Standing {
+pub enum Activation {
     /// It takes no space and testifies to nothing before a majority of the members have it on their disks.
     Joining {
         /// Those that have.
@@ -118,7 +118,7 @@ pub struct Forget {
 
 /// What a member tells one that joins or has booted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Welcome {
+pub struct MemberList {
     /// Who founded the cluster that it belongs to.
     pub founder: Option<HostId>,
     /// The members that it knows, itself included.
@@ -134,7 +134,7 @@ pub struct Welcome {
 impl Membership {
     pub(super) fn new() -> Self {
         Self {
-            standing: Standing::Joining { acknowledged: BTreeSet::new() },
+            activation: Activation::Joining { acknowledged: BTreeSet::new() },
             founder: None,
             boot: Boot::default(),
             members: BTreeSet::new(),
@@ -147,7 +147,7 @@ impl Membership {
 
     pub(super) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Standing(standing) => self.standing = standing.clone(),
+            Change::Activation(activation) => self.activation = activation.clone(),
             Change::Founder(founder) => self.founder = Some(*founder),
             Change::Boot(boot) => self.boot = *boot,
             Change::Member(host) => drop(self.members.insert(*host)),
@@ -224,17 +224,17 @@ impl Membership {
     }
 
     /// What a member tells others of the members.
-    pub(super) fn welcome(&self, me: HostId) -> Welcome {
+    pub(super) fn member_list(&self, me: HostId) -> MemberList {
         let members = self.members.iter().copied().chain([me]).collect();
         let dealt = self.dealt.iter().map(|(host, stamp)| (*host, *stamp)).collect();
-        let unchecked = matches!(self.standing, Standing::Unchecked { .. });
-        Welcome { founder: self.founder, members, dealt, seals: self.seals.clone(), unchecked }
+        let unchecked = matches!(self.activation, Activation::Unchecked { .. });
+        MemberList { founder: self.founder, members, dealt, seals: self.seals.clone(), unchecked }
     }
 
     /// Takes in what a member told: more members, and seals that this host does not have or has lost.
-    pub(super) fn heed(&self, me: HostId, welcome: &Welcome) -> Vec<Change> {
-        let members = welcome.members.iter().filter(|host| **host != me).filter_map(|host| self.add(*host));
-        let seals = welcome
+    pub(super) fn heed(&self, me: HostId, member_list: &MemberList) -> Vec<Change> {
+        let members = member_list.members.iter().filter(|host| **host != me).filter_map(|host| self.add(*host));
+        let seals = member_list
             .seals
             .iter()
             .filter(|(host, seal)| **host != me && self.seals.get(host).is_none_or(|mine| seal.done && !mine.done));

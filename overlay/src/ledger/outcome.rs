@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Change, Evidence, Testimony, Welcome};
+use super::{Change, Evidence, LedgerSnapshot, MemberList};
 use crate::model::id::{EndpointId, HostId};
 use crate::model::lease::Version;
 use crate::model::member::{Boot, Seal};
@@ -11,7 +11,7 @@ use crate::model::record::Statement;
 
 /// What a step decided: what to write, and what comes of it once that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct LedgerStep {
     /// To be made durable first, together.
     pub changes: Vec<Change>,
     /// Then this is true.
@@ -35,9 +35,9 @@ pub enum Outcome {
     /// These leases go to the host that asked.
     Given(Vec<Statement>),
     /// What this host knows of the members, for one that joins or has booted.
-    Welcome(Welcome),
+    MemberList(MemberList),
     /// The host is sealed here; this is all that this host knows, for the heir.
-    Sealed(Testimony),
+    Sealed(LedgerSnapshot),
     /// It can't be had.
     Denied(Denial),
 }
@@ -184,7 +184,7 @@ impl Denial {
     }
 }
 
-impl Step {
+impl LedgerStep {
     pub(super) fn done(changes: impl IntoIterator<Item = Change>) -> Self {
         Self { changes: changes.into_iter().collect(), outcome: Outcome::Done }
     }

@@ -1,13 +1,13 @@
 //! Who may do what: the bars that an input has to pass before it is looked at.
 
-use super::{Denial, Input, Ledger, Standing};
+use super::{Activation, Denial, Input, Ledger};
 use crate::model::id::HostId;
 use crate::model::member::Stamp;
 
 /// The safety rules of the ledger. The model checker, in the test build only, switches them off one at a time, to show
 /// that each is needed and that it would see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Rule {
+pub(crate) enum SafetyRule {
     /// A lease that is not newer than the known one is not taken.
     HighestLease,
     /// What an earlier boot of a host said is not believed.
@@ -40,7 +40,7 @@ pub(crate) enum Rule {
 
 impl Ledger {
     /// Is the rule kept? Always, but in the model checker.
-    pub(super) fn keeps(&self, rule: Rule) -> bool {
+    pub(super) fn keeps(&self, rule: SafetyRule) -> bool {
         #[cfg(test)]
         let kept = self.without != Some(rule);
         #[cfg(not(test))]
@@ -53,7 +53,7 @@ impl Ledger {
 
     /// The ledger with a rule switched off.
     #[cfg(test)]
-    pub(crate) fn without(self, rule: Option<Rule>) -> Self {
+    pub(crate) fn without(self, rule: Option<SafetyRule>) -> Self {
         Self { without: rule, ..self }
     }
 
@@ -62,40 +62,40 @@ impl Ledger {
         if let Some(denial) = self.bars_sender(input) {
             return Some(denial);
         }
-        match (&self.membership.standing, input) {
-            (Standing::Established, _) => None,
-            (Standing::Fenced(_), _) => Some(Denial::Fenced),
+        match (&self.membership.activation, input) {
+            (Activation::Established, _) => None,
+            (Activation::Fenced(_), _) => Some(Denial::Fenced),
             // What it would know of the networks of a cluster that it does not join after all, it could be given, or it would
             // carry into the one that it joins that they are deleted.
-            (Standing::Joining { .. }, Input::Learn(_) | Input::Close(_)) if self.membership.founder.is_none() => {
+            (Activation::Joining { .. }, Input::Learn(_) | Input::Close(_)) if self.membership.founder.is_none() => {
                 Some(Denial::Joining)
             }
             (_, Input::Learn(_) | Input::Close(_) | Input::Release { .. } | Input::Refused { .. }) => None,
             (_, Input::Booted { .. } | Input::Belongs { .. }) => None,
             (
-                Standing::Joining { .. },
+                Activation::Joining { .. },
                 Input::Found | Input::Seek | Input::Acknowledged { .. } | Input::Seal { .. } | Input::Trust,
             ) => None,
             // Hosts that join together acknowledge each other, or none would ever have a majority. What they know of the
             // members comes from one: before that their word is worth nothing.
-            (Standing::Joining { .. }, Input::Acknowledge { .. }) if !self.membership.members.is_empty() => None,
-            (Standing::Joining { .. }, Input::Admit { .. }) if !self.keeps(Rule::EstablishedTestify) => None,
-            (Standing::Joining { .. }, _) => Some(Denial::Joining),
+            (Activation::Joining { .. }, Input::Acknowledge { .. }) if !self.membership.members.is_empty() => None,
+            (Activation::Joining { .. }, Input::Admit { .. }) if !self.keeps(SafetyRule::EstablishedTestify) => None,
+            (Activation::Joining { .. }, _) => Some(Denial::Joining),
             (
-                Standing::Unchecked { .. },
+                Activation::Unchecked { .. },
                 Input::Admit { .. }
                 | Input::Admitted { .. }
                 | Input::Twin { .. }
                 | Input::Conclude { .. }
                 | Input::Trust,
             ) => None,
-            (Standing::Unchecked { .. }, _) => Some(Denial::Unchecked),
+            (Activation::Unchecked { .. }, _) => Some(Denial::Unchecked),
         }
     }
 
     /// The founder of this host's cluster, if the other host belongs to another.
     pub(super) fn apart_from(&self, host: HostId, founder: Option<HostId>) -> Option<HostId> {
-        self.membership.apart_from(host, founder).filter(|_| self.keeps(Rule::OneCluster))
+        self.membership.apart_from(host, founder).filter(|_| self.keeps(SafetyRule::OneCluster))
     }
 
     /// Does this host take nothing from, and give nothing to, the one that the input comes from?
@@ -104,11 +104,11 @@ impl Ledger {
         if let Some(founder) = self.apart_from(host, founder) {
             return Some(Denial::Apart { founder });
         }
-        if self.membership.seals.contains_key(&host) && self.keeps(Rule::SealedIsSilent) {
+        if self.membership.seals.contains_key(&host) && self.keeps(SafetyRule::SealedIsSilent) {
             return Some(Denial::Sealed { host });
         }
         let known = self.membership.boot_of(host);
-        if stamp.is_some_and(|stamp| !stamp.boot.follows(known)) && self.keeps(Rule::NewestBoot) {
+        if stamp.is_some_and(|stamp| !stamp.boot.follows(known)) && self.keeps(SafetyRule::NewestBoot) {
             return Some(Denial::Stale { known });
         }
         let asks_for_space = matches!(input, Input::GiveSpace { .. } | Input::GiveAddress { .. });
@@ -136,11 +136,11 @@ fn sender(input: &Input) -> Option<Sender> {
         Input::Acknowledge { from, founder, .. } | Input::Admit { from, founder, .. } => {
             Sender { founder: *founder, ..of(from) }
         }
-        Input::Seal { from, warrant, .. } => Sender { founder: warrant.founder, ..of(from) },
-        Input::Acknowledged { by, welcome } | Input::Admitted { by, welcome } => {
-            Sender { founder: welcome.founder, ..of(by) }
+        Input::Seal { from, seal_request, .. } => Sender { founder: seal_request.founder, ..of(from) },
+        Input::Acknowledged { by, member_list } | Input::Admitted { by, member_list } => {
+            Sender { founder: member_list.founder, ..of(by) }
         }
-        Input::Sealed { by, testimony, .. } => Sender { founder: testimony.welcome.founder, ..of(by) },
+        Input::Sealed { by, ledger_snapshot, .. } => Sender { founder: ledger_snapshot.member_list.founder, ..of(by) },
         Input::Belongs { from, .. } => of(from),
         _ => return None,
     })

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Account, Change, Denial, Millis, Outcome, Share, Step};
+use super::{Account, Change, Denial, LedgerStep, Millis, Outcome, Share};
 use crate::model::id::HostId;
 use crate::model::lease::{AddressLease, BlockLease, Holder, Version};
 use crate::model::network::BlockId;
@@ -10,14 +10,14 @@ use crate::model::record::Statement;
 
 impl Account {
     /// Gives wholly free blocks away, the last ones first so that runs stay long; where there is none, one address.
-    pub(super) fn give_space(&self, me: HostId, (to, range): (HostId, u8), share: Share, now: Millis) -> Step {
+    pub(super) fn give_space(&self, me: HostId, (to, range): (HostId, u8), share: Share, now: Millis) -> LedgerStep {
         if to == me {
-            return Step { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
+            return LedgerStep { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
         }
         let waiting: Vec<Statement> = self.outbox.iter().filter(|s| s.gives_block_to(to, range)).copied().collect();
         if !waiting.is_empty() {
             // The answer to an earlier request was lost: the same again.
-            return Step { changes: Vec::new(), outcome: Outcome::Given(waiting) };
+            return LedgerStep { changes: Vec::new(), outcome: Outcome::Given(waiting) };
         }
         // Of both what can be had by anybody and what has to be asked for by number.
         let (offered, others): (Vec<_>, Vec<_>) = self
@@ -41,41 +41,41 @@ impl Account {
             changes.extend(self.resting_in(block).map(|address| Change::Rested(self.network.id, address)));
             given.push(statement);
         }
-        Step { changes, outcome: Outcome::Given(given) }
+        LedgerStep { changes, outcome: Outcome::Given(given) }
     }
 
-    fn give_any_address(&self, me: HostId, (to, range): (HostId, u8), now: Millis) -> Step {
+    fn give_any_address(&self, me: HostId, (to, range): (HostId, u8), now: Millis) -> LedgerStep {
         let free = self.held_in(range, me).flat_map(|(block, epoch)| self.free_in(block, epoch));
         let mut rested = free.filter(|a| self.resting.get(a).is_none_or(|r| r.is_over(now)));
         match rested.next() {
             Some(address) => self.give_address(me, to, address),
-            None => Step::denied(Denial::Full { holders: self.holders(range) }),
+            None => LedgerStep::denied(Denial::Full { holders: self.holders(range) }),
         }
     }
 
     /// Delegates one address out of a block of this host.
-    pub(super) fn give_address(&self, me: HostId, to: HostId, address: IpAddr) -> Step {
+    pub(super) fn give_address(&self, me: HostId, to: HostId, address: IpAddr) -> LedgerStep {
         if !self.network.assignable(address) {
-            return Step::denied(Denial::NotAssignable(address));
+            return LedgerStep::denied(Denial::NotAssignable(address));
         }
         if to == me {
-            return Step { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
+            return LedgerStep { changes: Vec::new(), outcome: Outcome::Given(Vec::new()) };
         }
         let block = match self.block_lease(address) {
             Some(block) if block.holder == me => block,
-            other => return Step::denied(Denial::NotHolder { holder: other.map(|l| l.holder) }),
+            other => return LedgerStep::denied(Denial::NotHolder { holder: other.map(|l| l.holder) }),
         };
         let known = self.addresses.get(&address).filter(|l| l.version.epoch == block.epoch);
         if let Some(AddressLease { version, holder: Holder::Host(borrower) }) = known {
             return if *borrower == to {
                 let again = Statement::Delegate { address, version: *version, to };
-                Step { changes: Vec::new(), outcome: Outcome::Given(vec![again]) }
+                LedgerStep { changes: Vec::new(), outcome: Outcome::Given(vec![again]) }
             } else {
-                Step::denied(Denial::Delegated { address, to: *borrower })
+                LedgerStep::denied(Denial::Delegated { address, to: *borrower })
             };
         }
         if let Some(endpoint) = self.bound.get(&address) {
-            return Step::denied(Denial::Bound { address, endpoint: *endpoint });
+            return LedgerStep::denied(Denial::Bound { address, endpoint: *endpoint });
         }
         let version = Version { epoch: block.epoch, count: known.map_or(0, |l| l.version.count) + 1 };
         let statement = Statement::Delegate { address, version, to };
@@ -84,7 +84,7 @@ impl Account {
             Change::Address(id, address, AddressLease { version, holder: Holder::Host(to) }),
             Change::Post(id, statement),
         ];
-        Step { changes, outcome: Outcome::Given(vec![statement]) }
+        LedgerStep { changes, outcome: Outcome::Given(vec![statement]) }
     }
 }
 

@@ -49,7 +49,7 @@ fn network(number: u8, subnet: &str) -> Network {
 /// The ledger of host 0, the first of a cluster, which knows host 1.
 fn founder() -> Ledger {
     let mut ledger = Ledger::new(host(0));
-    ledger.apply(&[Change::Standing(Standing::Established), Change::Member(host(1))]);
+    ledger.apply(&[Change::Activation(Activation::Established), Change::Member(host(1))]);
     ledger
 }
 

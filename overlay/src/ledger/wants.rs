@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Ledger, Standing};
+use super::{Activation, Ledger};
 use crate::model::id::HostId;
 
 /// What to ask of a host.
@@ -20,27 +20,27 @@ impl Ledger {
     /// What is to be asked of whom, again and again until it is answered. `heard` are the hosts that gossip knows.
     pub fn wants(&self, heard: &BTreeSet<HostId>) -> BTreeMap<HostId, Vec<Want>> {
         let mut wants: BTreeMap<HostId, Vec<Want>> = BTreeMap::new();
-        match &self.membership.standing {
-            Standing::Joining { acknowledged } => {
+        match &self.membership.activation {
+            Activation::Joining { acknowledged } => {
                 for host in heard.iter().filter(|host| **host != self.me && !acknowledged.contains(host)) {
                     wants.entry(*host).or_default().push(Want::Acknowledge);
                 }
             }
-            Standing::Unchecked { admitted, .. } => {
+            Activation::Unchecked { admitted, .. } => {
                 // All that this host knew may be gone, and others have come since.
                 let all: BTreeSet<HostId> = self.membership.others().chain(heard.iter().copied()).collect();
                 for host in all.into_iter().filter(|host| *host != self.me && !admitted.contains(host)) {
                     wants.entry(host).or_default().push(Want::Admit);
                 }
             }
-            Standing::Established => {
+            Activation::Established => {
                 for host in self.membership.forgets.keys() {
                     for by in self.missing(*host) {
                         wants.entry(by).or_default().push(Want::Seal(*host));
                     }
                 }
             }
-            Standing::Fenced(_) => {}
+            Activation::Fenced(_) => {}
         }
         wants
     }

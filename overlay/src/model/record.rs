@@ -20,7 +20,7 @@ pub struct Record {
     /// Itself; `None` until that part has arrived.
     pub host: Option<HostInfo>,
     /// The networks that it keeps alive, and under which VNI it receives their packets, if it does.
-    pub networks: BTreeMap<NetworkId, Membership>,
+    pub networks: BTreeMap<NetworkId, NetworkMembership>,
     /// The networks that it knows to be deleted.
     pub tombstones: BTreeSet<NetworkId>,
     /// The blocks that it holds.
@@ -40,7 +40,7 @@ pub struct Record {
 impl Record {
     /// What other hosts are told: nothing of the networks that are on this host only.
     pub fn for_others(&self) -> Cow<'_, Self> {
-        let local = |membership: &Membership| membership.network.settings.driver == Driver::Bridge;
+        let local = |membership: &NetworkMembership| membership.network.settings.driver == Driver::Bridge;
         if !self.networks.values().any(local) {
             return Cow::Borrowed(self);
         }
@@ -59,7 +59,7 @@ impl Record {
 
 /// A host's part in a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Membership {
+pub struct NetworkMembership {
     /// The definition.
     pub network: Network,
     /// The identifier that it receives the network's packets under; `None` while it has no endpoint there.

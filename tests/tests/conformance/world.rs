@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use overlay::cluster::Cluster;
 use overlay::datapath::desired::{
-    Bridge, Desired, Place, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Transit, Tunnel, Uplink, desire,
+    Bridge, Desired, HostConfig, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Transit, Tunnel, Uplink, desire,
     port_ifname, uplink_ifname,
 };
 use overlay::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
@@ -34,7 +34,7 @@ pub fn vni(number: u32) -> Vni {
 
 /// A host without any network, but with what it forwards for all those here: that stays.
 pub fn host() -> Desired {
-    let place = Place { me: HostId::from_bytes([1; 16]), vtep: VTEP.into(), vxlan_port: PORT, underlay_mtu: 1500 };
+    let place = HostConfig { me: HostId::from_bytes([1; 16]), vtep: VTEP.into(), vxlan_port: PORT, underlay_mtu: 1500 };
     let bare = desire(&Cluster::default(), &Intents::default(), &place);
     Desired { forwarding: IpVersion::ALL.into(), ..bare }
 }

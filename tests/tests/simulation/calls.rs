@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use overlay::ledger::{Ask, Claim, Denial, Input, Millis, Outcome, Request, Share, Testimony, Warrant, Welcome};
+use overlay::ledger::{
+    Ask, Claim, Denial, Input, LedgerSnapshot, MemberList, Millis, Outcome, Request, SealRequest, Share,
+};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::lease::Version;
 use overlay::model::member::Stamp;
@@ -23,15 +25,15 @@ pub enum Question {
     Deliver(NetworkId, Statement),
     Acknowledge(Option<HostId>),
     Admit(Option<HostId>, BTreeMap<NetworkId, Claim>),
-    Seal(HostId, Warrant),
+    Seal(HostId, SealRequest),
 }
 
 #[derive(Debug, Clone)]
 pub enum Answer {
     Given(Vec<Statement>),
     Done,
-    Welcome(Welcome),
-    Sealed(Testimony),
+    MemberList(MemberList),
+    Sealed(LedgerSnapshot),
     Denied(Denial),
 }
 
@@ -79,14 +81,14 @@ impl World {
             Question::Deliver(network, statement) => Input::Stated { network, from, stamp, statement },
             Question::Acknowledge(founder) => Input::Acknowledge { from, stamp, founder },
             Question::Admit(founder, claims) => Input::Admit { from, stamp, founder, claims, elsewhere },
-            Question::Seal(host, warrant) => Input::Seal { from, host, warrant },
+            Question::Seal(host, seal_request) => Input::Seal { from, host, seal_request },
         };
         let Some(outcome) = self.step(index, &input) else { return };
         let answer = match outcome {
             Outcome::Done => Answer::Done,
             Outcome::Given(statements) => Answer::Given(statements),
-            Outcome::Welcome(welcome) => Answer::Welcome(welcome),
-            Outcome::Sealed(testimony) => Answer::Sealed(testimony),
+            Outcome::MemberList(member_list) => Answer::MemberList(member_list),
+            Outcome::Sealed(ledger_snapshot) => Answer::Sealed(ledger_snapshot),
             Outcome::Denied(denial) => Answer::Denied(denial),
             Outcome::Granted { .. } | Outcome::Ask(_) => unreachable!("no answer to another host"),
         };
@@ -106,13 +108,13 @@ impl World {
                 statements.into_iter().map(stated).collect()
             }
             (Question::Deliver(network, statement), Answer::Done) => vec![Input::Taken { network, statement }],
-            (Question::Acknowledge(_), Answer::Welcome(welcome)) => {
+            (Question::Acknowledge(_), Answer::MemberList(member_list)) => {
                 self.hosts[index].introduced.insert(by);
-                vec![Input::Acknowledged { by, welcome }]
+                vec![Input::Acknowledged { by, member_list }]
             }
-            (Question::Admit(..), Answer::Welcome(welcome)) => vec![Input::Admitted { by, welcome }],
-            (Question::Seal(sealed, _), Answer::Sealed(testimony)) => {
-                vec![Input::Sealed { by, host: sealed, testimony }]
+            (Question::Admit(..), Answer::MemberList(member_list)) => vec![Input::Admitted { by, member_list }],
+            (Question::Seal(sealed, _), Answer::Sealed(ledger_snapshot)) => {
+                vec![Input::Sealed { by, host: sealed, ledger_snapshot }]
             }
             (_, Answer::Denied(denial)) => vec![Input::Refused { by, denial }],
             _ => Vec::new(),

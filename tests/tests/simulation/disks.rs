@@ -1,7 +1,7 @@
 //! What becomes of disks: copies are made of them, and put back; they are wiped; and whole machines are copied.
 
 use overlay::cluster::own_record;
-use overlay::ledger::{Input, Millis, Standing};
+use overlay::ledger::{Activation, Input, Millis};
 use overlay::model::id::HostId;
 
 use crate::host::{Disk, Host, Power};
@@ -152,7 +152,7 @@ impl World {
     /// in: those who wait, and those who forget whom they wait for, would wait for each other. False if there is none.
     pub fn op_trust(&mut self) -> bool {
         let is_unchecked = |host: &&Host| {
-            let waits = matches!(host.ledger.membership().standing, Standing::Unchecked { .. });
+            let waits = matches!(host.ledger.membership().activation, Activation::Unchecked { .. });
             waits && host.power == Power::On && !host.is_copy && !self.forgotten.contains(&host.id)
         };
         let acts = |founder| self.hosts.iter().any(|h| h.ledger.is_established() && h.founder() == founder);
@@ -187,7 +187,7 @@ impl World {
     /// Is it one of the last whose disks know of its cluster? Were those lost, nobody would go on.
     fn is_spared(&self, index: usize) -> bool {
         let Some(founder) = self.hosts[index].founder() else { return false };
-        let is_member = |host: &Host| !matches!(host.ledger.membership().standing, Standing::Joining { .. });
+        let is_member = |host: &Host| !matches!(host.ledger.membership().activation, Activation::Joining { .. });
         let is_left =
             |host: &&Host| host.index != index && host.founder() == Some(founder) && is_member(host) && !host.is_copy;
         self.hosts.iter().filter(is_left).filter(|host| !self.forgotten.contains(&host.id)).count() < 2
@@ -204,7 +204,7 @@ impl World {
         self.run(WHOLE);
         let others = || self.hosts.iter().filter(|host| host.index != index);
         let hears_all = |by: &Host| others().all(|host| host.id == by.id || by.hears(host.id));
-        let knows_better = |host: &Host| !matches!(host.ledger.membership().standing, Standing::Unchecked { .. });
+        let knows_better = |host: &Host| !matches!(host.ledger.membership().activation, Activation::Unchecked { .. });
         others().all(|host| host.power == Power::On && knows_better(host) && hears_all(host))
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use overlay::cluster::bootstrap;
 use overlay::cluster::own_record;
 use overlay::cluster::{Cluster, derive};
-use overlay::datapath::desired::{Place, desire};
+use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
 use overlay::datapath::report::round;
-use overlay::ledger::{Change, Input, Ledger, Millis, Outcome, Standing};
+use overlay::ledger::{Activation, Change, Input, Ledger, Millis, Outcome};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::{HostInfo, Liveness, Phase};
@@ -136,8 +136,8 @@ impl Host {
         Disk { id: *id, slot: *slot, ledger: ledger.clone(), intents: intents.clone() }
     }
 
-    pub fn place(&self) -> Place {
-        Place { me: self.id, vtep: vtep(self.index), vxlan_port: 4789, underlay_mtu: 1500 }
+    pub fn place(&self) -> HostConfig {
+        HostConfig { me: self.id, vtep: vtep(self.index), vxlan_port: 4789, underlay_mtu: 1500 }
     }
 
     /// The agent starts: what is on disk is what it knows; what it had heard is gone.
@@ -209,7 +209,7 @@ impl Host {
         let about_networks = |change: &Change| {
             matches!(
                 change,
-                Change::Open(_) | Change::Close(_) | Change::Tombstone(_) | Change::Standing(Standing::Fenced(_))
+                Change::Open(_) | Change::Close(_) | Change::Tombstone(_) | Change::Activation(Activation::Fenced(_))
             )
         };
         if changes.iter().any(about_networks) {
@@ -229,17 +229,17 @@ impl Host {
     }
 
     pub fn is_fenced(&self) -> bool {
-        matches!(self.ledger.membership().standing, Standing::Fenced(_))
+        matches!(self.ledger.membership().activation, Activation::Fenced(_))
     }
 
     fn say(&mut self) {
         if !std::mem::take(&mut self.unsaid) {
             return;
         }
-        let phase = match self.ledger.membership().standing {
-            Standing::Joining { .. } => Phase::Joining,
-            Standing::Established => Phase::Established,
-            Standing::Unchecked { .. } | Standing::Fenced(_) => Phase::Unchecked,
+        let phase = match self.ledger.membership().activation {
+            Activation::Joining { .. } => Phase::Joining,
+            Activation::Established => Phase::Established,
+            Activation::Unchecked { .. } | Activation::Fenced(_) => Phase::Unchecked,
         };
         let info = HostInfo {
             name: name(&format!("h{}", self.index)),

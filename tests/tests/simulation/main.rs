@@ -21,7 +21,7 @@ mod scenes;
 mod size;
 mod world;
 
-use world::{Seen, World};
+use world::{Tally, World};
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
@@ -32,7 +32,7 @@ fn number(variable: &str) -> Option<u64> {
 const ORDER: u64 = 500;
 
 /// The operations of one seed, and what was seen.
-fn run(seed: u64, ops: u64) -> Seen {
+fn run(seed: u64, ops: u64) -> Tally {
     let size = [3, 4, 5, 8, 12][usize::try_from(seed % 5).expect("small")];
     // Of three one has two clusters in it, and of four one asks all members at a boot.
     let mut world = if seed % 3 == 2 && size > 3 { World::apart(seed, size) } else { World::new(seed, size) };
@@ -59,7 +59,7 @@ fn no_address_is_ever_used_twice() {
     let seeds: Vec<u64> = first.map_or_else(|| (0..seeds).collect(), |seed| vec![seed]);
     let each = ops / number("OVERLAY_SEEDS").unwrap_or(20);
     let start = Instant::now();
-    let mut all = Seen::default();
+    let mut all = Tally::default();
     for seed in &seeds {
         println!("seed {seed}: OVERLAY_SEED={seed} OVERLAY_SEEDS=1 OVERLAY_OPS={each} repeats it");
         for (what, count) in run(*seed, each).0 {

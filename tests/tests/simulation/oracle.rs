@@ -94,7 +94,7 @@ impl World {
             if !host.ledger.is_established() || !host.ledger.membership().forgets.is_empty() {
                 self.explain_members();
             }
-            assert!(host.ledger.is_established(), "host {index}: {:?}", host.ledger.membership().standing);
+            assert!(host.ledger.is_established(), "host {index}: {:?}", host.ledger.membership().activation);
             assert!(host.is_settled(), "host {index}: its kernel is not as the cluster calls for");
             let owed: Vec<_> =
                 host.ledger.accounts().iter().flat_map(|(n, a)| a.outbox.iter().map(|s| (*n, *s))).collect();
@@ -195,7 +195,7 @@ impl World {
         let short = |hosts: &mut dyn Iterator<Item = HostId>| hosts.map(|id| id.short()).collect::<Vec<_>>().join(" ");
         for host in &self.hosts {
             let membership = host.ledger.membership();
-            println!("  {} {} {:?} {:?}", host.index, host.id.short(), host.power, membership.standing);
+            println!("  {} {} {:?} {:?}", host.index, host.id.short(), host.power, membership.activation);
             println!("    members {}", short(&mut membership.others()));
             println!("    seals {:?}", membership.seals);
             for (of, forget) in &membership.forgets {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::ledger::{Denial, Evidence, Fencing, Input, Millis, Outcome, Standing, Want};
+use overlay::ledger::{Activation, Denial, Evidence, Fencing, Input, Millis, Outcome, Want};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
 use overlay::model::record::Statement;
@@ -27,9 +27,9 @@ pub enum Event {
 
 /// What happened, so that a run can show that it is about something.
 #[derive(Debug, Default, Clone)]
-pub struct Seen(pub BTreeMap<&'static str, u64>);
+pub struct Tally(pub BTreeMap<&'static str, u64>);
 
-impl Seen {
+impl Tally {
     pub fn note(&mut self, what: &'static str) {
         *self.0.entry(what).or_default() += 1;
     }
@@ -57,7 +57,7 @@ pub struct World {
     pub forgotten: BTreeSet<HostId>,
     /// Addresses that are configured on running containers: what must never be doubled.
     pub live: BTreeMap<(NetworkId, IpAddr), (usize, EndpointId)>,
-    pub seen: Seen,
+    pub seen: Tally,
     /// How each attach ended: when, on which host, and with which address or why not.
     pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Denial>)>,
     /// What is to come, by when and in which order it was put there.
@@ -120,7 +120,7 @@ impl World {
             copied: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             live: BTreeMap::new(),
-            seen: Seen::default(),
+            seen: Tally::default(),
             log: Vec::new(),
             queue: BTreeMap::new(),
             numbers: 0,
@@ -316,7 +316,8 @@ impl World {
             wants.entry(to).or_default().push(Want::Acknowledge);
         }
         let forgets = host.ledger.membership().forgets.keys();
-        let warrants: BTreeMap<_, _> = forgets.filter_map(|gone| Some((*gone, host.ledger.warrant(*gone)?))).collect();
+        let seal_requests: BTreeMap<_, _> =
+            forgets.filter_map(|gone| Some((*gone, host.ledger.seal_request(*gone)?))).collect();
         let mut mail = Vec::new();
         if host.ledger.is_established() {
             for (network, account) in host.ledger.accounts() {
@@ -334,7 +335,7 @@ impl World {
             let question = match want {
                 Want::Acknowledge => Question::Acknowledge(founder),
                 Want::Admit => Question::Admit(founder, self.hosts[index].ledger.claims()),
-                Want::Seal(gone) => Question::Seal(gone, warrants[&gone].clone()),
+                Want::Seal(gone) => Question::Seal(gone, seal_requests[&gone].clone()),
             };
             self.ask(index, to, question, None);
         }
@@ -346,9 +347,9 @@ impl World {
 
     fn decide(&mut self, index: usize) {
         let host = &self.hosts[index];
-        let input = match host.ledger.membership().standing {
-            Standing::Unchecked { .. } if self.is_strict => Some(Input::Conclude { reachable: None }),
-            Standing::Unchecked { .. } if host.is_synced(self.now) => {
+        let input = match host.ledger.membership().activation {
+            Activation::Unchecked { .. } if self.is_strict => Some(Input::Conclude { reachable: None }),
+            Activation::Unchecked { .. } if host.is_synced(self.now) => {
                 Some(Input::Conclude { reachable: Some(overlay::cluster::bootstrap::witnesses(&host.cluster)) })
             }
             _ if host.seeks() => Some(Input::Seek),
@@ -381,7 +382,7 @@ impl World {
             }
             return;
         }
-        let Standing::Fenced(why) = host.ledger.membership().standing else {
+        let Activation::Fenced(why) = host.ledger.membership().activation else {
             // The check with those that can be reached may have let one in that all would not have.
             host.is_copy &= !(self.is_strict && host.ledger.is_established());
             return;

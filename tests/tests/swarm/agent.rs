@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use overlay::ledger::{Ask, Input, Outcome, Request, Share, Welcome};
+use overlay::ledger::{Ask, Input, MemberList, Outcome, Request, Share};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::{HostInfo, Phase};
@@ -17,7 +17,7 @@ use overlay::model::intent::{Attachment, NetnsRef};
 use overlay::model::member::Stamp;
 use overlay::model::network::{Name, Network};
 use overlay_agent::cluster::announce;
-use overlay_agent::cluster::{self, Seen, Times};
+use overlay_agent::cluster::{self, ClusterView, Times};
 use overlay_agent::state;
 use overlay_agent::state::run_marker::Trace;
 use overlay_agent::state::store::{Machine, Store};
@@ -78,7 +78,7 @@ pub struct Agent {
     pub generation: u64,
     /// When it began to be heard.
     pub since: Instant,
-    pub seen: watch::Receiver<Seen>,
+    pub seen: watch::Receiver<ClusterView>,
     pub door: Door,
     gossip: Gossip,
     saying: JoinHandle<()>,
@@ -135,8 +135,8 @@ impl Agent {
                 Input::Acknowledge { from: HostId::from_bytes([1; 16]), stamp: Stamp::default(), founder: None },
             ],
             Some(by) => {
-                let welcome = Welcome { founder, members: vec![by], ..Welcome::default() };
-                vec![Input::Acknowledged { by, welcome }]
+                let member_list = MemberList { founder, members: vec![by], ..MemberList::default() };
+                vec![Input::Acknowledged { by, member_list }]
             }
         };
         local.call(move |local| local.step_all(&joins)).await?;

@@ -12,7 +12,7 @@ use futures::stream::{StreamExt, TryStreamExt, iter};
 use overlay::ledger::Input;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::network::{Network, Range, Settings};
-use overlay_agent::cluster::Seen;
+use overlay_agent::cluster::ClusterView;
 use overlay_gossip::{ClusterKey, Reason};
 use tokio::sync::watch;
 
@@ -132,7 +132,7 @@ impl Crowd {
         fastrand::Rng::with_seed(self.rng.u64(..))
     }
 
-    pub fn observers(&self) -> Vec<watch::Receiver<Seen>> {
+    pub fn observers(&self) -> Vec<watch::Receiver<ClusterView>> {
         self.agents.values().map(|agent| agent.seen.clone()).collect()
     }
 

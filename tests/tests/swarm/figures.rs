@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use overlay_agent::cluster::Seen;
+use overlay_agent::cluster::ClusterView;
 use tokio::sync::watch;
 
 /// How long it took until all had seen something.
@@ -24,9 +24,9 @@ impl Spread {
 
 /// Waits until all `observers` have seen what is `wanted`. One that is killed meanwhile no longer counts.
 pub async fn all_see(
-    observers: &[watch::Receiver<Seen>],
+    observers: &[watch::Receiver<ClusterView>],
     (since, within): (Instant, Duration),
-    wanted: impl Fn(&Seen) -> bool,
+    wanted: impl Fn(&ClusterView) -> bool,
 ) -> Spread {
     let wanted = &wanted;
     let each = observers.iter().cloned().map(|mut seen| async move {

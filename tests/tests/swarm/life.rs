@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures::future::join_all;
 use overlay::model::id::{EndpointId, HostId};
-use overlay_agent::cluster::Seen;
+use overlay_agent::cluster::ClusterView;
 use overlay_gossip::Reason;
 use tokio::sync::watch;
 
@@ -123,7 +123,7 @@ async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<
     let died = {
         let observers = observers.clone();
         let gone = gone.clone();
-        let all_gone = move |seen: &Seen| !gone.iter().any(|id| is_live(&seen.cluster, *id));
+        let all_gone = move |seen: &ClusterView| !gone.iter().any(|id| is_live(&seen.cluster, *id));
         tokio::spawn(async move { all_see(&observers, (at, patience), all_gone).await })
     };
     let mut homes: Vec<_> = back.iter().map(|(_, home)| home.clone()).collect();
@@ -169,22 +169,26 @@ async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<
     })
 }
 
-fn is_seen(seen: &Seen, born: &Born) -> bool {
+fn is_seen(seen: &ClusterView, born: &Born) -> bool {
     // Its own life is the newest there is to itself.
     let is_this_life = seen.cluster.hosts.get(&born.id).is_some_and(|host| host.generation >= born.generation);
     is_this_life && is_live(&seen.cluster, born.id)
 }
 
-async fn seen_by_all(observers: Arc<Vec<watch::Receiver<Seen>>>, born: Born, patience: Duration) -> (Spread, Spread) {
+async fn seen_by_all(
+    observers: Arc<Vec<watch::Receiver<ClusterView>>>,
+    born: Born,
+    patience: Duration,
+) -> (Spread, Spread) {
     let host = all_see(&observers, (born.since, patience), |seen| is_seen(seen, &born)).await;
     let endpoints = born.endpoints.iter().map(|(id, since)| {
-        let wanted = |seen: &Seen| has(seen, *id);
+        let wanted = |seen: &ClusterView| has(seen, *id);
         all_see(&observers, (*since, patience), wanted)
     });
     (host, join_all(endpoints).await.into_iter().fold(Spread::default(), Spread::and))
 }
 
-fn has(seen: &Seen, endpoint: EndpointId) -> bool {
+fn has(seen: &ClusterView, endpoint: EndpointId) -> bool {
     seen.cluster.networks.values().any(|network| network.endpoints.contains_key(&endpoint))
 }
 
@@ -197,7 +201,11 @@ struct Changer {
 
 impl Changer {
     /// Some agents get an endpoint more, all at once, and each lets it go again when all have seen it.
-    async fn change(self, observers: Vec<watch::Receiver<Seen>>, mut rng: fastrand::Rng) -> anyhow::Result<Spread> {
+    async fn change(
+        self,
+        observers: Vec<watch::Receiver<ClusterView>>,
+        mut rng: fastrand::Rng,
+    ) -> anyhow::Result<Spread> {
         let chosen = rng.choose_multiple(self.doors.values(), CHANGES);
         let changes: Vec<_> = chosen
             .into_iter()
@@ -210,7 +218,7 @@ impl Changer {
         &self,
         door: &Door,
         id: EndpointId,
-        observers: &[watch::Receiver<Seen>],
+        observers: &[watch::Receiver<ClusterView>],
     ) -> anyhow::Result<Spread> {
         let reach = |host| self.doors.get(&host).cloned();
         if door.attach(&self.network, (id, name("more")), reach).await?.is_none() {

@@ -23,7 +23,7 @@ pub(crate) type Session = [u8; 16];
 
 /// Where a part stands in its message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FragmentIndex {
     pub index: u8,
     pub count: u8,
 }

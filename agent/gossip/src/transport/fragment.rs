@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::counters::{Counters, Reason};
-use crate::transport::datagram::{MAX_PART, Place, Session};
+use crate::transport::datagram::{FragmentIndex, MAX_PART, Session};
 
 /// Parts in one message.
 pub(crate) const MAX_PARTS: usize = 64;
@@ -23,13 +23,13 @@ const MAX_AGE: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// [`Reason::Oversize`] if it is empty or larger than [`MAX_MESSAGE`].
-pub(crate) fn split(message: &[u8]) -> Result<impl Iterator<Item = (Place, &[u8])>, Reason> {
+pub(crate) fn split(message: &[u8]) -> Result<impl Iterator<Item = (FragmentIndex, &[u8])>, Reason> {
     let count = message.len().div_ceil(MAX_PART);
     if count == 0 || count > MAX_PARTS {
         return Err(Reason::Oversize);
     }
     let count = count as u8; // at most MAX_PARTS
-    Ok((0..count).zip(message.chunks(MAX_PART)).map(move |(index, part)| (Place { index, count }, part)))
+    Ok((0..count).zip(message.chunks(MAX_PART)).map(move |(index, part)| (FragmentIndex { index, count }, part)))
 }
 
 /// Messages of which some parts have come.
@@ -56,13 +56,13 @@ impl Reassembly {
     pub fn accept(
         &mut self,
         (session, counter): (Session, u64),
-        place: Place,
+        at: FragmentIndex,
         part: &[u8],
         now: Instant,
         counters: &Counters,
     ) -> Result<Option<Vec<u8>>, Reason> {
-        let (index, count) = (usize::from(place.index), usize::from(place.count));
-        let first = counter.checked_sub(u64::from(place.index)).filter(|first| *first > 0).ok_or(Reason::Malformed)?;
+        let (index, count) = (usize::from(at.index), usize::from(at.count));
+        let first = counter.checked_sub(u64::from(at.index)).filter(|first| *first > 0).ok_or(Reason::Malformed)?;
         if index >= count || count > MAX_PARTS || part.is_empty() || part.len() > MAX_PART {
             return Err(Reason::Malformed);
         }

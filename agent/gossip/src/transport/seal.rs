@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::counters::Reason;
 use crate::key::ClusterKey;
-use crate::transport::datagram::{HEADER, Place, Session, TAG};
+use crate::transport::datagram::{FragmentIndex, HEADER, Session, TAG};
 use crate::transport::fragment;
 use crate::transport::replay::ReplayWindow;
 
@@ -50,10 +50,10 @@ impl Sealer {
     ///
     /// [`Reason::Oversize`] if it is empty or larger than [`fragment::MAX_MESSAGE`].
     pub fn seal(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, Reason> {
-        fragment::split(message)?.map(|(place, part)| self.seal_part(place, part)).collect()
+        fragment::split(message)?.map(|(index, part)| self.seal_part(index, part)).collect()
     }
 
-    fn seal_part(&mut self, place: Place, part: &[u8]) -> Result<Vec<u8>, Reason> {
+    fn seal_part(&mut self, index: FragmentIndex, part: &[u8]) -> Result<Vec<u8>, Reason> {
         let counter = self.next;
         self.next = counter.checked_add(1).ok_or(Reason::Oversize)?;
 
@@ -62,7 +62,7 @@ impl Sealer {
         datagram.push(VERSION);
         datagram.extend_from_slice(&self.session);
         datagram.extend_from_slice(&counter.to_be_bytes());
-        datagram.extend_from_slice(&[place.index, place.count]);
+        datagram.extend_from_slice(&[index.index, index.count]);
         let header = Aad::from(<[u8; HEADER]>::try_from(datagram.as_slice()).map_err(|_| Reason::Oversize)?);
         let mut body = part.to_vec();
         self.key.seal_in_place_append_tag(nonce(counter), header, &mut body).map_err(|_| Reason::Oversize)?;
@@ -76,7 +76,7 @@ impl Sealer {
 pub(crate) struct Opened<'a> {
     pub session: Session,
     pub counter: u64,
-    pub place: Place,
+    pub index: FragmentIndex,
     pub part: &'a [u8],
 }
 
@@ -100,7 +100,7 @@ impl Opener {
         Self { key, own, sessions: HashMap::new(), clock: 0 }
     }
 
-    /// Opens `datagram` in place.
+    /// Opens `datagram` in index.
     ///
     /// # Errors
     ///
@@ -117,7 +117,7 @@ impl Opener {
         let header = *header;
         let session: Session = header[4..20].try_into().map_err(|_| Reason::Malformed)?;
         let counter = header[20..28].try_into().map(u64::from_be_bytes).map_err(|_| Reason::Malformed)?;
-        let place = Place { index: header[28], count: header[29] };
+        let index = FragmentIndex { index: header[28], count: header[29] };
         if session == self.own {
             return Err(Reason::Reflected);
         }
@@ -140,7 +140,7 @@ impl Opener {
                 part
             }
         };
-        Ok(Opened { session, counter, place, part })
+        Ok(Opened { session, counter, index, part })
     }
 
     fn remember(&mut self, session: Session, key: LessSafeKey, counter: u64) -> Result<(), Reason> {

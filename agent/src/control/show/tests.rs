@@ -38,7 +38,7 @@ fn an_address_that_was_lent_in_an_earlier_epoch_of_its_block_is_not_shown_as_len
 #[test]
 fn a_member_that_was_never_heard_is_not_said_to_be_silent_since_the_start() {
     let cluster = Cluster::default();
-    let rows = shown(&cluster).hosts(&[OTHER].into(), &BTreeMap::new(), &Silence::default());
+    let rows = shown(&cluster).hosts(&[OTHER].into(), &BTreeMap::new(), &LastSeen::default());
     assert_eq!(rows.len(), 1);
     assert!(rows[0].silent_since_start && rows[0].state == "gone", "{rows:?}");
 }

@@ -2,11 +2,11 @@ use std::net::Ipv4Addr;
 
 use overlay::cluster::bootstrap::partners;
 use overlay::cluster::derive;
-use overlay::ledger::{Standing, Welcome};
+use overlay::ledger::{Activation, MemberList};
 use overlay::model::host::{HostInfo, Liveness, Phase};
 use overlay::model::member::Boot;
 use overlay::model::network::{Network, Range, Settings};
-use overlay::model::record::{Incarnation, Membership, Record, Records};
+use overlay::model::record::{Incarnation, NetworkMembership, Record, Records};
 use proptest::prelude::*;
 
 use super::*;
@@ -59,7 +59,7 @@ fn cluster(all: &[Heard]) -> Cluster {
             founder: heard.founder.map(id),
         };
         let networks = heard.has_network.then(|| network(id(heard.number)));
-        let networks = networks.map(|network| (network.id, Membership { network, vni: None }));
+        let networks = networks.map(|network| (network.id, NetworkMembership { network, vni: None }));
         Record { host: Some(info), networks: networks.into_iter().collect(), ..Record::default() }
     };
     let records: Records = all
@@ -220,7 +220,7 @@ fn wants(ledger: &Ledger, heard: &[u8], introduced: &[u8]) -> Vec<(HostId, Vec<W
 
 fn joined(by: u8, members: &[u8]) -> Input {
     let members = members.iter().map(|number| id(*number)).collect();
-    Input::Acknowledged { by: id(by), welcome: Welcome { members, ..Welcome::default() } }
+    Input::Acknowledged { by: id(by), member_list: MemberList { members, ..MemberList::default() } }
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn who_joins_asks_all_that_it_hears() {
     let ledger = after(&[]);
     assert_eq!(wants(&ledger, &[1, 2, 3], &[]), [(id(2), vec![Want::Acknowledge]), (id(3), vec![Want::Acknowledge])]);
     let ledger = after(&[joined(2, &[2, 3, 4])]);
-    assert!(matches!(ledger.membership().standing, Standing::Joining { .. }), "one of three is no majority");
+    assert!(matches!(ledger.membership().activation, Activation::Joining { .. }), "one of three is no majority");
     assert_eq!(wants(&ledger, &[1, 2, 3], &[]), [(id(3), vec![Want::Acknowledge])]);
 }
 
@@ -256,5 +256,5 @@ fn an_heir_asks_all_but_the_one_that_it_forgets() {
     let seal = || vec![Want::Seal(id(3))];
     assert_eq!(wants(&ledger, &[1, 2], &[2, 3, 4]), [(id(2), seal()), (id(4), seal())], "those that are away too");
     let sheet = look(&ledger, &BTreeSet::new(), &BTreeSet::new()).1;
-    assert_eq!(sheet.warrants.keys().copied().collect::<Vec<_>>(), [id(3)]);
+    assert_eq!(sheet.seal_requests.keys().copied().collect::<Vec<_>>(), [id(3)]);
 }

@@ -66,7 +66,7 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
     let identity = Arc::new(loaded.identity.clone());
     let info = info("alpha", 1, me);
     let local = state::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
-    let (_sees, seen) = watch::channel(Seen::default());
+    let (_sees, seen) = watch::channel(ClusterView::default());
     let network = NetworkId::from_bytes([1; 16]);
     let round = |lingering| Settled { began: Some(Instant::now()), lingering, ..Settled::default() };
     let (rounds, settled) = watch::channel(Arc::<Settled>::default());

@@ -6,7 +6,7 @@ use overlay::model::host::HostInfo;
 
 use super::*;
 
-fn seen(peer: SocketAddr, liveness: Liveness) -> Seen {
+fn seen(peer: SocketAddr, liveness: Liveness) -> ClusterView {
     let name = "h2".parse().expect("a label");
     let info = HostInfo {
         name,
@@ -20,7 +20,7 @@ fn seen(peer: SocketAddr, liveness: Liveness) -> Seen {
     };
     let host = Host { info, liveness, record: Arc::default(), generation: 1, is_newest: true };
     let cluster = Cluster { hosts: [(id(), host)].into(), ..Cluster::default() };
-    Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() }
+    ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() }
 }
 
 fn id() -> HostId {
@@ -81,7 +81,8 @@ async fn who_is_silent_where_another_is_heard_is_absent_and_nobody_is_asked() {
     let mut cluster = Cluster::clone(&old.cluster);
     let new = Host { liveness: Liveness::Live, ..cluster.hosts[&id()].clone() };
     cluster.hosts.insert(HostId::from_bytes([3; 16]), new);
-    let (_view, seen_rx) = watch::channel(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
+    let (_view, seen_rx) =
+        watch::channel(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     let (absent_tx, mut absent) = watch::channel(BTreeSet::new());
     let ask = |_| async { unreachable!("whoever answers is not the one that is meant") };
     let _task = tokio::spawn(follow(seen_rx, absent_tx, ask));

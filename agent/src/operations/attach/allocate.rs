@@ -13,14 +13,14 @@ use overlay::model::record::Statement;
 
 use super::explain::{denied, not_given};
 use super::{AttachError, Attacher, Wanted};
-use crate::cluster::Seen;
+use crate::cluster::ClusterView;
 use crate::peer::CallError;
 
 impl Attacher {
     /// An address of each of the network's ranges. What was granted before one is refused stays the endpoint's: it has to be let go.
     pub(super) async fn allocate(
         &self,
-        seen: &Seen,
+        seen: &ClusterView,
         view: &NetworkView,
         wanted: &Wanted,
         endpoint: EndpointId,

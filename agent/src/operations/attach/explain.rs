@@ -13,7 +13,7 @@ use overlay::model::id::HostId;
 use overlay::model::network::Unfit;
 
 use super::{AttachError, host_name};
-use crate::cluster::{LastHeard, Seen};
+use crate::cluster::{ClusterView, LastHeard};
 use crate::peer::CallError;
 use crate::state::AdmitError;
 
@@ -30,7 +30,7 @@ pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, 
     }
 }
 
-pub(super) fn in_use(seen: &Seen, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
+pub(super) fn in_use(seen: &ClusterView, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
     let (network, name, host) =
         (view.shown_name(), other.endpoint.name.to_string(), host_name(&seen.cluster, other.host));
     match other.liveness {
@@ -51,7 +51,7 @@ pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) ->
 }
 
 /// A denial in the words of the one who asked.
-pub(super) fn denied(seen: &Seen, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
+pub(super) fn denied(seen: &ClusterView, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
     let network = view.shown_name();
     match denial {
         Denial::UnknownNetwork | Denial::Deleted => AttachError::UnknownNetwork(network),
@@ -83,7 +83,7 @@ pub(super) fn denied(seen: &Seen, view: &NetworkView, request: &Request, denial:
 }
 
 /// Only its borrower gives it back.
-fn delegated(seen: &Seen, network: String, address: IpAddr, to: HostId) -> AttachError {
+fn delegated(seen: &ClusterView, network: String, address: IpAddr, to: HostId) -> AttachError {
     let host = host_name(&seen.cluster, to);
     match seen.cluster.hosts.get(&to).map(|borrower| borrower.liveness) {
         Some(Liveness::Live) => AttachError::AddressDelegated { address, network, host },
@@ -95,7 +95,7 @@ fn delegated(seen: &Seen, network: String, address: IpAddr, to: HostId) -> Attac
 
 /// The holder of an address has answered, but does not give it: what it has against that, if it is not about the address.
 pub(super) fn not_given(
-    seen: &Seen,
+    seen: &ClusterView,
     view: &NetworkView,
     (address, holder): (IpAddr, HostId),
     answer: &CallError,
@@ -128,7 +128,7 @@ pub(super) fn not_given(
     Some(AttachError::HolderRefuses { address, network, host, why, next })
 }
 
-fn full(seen: &Seen, view: &NetworkView, range: u8, holders: &BTreeMap<HostId, usize>) -> AttachError {
+fn full(seen: &ClusterView, view: &NetworkView, range: u8, holders: &BTreeMap<HostId, usize>) -> AttachError {
     let state = |host: &HostId| match seen.cluster.hosts.get(host).map(|h| h.liveness) {
         Some(Liveness::Live) => String::new(),
         Some(Liveness::Suspect | Liveness::Dead) | None => format!(", which does not answer{}", silence(seen, *host)),
@@ -143,7 +143,7 @@ fn full(seen: &Seen, view: &NetworkView, range: u8, holders: &BTreeMap<HostId, u
 }
 
 /// Since when a host has not been heard, if that is a while.
-fn silence(seen: &Seen, host: HostId) -> String {
+fn silence(seen: &ClusterView, host: HostId) -> String {
     let last = seen.silent.of(host);
     match (last, last.elapsed().as_secs()) {
         (_, 0) | (LastHeard::Now, _) => String::new(),

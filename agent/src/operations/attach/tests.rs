@@ -7,11 +7,11 @@ use overlay::model::host::HostInfo;
 use overlay::model::lease::Version;
 use overlay::model::network::Network;
 use overlay::model::network::Range;
-use overlay::model::record::{Incarnation, Membership, Record, Records};
+use overlay::model::record::{Incarnation, NetworkMembership, Record, Records};
 
 use super::explain::{denied, not_given};
 use super::*;
-use crate::cluster::Silence;
+use crate::cluster::LastSeen;
 use crate::peer::CallError;
 use crate::reconcile::tests::{Host, label, network};
 use crate::state::AdmitError;
@@ -38,7 +38,7 @@ fn cluster() -> (Cluster, Network) {
         let endpoint = endpoint(&network, number + 1, &format!("web-{name}"));
         let record = Record {
             host: Some(info),
-            networks: [(network.id, Membership { network: network.clone(), vni: None })].into(),
+            networks: [(network.id, NetworkMembership { network: network.clone(), vni: None })].into(),
             endpoints: [(endpoint.id, Arc::new(endpoint))].into(),
             ..Record::default()
         };
@@ -217,13 +217,13 @@ fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then
     let cluster = cluster().0;
     let mut seen = seen(&cluster);
     let view = find(&cluster, "net").expect("it is there");
-    let error = |seen: &Seen| {
+    let error = |seen: &ClusterView| {
         let denial = Denial::Unreachable { address: ip(9), holder: host(3) };
         denied(seen, view, &asking(ip(9)), denial)
     };
-    seen.silent = Arc::new(Silence::started(Duration::from_secs(12)));
+    seen.silent = Arc::new(LastSeen::started(Duration::from_secs(12)));
     assert_line(&error(&seen), &["which does not answer (not heard since overlayd started, 12s ago): start"]);
-    seen.silent = Arc::new(Silence::started(Duration::from_secs(60)).unheard(host(3), Duration::from_secs(13)));
+    seen.silent = Arc::new(LastSeen::started(Duration::from_secs(60)).unheard(host(3), Duration::from_secs(13)));
     assert_line(&error(&seen), &["which does not answer (not heard for 13s): start"]);
 }
 
@@ -255,8 +255,8 @@ fn a_refusal_at_the_last_moment_says_the_same_as_one_before() {
     }
 }
 
-fn seen(cluster: &Cluster) -> Seen {
-    Seen { cluster: Arc::new(cluster.clone()), ..Seen::default() }
+fn seen(cluster: &Cluster) -> ClusterView {
+    ClusterView { cluster: Arc::new(cluster.clone()), ..ClusterView::default() }
 }
 
 fn attacher(host: &Host) -> Attacher {
@@ -296,7 +296,7 @@ async fn an_endpoint_that_is_attached_stands_and_is_seen_and_can_be_let_go() {
     let Some((host, attacher)) = with_network().await else { return };
     let attachment = attacher.connect(&wanted("web")).await.expect("nothing speaks against it");
     let id = attachment.endpoint.id;
-    let shows = |seen: &Seen| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id));
+    let shows = |seen: &ClusterView| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id));
     assert!(shows(&host.seen.borrow()), "the next command sees it");
     assert!(host.kernel.with(|k| k.interfaces(&attachment.netns).contains(&attachment.ifname)));
     let gone = attacher.disconnect("net", &label("WEB")).await.expect("it is there");

@@ -247,7 +247,8 @@ async fn a_live_peer_gets_half_of_a_new_network() {
     let mut cluster = Cluster::clone(&host.seen.borrow().cluster);
     let HostView { info, record, .. } = cluster.hosts[&host.identity.id()].clone();
     cluster.hosts.insert(peer, HostView { info, liveness: Liveness::Live, record, generation: 1, is_newest: true });
-    let (_sees, seen) = watch::channel(Seen { cluster: Arc::new(cluster), synced: true, ..Seen::default() });
+    let (_sees, seen) =
+        watch::channel(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     let alone = Networks { seen, ..networks };
     let network = define(&Cluster::default(), alone.me, wanted("net", "10.2.0.0/16")).expect("all is well");
     let (id, blocks) = (network.id, usize::from(network.ranges[0].blocks()));
@@ -260,7 +261,7 @@ async fn a_live_peer_gets_half_of_a_new_network() {
 #[tokio::test]
 async fn who_was_told_of_others_and_has_met_none_makes_no_network() {
     let host = Host::start();
-    let (_sees, seen) = watch::channel(Seen::default());
+    let (_sees, seen) = watch::channel(ClusterView::default());
     let networks = Networks { seen, told_to_join: true, ..networks(&host) };
     let error = networks.create(wanted("net", "10.2.0.0/16")).await.expect_err("it has met none");
     assert!(error.to_string().contains("--join") && error.to_string().contains("--bootstrap"), "{error}");

@@ -14,7 +14,7 @@ use super::{Loaded, Machine, OfNoUse, Store, StoreError};
 /// What is on the disk. Nothing is changed yet, so that whatever hangs on an identity that is given up can be undone before
 /// there has to be room for a new one.
 #[derive(Debug)]
-pub struct Found {
+pub struct StartupState {
     path: PathBuf,
     machine: Machine,
     state: State,
@@ -28,7 +28,7 @@ enum State {
     OfNoUse(OfNoUse, BTreeMap<HostId, SocketAddr>),
 }
 
-impl Found {
+impl StartupState {
     /// Looks. The directory is made if it is not there; it and the file are for their owner only: the host's key is in
     /// there.
     ///

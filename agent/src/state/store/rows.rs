@@ -57,7 +57,7 @@ fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Err
         Change::Seal(host, seal) => put(txn, SEALS, host.as_bytes(), &(*host, *seal).to_wire().encode_to_vec()),
         Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
         Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
-        Change::Standing(standing) => put(txn, META, STANDING.as_bytes(), &standing.to_wire().encode_to_vec()),
+        Change::Activation(activation) => put(txn, META, STANDING.as_bytes(), &activation.to_wire().encode_to_vec()),
         Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), founder.as_bytes()),
         Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
         Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
@@ -75,7 +75,7 @@ pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, PAGE];
 /// The change that such a value stands for.
 pub(super) fn single(key: &str, value: &[u8]) -> Result<Change, WireError> {
     Ok(match key {
-        STANDING => Change::Standing(message::<Standing, pb::Standing>(value)?),
+        STANDING => Change::Activation(message::<Activation, pb::Activation>(value)?),
         FOUNDER => Change::Founder(id(value)?),
         LIFE => Change::Boot(message::<Stamp, pb::Stamp>(value)?.boot),
         _ => {

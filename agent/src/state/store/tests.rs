@@ -308,7 +308,7 @@ fn an_identity_that_is_given_up_is_found_again_until_the_new_one_is_whole() -> R
     )?;
     drop(store);
     // The new one can't take the place of the old one, as if the daemon were killed there.
-    let found = Found::look(&scratch.0, &machine("a", "boot 1", 1000))?;
+    let found = StartupState::look(&scratch.0, &machine("a", "boot 1", 1000))?;
     fs::create_dir_all(scratch.0.join("state.redb.fenced-1000")).expect("it can be made");
     found.take_up().map(drop).expect_err("it can't be put aside");
 
@@ -350,7 +350,7 @@ fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Res
     let restored = restored.ledger;
     assert_eq!(restored.stamp().page, page, "by that it must not come up to what the others have seen");
     assert!(restored.accounts()[&id].bound.is_empty() && restored.membership().boot.supersedes(boot));
-    assert!(matches!(restored.membership().standing, Standing::Unchecked { .. }));
+    assert!(matches!(restored.membership().activation, Activation::Unchecked { .. }));
     Ok(())
 }
 

@@ -41,16 +41,16 @@ comes_back! {
 proptest! {
     #[test]
     fn what_is_said_of_members_comes_back_whole(
-        standing in standings(),
-        welcome in welcomes(),
-        testimony in testimonies(),
+        activation in standings(),
+        member_list in welcomes(),
+        ledger_snapshot in testimonies(),
         (boot, force) in (boots(), any::<bool>()),
         (sealed_by, before) in (btree_set(host_ids(), 0..4), btree_set(host_ids(), 0..4)),
         (network, runs, borrowed) in (network_ids(), vec(runs(), 0..4), btree_map(addresses(), versions(), 0..4)),
     ) {
-        prop_assert_eq!(there_and_back::<_, pb::Standing>(&standing), Ok(standing));
-        prop_assert_eq!(there_and_back::<_, pb::Welcome>(&welcome), Ok(welcome));
-        prop_assert_eq!(there_and_back::<_, pb::Testimony>(&testimony), Ok(testimony));
+        prop_assert_eq!(there_and_back::<_, pb::Activation>(&activation), Ok(activation));
+        prop_assert_eq!(there_and_back::<_, pb::MemberList>(&member_list), Ok(member_list));
+        prop_assert_eq!(there_and_back::<_, pb::LedgerSnapshot>(&ledger_snapshot), Ok(ledger_snapshot));
         let forget = Forget { boot, sealed_by, before, force };
         prop_assert_eq!(there_and_back::<_, pb::Forget>(&forget), Ok(forget));
         let claim = (network, Claim { runs, borrowed });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::ledger::{Evidence, Fencing, Known, Standing, Testimony, Welcome};
+use overlay::ledger::{Activation, Evidence, Fencing, Known, LedgerSnapshot, MemberList};
 use overlay::model::host::Phase;
 use overlay::model::id::{EndpointId, HostId};
 use overlay::model::links::{Decision, Link, Links, Service};
@@ -110,8 +110,8 @@ pub(super) fn definitions() -> impl Strategy<Value = Network> {
     )
 }
 
-pub(super) fn memberships() -> impl Strategy<Value = Membership> {
-    (definitions(), proptest::option::of(vnis())).prop_map(|(network, vni)| Membership { network, vni })
+pub(super) fn memberships() -> impl Strategy<Value = NetworkMembership> {
+    (definitions(), proptest::option::of(vnis())).prop_map(|(network, vni)| NetworkMembership { network, vni })
 }
 
 pub(super) fn runs() -> impl Strategy<Value = Run> {
@@ -187,40 +187,44 @@ pub(super) fn evidence() -> impl Strategy<Value = Evidence> {
     ]
 }
 
-pub(super) fn standings() -> impl Strategy<Value = Standing> {
+pub(super) fn standings() -> impl Strategy<Value = Activation> {
     prop_oneof![
-        btree_set(host_ids(), 0..3).prop_map(|acknowledged| Standing::Joining { acknowledged }),
-        Just(Standing::Established),
+        btree_set(host_ids(), 0..3).prop_map(|acknowledged| Activation::Joining { acknowledged }),
+        Just(Activation::Established),
         (btree_set(host_ids(), 0..3), btree_set(host_ids(), 0..3))
-            .prop_map(|(admitted, waiting)| Standing::Unchecked { admitted, waiting }),
-        Just(Standing::Fenced(Fencing::Moves)),
-        Just(Standing::Fenced(Fencing::Unjoined)),
-        host_ids().prop_map(|by| Standing::Fenced(Fencing::Forgotten { by })),
-        (host_ids(), evidence()).prop_map(|(by, evidence)| Standing::Fenced(Fencing::Restored { by, evidence })),
+            .prop_map(|(admitted, waiting)| Activation::Unchecked { admitted, waiting }),
+        Just(Activation::Fenced(Fencing::Moves)),
+        Just(Activation::Fenced(Fencing::Unjoined)),
+        host_ids().prop_map(|by| Activation::Fenced(Fencing::Forgotten { by })),
+        (host_ids(), evidence()).prop_map(|(by, evidence)| Activation::Fenced(Fencing::Restored { by, evidence })),
     ]
 }
 
-pub(super) fn welcomes() -> impl Strategy<Value = Welcome> {
+pub(super) fn welcomes() -> impl Strategy<Value = MemberList> {
     let known = (option::of(host_ids()), btree_set(host_ids(), 0..4), btree_map(host_ids(), stamps(), 0..4));
     (known, seals(), any::<bool>()).prop_map(|((founder, members, dealt), seals, unchecked)| {
         let (members, dealt) = (members.into_iter().collect(), dealt.into_iter().collect());
-        Welcome { founder, members, dealt, seals, unchecked }
+        MemberList { founder, members, dealt, seals, unchecked }
     })
 }
 
-pub(super) fn testimonies() -> impl Strategy<Value = Testimony> {
+pub(super) fn testimonies() -> impl Strategy<Value = LedgerSnapshot> {
     let block = (1..=MAX_COUNT, 0_u8..3)
         .prop_map(|(epoch, holder)| BlockLease { epoch, holder: HostId::from_bytes([holder; 16]) });
     let lease = (versions(), proptest::option::of(host_ids()))
         .prop_map(|(version, holder)| AddressLease { version, holder: holder.map_or(Holder::Home, Holder::Host) });
     let known = (memberships(), vec(block, 0..8), btree_map(addresses(), lease, 0..4)).prop_map(
-        |(Membership { network, .. }, leases, addresses)| {
+        |(NetworkMembership { network, .. }, leases, addresses)| {
             let blocks = network.blocks().zip(leases).collect();
             Known { network, blocks, addresses }
         },
     );
     let networks = vec(known, 0..3).prop_map(|all| all.into_iter().map(|k| (k.network.id, k)).collect());
-    (stamps(), welcomes(), networks).prop_map(|(stamp, welcome, networks)| Testimony { stamp, welcome, networks })
+    (stamps(), welcomes(), networks).prop_map(|(stamp, member_list, networks)| LedgerSnapshot {
+        stamp,
+        member_list,
+        networks,
+    })
 }
 
 pub(super) fn records() -> impl Strategy<Value = Record> {

@@ -7,7 +7,7 @@ use crate::model::host::Phase;
 use crate::model::lease::Version;
 use crate::model::member::Stamp;
 use crate::model::network::{Range, Settings};
-use crate::model::record::Membership;
+use crate::model::record::NetworkMembership;
 
 /// As a host sees it that belongs to no cluster yet.
 fn derive(records: &Records) -> Cluster {
@@ -68,7 +68,7 @@ fn endpoint(number: u8, network: u8, address: u8, lease: (u64, u64)) -> Endpoint
 }
 
 fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
-    let member = |n: &Network| (n.id, Membership { network: n.clone(), vni: Some(Vni::proposal(n.id)) });
+    let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) });
     Record {
         host: Some(info(number)),
         networks: networks.iter().map(member).collect(),

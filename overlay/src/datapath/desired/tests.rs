@@ -12,7 +12,7 @@ use crate::model::lease::Version;
 use crate::model::member::Stamp;
 use crate::model::network::{Name, Range, Settings};
 use crate::model::publish::{Protocol, Published};
-use crate::model::record::{Incarnation, Membership, Record, Records};
+use crate::model::record::{Incarnation, NetworkMembership, Record, Records};
 
 const ME: u8 = 1;
 
@@ -32,8 +32,8 @@ fn name(text: &str) -> Name {
     text.parse().expect("a label")
 }
 
-fn place() -> Place {
-    Place { me: host_id(ME), vtep: vtep(ME), vxlan_port: 4789, underlay_mtu: 1500 }
+fn host() -> HostConfig {
+    HostConfig { me: host_id(ME), vtep: vtep(ME), vxlan_port: 4789, underlay_mtu: 1500 }
 }
 
 /// All networks have the same subnet.
@@ -76,7 +76,7 @@ fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
 fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu: u32) -> Record {
     let member = |n: &Network| {
         let vni = Vni::new(u32::from(n.id.as_bytes()[0]) * 100 + u32::from(number));
-        (n.id, Membership { network: n.clone(), vni })
+        (n.id, NetworkMembership { network: n.clone(), vni })
     };
     Record {
         host: Some(HostInfo {
@@ -108,7 +108,7 @@ fn segment_with(others: impl IntoIterator<Item = (HostId, Vec<Incarnation>)>) ->
     let net = network(0);
     let mut intents = Intents::default();
     attach(&mut intents, &net, endpoint(1, &net, 2));
-    desire(&cluster(others), &intents, &place()).segments.remove(&net.id).expect("an endpoint is here")
+    desire(&cluster(others), &intents, &host()).segments.remove(&net.id).expect("an endpoint is here")
 }
 
 fn other(number: u8, liveness: Liveness, endpoints: &[Endpoint]) -> (HostId, Vec<Incarnation>) {
@@ -148,7 +148,7 @@ proptest! {
 
     #[test]
     fn there_is_a_segment_where_there_is_an_endpoint((said, intents) in scene()) {
-        let desired = desire(&cluster(said), &intents, &place());
+        let desired = desire(&cluster(said), &intents, &host());
         let with: BTreeSet<NetworkId> = intents.attachments.values().map(|a| a.endpoint.network).collect();
         prop_assert_eq!(desired.segments.keys().copied().collect::<BTreeSet<_>>(), with);
         for (id, segment) in &desired.segments {
@@ -160,7 +160,7 @@ proptest! {
     #[test]
     fn rows_lead_to_other_hosts_that_take_them_and_to_all_of_those((said, intents) in scene()) {
         let cluster = cluster(said);
-        for (id, segment) in desire(&cluster, &intents, &place()).segments {
+        for (id, segment) in desire(&cluster, &intents, &host()).segments {
             let Some(view) = cluster.networks.get(&id) else { continue };
             let local = |e: &Endpoint| intents.attached(id).any(|a| a.endpoint.mac == e.mac);
             let mut expected = BTreeMap::new();
@@ -179,7 +179,7 @@ proptest! {
 
     #[test]
     fn nothing_that_is_here_is_led_away((said, intents) in scene()) {
-        for (id, segment) in desire(&cluster(said), &intents, &place()).segments {
+        for (id, segment) in desire(&cluster(said), &intents, &host()).segments {
             for attachment in intents.attached(id) {
                 prop_assert!(!segment.remotes.contains_key(&attachment.endpoint.mac));
                 prop_assert!(attachment.endpoint.addresses.iter().all(|a| !segment.neighbours.contains_key(&a.address)));
@@ -191,7 +191,7 @@ proptest! {
     #[test]
     fn networks_on_one_subnet_share_nothing((said, intents) in scene()) {
         let cluster = cluster(said);
-        let desired = desire(&cluster, &intents, &place());
+        let desired = desire(&cluster, &intents, &host());
         for (id, segment) in &desired.segments {
             for (other_id, other) in desired.segments.iter().filter(|(other, _)| *other != id) {
                 prop_assert_ne!(segment.tunnel.map(|t| t.vni), other.tunnel.map(|t| t.vni));
@@ -207,14 +207,14 @@ proptest! {
         // What the other network has changes nothing in this one.
         let mut alone = intents.clone();
         alone.attachments.retain(|_, a| a.endpoint.network == network(0).id);
-        let one = desire(&cluster, &alone, &place()).segments.remove(&network(0).id);
+        let one = desire(&cluster, &alone, &host()).segments.remove(&network(0).id);
         prop_assert_eq!(one.as_ref(), desired.segments.get(&network(0).id));
     }
 
     #[test]
     fn the_mtu_is_what_the_narrowest_host_of_the_network_carries((said, intents) in scene()) {
         let cluster = cluster(said);
-        for (id, segment) in desire(&cluster, &intents, &place()).segments {
+        for (id, segment) in desire(&cluster, &intents, &host()).segments {
             let members = cluster.networks.get(&id).into_iter().flat_map(|v| v.vnis.keys());
             let narrowest = members.map(|h| cluster.hosts[h].info.underlay_mtu).chain([1500]).min().expect("at least this host");
             let mtus: BTreeSet<u32> =
@@ -226,7 +226,7 @@ proptest! {
     #[test]
     fn the_same_is_wanted_whenever_the_same_is_known((said, intents) in scene()) {
         let again: Vec<_> = said.iter().rev().cloned().collect();
-        prop_assert_eq!(desire(&cluster(said), &intents, &place()), desire(&cluster(again), &intents, &place()));
+        prop_assert_eq!(desire(&cluster(said), &intents, &host()), desire(&cluster(again), &intents, &host()));
     }
 }
 
@@ -237,7 +237,7 @@ fn a_host_without_endpoints_wants_no_segment() {
     attach(&mut intents, &net, endpoint(1, &net, 2));
     intents.attachments.clear();
     let known = cluster([other(2, Liveness::Live, &[endpoint(9, &net, 9)])]);
-    assert_eq!(desire(&known, &intents, &place()).segments, BTreeMap::new());
+    assert_eq!(desire(&known, &intents, &host()).segments, BTreeMap::new());
 }
 
 #[test]
@@ -301,9 +301,9 @@ fn a_port_has_its_addresses_with_the_length_of_the_subnet_and_the_gateway_as_its
 
 #[test]
 fn a_container_reaches_the_tunnel_of_no_host() {
-    let table = desire(&Cluster::default(), &Intents::default(), &place()).firewall;
+    let table = desire(&Cluster::default(), &Intents::default(), &host()).firewall;
     let raw = table.chains.iter().find(|chain| chain.hook.contains("prerouting")).expect("where packets come in");
-    let from_a_container = [Match::In("ovu*".to_owned()), Match::UdpTo(place().vxlan_port)];
+    let from_a_container = [Match::In("ovu*".to_owned()), Match::UdpTo(host().vxlan_port)];
     assert_eq!(raw.rules.first(), Some(&Rule::new(from_a_container, Verdict::Drop)));
 }
 
@@ -339,7 +339,7 @@ fn dual_with(published: &Published) -> Desired {
     let mut intents = Intents::default();
     attach(&mut intents, &net, both);
     intents.attachments.values_mut().for_each(|a| a.published = published.clone());
-    desire(&Cluster::default(), &intents, &place())
+    desire(&Cluster::default(), &intents, &host())
 }
 
 #[test]
@@ -380,8 +380,8 @@ fn a_port_is_published_under_the_versions_that_it_says() {
 #[test]
 fn what_carries_ipv6_has_the_mtu_that_it_needs() {
     let net = Network { settings: Settings { mtu: Some(576), ..Settings::default() }, ..dual() };
-    assert_eq!(mtu(&net, None, &Cluster::default(), &place()), 1280);
-    let narrow = Place { underlay_mtu: 1000, ..place() };
+    assert_eq!(mtu(&net, None, &Cluster::default(), &host()), 1280);
+    let narrow = HostConfig { underlay_mtu: 1000, ..host() };
     assert_eq!(mtu(&dual(), None, &Cluster::default(), &narrow), 1280);
     assert_eq!(mtu(&network(0), None, &Cluster::default(), &narrow), 950);
 }

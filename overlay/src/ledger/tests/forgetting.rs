@@ -5,7 +5,7 @@ use crate::model::member::{Boot, Seal, Stamp};
 fn member(of: u8) -> Ledger {
     let mut ledger = Ledger::new(host(0));
     let members = (1..of).map(|number| Change::Member(host(number)));
-    ledger.apply(&members.chain([Change::Standing(Standing::Established)]).collect::<Vec<_>>());
+    ledger.apply(&members.chain([Change::Activation(Activation::Established)]).collect::<Vec<_>>());
     ledger
 }
 
@@ -42,7 +42,7 @@ fn members(of: u8) -> Vec<Ledger> {
     let others = |me: u8| (0..of).filter(move |number| *number != me).map(|number| Change::Member(host(number)));
     let member = |me: u8| {
         let mut ledger = Ledger::new(host(me));
-        ledger.apply(&others(me).chain([Change::Standing(Standing::Established)]).collect::<Vec<_>>());
+        ledger.apply(&others(me).chain([Change::Activation(Activation::Established)]).collect::<Vec<_>>());
         ledger
     };
     (0..of).map(member).collect()
@@ -56,10 +56,10 @@ fn write(ledger: &mut Ledger, input: &Input) -> Outcome {
 
 /// The heir asks a member to seal a host, and hears the answer.
 fn asks(heir: &mut Ledger, member: &mut Ledger, number: u8) {
-    let warrant = heir.warrant(host(number)).expect("it is its heir");
-    let sealed = write(member, &Input::Seal { from: heir.me(), host: host(number), warrant });
-    let Outcome::Sealed(testimony) = sealed else { unreachable!("it is a member: {sealed:?}") };
-    write(heir, &Input::Sealed { by: member.me(), host: host(number), testimony });
+    let seal_request = heir.seal_request(host(number)).expect("it is its heir");
+    let sealed = write(member, &Input::Seal { from: heir.me(), host: host(number), seal_request });
+    let Outcome::Sealed(ledger_snapshot) = sealed else { unreachable!("it is a member: {sealed:?}") };
+    write(heir, &Input::Sealed { by: member.me(), host: host(number), ledger_snapshot });
 }
 
 /// What a host says that it holds, told to another.
@@ -164,7 +164,7 @@ fn a_host_that_acts_and_hears_of_a_later_boot_of_itself_gives_itself_up() {
     for known in [stale(6, 2), stale(7, 3)] {
         let mut ledger = acts(Boot { generation: 6, nonce: 1 });
         write(&mut ledger, &known);
-        assert_eq!(ledger.membership().standing, Standing::Fenced(restored));
+        assert_eq!(ledger.membership().activation, Activation::Fenced(restored));
     }
     // An answer to what it said before it booted, or what says nothing new.
     for known in [stale(5, 9), stale(6, 1)] {
@@ -177,7 +177,7 @@ fn a_host_that_acts_and_hears_of_a_later_boot_of_itself_gives_itself_up() {
     write(&mut unchecked, &Input::Booted { nonce: 1 });
     write(&mut unchecked, &stale(9, 3));
     assert_eq!(unchecked.membership().boot, Boot { generation: 10, nonce: 1 });
-    assert!(matches!(unchecked.membership().standing, Standing::Unchecked { .. }));
+    assert!(matches!(unchecked.membership().activation, Activation::Unchecked { .. }));
 }
 
 #[test]
@@ -187,13 +187,13 @@ fn of_two_who_act_under_one_identity_the_one_that_booted_first_gives_up() {
         let mut ledger = member(3);
         ledger.apply(&[Change::Boot(mine)]);
         write(&mut ledger, &Input::Twin { boot: other });
-        ledger.membership().standing.clone()
+        ledger.membership().activation.clone()
     };
-    let gives_up = Standing::Fenced(Fencing::Restored { by: host(0), evidence: Evidence::LaterBoot });
+    let gives_up = Activation::Fenced(Fencing::Restored { by: host(0), evidence: Evidence::LaterBoot });
     assert_eq!(hears(boot(6, 1), boot(7, 2)), gives_up);
     assert_eq!(hears(boot(6, 1), boot(6, 2)), gives_up, "neither is the newer one");
-    assert_eq!(hears(boot(7, 2), boot(6, 1)), Standing::Established);
-    assert_eq!(hears(boot(7, 2), boot(7, 2)), Standing::Established, "an earlier life of the agent");
+    assert_eq!(hears(boot(7, 2), boot(6, 1)), Activation::Established);
+    assert_eq!(hears(boot(7, 2), boot(7, 2)), Activation::Established, "an earlier life of the agent");
 }
 
 #[test]
@@ -204,8 +204,8 @@ fn an_heir_that_has_withdrawn_is_in_the_way_of_no_other() {
     witness.apply(&[Change::Dealt(host(3), back)]);
     assert_eq!(forget(heir, &[3], false), Outcome::Done);
     asks(heir, other, 3);
-    let warrant = heir.warrant(host(3)).expect("it is its heir");
-    let refused = write(witness, &Input::Seal { from: host(0), host: host(3), warrant });
+    let seal_request = heir.seal_request(host(3)).expect("it is its heir");
+    let refused = write(witness, &Input::Seal { from: host(0), host: host(3), seal_request });
     let Outcome::Denied(denial) = refused else { unreachable!("it has let the host in: {refused:?}") };
     write(heir, &Input::Refused { by: host(2), denial });
     assert!(heir.membership().forgets.is_empty(), "the operator has to look again");

@@ -20,8 +20,8 @@ fn write(ledger: &mut Ledger, input: &Input) -> Outcome {
 fn joins(asker: &mut Ledger, by: &mut Ledger) -> Outcome {
     let (from, stamp, founder) = (asker.me(), asker.stamp(), asker.membership().founder);
     let outcome = write(by, &Input::Acknowledge { from, stamp, founder });
-    if let Outcome::Welcome(welcome) = outcome.clone() {
-        write(asker, &Input::Acknowledged { by: by.me(), welcome });
+    if let Outcome::MemberList(member_list) = outcome.clone() {
+        write(asker, &Input::Acknowledged { by: by.me(), member_list });
     }
     outcome
 }
@@ -47,10 +47,10 @@ fn a_host_belongs_to_the_cluster_that_lets_it_in() {
 fn an_answer_of_another_cluster_that_comes_late_counts_for_nothing() {
     let (mut first, mut second, mut newcomer) = (founder_of(1), founder_of(2), Ledger::new(host(3)));
     let ask = Input::Acknowledge { from: host(3), stamp: newcomer.stamp(), founder: None };
-    let Outcome::Welcome(late) = write(&mut second, &ask) else { unreachable!("it belongs to nobody") };
+    let Outcome::MemberList(late) = write(&mut second, &ask) else { unreachable!("it belongs to nobody") };
     joins(&mut newcomer, &mut first);
     let before = newcomer.clone();
-    write(&mut newcomer, &Input::Acknowledged { by: host(2), welcome: late });
+    write(&mut newcomer, &Input::Acknowledged { by: host(2), member_list: late });
     assert_eq!(newcomer, before);
 }
 
@@ -64,8 +64,8 @@ fn after_a_boot_no_other_cluster_lets_a_host_in() {
     let ask = Input::Admit { from: host(3), stamp, founder, claims: [].into(), elsewhere: false };
     assert_eq!(write(&mut second, &ask), apart(2));
     // And if it did:
-    let welcome = Welcome { founder: Some(host(2)), ..Welcome::default() };
-    write(&mut booted, &Input::Admitted { by: host(2), welcome });
+    let member_list = MemberList { founder: Some(host(2)), ..MemberList::default() };
+    write(&mut booted, &Input::Admitted { by: host(2), member_list });
     write(&mut booted, &Input::Conclude { reachable: Some([host(2)].into()) });
     assert!(!booted.is_established());
     assert_eq!(booted.membership().boot, Boot { generation: 1, nonce: 5 });
@@ -76,7 +76,7 @@ fn who_has_founded_alone_joins_another_cluster_unless_it_holds_something() {
     let mut alone = founder_of(2);
     write(&mut alone, &Input::Seek);
     // As a new host: where the old one belonged stays true for whoever has heard it.
-    assert_eq!(alone.membership().standing, Standing::Fenced(Fencing::Moves));
+    assert_eq!(alone.membership().activation, Activation::Fenced(Fencing::Moves));
 
     let mut holds = founder_of(3);
     write(&mut holds, &Input::Create(network(8, "10.30.0.0/24")));
@@ -113,10 +113,10 @@ impl Ghost {
     fn is_forgotten_by(second: &mut Ledger, other: &mut Ledger) {
         let hosts = [(host(5), Boot::default())].into();
         assert_eq!(write(second, &Input::Forget { hosts, force: false }), Outcome::Done);
-        let warrant = second.warrant(host(5)).expect("it is its heir");
-        let sealed = write(other, &Input::Seal { from: host(2), host: host(5), warrant });
-        let Outcome::Sealed(testimony) = sealed else { unreachable!("it is a member: {sealed:?}") };
-        write(second, &Input::Sealed { by: host(3), host: host(5), testimony });
+        let seal_request = second.seal_request(host(5)).expect("it is its heir");
+        let sealed = write(other, &Input::Seal { from: host(2), host: host(5), seal_request });
+        let Outcome::Sealed(ledger_snapshot) = sealed else { unreachable!("it is a member: {sealed:?}") };
+        write(second, &Input::Sealed { by: host(3), host: host(5), ledger_snapshot });
     }
 
     fn holds(ledger: &Ledger) -> usize {
@@ -131,8 +131,8 @@ fn who_was_taken_for_a_member_and_joined_another_cluster_seals_nobody_and_is_not
     assert_eq!(write(&mut second, &Input::Forget { hosts, force: true }), Outcome::Done);
     assert_eq!(second.missing(other.me()), [host(5)].into());
     let before = ghost.clone();
-    let warrant = second.warrant(other.me()).expect("it is its heir");
-    let refused = write(&mut ghost, &Input::Seal { from: host(2), host: other.me(), warrant });
+    let seal_request = second.seal_request(other.me()).expect("it is its heir");
+    let refused = write(&mut ghost, &Input::Seal { from: host(2), host: other.me(), seal_request });
     assert_eq!((refused, &ghost), (apart(1), &before));
     write(&mut second, &Input::Refused { by: host(5), denial: Denial::Apart { founder: host(1) } });
     let passed = Input::tick(&second);
@@ -194,10 +194,10 @@ fn before_it_belongs_to_a_cluster_a_host_knows_no_networks_and_by_a_seal_it_come
     write(&mut second, &Input::Acknowledge { from: host(5), stamp: newcomer.stamp(), founder: None });
     let hosts = [(other.me(), Boot::default())].into();
     write(&mut second, &Input::Forget { hosts, force: true });
-    let warrant = second.warrant(other.me()).expect("it is its heir");
-    let sealed = write(&mut newcomer, &Input::Seal { from: host(2), host: other.me(), warrant });
-    let Outcome::Sealed(testimony) = sealed else { unreachable!("it is taken for a member: {sealed:?}") };
-    write(&mut second, &Input::Sealed { by: host(5), host: other.me(), testimony });
+    let seal_request = second.seal_request(other.me()).expect("it is its heir");
+    let sealed = write(&mut newcomer, &Input::Seal { from: host(2), host: other.me(), seal_request });
+    let Outcome::Sealed(ledger_snapshot) = sealed else { unreachable!("it is taken for a member: {sealed:?}") };
+    write(&mut second, &Input::Sealed { by: host(5), host: other.me(), ledger_snapshot });
     // In another it would go on sealing who may be a member there.
     assert_eq!(joins(&mut newcomer, &mut first), apart(1));
     joins(&mut newcomer, &mut second);
@@ -219,5 +219,5 @@ fn a_founder_that_hears_a_member_it_knows_nothing_of_has_an_old_disk() {
     assert!(old.is_established());
     Ghost::tells(&second, &mut old);
     let restored = Fencing::Restored { by: host(2), evidence: Evidence::LaterMember };
-    assert_eq!(old.membership().standing, Standing::Fenced(restored));
+    assert_eq!(old.membership().activation, Activation::Fenced(restored));
 }

@@ -10,7 +10,7 @@
 //! rests has rested long enough. A request and its answer are one step, of which the answer may be lost.
 //!
 //! [`settings`] lists the runs: in some the protocol holds; in others a single rule is switched off, in the ledger
-//! ([`Rule`]) or in the world ([`Breach`]), and the checker has to find how that hurts.
+//! ([`SafetyRule`]) or in the world ([`Breach`]), and the checker has to find how that hurts.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use stateright::report::{ReportData, ReportDiscovery, Reporter};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
-use crate::ledger::rules::Rule;
+use crate::ledger::rules::SafetyRule;
 use crate::model::id::HostId;
 use crate::model::network::Network;
 use actions::Action;
@@ -47,7 +47,7 @@ struct Setting {
     apart: &'static [usize],
     check: Check,
     /// The rule of the ledger that is switched off.
-    without: Option<Rule>,
+    without: Option<SafetyRule>,
     /// What goes wrong around the ledger that may not.
     breach: Option<Breach>,
     /// The highest epoch of a block, and the highest count of an address within it, that is given away.

@@ -155,10 +155,10 @@ impl World {
         for by in 0..member {
             let (stamp, founder) = (self.ledger(member).stamp(), self.ledger(member).membership().founder);
             let ask = Input::Acknowledge { from: id_of(member), stamp, founder };
-            let Some(Outcome::Welcome(welcome)) = self.step(by, &ask, Luck::Good) else {
+            let Some(Outcome::MemberList(member_list)) = self.step(by, &ask, Luck::Good) else {
                 unreachable!("host {by} does not acknowledge host {member}")
             };
-            self.step(member, &Input::Acknowledged { by: id_of(by), welcome }, Luck::Good);
+            self.step(member, &Input::Acknowledged { by: id_of(by), member_list }, Luck::Good);
         }
         assert!(self.ledger(member).is_established(), "host {member} has not joined");
     }
@@ -173,10 +173,10 @@ impl World {
             let founder = self.ledger(member).membership().founder;
             let ask = Input::Admit { from: id_of(member), stamp, founder, claims, elsewhere: false };
             let answer = self.step(by, &ask, Luck::Good);
-            let Some(Outcome::Welcome(welcome)) = answer else {
+            let Some(Outcome::MemberList(member_list)) = answer else {
                 unreachable!("host {by} does not let host {member} in: {answer:?}")
             };
-            self.step(member, &Input::Admitted { by: id_of(by), welcome }, Luck::Good);
+            self.step(member, &Input::Admitted { by: id_of(by), member_list }, Luck::Good);
         }
         let reachable = (0..self.size()).filter(|by| *by != member).map(id_of).collect();
         self.step(member, &Input::Conclude { reachable: Some(reachable) }, Luck::Good);
@@ -332,7 +332,7 @@ impl World {
     }
 
     /// A released address is not given to another name too early, unless somebody asked for it by number.
-    fn check_rest(&mut self, input: &Input, step: &Step) {
+    fn check_rest(&mut self, input: &Input, step: &LedgerStep) {
         match input {
             Input::GiveAddress { address, .. } => drop(self.released.remove(address)),
             Input::Release { name, .. } => {

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 const SESSION: Session = [7; 16];
 
 /// The parts of `message` with the counters that a sealer which stands at `first` gives them.
-fn parts(message: &[u8], first: u64) -> Vec<(u64, Place, Vec<u8>)> {
+fn parts(message: &[u8], first: u64) -> Vec<(u64, FragmentIndex, Vec<u8>)> {
     let parts = split(message).expect("within the limit");
-    parts.map(|(place, part)| (first + u64::from(place.index), place, part.to_vec())).collect()
+    parts.map(|(index, part)| (first + u64::from(index.index), index, part.to_vec())).collect()
 }
 
 proptest! {
@@ -22,11 +22,11 @@ proptest! {
         let (mut reassembly, counters, now) = (Reassembly::default(), Counters::default(), Instant::now());
         let mut whole = Vec::new();
         let mut taken = std::collections::BTreeSet::new();
-        for (counter, place, part) in stream.filter(|(counter, ..)| parts.len() > 1 || *counter == first) {
+        for (counter, index, part) in stream.filter(|(counter, ..)| parts.len() > 1 || *counter == first) {
             if whole.len() == 1 {
                 break; // Later duplicates never get here: the replay window has seen them.
             }
-            match reassembly.accept((SESSION, *counter), *place, part, now, &counters) {
+            match reassembly.accept((SESSION, *counter), *index, part, now, &counters) {
                 Ok(message) => {
                     prop_assert!(taken.insert(*counter));
                     whole.extend(message);
@@ -48,7 +48,7 @@ proptest! {
         let (mut reassembly, counters, now) = (Reassembly::default(), Counters::default(), Instant::now());
         for (session, counter, index, count, length) in stream {
             let id = ([session; 16], counter * 100 + u64::from(index));
-            let _ = reassembly.accept(id, Place { index, count }, &vec![0; length], now, &counters);
+            let _ = reassembly.accept(id, FragmentIndex { index, count }, &vec![0; length], now, &counters);
             prop_assert!(reassembly.partials.len() <= MAX_PARTIALS);
             prop_assert!(reassembly.bytes <= MAX_BYTES);
             prop_assert_eq!(reassembly.bytes, reassembly.partials.values().map(|p| p.bytes).sum::<usize>());
@@ -61,9 +61,9 @@ fn messages_of_two_senders_are_not_mixed() {
     let (mut reassembly, counters, now) = (Reassembly::default(), Counters::default(), Instant::now());
     let (mine, other) = (vec![1; MAX_PART + 1], vec![2; MAX_PART + 1]);
     let mut got = Vec::new();
-    for ((counter, place, a), (_, _, b)) in parts(&mine, 5).into_iter().zip(parts(&other, 5)) {
-        got.extend(reassembly.accept(([1; 16], counter), place, &a, now, &counters).expect("well formed"));
-        got.extend(reassembly.accept(([2; 16], counter), place, &b, now, &counters).expect("well formed"));
+    for ((counter, index, a), (_, _, b)) in parts(&mine, 5).into_iter().zip(parts(&other, 5)) {
+        got.extend(reassembly.accept(([1; 16], counter), index, &a, now, &counters).expect("well formed"));
+        got.extend(reassembly.accept(([2; 16], counter), index, &b, now, &counters).expect("well formed"));
     }
     assert_eq!(got, [mine, other]);
 }
@@ -73,11 +73,11 @@ fn what_does_not_come_in_time_is_given_up_and_counted() {
     let (mut reassembly, counters, now) = (Reassembly::default(), Counters::default(), Instant::now());
     let stale = parts(&[1; MAX_PART + 1], 1);
     let fresh = parts(&[2; MAX_PART + 1], 10);
-    let (counter, place, part) = &stale[0];
-    reassembly.accept((SESSION, *counter), *place, part, now, &counters).expect("well formed");
+    let (counter, index, part) = &stale[0];
+    reassembly.accept((SESSION, *counter), *index, part, now, &counters).expect("well formed");
     let later = now + MAX_AGE + Duration::from_millis(1);
-    let (counter, place, part) = &fresh[0];
-    reassembly.accept((SESSION, *counter), *place, part, later, &counters).expect("well formed");
+    let (counter, index, part) = &fresh[0];
+    reassembly.accept((SESSION, *counter), *index, part, later, &counters).expect("well formed");
     assert_eq!(reassembly.partials.len(), 1);
     assert_eq!(counters.of(Reason::Incomplete), 1);
 }
@@ -88,12 +88,13 @@ fn what_cannot_be_a_part_is_malformed() {
     for (counter, index, count, length) in
         [(9, 0, 0, 1), (9, 2, 2, 1), (9, 0, 65, 1), (9, 0, 2, 0), (9, 0, 2, MAX_PART + 1), (1, 1, 2, 1), (0, 0, 1, 1)]
     {
-        let got = reassembly.accept((SESSION, counter), Place { index, count }, &vec![0; length], now, &counters);
+        let got =
+            reassembly.accept((SESSION, counter), FragmentIndex { index, count }, &vec![0; length], now, &counters);
         assert_eq!(got, Err(Reason::Malformed), "{counter} {index} {count} {length}");
     }
     // A part that disagrees with the first about their number.
-    reassembly.accept((SESSION, 9), Place { index: 0, count: 3 }, b"x", now, &counters).expect("well formed");
-    let got = reassembly.accept((SESSION, 10), Place { index: 1, count: 2 }, b"x", now, &counters);
+    reassembly.accept((SESSION, 9), FragmentIndex { index: 0, count: 3 }, b"x", now, &counters).expect("well formed");
+    let got = reassembly.accept((SESSION, 10), FragmentIndex { index: 1, count: 2 }, b"x", now, &counters);
     assert_eq!(got, Err(Reason::Malformed));
 }
 

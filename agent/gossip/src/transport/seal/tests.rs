@@ -37,7 +37,7 @@ proptest! {
         for (index, mut datagram) in pair.sealer.seal(&message).expect("within the limit").into_iter().enumerate() {
             prop_assert!(datagram.len() <= MAX_DATAGRAM);
             let opened = pair.opener.open(&mut datagram).expect("sealed with the same key");
-            prop_assert_eq!(usize::from(opened.place.index), index);
+            prop_assert_eq!(usize::from(opened.index.index), index);
             prop_assert_eq!(opened.counter, index as u64 + 1);
             whole.extend_from_slice(opened.part);
         }

@@ -94,7 +94,7 @@ async fn what_a_network_is_called_by_now_does_not_hide_what_is_attached() {
     deleted.networks.clear();
     let shown = clash.networks[&own].shown_name();
     for (cluster, called) in [(clash.clone(), "net"), (clash, &*shown), (deleted, "net")] {
-        let (_seen, theirs) = watch::channel(Seen { cluster: Arc::new(cluster), ..Seen::default() });
+        let (_seen, theirs) = watch::channel(ClusterView { cluster: Arc::new(cluster), ..ClusterView::default() });
         attacher.seen = theirs;
         let again = Wanted { network: called.to_owned(), ..as_id(1, "web") };
         assert_eq!(attacher.connect(&again).await.expect("it is there"), first, "{called}");
@@ -108,7 +108,7 @@ async fn an_id_of_an_endpoint_that_drains_elsewhere_is_refused_too() {
     let Some((_host, mut attacher)) = with_network().await else { return };
     let (mut cluster, _) = cluster();
     cluster.networks.clear();
-    let (_seen, theirs) = watch::channel(Seen { cluster: Arc::new(cluster), ..Seen::default() });
+    let (_seen, theirs) = watch::channel(ClusterView { cluster: Arc::new(cluster), ..ClusterView::default() });
     attacher.seen = theirs;
     let error = attacher.connect(&as_id(3, "web")).await.expect_err("it is there");
     assert_line(&error, &["`web-beta`", "host `beta`", "another host"]);
@@ -118,7 +118,7 @@ async fn an_id_of_an_endpoint_that_drains_elsewhere_is_refused_too() {
 async fn an_id_of_another_host_is_refused_with_where_it_is() {
     let Some((host, mut attacher)) = with_network().await else { return };
     let (cluster, _) = cluster();
-    let (_seen, theirs) = watch::channel(Seen { cluster: Arc::new(cluster), ..Seen::default() });
+    let (_seen, theirs) = watch::channel(ClusterView { cluster: Arc::new(cluster), ..ClusterView::default() });
     attacher.seen = theirs;
     // `web-beta`, on host `beta`.
     let error = attacher.connect(&as_id(3, "web")).await.expect_err("it is there");

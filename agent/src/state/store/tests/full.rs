@@ -97,11 +97,11 @@ fn an_identity_is_known_to_be_given_up_before_there_is_room_for_a_new_one() {
         give_up(&mut store, &loaded.ledger).expect("that has its reserve");
         drop(store);
         fill(&scratch.0);
-        let look = || Found::look(&scratch.0, &machine("a", "boot 1", 1000));
+        let look = || StartupState::look(&scratch.0, &machine("a", "boot 1", 1000));
         // The first time, and whenever it is started again.
         for _ in 0..2 {
             assert!(!look().expect("it takes no room to look").is_own());
-            let error = look().and_then(Found::take_up).map(drop).expect_err("the disk is full");
+            let error = look().and_then(StartupState::take_up).map(drop).expect_err("the disk is full");
             let line = error.to_string();
             for word in ["state.redb", "new identity", "has space", "start overlayd again"] {
                 assert!(line.contains(word), "no `{word}` in: {line}");

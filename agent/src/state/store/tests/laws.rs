@@ -1,6 +1,6 @@
 //! Whatever a ledger decides: the disk has it, and what is read back is that ledger.
 
-use overlay::ledger::{Claim, Warrant};
+use overlay::ledger::{Claim, SealRequest};
 use overlay::model::lease::Version;
 use overlay::model::network::BlockId;
 use overlay::model::record::{Run, Statement};
@@ -63,8 +63,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         2 => btree_set(networks(), 0..3).prop_map(|clear| Input::Tick { clear }),
         1 => hosts().prop_map(|host| Input::Forget { hosts: [(host, Boot::default())].into(), force: true }),
         1 => (hosts(), hosts(), founders()).prop_map(|(from, host, founder)| {
-            let warrant = Warrant { founder, boot: Boot { generation: 9, nonce: 1 }, yielded: [].into() };
-            Input::Seal { from, host, warrant }
+            let seal_request = SealRequest { founder, boot: Boot { generation: 9, nonce: 1 }, yielded: [].into() };
+            Input::Seal { from, host, seal_request }
         }),
         1 => (hosts(), founders(), hosts(), any::<bool>()).prop_map(|(from, founder, host, done)| {
             Input::Belongs { from, founder, seals: [(host, Seal { heir: from, done })].into() }
@@ -158,7 +158,7 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Standing Tombstone Unbind \
+const ALL: &str = "Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Activation Tombstone Unbind \
                    Unpost Withdraw";
 
 fn kind(change: &Change) -> String {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::world::{Host, Letter, Machine, Words, World, id, number};
 use super::{Breach, Check, Protocol};
-use crate::ledger::{Membership, Rule, Standing, Want};
+use crate::ledger::{Activation, Membership, SafetyRule, Want};
 use crate::model::id::HostId;
 use crate::model::lease::Holder;
 use crate::model::member::Boot;
@@ -122,14 +122,14 @@ impl Protocol {
     }
 
     fn agent(&self, world: &World, n: usize, host: &Host, out: &mut Vec<Action>) {
-        match &host.ledger.membership().standing {
-            Standing::Established => {
+        match &host.ledger.membership().activation {
+            Activation::Established => {
                 self.allocation(n, host, out);
                 self.forgetting(world, n, host, out);
                 let heard = world.said.iter().filter(|letter| self.concerns(host, letter));
                 out.extend(heard.map(|letter| Action::Hear { host: n, letter: *letter }));
             }
-            Standing::Unchecked { admitted, waiting } => match self.setting.check {
+            Activation::Unchecked { admitted, waiting } => match self.setting.check {
                 Check::Trust => out.push(Action::Trust { host: n }),
                 Check::Reachable
                     if admitted.is_empty()
@@ -137,7 +137,7 @@ impl Protocol {
                         && host.ledger.membership().others().next().is_some() => {}
                 Check::Reachable | Check::All => out.push(Action::Conclude { host: n }),
             },
-            Standing::Joining { .. } | Standing::Fenced(_) => {}
+            Activation::Joining { .. } | Activation::Fenced(_) => {}
         }
         self.asking(world, n, host, out);
         let (mine, apart) = (host.ledger.membership(), !self.setting.apart.is_empty());
@@ -211,7 +211,8 @@ impl Protocol {
 
     /// Exactly what the program asks, of whoever could answer.
     fn asking(&self, world: &World, n: usize, host: &Host, out: &mut Vec<Action>) {
-        if matches!(host.ledger.membership().standing, Standing::Unchecked { .. }) && self.setting.check == Check::Trust
+        if matches!(host.ledger.membership().activation, Activation::Unchecked { .. })
+            && self.setting.check == Check::Trust
         {
             return;
         }
@@ -257,7 +258,7 @@ impl Protocol {
         match letter.words {
             Words::Wrote(Statement::Transfer { block, epoch, to }) => {
                 let known = account.blocks.get(&block).map_or(0, |lease| lease.epoch);
-                to == me && (epoch > known || self.setting.without == Some(Rule::HighestLease))
+                to == me && (epoch > known || self.setting.without == Some(SafetyRule::HighestLease))
             }
             Words::Wrote(Statement::Delegate { to, .. }) => to == me,
             Words::Wrote(Statement::Return { address, .. }) => {

@@ -1,7 +1,7 @@
 //! The runs.
 
 use super::properties::Goal::*;
-use super::{Breach, Check, Rule, Setting};
+use super::{Breach, Check, SafetyRule, Setting};
 
 /// Two of four hosts lose power and are forgotten, by a third.
 fn two_off() -> Setting {
@@ -247,7 +247,7 @@ pub fn broken() -> Vec<Setting> {
             kills: 1,
             ..base()
         },
-        Setting { name: "A2 a lease is taken whenever it arrives", without: Some(Rule::HighestLease), ..base() },
+        Setting { name: "A2 a lease is taken whenever it arrives", without: Some(SafetyRule::HighestLease), ..base() },
         Setting {
             name: "A3 a lost disk, the same identity",
             breach: Some(Breach::SameIdentity),
@@ -258,50 +258,62 @@ pub fn broken() -> Vec<Setting> {
         Setting { name: "A4 bindings in memory only", breach: Some(Breach::BindingsInMemory), kills: 1, ..base() },
         Setting {
             name: "A5 the heir takes what it thinks the dead host had",
-            without: Some(Rule::ForgetByAll),
+            without: Some(SafetyRule::ForgetByAll),
             ..forget()
         },
         Setting {
             name: "A6 the same, and the host is alive",
-            without: Some(Rule::ForgetByAll),
+            without: Some(SafetyRule::ForgetByAll),
             breach: Some(Breach::ForgetTheLiving),
             ..forget()
         },
         Setting { name: "A7 a forgotten host comes back without a check", check: Check::Trust, ..forget() },
-        Setting { name: "A8 sealed although it came back", without: Some(Rule::NoSealIfBack), ..forget() },
+        Setting { name: "A8 sealed although it came back", without: Some(SafetyRule::NoSealIfBack), ..forget() },
         Setting { name: "A9 an old disk, a check with just one", check: Check::Reachable, ..roll() },
         Setting { name: "AA an old disk, no check", check: Check::Trust, ..roll() },
-        Setting { name: "AB joined by one member", without: Some(Rule::JoinByMajority), ..join() },
+        Setting { name: "AB joined by one member", without: Some(SafetyRule::JoinByMajority), ..join() },
         Setting {
             name: "AC the heir asks only the members it knows",
-            without: Some(Rule::AskAllThatAreKnown),
+            without: Some(SafetyRule::AskAllThatAreKnown),
             ..join()
         },
         Setting { name: "AD hearsay is passed on", breach: Some(Breach::Hearsay), ..join() },
-        Setting { name: "AE an old disk, earlier boots are believed", without: Some(Rule::NewestBoot), ..roll() },
-        Setting { name: "AF an old disk, pages and leases are not compared", without: Some(Rule::Pages), ..roll() },
-        Setting { name: "AG a host that is joining testifies", without: Some(Rule::EstablishedTestify), ..join() },
-        Setting { name: "AH a sealed host is heard", without: Some(Rule::SealedIsSilent), ..forget() },
+        Setting { name: "AE an old disk, earlier boots are believed", without: Some(SafetyRule::NewestBoot), ..roll() },
+        Setting {
+            name: "AF an old disk, pages and leases are not compared",
+            without: Some(SafetyRule::Pages),
+            ..roll()
+        },
+        Setting {
+            name: "AG a host that is joining testifies",
+            without: Some(SafetyRule::EstablishedTestify),
+            ..join()
+        },
+        Setting { name: "AH a sealed host is heard", without: Some(SafetyRule::SealedIsSilent), ..forget() },
         Setting {
             name: "AI hosts that wait for their own boot check let each other in",
-            without: Some(Rule::CheckedTestify),
+            without: Some(SafetyRule::CheckedTestify),
             ..two_off()
         },
         Setting {
             name: "AJ two are said to be off one after the other",
-            without: Some(Rule::OffTogether),
+            without: Some(SafetyRule::OffTogether),
             boots: 3,
             ..two_off()
         },
         Setting {
             name: "AN an heir confirms only what was lent in the last epoch",
-            without: Some(Rule::ConfirmEarlier),
+            without: Some(SafetyRule::ConfirmEarlier),
             ..heir_of_heir()
         },
-        Setting { name: "AK hosts of two clusters let one in", without: Some(Rule::OneCluster), ..founded_apart() },
+        Setting {
+            name: "AK hosts of two clusters let one in",
+            without: Some(SafetyRule::OneCluster),
+            ..founded_apart()
+        },
         Setting {
             name: "AL a disk from before it was a member goes on joining",
-            without: Some(Rule::JoinInOneBoot),
+            without: Some(SafetyRule::JoinInOneBoot),
             ..newcomer_rolled()
         },
         Setting {

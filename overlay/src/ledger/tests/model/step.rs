@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::actions::{Action, Answer};
 use super::world::{Host, Letter, Machine, Parting, Words, World, endpoint, id, name};
 use super::{Breach, Check, Protocol};
-use crate::ledger::{Change, Input, Ledger, Millis, Outcome, REST, Request, Rest, Share, Standing, Want};
+use crate::ledger::{Activation, Change, Input, Ledger, Millis, Outcome, REST, Request, Rest, Share, Want};
 use crate::model::record::Statement;
 
 /// What rests has rested since then.
@@ -58,8 +58,8 @@ impl Scene<'_> {
             }
             Action::Ask { host, of, want, answer } => self.ask(*host, *of, want, *answer),
             Action::Conclude { host } => {
-                let asked = match &self.ledger(*host).membership().standing {
-                    Standing::Unchecked { admitted, waiting } => admitted | waiting,
+                let asked = match &self.ledger(*host).membership().activation {
+                    Activation::Unchecked { admitted, waiting } => admitted | waiting,
                     _ => return None,
                 };
                 let reachable = (self.protocol.setting.check != Check::All).then_some(asked);
@@ -182,16 +182,18 @@ impl Scene<'_> {
         let request = match want {
             Want::Acknowledge => Input::Acknowledge { from, stamp, founder },
             Want::Admit => Input::Admit { from, stamp, founder, claims: asker.claims(), elsewhere: false },
-            Want::Seal(gone) => Input::Seal { from, host: *gone, warrant: asker.warrant(*gone)? },
+            Want::Seal(gone) => Input::Seal { from, host: *gone, seal_request: asker.seal_request(*gone)? },
         };
         let outcome = self.step(of, &request, EARLY);
         if answer == Answer::Arrives {
             let by = id(of);
             let answer = match (want, outcome) {
                 (_, Outcome::Denied(denial)) => Input::Refused { by, denial },
-                (Want::Acknowledge, Outcome::Welcome(welcome)) => Input::Acknowledged { by, welcome },
-                (Want::Admit, Outcome::Welcome(welcome)) => Input::Admitted { by, welcome },
-                (Want::Seal(host), Outcome::Sealed(testimony)) => Input::Sealed { by, host: *host, testimony },
+                (Want::Acknowledge, Outcome::MemberList(member_list)) => Input::Acknowledged { by, member_list },
+                (Want::Admit, Outcome::MemberList(member_list)) => Input::Admitted { by, member_list },
+                (Want::Seal(host), Outcome::Sealed(ledger_snapshot)) => {
+                    Input::Sealed { by, host: *host, ledger_snapshot }
+                }
                 (want, outcome) => unreachable!("{want:?} was answered by {outcome:?}"),
             };
             self.step(host, &answer, EARLY);
@@ -235,7 +237,8 @@ impl Scene<'_> {
         }
         let old = host.ledger.membership().clone();
         let members = old.members.into_iter().map(Change::Member);
-        let relearnt = members.chain([Change::Standing(Standing::Established), Change::Open(protocol.network.clone())]);
+        let relearnt =
+            members.chain([Change::Activation(Activation::Established), Change::Open(protocol.network.clone())]);
         host.ledger = Ledger::new(host.ledger.me()).without(protocol.setting.without);
         host.ledger.apply(&relearnt.collect::<Vec<_>>());
         host.live.clear();

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Protocol;
 use super::pool::Shared;
-use crate::ledger::{Change, Fencing, Input, Ledger, REST, Standing};
+use crate::ledger::{Activation, Change, Fencing, Input, Ledger, REST};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::Version;
 use crate::model::member::Stamp;
@@ -105,7 +105,7 @@ impl Host {
 
     /// After a step: has the ledger given up?
     pub fn heed_fence(&mut self) {
-        if let Standing::Fenced(why) = self.ledger.membership().standing {
+        if let Activation::Fenced(why) = self.ledger.membership().activation {
             self.part(match why {
                 Fencing::Moves | Fencing::Unjoined => Parting::StartedAnew,
                 Fencing::Forgotten { .. } => Parting::Forgotten,
@@ -180,8 +180,10 @@ impl Protocol {
             for by in (0..n).filter(|by| is_apart(*by) == is_apart(n)) {
                 let (from, stamp, founder) = (id(n), ledgers[n].stamp(), ledgers[n].membership().founder);
                 let outcome = write(&mut ledgers[by], &Input::Acknowledge { from, stamp, founder });
-                let crate::ledger::Outcome::Welcome(welcome) = outcome else { unreachable!("members acknowledge") };
-                write(&mut ledgers[n], &Input::Acknowledged { by: id(by), welcome });
+                let crate::ledger::Outcome::MemberList(member_list) = outcome else {
+                    unreachable!("members acknowledge")
+                };
+                write(&mut ledgers[n], &Input::Acknowledged { by: id(by), member_list });
             }
         }
         for ledger in &mut ledgers {

@@ -12,20 +12,22 @@ use overlay::ledger::{Activation, Input};
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::network::Name;
+use overlay::operations::attach::EndpointSpec;
+use overlay::operations::define_network::Hindered;
 use overlay_dns::server::Resolver;
 use overlay_proto::v1 as pb;
 use overlay_proto::v1::control_server::Control;
 use tokio::sync::watch;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::cluster::ClusterView;
-use crate::operations::attach::{AttachError, Attacher, Wanted};
-use crate::operations::links::{LinkError, Linker};
-use crate::operations::network::{Hindered, NetworkError, Networks};
+use crate::operations::attach::Attacher;
+use crate::operations::links::Linker;
+use crate::operations::network::Networks;
 use crate::peer::Refusals;
-use crate::state::Local;
 use overlay_gossip as gossip;
 
+mod code;
 mod forget;
 pub(crate) mod input;
 mod inspect;
@@ -84,7 +86,7 @@ impl Service {
     }
 
     fn shown<'a>(&self, cluster: &'a Cluster) -> Shown<'a> {
-        let intents = Arc::clone(&self.attacher.local.kept.borrow().intents);
+        let intents = Arc::clone(&self.attacher.state.intents.borrow().intents);
         Shown { cluster, intents, me: self.attacher.me }
     }
 }
@@ -112,84 +114,6 @@ fn in_one_line(error: &dyn std::error::Error) -> String {
     line
 }
 
-impl From<AttachError> for Status {
-    fn from(error: AttachError) -> Self {
-        use AttachError as E;
-        let code = match &error {
-            E::UnknownNetwork(_) | E::UnknownEndpoint { .. } => Code::NotFound,
-            E::IdInUse { .. }
-            | E::NameInUse { .. }
-            | E::AddressInUse { .. }
-            | E::AddressOfGone { .. }
-            | E::AddressTaken { .. }
-            | E::MacInUse { .. }
-            | E::InterfaceExists { .. }
-            | E::Port(_) => Code::AlreadyExists,
-            E::NotAssignable { .. }
-            | E::NoNetns { .. }
-            | E::Netns(_)
-            | E::Overlaps { .. }
-            | E::IdTooClose { .. }
-            | E::TooManyAliases { .. } => Code::InvalidArgument,
-            E::NotReady(_)
-            | E::AddressDelegated { .. }
-            | E::BorrowerAway { .. }
-            | E::HolderAway { .. }
-            | E::HolderRefuses { .. }
-            | E::BlockMoved { .. }
-            | E::Apart { .. }
-            | E::Kernel { .. } => Code::FailedPrecondition,
-            E::Full { .. } => Code::ResourceExhausted,
-            E::Look { .. } | E::Ports { .. } | E::Store(_) => Code::Internal,
-        };
-        Self::new(code, in_one_line(&error))
-    }
-}
-
-impl From<NetworkError> for Status {
-    fn from(error: NetworkError) -> Self {
-        use NetworkError as E;
-        let code = match &error {
-            E::Unknown(_) => Code::NotFound,
-            E::NameInUse { .. } => Code::AlreadyExists,
-            E::Range(_)
-            | E::Settings(_)
-            | E::Subnets { .. }
-            | E::Mode(_)
-            | E::Mtu { .. }
-            | E::Nowhere { .. }
-            | E::Second { .. }
-            | E::Auxiliary { .. }
-            | E::Underlay { .. }
-            | E::Routed { .. } => Code::InvalidArgument,
-            E::InUse { .. }
-            | E::InUseAgain { .. }
-            | E::Behind(_)
-            | E::Apart { .. }
-            | E::NotJoined
-            | E::NotReady(_)
-            | E::PoolEmpty(_) => Code::FailedPrecondition,
-            E::Store(_) => Code::Internal,
-        };
-        Self::new(code, in_one_line(&error))
-    }
-}
-
-impl From<LinkError> for Status {
-    fn from(error: LinkError) -> Self {
-        use LinkError as E;
-        let code = match &error {
-            E::UnknownNetwork(_) | E::Nobody { .. } | E::NotThere { .. } => Code::NotFound,
-            E::There { .. } => Code::AlreadyExists,
-            E::Itself(_) => Code::InvalidArgument,
-            E::Apart(_) | E::Icc(_) | E::Behind(_) | E::NotReady(_) => Code::FailedPrecondition,
-            E::TooMany(_) => Code::ResourceExhausted,
-            E::Store(_) => Code::Internal,
-        };
-        Self::new(code, in_one_line(&error))
-    }
-}
-
 #[tonic::async_trait]
 impl Control for Service {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Answer<pb::StatusReply> {
@@ -200,9 +124,8 @@ impl Control for Service {
             .hosts
             .get(&self.attacher.me)
             .ok_or_else(|| Status::unavailable("overlayd is starting: try again in a moment"))?;
-        let local = &self.attacher.local;
-        let look = |local: &mut Local| (show::silent(local.ledger().membership()), local.peers().clone());
-        let (silent, peers) = local.call(look).await;
+        let state = self.attacher.state.state();
+        let (silent, peers) = (show::silent(state.ledger.membership()), &state.peers);
         Ok(Response::new(pb::StatusReply {
             host_id: self.attacher.me.to_string(),
             host: me.info.name.to_string(),
@@ -222,7 +145,7 @@ impl Control for Service {
             queries: show::queries(self.resolver.counts()),
             unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
             phase: show::phase(me.info.phase).to_owned(),
-            waits_for: silent.iter().map(|id| Self::waiting(&cluster, &peers, *id)).collect(),
+            waits_for: silent.iter().map(|id| Self::waiting(&cluster, peers, *id)).collect(),
             strict_boot_check: self.about.strict_boot_check,
             dns: overlay::datapath::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
@@ -233,15 +156,10 @@ impl Control for Service {
 
     async fn list_hosts(&self, _: Request<pb::ListHostsRequest>) -> Answer<pb::ListHostsReply> {
         let cluster = self.cluster();
-        let (members, waits) = self
-            .attacher
-            .local
-            .call(|local| {
-                let (ledger, membership) = (local.ledger(), local.ledger().membership());
-                let waits = membership.forgets.keys().map(|host| (*host, ledger.missing(*host)));
-                (membership.others().collect::<BTreeSet<_>>(), waits.collect::<BTreeMap<_, _>>())
-            })
-            .await;
+        let ledger = self.attacher.state.state().ledger;
+        let membership = ledger.membership();
+        let waits: BTreeMap<_, _> = membership.forgets.keys().map(|host| (*host, ledger.missing(*host))).collect();
+        let members: BTreeSet<_> = membership.others().collect();
         let silent = Arc::clone(&self.seen.borrow().silent);
         Ok(Response::new(pb::ListHostsReply { hosts: self.shown(&cluster).hosts(&members, &waits, &silent) }))
     }
@@ -255,8 +173,8 @@ impl Control for Service {
     }
 
     async fn trust_disk(&self, _: Request<pb::TrustDiskRequest>) -> Answer<pb::TrustDiskReply> {
-        let was_unchecked = matches!(*self.attacher.local.activation.borrow(), Activation::Unchecked { .. });
-        let trusted = self.attacher.local.call(|local| local.step(&Input::Trust)).await;
+        let was_unchecked = matches!(*self.attacher.state.activation.borrow(), Activation::Unchecked { .. });
+        let trusted = self.attacher.state.tell(Input::Trust).await;
         trusted.map_err(|error| Status::internal(in_one_line(&error)))?;
         Ok(Response::new(pb::TrustDiskReply { was_unchecked }))
     }
@@ -314,7 +232,7 @@ impl Control for Service {
 
     async fn connect_endpoint(&self, request: Request<pb::ConnectRequest>) -> Answer<pb::EndpointInfo> {
         let request = request.into_inner();
-        let wanted = Wanted {
+        let spec = EndpointSpec {
             network: request.network,
             netns: request.netns.into(),
             name: parse(&request.name)?,
@@ -326,7 +244,7 @@ impl Control for Service {
             id: parse_some("endpoint id", &request.endpoint_id, ENDPOINT_ID)?,
             ports: input::ports(&request.publish.unwrap_or_default())?,
         };
-        let attachment = self.attacher.connect(&wanted).await?;
+        let attachment = self.attacher.connect(&spec).await?;
         let cluster = self.cluster();
         Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
     }
@@ -403,7 +321,7 @@ impl Control for Service {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
         let id = view.network.id;
-        let account = self.attacher.local.call(move |l| l.ledger().accounts().get(&id).cloned()).await;
+        let account = self.attacher.state.state().ledger.accounts().get(&id).cloned();
         let leases = account.map(|account| self.shown(&cluster).leases(&account)).unwrap_or_default();
         Ok(Response::new(pb::ListLeasesReply { leases }))
     }

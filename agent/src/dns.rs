@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::ClusterView;
 use crate::reconcile::Settled;
-use crate::state::Kept;
+use crate::state::CommittedIntents;
 
 /// Where DNS listens (RFC 1035, section 4.2).
 const PORT: u16 = 53;
@@ -38,7 +38,7 @@ pub fn spawn(
     run_dir: &Path,
     resolv_conf: PathBuf,
     seen: watch::Receiver<ClusterView>,
-    kept: watch::Receiver<Kept>,
+    kept: watch::Receiver<CommittedIntents>,
     settled: watch::Receiver<Arc<Settled>>,
 ) -> Names {
     let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster, &kept.borrow().intents)));
@@ -57,20 +57,20 @@ pub fn spawn(
 
 async fn follow_cluster(
     mut seen: watch::Receiver<ClusterView>,
-    mut kept: watch::Receiver<Kept>,
+    mut intents_seen: watch::Receiver<CommittedIntents>,
     zone: watch::Sender<Arc<Zone>>,
 ) {
     let mut built_for: Option<(Arc<Cluster>, Arc<Intents>)> = None;
     loop {
         let changed = tokio::select! {
             changed = seen.changed() => changed,
-            changed = kept.changed() => changed,
+            changed = intents_seen.changed() => changed,
         };
         if changed.is_err() {
             return;
         }
         let cluster = Arc::clone(&seen.borrow_and_update().cluster);
-        let intents = Arc::clone(&kept.borrow_and_update().intents);
+        let intents = Arc::clone(&intents_seen.borrow_and_update().intents);
         // Most commits are about leases only.
         let same = |(c, i): &(_, _)| Arc::ptr_eq(c, &cluster) && Arc::ptr_eq(i, &intents);
         if !built_for.as_ref().is_some_and(same) {

@@ -3,4 +3,4 @@
 pub mod attach;
 pub mod links;
 pub mod network;
-pub mod ports;
+mod port_check;

@@ -16,13 +16,15 @@ use overlay::datapath::report::{Cause, Kernel, Report, StepError, round};
 use overlay::kernel::{RealKernel, netns};
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::intent::Intents;
+use overlay::operations::detach::Detach;
+use overlay::operations::hear::UnderlayMtu;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::field::display;
 
 use crate::cluster::ClusterView;
-use crate::state::{self, Kept};
+use crate::state::{self, CommittedIntents};
 
 /// A look is due after this long in any case.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -41,7 +43,7 @@ pub struct Settled {
     /// When it began; `None` if the kernel could not be looked at, or there was no round yet.
     pub began: Option<Instant>,
     /// The commit of the intents that the round was for.
-    pub page: u64,
+    pub commit: u64,
     /// The networks of which something is left in the kernel that should be gone.
     pub lingering: BTreeSet<NetworkId>,
     /// What is not as it should be.
@@ -172,23 +174,23 @@ pub async fn cut_off<K: Kernel>(kernel: &mut K, host: &HostConfig) -> Result<(),
 pub fn spawn(
     kernel: RealKernel,
     place: HostConfig,
-    local: state::Handle,
+    state: state::Handle,
     seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let changes = kernel.changes();
-    start((kernel, changes), place, local, seen)
+    start((kernel, changes), place, state, seen)
 }
 
 /// The same for any kernel and the news of it.
 fn start<K: Kernel + Send + Sync + 'static>(
     (kernel, changes): (K, watch::Receiver<u64>),
     place: HostConfig,
-    local: state::Handle,
+    state: state::Handle,
     seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let (settled_tx, settled) = watch::channel(Arc::default());
     let (looks, looks_rx) = mpsc::channel(1);
-    let reconciler = Reconciler { kernel, place, local, seen, changes, looks: looks_rx, settled: settled_tx };
+    let reconciler = Reconciler { kernel, place, state, seen, changes, looks: looks_rx, settled: settled_tx };
     let task = tokio::spawn(reconciler.run());
     (Handle { settled, looks }, task)
 }
@@ -196,7 +198,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
 struct Reconciler<K> {
     kernel: K,
     place: HostConfig,
-    local: state::Handle,
+    state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     changes: watch::Receiver<u64>,
     looks: mpsc::Receiver<oneshot::Sender<Result<Observed, StepError>>>,
@@ -222,7 +224,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Until there is reason for another round, of which the kernel gives none while it is `deaf`; false if there will
     /// be no more.
     async fn wait(&mut self, due: Instant, deaf: Instant) -> bool {
-        let Self { kernel, local, seen, changes, looks, .. } = self;
+        let Self { kernel, state, seen, changes, looks, .. } = self;
         let news = async {
             tokio::time::sleep_until(deaf).await;
             changes.changed().await
@@ -231,7 +233,7 @@ impl<K: Kernel> Reconciler<K> {
         let mut over = false;
         loop {
             tokio::select! {
-                changed = local.kept.changed() => return changed.is_ok(),
+                changed = state.intents.changed() => return changed.is_ok(),
                 changed = seen.changed() => return changed.is_ok(),
                 told = &mut news, if !over => match told {
                     Ok(()) => return true,
@@ -247,7 +249,7 @@ impl<K: Kernel> Reconciler<K> {
         let began = Some(Instant::now());
         // Noted before looking: what changes from here on is reason for another round.
         self.changes.borrow_and_update();
-        let Kept { page, intents } = self.local.kept.borrow_and_update().clone();
+        let CommittedIntents { commit, intents } = self.state.intents.borrow_and_update().clone();
         let seen = self.seen.borrow_and_update().clone();
         let knowledge = if seen.synced { Knowledge::Whole } else { Knowledge::Partial };
         let cluster = seen.cluster;
@@ -258,7 +260,7 @@ impl<K: Kernel> Reconciler<K> {
                 let released = self.let_go_of_the_lost(&observed, &report, &intents).await;
                 let (segments, failures) = (standing_segments(&desired, &report), failures(&desired, &report));
                 let (lingering, barriers) = (lingering(&report), barriers(&observed.others, &desired));
-                let settled = Settled { began, page, lingering, segments, failures, barriers, cluster };
+                let settled = Settled { began, commit, lingering, segments, failures, barriers, cluster };
                 self.log(&settled, &intents, &released);
                 settled
             }
@@ -266,7 +268,7 @@ impl<K: Kernel> Reconciler<K> {
                 // What stood a moment ago stands as far as anybody can tell.
                 let segments = self.settled.borrow().segments.clone();
                 let failures = vec![failure(Scope::Host, &error)];
-                let settled = Settled { page, failures, segments, cluster, ..Settled::default() };
+                let settled = Settled { commit, failures, segments, cluster, ..Settled::default() };
                 self.log(&settled, &intents, &BTreeSet::new());
                 settled
             }
@@ -278,7 +280,9 @@ impl<K: Kernel> Reconciler<K> {
         let Some(mtu) = underlay_mtu.filter(|mtu| *mtu != self.place.underlay_mtu) else { return };
         tracing::info!(before = self.place.underlay_mtu, now = mtu, "the MTU of the underlay has changed");
         self.place.underlay_mtu = mtu;
-        self.local.call(move |local| local.carries(mtu)).await;
+        if let Err(error) = self.state.tell(UnderlayMtu(mtu)).await {
+            tracing::error!(%error, "what the underlay carries can't be told to other hosts");
+        }
     }
 
     /// An endpoint whose namespace is gone is released: nobody else would tell.
@@ -302,7 +306,7 @@ impl<K: Kernel> Reconciler<K> {
             return lost;
         }
         let ids: Vec<EndpointId> = lost.iter().copied().collect();
-        match self.local.call(move |local| local.detach(&ids)).await {
+        match self.state.tell(Detach(ids)).await {
             Ok(_) => {
                 for endpoint in lost.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
                     let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));

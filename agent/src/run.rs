@@ -30,8 +30,8 @@ use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::{self, Peers};
 use crate::reconcile::Settled;
+use crate::state;
 use crate::state::store::StoreError;
-use crate::state::{self, Local};
 use crate::wire::encode_record;
 use crate::{dns, reconcile};
 use overlay_gossip::{self as gossip, Generations, Gossip, GossipError};
@@ -110,28 +110,28 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let acquaintances = Acquaintances::of(&config, &loaded);
     let (info, place) = (ground.info(&config, &loaded), ground.place(&config, me));
     let Ground { listener, socket, kernel, trace, .. } = ground;
-    let local = state::spawn(store, loaded, info, trace)?;
-    let (gossip, saying) = start_gossip(&config, me.to_string(), &acquaintances, &local).await?;
+    let state = state::spawn(store, loaded, info, trace)?;
+    let (gossip, saying) = start_gossip(&config, me.to_string(), &acquaintances, &state).await?;
     let handle = gossip.handle();
     let (absent_tx, absent) = watch::channel(BTreeSet::new());
     let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
-    let seen = cluster::spawn(me, gossip.view.clone(), absent, local.clone(), times);
+    let seen = cluster::spawn(me, gossip.view.clone(), absent, state.clone(), times);
     let prober = probe::spawn(seen.clone(), absent_tx);
     let peers = Peers::new(Arc::clone(&identity), seen.clone());
-    let (reconciler, reconciling) = reconcile::spawn(kernel, place, local.clone(), seen.clone());
+    let (reconciler, reconciling) = reconcile::spawn(kernel, place, state.clone(), seen.clone());
     let names = {
-        let (kept, settled) = (local.kept.clone(), reconciler.settled.clone());
-        dns::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), kept, settled)
+        let (intents, settled) = (state.intents.clone(), reconciler.settled.clone());
+        dns::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), intents, settled)
     };
     let mut parts = Parts::default();
-    parts.need("the owner of the ledger", end_of(local.kept.clone()));
+    parts.need("the state of this host", end_of(state.committed.clone()));
     parts.need("gossip", end_of(gossip.view.clone()));
     parts.need("what this host says", saying);
     parts.need("the view of the cluster", end_of(seen.clone()));
     parts.need("the search for silent hosts", prober);
     parts.need("the reconciler", end_of(reconciler.settled.clone()));
     parts.need("DNS", names.task);
-    let courier = outbox::spawn(local.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
+    let courier = outbox::spawn(state.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
     parts.need("the courier of leases", courier);
     let policy = Policy {
         join: acquaintances.join,
@@ -140,12 +140,12 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         strict: config.strict_boot_check,
         interval: config.gossip_interval,
     };
-    parts.need("admission", admission::spawn(local.clone(), seen.clone(), peers.clone(), policy));
-    let (activation, settled, owner) = (local.activation.clone(), reconciler.settled.clone(), local.clone());
+    parts.need("admission", admission::spawn(state.clone(), seen.clone(), peers.clone(), policy));
+    let (activation, settled, owner) = (state.activation.clone(), reconciler.settled.clone(), state.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 
     let (stop, stopped) = watch::channel(());
-    let others = peer::Service::new(local.clone(), seen.clone(), reconciler.settled.clone(), handle.clone());
+    let others = peer::Service::new(state.clone(), seen.clone(), reconciler.settled.clone(), handle.clone());
     let refusals = others.refusals();
     let mut serving_others = {
         let (identity, stopped) = (Arc::clone(&identity), until(stopped.clone()));
@@ -153,9 +153,9 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     };
     let turns = Turns::default();
     let attacher =
-        Attacher { local: local.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
-    let linker = Linker { local: local.clone(), seen: seen.clone(), settled: attacher.reconciler.settled.clone() };
-    let networks = Networks { local, seen: seen.clone(), me, told_to_join: !config.join.is_empty() };
+        Attacher { state: state.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
+    let linker = Linker { state: state.clone(), seen: seen.clone(), settled: attacher.reconciler.settled.clone() };
+    let networks = Networks { state, seen: seen.clone(), told_to_join: !config.join.is_empty() };
     let about = About {
         netns_dir: config.run_dir.join("netns"),
         gossip: handle.addr(),
@@ -184,8 +184,8 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         part = parts.any_ends() => return Err(RunError::PartEnded(part)),
         why = given_up(activation) => {
             say_why(why);
-            let page = owner.kept.borrow().page;
-            until_cut_off(page, settled).await;
+            let commit = owner.intents.borrow().commit;
+            until_cut_off(commit, settled).await;
             return Ok(until_written(&owner, stop_signal).await);
         }
         () = &mut stop_signal => {}
@@ -231,8 +231,8 @@ fn say_why(why: Fencing) {
 const CUTTING: Duration = Duration::from_secs(5);
 
 /// Before this the next life must not begin: it may not come as far as the kernel.
-async fn until_cut_off(page: u64, mut settled: watch::Receiver<Arc<Settled>>) {
-    let cut = settled.wait_for(|settled| settled.page >= page && settled.failures.is_empty());
+async fn until_cut_off(commit: u64, mut settled: watch::Receiver<Arc<Settled>>) {
+    let cut = settled.wait_for(|settled| settled.commit >= commit && settled.failures.is_empty());
     if !matches!(tokio::time::timeout(CUTTING, cut).await, Ok(Ok(_))) {
         tracing::error!("the endpoints of the identity that is given up may still be up");
     }
@@ -242,9 +242,9 @@ async fn until_cut_off(page: u64, mut settled: watch::Receiver<Arc<Settled>>) {
 const REWRITE: Duration = Duration::from_secs(1);
 
 /// Before this the next life must not begin either: it would go on with the ledger that was given up.
-async fn until_written(local: &state::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
+async fn until_written(state: &state::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
     let mut told = false;
-    while let Err(error) = local.call(Local::settle).await {
+    while let Err(error) = state.write_owed().await {
         if !std::mem::replace(&mut told, true) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -291,7 +291,7 @@ impl Generations for Lives {
     fn next(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let now = u64::try_from(now).unwrap_or(u64::MAX);
-        self.0.call_and_block(move |local| local.next_generation(now)).unwrap_or_else(|error| {
+        self.0.next_generation_blocking(now).unwrap_or_else(|error| {
             tracing::error!(%error, "the number of this life can't be kept");
             now
         })
@@ -303,7 +303,7 @@ async fn start_gossip(
     config: &Config,
     node: String,
     acquaintances: &Acquaintances,
-    local: &state::Handle,
+    state: &state::Handle,
 ) -> Result<(Gossip, JoinHandle<()>), GossipError> {
     let address = SocketAddr::new(config.address, config.port);
     let gossip_config = gossip::Config {
@@ -316,9 +316,9 @@ async fn start_gossip(
         remembered: gossip::REMEMBERED,
         key: config.key.clone(),
     };
-    let record = local.record.clone();
+    let record = state.record.clone();
     let first = encode_record(&record.borrow().for_others());
-    let gossip = gossip::spawn(gossip_config, Lives(local.clone()), first).await?;
+    let gossip = gossip::spawn(gossip_config, Lives(state.clone()), first).await?;
     let saying = announce::spawn(record, gossip.publish.clone());
     Ok((gossip, saying))
 }

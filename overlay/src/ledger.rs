@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::{BlockLease, Version};
@@ -31,6 +32,7 @@ mod input;
 mod join;
 mod membership;
 mod outcome;
+mod question;
 mod rules;
 mod serve;
 mod wants;
@@ -41,6 +43,7 @@ pub use change::{Change, Rest};
 pub use input::{Claim, Input, Known, LedgerSnapshot, SealRequest};
 pub use membership::{Activation, Evidence, Fencing, Forget, MemberList, Membership};
 pub use outcome::{Ask, Denial, LedgerStep, Outcome};
+pub use question::{Answer, Asker, NoAnswer, Question};
 use rules::SafetyRule;
 pub use wants::Want;
 
@@ -51,14 +54,14 @@ pub type Millis = u64;
 /// answers elsewhere have gone by then.
 pub const REST: Millis = 60_000;
 
-/// The ledger of one host.
+/// The ledger of one host. A clone is cheap: its parts are shared until one of the clones changes them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ledger {
     me: HostId,
     /// How often it has changed, boot checks aside.
     page: u64,
-    membership: Membership,
-    accounts: BTreeMap<NetworkId, Account>,
+    membership: Arc<Membership>,
+    accounts: BTreeMap<NetworkId, Arc<Account>>,
     tombstones: BTreeSet<NetworkId>,
     #[cfg(test)]
     without: Option<SafetyRule>,
@@ -70,7 +73,7 @@ impl Ledger {
         Self {
             me,
             page: 0,
-            membership: Membership::new(),
+            membership: Arc::new(Membership::new()),
             accounts: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             #[cfg(test)]
@@ -84,7 +87,7 @@ impl Ledger {
     }
 
     /// What is known of the networks.
-    pub fn accounts(&self) -> &BTreeMap<NetworkId, Account> {
+    pub fn accounts(&self) -> &BTreeMap<NetworkId, Arc<Account>> {
         &self.accounts
     }
 
@@ -95,6 +98,11 @@ impl Ledger {
 
     /// Who belongs to the cluster, and whether this host may act.
     pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The same, shared: it is another one as soon as anything of it has changed.
+    pub fn shared_membership(&self) -> &Arc<Membership> {
         &self.membership
     }
 
@@ -174,12 +182,14 @@ impl Ledger {
     pub fn apply(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Open(network) => drop(self.accounts.insert(network.id, Account::new(network.clone()))),
+                Change::Open(network) => {
+                    self.accounts.insert(network.id, Arc::new(Account::new(network.clone())));
+                }
                 Change::Close(id) => drop(self.accounts.remove(id)),
                 Change::Tombstone(id) => drop(self.tombstones.insert(*id)),
                 Change::Page(page) => self.page = *page,
                 Change::Activation(Activation::Fenced(_)) => {
-                    self.membership.apply(change);
+                    Arc::make_mut(&mut self.membership).apply(change);
                     self.accounts.clear();
                 }
                 Change::Block(id, ..)
@@ -190,10 +200,10 @@ impl Ledger {
                 | Change::Post(id, ..)
                 | Change::Unpost(id, ..) => {
                     if let Some(account) = self.accounts.get_mut(id) {
-                        account.apply(change);
+                        Arc::make_mut(account).apply(change);
                     }
                 }
-                _ => self.membership.apply(change),
+                _ => Arc::make_mut(&mut self.membership).apply(change),
             }
         }
     }
@@ -281,7 +291,7 @@ impl Ledger {
 
     /// The accounts of networks that are not deleted.
     fn open(&self) -> impl Iterator<Item = &Account> {
-        self.accounts.iter().filter(|(id, _)| !self.tombstones.contains(id)).map(|(_, account)| account)
+        self.accounts.iter().filter(|(id, _)| !self.tombstones.contains(id)).map(|(_, account)| &**account)
     }
 
     /// Of a deleted network nobody gets anything any more.

@@ -13,6 +13,7 @@
 //! - [`ledger`]: which addresses this host may use.
 //! - [`cluster`]: what hosts say of themselves, and what all of it means together.
 //! - [`datapath`]: kernel state as it should be and as it is, and the plan between them.
+//! - [`operations`]: what this host decides when it is asked for something, over ledger and intents together.
 //! - `kernel`, with the feature of that name: the real kernel, the only code here with effects.
 //!
 //! Without that feature this crate knows no clock, no randomness and no I/O: time and liveness are arguments. The feature `fake`
@@ -24,3 +25,4 @@ pub mod datapath;
 pub mod kernel;
 pub mod ledger;
 pub mod model;
+pub mod operations;

@@ -1,14 +1,16 @@
 use std::net::Ipv4Addr;
 
+use overlay::ledger::Input;
 use overlay::model::host::{HostInfo, Phase};
-use overlay::model::member::{Seal, Stamp};
+use overlay::model::member::{Boot, Seal, Stamp};
+use std::net::SocketAddr;
 
 use super::*;
-use crate::state::run_marker::Trace;
-use crate::state::store::Write;
+use crate::state::run_marker::RunMarker;
 use crate::state::store::tests::Scratch;
 use crate::state::store::tests::full::{fill, mount_disk, write_until_full};
 use crate::wire::encode_record;
+use overlay::operations::Change;
 
 const OTHER: HostId = HostId::from_bytes([9; 16]);
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), 7946);
@@ -76,20 +78,20 @@ fn on_a_full_disk_a_host_hears_that_it_was_forgotten_also_from_one_whose_address
         write_until_full(&mut store);
         fill(&scratch.0);
         // The file itself has some room left.
-        let one = |number: u32| Write::Peer(HostId::from_bytes(u128::from(number).to_be_bytes()), Some(ADDRESS));
+        let one = |number: u32| Change::Peer(HostId::from_bytes(u128::from(number).to_be_bytes()), Some(ADDRESS));
         assert!((0..10_000).any(|number| store.commit(&[one(number)]).is_err()), "there is no room for an address");
-        loaded.page = store.page();
+        loaded.commit = store.commits();
         let me = loaded.identity.id();
         let host = info("alpha", 1, me);
-        let local =
-            state::spawn(store, loaded, host, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
+        let state =
+            state::spawn(store, loaded, host, RunMarker::new(&scratch.0, "boot 1")).expect("nothing to put in order");
         let seals = [(me, Seal { heir: OTHER, done: true })].into();
         let record = Record { host: Some(info("beta", 9, me)), seals, ..Record::default() };
-        let mut activation = local.activation.clone();
+        let mut activation = state.activation.clone();
         run(async move {
             let (_gossip, heard) = watch::channel(shown(&record));
             let (_found, absent) = watch::channel(BTreeSet::new());
-            let _seen = spawn(me, heard, absent, local, times(PATIENCE));
+            let _seen = spawn(me, heard, absent, state, times(PATIENCE));
             activation
                 .wait_for(|activation| matches!(activation, Activation::Fenced(_)))
                 .await
@@ -104,23 +106,23 @@ fn a_host_that_gossip_forgets_goes_when_its_machine_has_been_absent_for_long_eno
     let scratch = Scratch::new();
     let (store, loaded) = scratch.found().expect("a new state");
     let me = loaded.identity.id();
-    let local = state::spawn(store, loaded, info("alpha", 1, me), Trace::new(&scratch.0, "boot 1"));
-    let local = local.expect("nothing to put in order");
+    let state = state::spawn(store, loaded, info("alpha", 1, me), RunMarker::new(&scratch.0, "boot 1"));
+    let state = state.expect("nothing to put in order");
     let record = Record { host: Some(info("beta", 9, me)), ..Record::default() };
     run(async move {
         let (gossip, heard) = watch::channel(shown(&record));
         let (found, absent) = watch::channel(BTreeSet::new());
-        let mut seen = spawn(me, heard, absent, local, times(Duration::from_millis(300)));
-        let state = |seen: &ClusterView| seen.cluster.hosts.get(&OTHER).map(|host| host.liveness);
-        seen.wait_for(|seen| state(seen) == Some(Liveness::Live)).await.expect("it is followed");
+        let mut seen = spawn(me, heard, absent, state, times(Duration::from_millis(300)));
+        let liveness = |seen: &ClusterView| seen.cluster.hosts.get(&OTHER).map(|host| host.liveness);
+        seen.wait_for(|seen| liveness(seen) == Some(Liveness::Live)).await.expect("it is followed");
         gossip.send_replace(Arc::new(gossip::View { synced: true, ..gossip::View::default() }));
-        seen.wait_for(|seen| state(seen) == Some(Liveness::Suspect)).await.expect("it is followed");
-        let gone = tokio::time::timeout(Duration::from_secs(1), seen.wait_for(|seen| state(seen).is_none())).await;
+        seen.wait_for(|seen| liveness(seen) == Some(Liveness::Suspect)).await.expect("it is followed");
+        let gone = tokio::time::timeout(Duration::from_secs(1), seen.wait_for(|seen| liveness(seen).is_none())).await;
         assert!(gone.map(drop).is_err(), "its machine is there");
         found.send_replace([OTHER].into());
-        seen.wait_for(|seen| state(seen) == Some(Liveness::Dead)).await.expect("it is followed");
+        seen.wait_for(|seen| liveness(seen) == Some(Liveness::Dead)).await.expect("it is followed");
         // Nothing else happens then.
-        seen.wait_for(|seen| state(seen).is_none()).await.expect("it is followed");
+        seen.wait_for(|seen| liveness(seen).is_none()).await.expect("it is followed");
     });
 }
 
@@ -129,11 +131,11 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
     let scratch = Scratch::new();
     let (store, loaded) = scratch.found().expect("a new state");
     let me = loaded.identity.id();
-    let local = state::spawn(store, loaded, info("alpha", 1, me), Trace::new(&scratch.0, "boot 1"));
-    let local = local.expect("nothing to put in order");
-    let mut activation = local.activation.clone();
+    let state = state::spawn(store, loaded, info("alpha", 1, me), RunMarker::new(&scratch.0, "boot 1"));
+    let state = state.expect("nothing to put in order");
+    let mut activation = state.activation.clone();
     run(async move {
-        local.call(|local| local.step(&Input::Found)).await.expect("the disk takes it");
+        state.tell(Input::Found).await.expect("the disk takes it");
         let said = |phase, others: &Record| {
             let stamp = Stamp { boot: Boot { generation: 1, nonce: 7 }, page: 1 };
             let record = Record { host: Some(HostInfo { phase, stamp, ..info("alpha", 9, me) }), ..Record::default() };
@@ -142,7 +144,7 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
         };
         let (gossip, heard) = watch::channel(said(Phase::Unchecked, &Record::default()));
         let (_found, absent) = watch::channel(BTreeSet::new());
-        let mut seen = spawn(me, heard, absent, local, times(PATIENCE));
+        let mut seen = spawn(me, heard, absent, state, times(PATIENCE));
         seen.wait_for(|seen| seen.synced).await.expect("it is followed");
         // What came before that has been told by then.
         let beta = Record { host: Some(info("beta", 9, me)), ..Record::default() };

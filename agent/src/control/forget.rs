@@ -1,6 +1,7 @@
 //! Forgetting hosts: the command that starts it, and how far it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -27,7 +28,7 @@ pub(super) type Progress = BoxStream<'static, Result<pb::ForgetProgress, Status>
 /// Starts it, unless one of them is there after all.
 pub(super) async fn start(service: &Service, named: &[String], force: bool) -> Result<Progress, Status> {
     let cluster = service.cluster();
-    let members = service.attacher.local.call(|local| local.ledger().membership().clone()).await;
+    let members = Arc::clone(service.attacher.state.state().ledger.shared_membership());
     let mut hosts = BTreeMap::new();
     for text in named {
         let id = find(&cluster, &members.others().chain(members.foreign.iter().copied()).collect(), text)?;
@@ -57,10 +58,10 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
         return Err(Status::invalid_argument("no host is named: see `overlayctl host ls`"));
     }
     let input = Input::Forget { hosts: hosts.clone(), force };
-    let outcome = service.attacher.local.call(move |local| local.step(&input)).await;
-    match outcome.map_err(|error| Status::internal(in_one_line(&error)))? {
+    let outcome = service.attacher.state.tell(input).await;
+    match outcome.map_err(|error| Status::internal(in_one_line(&error)))?.answer {
         Outcome::Denied(denial) => Err(refused(&cluster, &names(), &denial)),
-        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.local.clone(), service.seen.clone())),
+        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.state.clone(), service.seen.clone())),
     }
 }
 
@@ -74,7 +75,7 @@ async fn look_for(service: &Service, members: &Membership, host: HostId, text: &
             "overlayd has just started and has not heard of host `{text}` yet: try again in a moment"
         )));
     }
-    let at = service.attacher.local.call(move |local| local.peers().get(&host).copied()).await;
+    let at = service.attacher.state.state().peers.get(&host).copied();
     let taken = |at| service.cluster().hosts.values().any(|known| known.info.peer == at);
     match at {
         Some(at) if !taken(at) && probe::is_there(at).await => Err(Status::failed_precondition(format!(
@@ -123,24 +124,22 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
 }
 
 /// What is waited for, whenever it changes, to the end.
-fn progress(hosts: BTreeSet<HostId>, local: state::Handle, seen: watch::Receiver<ClusterView>) -> Progress {
-    let changes = local.record.clone();
-    let steps = stream::unfold(Some((local, seen, changes, None)), move |state| {
+fn progress(hosts: BTreeSet<HostId>, state: state::Handle, seen: watch::Receiver<ClusterView>) -> Progress {
+    let committed = state.committed.clone();
+    let steps = stream::unfold(Some((seen, committed, None)), move |waiting| {
         let hosts = hosts.clone();
         async move {
-            let (local, seen, mut changes, mut told) = state?;
+            let (seen, mut committed, mut told) = waiting?;
             loop {
-                changes.borrow_and_update();
-                let asked = hosts.clone();
-                let now = local.call(move |local| look(local.ledger(), &asked)).await;
+                let now = look(&committed.borrow_and_update().state.ledger, &hosts);
                 if told.as_ref() != Some(&now) {
                     let cluster = seen.borrow().cluster.clone();
                     let said = now.said(&cluster, &hosts);
                     let goes_on = said.as_ref().is_ok_and(|said| !said.done);
                     told = Some(now);
-                    return Some((said, goes_on.then_some((local, seen, changes, told))));
+                    return Some((said, goes_on.then_some((seen, committed, told))));
                 }
-                changes.changed().await.ok()?;
+                committed.changed().await.ok()?;
             }
         }
     });

@@ -8,16 +8,18 @@ use overlay::model::addr::Subnet;
 use overlay::model::links::{Link, Reached};
 use overlay::model::network::{Driver, Name, Settings, SettingsError};
 use overlay::model::publish::{self, HostPort};
+use overlay::operations::container::Priority;
+use overlay::operations::define_network::NetworkSpec;
+use overlay::operations::network_refusal::NetworkRefusal;
+use overlay::operations::publish_port::WantedPort;
 use overlay_proto::v1 as pb;
 use tonic::Status;
 
 use super::{parse, parse_some};
-use crate::operations::attach::Priority;
-use crate::operations::network::{NetworkError, Wanted};
-use crate::operations::ports;
+use crate::operations::network::NetworkError;
 
 /// A network.
-pub(crate) fn network(request: pb::CreateNetworkRequest) -> Result<Wanted, Status> {
+pub(crate) fn network(request: pb::CreateNetworkRequest) -> Result<NetworkSpec, Status> {
     let auxiliary = |(name, address): &(String, String)| {
         let of = format!("auxiliary address of `{name}`");
         Ok((address_of(&of, address)?, parse::<Name>(name)?))
@@ -30,12 +32,14 @@ pub(crate) fn network(request: pb::CreateNetworkRequest) -> Result<Wanted, Statu
         icc: !request.no_icc,
         mtu: match request.mtu {
             0 => None,
-            mtu => Some(u16::try_from(mtu).map_err(|_| NetworkError::from(SettingsError::Mtu(mtu)))?),
+            mtu => Some(
+                u16::try_from(mtu).map_err(|_| NetworkError::from(NetworkRefusal::from(SettingsError::Mtu(mtu))))?,
+            ),
         },
         auxiliary: given.iter().map(auxiliary).collect::<Result<BTreeMap<_, _>, Status>>()?,
         labels: request.labels,
     };
-    Ok(Wanted {
+    Ok(NetworkSpec {
         name: parse(&request.name)?,
         subnets: all(&request.subnets)?,
         gateways: request.gateways.iter().map(|text| address_of("gateway", text)).collect::<Result<_, _>>()?,
@@ -49,7 +53,7 @@ pub(crate) fn network(request: pb::CreateNetworkRequest) -> Result<Wanted, Statu
 const MAX_PORTS: usize = 2048;
 
 /// Ports that are to be published.
-pub(crate) fn ports(specs: &pb::PublishSpecs) -> Result<Vec<ports::Wanted>, Status> {
+pub(crate) fn ports(specs: &pb::PublishSpecs) -> Result<Vec<WantedPort>, Status> {
     let given: BTreeSet<Subnet> = all::<Subnet>(&specs.allow_from)?.into_iter().collect();
     let allowed: BTreeSet<Subnet> = publish::widest(&given).collect();
     let is_mapped = |subnet: &&Subnet| subnet.network() != subnet.network().to_canonical();
@@ -69,7 +73,7 @@ pub(crate) fn ports(specs: &pb::PublishSpecs) -> Result<Vec<ports::Wanted>, Stat
                 format!("`{spec}` makes more than {MAX_PORTS} ports to be published at once: do it in several calls");
             return Err(Status::invalid_argument(many));
         }
-        wanted.extend(pairs.into_iter().map(|(host, port)| ports::Wanted { host, port, allowed: allowed.clone() }));
+        wanted.extend(pairs.into_iter().map(|(host, port)| WantedPort { host, port, allowed: allowed.clone() }));
     }
     Ok(wanted)
 }

@@ -26,7 +26,7 @@ pub(super) async fn endpoint(
     // A container whose path is gone lives on where nobody can look.
     let theirs = inspect::container(&attachment.netns).await.unwrap_or_default();
     let container_end = host_end.and_then(|end| other_end(&theirs, end));
-    let account = service.attacher.local.call(move |local| local.ledger().accounts().get(&id).cloned()).await;
+    let account = service.attacher.state.state().ledger.accounts().get(&id).cloned();
     let cluster = service.cluster();
     let shown = service.shown(&cluster);
     let leases = account.map(|account| shown.leases(&account)).unwrap_or_default();

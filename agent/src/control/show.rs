@@ -23,9 +23,9 @@ use overlay_proto::v1 as pb;
 use tonic::Status;
 
 use crate::cluster::{LastHeard, LastSeen};
-use crate::operations::links::missing;
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
+use overlay::operations::link::missing;
 use overlay_gossip::{self as gossip, Stranger};
 
 /// What is shown, and from where it is seen.

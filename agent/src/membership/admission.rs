@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream;
 use overlay::cluster::Cluster;
-use overlay::cluster::bootstrap::{apart, asked, founds, reachable, seeks, witnesses};
-use overlay::ledger::{Activation, Claim, Input, Ledger, SealRequest, Want};
-use overlay::model::id::{HostId, NetworkId};
+use overlay::cluster::bootstrap::{Situation, apart, asked, founds, own_decision, reachable, seeks};
+use overlay::ledger::{Activation, Answer, Input, Question};
+use overlay::model::id::HostId;
 use overlay::model::member::Stamp;
+use overlay::operations::hear::Inputs;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::cluster::ClusterView;
 use crate::peer::{CallError, Peers};
 use crate::state;
-use crate::state::store::StoreError;
 
 /// Between two rounds if nothing happens and something is left to ask.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -65,10 +65,10 @@ impl Policy {
 }
 
 /// Starts the task. It ends only with what it listens to.
-pub fn spawn(local: state::Handle, seen: watch::Receiver<ClusterView>, peers: Peers, policy: Policy) -> JoinHandle<()> {
+pub fn spawn(state: state::Handle, seen: watch::Receiver<ClusterView>, peers: Peers, policy: Policy) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut admission = Admission {
-            local,
+            state,
             seen,
             peers,
             policy,
@@ -84,7 +84,7 @@ pub fn spawn(local: state::Handle, seen: watch::Receiver<ClusterView>, peers: Pe
 }
 
 struct Admission {
-    local: state::Handle,
+    state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     peers: Peers,
     policy: Policy,
@@ -100,44 +100,30 @@ struct Admission {
     lines: Arc<Semaphore>,
 }
 
-/// What to ask of whom.
-type Wants = BTreeMap<HostId, Vec<Want>>;
-
-/// What goes with a question.
-struct Sheet {
-    me: HostId,
-    stamp: Stamp,
-    founder: Option<HostId>,
-    claims: BTreeMap<NetworkId, Claim>,
-    seal_requests: BTreeMap<HostId, SealRequest>,
-}
+/// What to ask of which host.
+type Questions = BTreeMap<HostId, Vec<Question>>;
 
 impl Admission {
     /// Asks what there is to ask, and waits until that may have changed; false when it never will again.
     async fn round(&mut self) -> bool {
-        let mut activation = self.local.activation.clone();
-        let mut record = self.local.record.clone();
+        let mut activation = self.state.activation.clone();
+        let mut committed = self.state.committed.clone();
         activation.borrow_and_update();
-        record.borrow_and_update();
+        committed.borrow_and_update();
         let cluster = Arc::clone(&self.seen.borrow_and_update().cluster);
-        let (around, introduced, join) = (Arc::clone(&cluster), self.introduced.clone(), self.policy.join.clone());
-        let (wants, sheet) = self
-            .local
-            .call(move |local| {
-                let founder = local.ledger().membership().founder;
-                look(local.ledger(), &asked(&around, &join, founder), &introduced)
-            })
-            .await;
-        let expects = self.tell_of_others(&cluster, sheet.founder);
-        let busy = expects || !wants.is_empty() || !matches!(*self.local.activation.borrow(), Activation::Established);
+        let ledger = self.state.state().ledger;
+        let founder = ledger.membership().founder;
+        let questions = ledger.questions(&asked(&cluster, &self.policy.join, founder), &self.introduced);
+        let expects = self.tell_of_others(&cluster, founder);
+        let busy =
+            expects || !questions.is_empty() || !matches!(*self.state.activation.borrow(), Activation::Established);
         self.decide().await;
-        let sheet = Arc::new(sheet);
-        let wants = self.seal_all(wants, &sheet, &cluster);
-        self.ask_all(wants, sheet, &cluster).await;
+        let others = self.seal_all(questions, ledger.stamp(), &cluster);
+        self.ask_all(others, ledger.stamp(), &cluster).await;
         let changed = async {
             tokio::select! {
                 changed = activation.changed() => changed.is_ok(),
-                changed = record.changed() => changed.is_ok(),
+                changed = committed.changed() => changed.is_ok(),
                 changed = self.seen.changed() => changed.is_ok(),
             }
         };
@@ -167,13 +153,13 @@ impl Admission {
 
     /// Has the hosts asked to seal what this one is to forget, beside all else; what else there is to ask of them. Those that
     /// are there first.
-    fn seal_all(&mut self, wants: Wants, sheet: &Arc<Sheet>, cluster: &Cluster) -> Wants {
+    fn seal_all(&mut self, questions: Questions, stamp: Stamp, cluster: &Cluster) -> Questions {
         self.sealing.retain(|_, asking| !asking.is_finished());
         let there = reachable(cluster);
-        let (mut others, mut seals) = (Wants::new(), BTreeMap::new());
-        for (by, wants) in wants {
-            let (sealed, rest): (Vec<Want>, Vec<Want>) =
-                wants.into_iter().partition(|want| matches!(want, Want::Seal(_)));
+        let (mut others, mut seals) = (Questions::new(), BTreeMap::new());
+        for (by, questions) in questions {
+            let (sealed, rest): (Vec<Question>, Vec<Question>) =
+                questions.into_iter().partition(|question| matches!(question, Question::Seal { .. }));
             if !rest.is_empty() {
                 others.insert(by, rest);
             }
@@ -181,31 +167,30 @@ impl Admission {
                 seals.insert((!there.contains(&by), by), sealed);
             }
         }
-        for ((_, by), wants) in seals {
-            let asking =
-                seal(self.local.clone(), self.peers.clone(), (by, wants), Arc::clone(sheet), Arc::clone(&self.lines));
+        for ((_, by), questions) in seals {
+            let asking = seal(self.state.clone(), self.peers.clone(), (by, questions), stamp, Arc::clone(&self.lines));
             self.sealing.insert(by, tokio::spawn(asking));
         }
         others
     }
 
-    /// Those that are there first, and each answer counts at once: who does not answer holds nobody up.
-    async fn ask_all(&mut self, wants: Wants, sheet: Arc<Sheet>, cluster: &Cluster) {
+    /// Those that are there first, and each answer counts at once: a host that does not answer holds no other up.
+    async fn ask_all(&mut self, questions: Questions, stamp: Stamp, cluster: &Cluster) {
         let there = reachable(cluster);
-        let (first, last): (Vec<_>, Vec<_>) = wants.into_iter().partition(|(host, _)| there.contains(host));
-        let questions = first.into_iter().chain(last);
-        let questions = questions.flat_map(|(host, wants)| wants.into_iter().map(move |want| (host, want)));
-        let asked = questions.map(|(host, want)| {
-            let (peers, sheet) = (self.peers.clone(), Arc::clone(&sheet));
-            async move { (host, want.clone(), ask(&peers, host, want, &sheet).await) }
+        let (first, last): (Vec<_>, Vec<_>) = questions.into_iter().partition(|(host, _)| there.contains(host));
+        let all = first.into_iter().chain(last);
+        let all = all.flat_map(|(host, questions)| questions.into_iter().map(move |question| (host, question)));
+        let asked = all.map(|(host, question)| {
+            let peers = self.peers.clone();
+            async move { (host, ask(&peers, host, &question, stamp).await, question) }
         });
         let mut answers = stream::iter(asked.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
-        while let Some((host, want, answer)) = answers.next().await {
-            let Some(input) = answered(host, &want, answer) else { continue };
-            if want == Want::Acknowledge && matches!(input, Input::Acknowledged { .. }) {
+        while let Some((host, answer, question)) = answers.next().await {
+            let Some(answer) = answered(host, &question, answer) else { continue };
+            if matches!(answer, Answer::MemberList(_)) && matches!(question, Question::Acknowledge { .. }) {
                 self.introduced.insert(host);
             }
-            self.tell(input).await;
+            tell(&self.state, question.answered((host, stamp), answer)).await;
             self.decide().await;
         }
     }
@@ -217,47 +202,32 @@ impl Admission {
         if heard != self.heard.0 {
             self.heard = (heard, Instant::now());
         }
-        let activation = self.local.activation.borrow().clone();
-        let (me, is_alone) =
-            self.local.call(|local| (local.ledger().me(), local.ledger().membership().others().next().is_none())).await;
-        match activation {
-            Activation::Unchecked { .. } if synced || self.policy.strict || is_alone => {
-                let reachable = (!self.policy.strict).then(|| witnesses(&cluster));
-                self.tell(Input::Conclude { reachable }).await;
-            }
-            Activation::Joining { .. } => {
-                let times = (self.start.elapsed(), self.heard.1.elapsed());
-                if self.policy.calls_for_founding(me, times, &cluster) {
-                    self.tell(Input::Found).await;
-                }
-            }
-            Activation::Established if seeks(me, &cluster) => self.tell(Input::Seek).await,
-            _ => {}
+        let ledger = self.state.state().ledger;
+        let times = (self.start.elapsed(), self.heard.1.elapsed());
+        let may_found = self.policy.calls_for_founding(ledger.me(), times, &cluster);
+        let situation = Situation { synced, strict: self.policy.strict, may_found };
+        if let Some(input) = own_decision(&ledger, &cluster, situation) {
+            tell(&self.state, vec![input]).await;
         }
-    }
-
-    async fn tell(&self, input: Input) {
-        tell(&self.local, input).await;
     }
 }
 
-async fn tell(local: &state::Handle, input: Input) {
-    let told: Result<_, StoreError> = local.call(move |local| local.step(&input)).await;
-    if let Err(error) = told {
+async fn tell(state: &state::Handle, inputs: Vec<Input>) {
+    if let Err(error) = state.tell(Inputs(inputs)).await {
         tracing::error!(%error, "what a member answered could not be kept");
     }
 }
 
-/// What an answer is to the ledger; nothing if there was none.
-fn answered(host: HostId, want: &Want, answer: Result<Input, CallError>) -> Option<Input> {
+/// The answer of a host; nothing if there was none.
+fn answered(host: HostId, question: &Question, answer: Result<Answer, CallError>) -> Option<Answer> {
     match answer {
-        Ok(input) => Some(input),
+        Ok(answer) => Some(answer),
         Err(CallError::Denied(denial)) => {
-            tracing::debug!(host = %host.short(), ?want, %denial, "refused");
-            Some(Input::Refused { by: host, denial })
+            tracing::debug!(host = %host.short(), ?question, %denial, "refused");
+            Some(Answer::Denied(denial))
         }
         Err(error) => {
-            tracing::debug!(host = %host.short(), ?want, %error, "not asked");
+            tracing::debug!(host = %host.short(), ?question, %error, "not asked");
             None
         }
     }
@@ -265,60 +235,36 @@ fn answered(host: HostId, want: &Want, answer: Result<Input, CallError>) -> Opti
 
 /// Asks one host to seal others, one after the other. Each answer counts at once.
 async fn seal(
-    local: state::Handle,
+    state: state::Handle,
     peers: Peers,
-    (by, wants): (HostId, Vec<Want>),
-    sheet: Arc<Sheet>,
+    (by, questions): (HostId, Vec<Question>),
+    stamp: Stamp,
     lines: Arc<Semaphore>,
 ) {
     let mut is_done = true;
-    for want in wants {
+    for question in questions {
         let line = lines.acquire().await.expect("it is never closed");
-        let answer = ask(&peers, by, want.clone(), &sheet).await;
+        let answer = ask(&peers, by, &question, stamp).await;
         drop(line);
         is_done &= answer.is_ok();
-        let answer = answered(by, &want, answer);
-        let Some(input) = answer else { break };
-        tell(&local, input).await;
+        let Some(answer) = answered(by, &question, answer) else { break };
+        tell(&state, question.answered((by, stamp), answer)).await;
     }
     if !is_done {
-        // Nobody else asks it before.
+        // It is not asked again before.
         tokio::time::sleep(PERIOD).await;
     }
 }
 
-fn look(ledger: &Ledger, heard: &BTreeSet<HostId>, introduced: &BTreeSet<HostId>) -> (Wants, Sheet) {
-    let membership = ledger.membership();
-    let mut wants = ledger.wants(heard);
-    for host in ledger.introductions(heard, introduced) {
-        wants.entry(host).or_default().push(Want::Acknowledge);
+async fn ask(peers: &Peers, by: HostId, question: &Question, stamp: Stamp) -> Result<Answer, CallError> {
+    match question {
+        Question::Acknowledge { founder } => peers.acknowledge(by, stamp, *founder).await.map(Answer::MemberList),
+        Question::Admit { founder, claims } => peers.admit(by, (stamp, *founder), claims).await.map(Answer::MemberList),
+        Question::Seal { host, request } => peers.seal(by, *host, request).await.map(Answer::Sealed),
+        Question::Space { .. } | Question::Address { .. } | Question::Deliver { .. } => {
+            unreachable!("no membership comes of {question:?}")
+        }
     }
-    let seal_requests =
-        membership.forgets.keys().filter_map(|host| Some((*host, ledger.seal_request(*host)?))).collect();
-    let sheet = Sheet {
-        me: ledger.me(),
-        stamp: ledger.stamp(),
-        founder: membership.founder,
-        claims: ledger.claims(),
-        seal_requests,
-    };
-    (wants, sheet)
-}
-
-async fn ask(peers: &Peers, by: HostId, want: Want, sheet: &Sheet) -> Result<Input, CallError> {
-    debug_assert_ne!(by, sheet.me, "nobody asks himself");
-    Ok(match want {
-        Want::Acknowledge => {
-            Input::Acknowledged { by, member_list: peers.acknowledge(by, sheet.stamp, sheet.founder).await? }
-        }
-        Want::Admit => {
-            Input::Admitted { by, member_list: peers.admit(by, (sheet.stamp, sheet.founder), &sheet.claims).await? }
-        }
-        Want::Seal(host) => {
-            let seal_request = sheet.seal_requests.get(&host).ok_or(CallError::Unknown(host))?;
-            Input::Sealed { by, host, ledger_snapshot: peers.seal(by, host, seal_request).await? }
-        }
-    })
 }
 
 #[cfg(test)]

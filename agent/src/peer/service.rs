@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster;
-use overlay::ledger::{Claim, Input, Outcome, SealRequest, Share};
+use overlay::ledger::{Answer, Asker, Claim, Question, SealRequest};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
@@ -21,7 +21,6 @@ use crate::cluster::ClusterView;
 use crate::reconcile::Settled;
 use crate::state;
 use crate::state::identity::{Identity, host_id};
-use crate::state::store::StoreError;
 use crate::wire::{Wire, boot_from_wire, founder_from_wire, network_id};
 use overlay_gossip as gossip;
 
@@ -31,7 +30,7 @@ use super::tls;
 /// The service that this host offers the others.
 #[derive(Clone)]
 pub struct Service {
-    local: state::Handle,
+    state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     settled: watch::Receiver<Arc<Settled>>,
     gossip: gossip::Handle,
@@ -44,12 +43,12 @@ const WAY: Duration = Duration::from_secs(1);
 impl Service {
     /// A service on this host's ledger, view and kernel.
     pub fn new(
-        local: state::Handle,
+        state: state::Handle,
         seen: watch::Receiver<ClusterView>,
         settled: watch::Receiver<Arc<Settled>>,
         gossip: gossip::Handle,
     ) -> Self {
-        Self { local, seen, settled, gossip, refusals: Arc::default() }
+        Self { state, seen, settled, gossip, refusals: Arc::default() }
     }
 
     /// Who is not let in.
@@ -98,13 +97,14 @@ impl Service {
         known.is_some_and(|host| is_alive(host) && host.info.peer.ip().to_canonical() != from)
     }
 
-    async fn give(&self, input: Input) -> Result<Response<pb::GiveReply>, Status> {
-        let reply = match self.step(input).await? {
-            (Outcome::Given(statements), stamp) => {
+    async fn give(&self, to: HostId, question: Question) -> Result<Response<pb::GiveReply>, Status> {
+        let asker = Asker { host: to, stamp: Stamp::default(), elsewhere: false };
+        let reply = match self.answer(question, asker).await? {
+            (Answer::Given(statements), stamp) => {
                 let statements = statements.iter().map(Wire::to_wire).collect();
                 pb::GiveReply { statements, denial: None, stamp: Some(stamp.to_wire()) }
             }
-            (Outcome::Denied(denial), _) => {
+            (Answer::Denied(denial), _) => {
                 pb::GiveReply { statements: Vec::new(), denial: Some(denial.to_wire()), stamp: None }
             }
             (other, _) => return Err(unexpected(&other)),
@@ -112,20 +112,22 @@ impl Service {
         Ok(Response::new(reply))
     }
 
-    async fn member_list(&self, input: Input) -> Result<Response<pb::MemberListReply>, Status> {
+    async fn member_list(&self, question: Question, asker: Asker) -> Result<Response<pb::MemberListReply>, Status> {
         use pb::member_list_reply::Kind;
-        let kind = match self.step(input).await? {
-            (Outcome::MemberList(member_list), _) => Kind::MemberList(member_list.to_wire()),
-            (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
+        let kind = match self.answer(question, asker).await? {
+            (Answer::MemberList(member_list), _) => Kind::MemberList(member_list.to_wire()),
+            (Answer::Denied(denial), _) => Kind::Denial(denial.to_wire()),
             (other, _) => return Err(unexpected(&other)),
         };
         Ok(Response::new(pb::MemberListReply { kind: Some(kind) }))
     }
 
-    /// What the ledger makes of it, and how far it has come with that.
-    async fn step(&self, input: Input) -> Result<(Outcome, Stamp), Status> {
-        let outcome = self.local.call(move |local| Ok((local.step(&input)?, local.ledger().stamp()))).await;
-        outcome.map_err(|error: StoreError| Status::internal(error.to_string()))
+    /// What the ledger answers, durably, and how far it has come with that.
+    async fn answer(&self, question: Question, asker: Asker) -> Result<(Answer, Stamp), Status> {
+        let done = self.state.tell(question.input(asker)).await;
+        let outcome = done.map_err(|error| Status::internal(error.to_string()))?.answer;
+        let answer = Answer::try_from(outcome).map_err(|error| Status::internal(error.to_string()))?;
+        Ok((answer, self.state.committed.borrow().state.ledger.stamp()))
     }
 }
 
@@ -133,8 +135,8 @@ fn stamp_of(stamp: Option<&pb::Stamp>) -> Result<Stamp, Status> {
     Stamp::from_wire(stamp.ok_or_else(|| bad("no stamp"))?).map_err(bad)
 }
 
-fn unexpected(outcome: &Outcome) -> Status {
-    Status::internal(format!("the ledger answered {outcome:?}"))
+fn unexpected(answer: &Answer) -> Status {
+    Status::internal(format!("the ledger answered {answer:?}"))
 }
 
 fn bad(error: impl std::fmt::Display) -> Status {
@@ -147,14 +149,14 @@ impl Peer for Service {
         let to = self.caller(&request)?;
         let network = network_id(&request.get_ref().network).map_err(bad)?;
         let range = u8::try_from(request.get_ref().range).map_err(bad)?;
-        self.give(Input::GiveSpace { network, range, to, share: Share::Quarter }).await
+        self.give(to, Question::Space { network, range }).await
     }
 
     async fn give_address(&self, request: Request<pb::GiveAddressRequest>) -> Result<Response<pb::GiveReply>, Status> {
         let to = self.caller(&request)?;
         let network = network_id(&request.get_ref().network).map_err(bad)?;
         let address = request.get_ref().address.parse().map_err(bad)?;
-        self.give(Input::GiveAddress { network, to, address }).await
+        self.give(to, Question::Address { network, address }).await
     }
 
     async fn deliver(&self, request: Request<pb::DeliverRequest>) -> Result<Response<pb::DeliverReply>, Status> {
@@ -163,9 +165,10 @@ impl Peer for Service {
         let statement = request.get_ref().statement.as_ref().ok_or_else(|| bad("no statement"))?;
         let statement = Statement::from_wire(statement).map_err(bad)?;
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
-        let denial = match self.step(Input::Stated { network, from, stamp, statement }).await? {
-            (Outcome::Done, _) => None,
-            (Outcome::Denied(denial), _) => Some(denial.to_wire()),
+        let asker = Asker { host: from, stamp, elsewhere: false };
+        let denial = match self.answer(Question::Deliver { network, statement }, asker).await? {
+            (Answer::Done, _) => None,
+            (Answer::Denied(denial), _) => Some(denial.to_wire()),
             (other, _) => return Err(unexpected(&other)),
         };
         Ok(Response::new(pb::DeliverReply { denial }))
@@ -178,7 +181,7 @@ impl Peer for Service {
         let from = self.caller(&request)?;
         let stamp = stamp_of(request.get_ref().stamp.as_ref())?;
         let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
-        self.member_list(Input::Acknowledge { from, stamp, founder }).await
+        self.member_list(Question::Acknowledge { founder }, Asker { host: from, stamp, elsewhere: false }).await
     }
 
     async fn admit(&self, request: Request<pb::AdmitRequest>) -> Result<Response<pb::MemberListReply>, Status> {
@@ -188,7 +191,7 @@ impl Peer for Service {
         let claims = claims.collect::<Result<_, _>>().map_err(bad)?;
         let founder = founder_from_wire(&request.get_ref().founder).map_err(bad)?;
         let elsewhere = self.is_elsewhere(from, &request);
-        self.member_list(Input::Admit { from, stamp, founder, claims, elsewhere }).await
+        self.member_list(Question::Admit { founder, claims }, Asker { host: from, stamp, elsewhere }).await
     }
 
     async fn seal(&self, request: Request<pb::SealRequest>) -> Result<Response<pb::SealReply>, Status> {
@@ -199,10 +202,11 @@ impl Peer for Service {
         let boot = boot_from_wire(boot.as_ref()).map_err(bad)?;
         let yielded = yielded.iter().map(|id| HostId::try_from(id.as_slice()));
         let yielded = yielded.collect::<Result<_, _>>().map_err(bad)?;
-        let seal_request = SealRequest { founder: founder_from_wire(founder).map_err(bad)?, boot, yielded };
-        let kind = match self.step(Input::Seal { from, host, seal_request }).await? {
-            (Outcome::Sealed(ledger_snapshot), _) => Kind::LedgerSnapshot(ledger_snapshot.to_wire()),
-            (Outcome::Denied(denial), _) => Kind::Denial(denial.to_wire()),
+        let request = SealRequest { founder: founder_from_wire(founder).map_err(bad)?, boot, yielded };
+        let asker = Asker { host: from, stamp: Stamp::default(), elsewhere: false };
+        let kind = match self.answer(Question::Seal { host, request }, asker).await? {
+            (Answer::Sealed(ledger_snapshot), _) => Kind::LedgerSnapshot(ledger_snapshot.to_wire()),
+            (Answer::Denied(denial), _) => Kind::Denial(denial.to_wire()),
             (other, _) => return Err(unexpected(&other)),
         };
         Ok(Response::new(pb::SealReply { kind: Some(kind) }))

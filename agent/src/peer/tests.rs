@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, derive};
-use overlay::ledger::{Ask, Change, Denial, Ledger};
+use overlay::ledger::{self, Ask, Denial, Ledger};
 use overlay::model::host::{HostInfo, Liveness};
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::lease::Version;
@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cluster::ClusterView;
 use crate::state;
-use crate::state::store::Write;
 use crate::state::store::tests::Scratch;
 use overlay::ledger::{Input, Outcome};
 use overlay::model::id::HostId;
 use overlay::model::member::Stamp;
 use overlay::model::record::Statement;
+use overlay::operations::Change;
 use overlay_gossip as gossip;
 use overlay_gossip::{ClusterKey, Generations, Gossip};
 use tokio::net::TcpListener;
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Agent {
     scratch: Scratch,
     pub(crate) id: HostId,
-    pub(crate) local: state::Handle,
+    pub(crate) state: state::Handle,
     pub(crate) peers: Peers,
     pub(crate) address: SocketAddr,
     pub(crate) sees: watch::Sender<ClusterView>,
@@ -60,8 +60,8 @@ impl Agent {
     pub(crate) async fn start_in(name: &str, founder: Option<HostId>) -> Self {
         let scratch = Scratch::new();
         let (mut store, mut loaded) = scratch.found().expect("a new state");
-        if let Some(founder) = founder.map(Change::Founder) {
-            loaded.page = store.commit(&[Write::Ledger(founder.clone())]).expect("the disk takes it");
+        if let Some(founder) = founder.map(ledger::Change::Founder) {
+            loaded.commit = store.commit(&[Change::Ledger(founder.clone())]).expect("the disk takes it");
             loaded.ledger.apply(&[founder]);
         }
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
@@ -77,12 +77,12 @@ impl Agent {
             phase: overlay::model::host::Phase::Established,
             founder: None,
         };
-        let local = state::spawn(store, loaded, info, crate::state::run_marker::Trace::new(&scratch.0, "boot 1"))
+        let state = state::spawn(store, loaded, info, crate::state::run_marker::RunMarker::new(&scratch.0, "boot 1"))
             .expect("nothing to put in order");
         let gossip = gossip(identity.id()).await;
         let (sees, seen) = watch::channel(ClusterView::default());
         let service = Service::new(
-            local.clone(),
+            state.clone(),
             seen.clone(),
             tokio::sync::watch::channel(Default::default()).1,
             gossip.handle(),
@@ -91,14 +91,14 @@ impl Agent {
         let peers = Peers::new(Arc::clone(&identity), seen);
         let id = identity.id();
         tokio::spawn(async move { service.serve(&identity, listener, async { drop(stopped.await) }).await });
-        Self { scratch, id, local, peers, address, sees, _gossip: gossip, _stop: stop }
+        Self { scratch, id, state, peers, address, sees, _gossip: gossip, _stop: stop }
     }
 
     pub(crate) fn sees(&self, others: &[&Self]) {
         let records: Records = others
             .iter()
             .map(|other| {
-                let record = Arc::clone(&other.local.record.borrow());
+                let record = Arc::clone(&other.state.record.borrow());
                 (other.id, vec![Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record }])
             })
             .collect();
@@ -117,11 +117,11 @@ impl Agent {
     }
 
     pub(crate) async fn step(&self, input: Input) -> Outcome {
-        self.local.call(move |local| local.step(&input)).await.expect("the disk takes it")
+        self.state.tell(input).await.expect("the disk takes it").answer
     }
 
     pub(crate) async fn ledger(&self) -> Ledger {
-        self.local.call(|local| local.ledger().clone()).await
+        self.state.ledger()
     }
 }
 

@@ -15,7 +15,7 @@ use overlay::model::network::{Name, Network, Range, Settings};
 use super::*;
 use crate::cluster::{self, Times};
 use crate::state::identity::Identity;
-use crate::state::run_marker::Trace;
+use crate::state::run_marker::RunMarker;
 use crate::state::store::tests::Scratch;
 use overlay_gossip as gossip;
 
@@ -66,7 +66,7 @@ impl Kernel for Shared {
 
 pub(crate) struct Host {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) local: state::Handle,
+    pub(crate) state: state::Handle,
     pub(crate) seen: watch::Receiver<ClusterView>,
     pub(crate) kernel: Shared,
     pub(crate) reconciler: Handle,
@@ -92,24 +92,24 @@ impl Host {
             phase: Phase::Established,
             founder: None,
         };
-        let local =
-            state::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
+        let state =
+            state::spawn(store, loaded, info, RunMarker::new(&scratch.0, "boot 1")).expect("nothing to put in order");
         let view = gossip::View { synced: true, ..gossip::View::default() };
         let (gossip, heard) = watch::channel(Arc::new(view));
         let (found_tx, found) = watch::channel(BTreeSet::new());
         let times = Times { interval: Duration::from_millis(250), remembered: gossip::REMEMBERED };
-        let seen = cluster::spawn(me, heard, found, local.clone(), times);
+        let seen = cluster::spawn(me, heard, found, state.clone(), times);
         let kernel = Shared::default();
         let (news, changes) = watch::channel(0);
         let place = HostConfig { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
-        let (reconciler, _) = start((kernel.clone(), changes), place, local.clone(), seen.clone());
-        Self { identity, local, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
+        let (reconciler, _) = start((kernel.clone(), changes), place, state.clone(), seen.clone());
+        Self { identity, state, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
     }
 
     pub(crate) async fn create(&self) -> Network {
         let network = network(self.identity.id());
         let input = Input::Create(network.clone());
-        self.local.call(move |local| local.step(&input)).await.expect("the disk takes it");
+        self.state.tell(input).await.expect("the disk takes it");
         let id = network.id;
         let mut seen = self.seen.clone();
         let shown = seen.wait_for(|seen| seen.cluster.networks.contains_key(&id));
@@ -130,7 +130,7 @@ impl Host {
             asked: BTreeSet::new(),
         };
         let input = Input::Allocate(request);
-        let granted = self.local.call(move |local| local.step(&input)).await.expect("the disk takes it");
+        let granted = self.state.tell(input).await.expect("the disk takes it").answer;
         let Outcome::Granted { address, lease } = granted else { unreachable!("there is space") };
         let endpoint = Endpoint {
             id,
@@ -148,9 +148,8 @@ impl Host {
             metric: 0,
             published: BTreeMap::new(),
         };
-        let intent = attachment.clone();
-        let page = self.local.call(move |local| local.attach(intent)).await.expect("nothing speaks against it");
-        (attachment, page)
+        let commit = self.state.put(&attachment).await.expect("the disk takes it");
+        (attachment, commit)
     }
 
     /// The kernel says that something has changed.
@@ -203,8 +202,8 @@ async fn a_settled_page_has_the_endpoints_of_that_page_in_the_kernel() {
             to: HostId::from_bytes([9; 16]),
             address: [172, 38, 9, number].into(),
         };
-        host.local.call(move |local| local.step(&give)).await.expect("the disk takes it");
-        let settled = host.until("the page", |s| s.page >= page).await;
+        host.state.tell(give).await.expect("the disk takes it");
+        let settled = host.until("the page", |s| s.commit >= page).await;
         assert!(settled.failures.is_empty(), "{:?}", settled.failures);
         assert!(host.kernel.with(|kernel| kernel.interfaces(&netns).contains(&attachment.ifname)), "{number}");
         assert!(settled.segments.contains_key(&network.id));
@@ -218,14 +217,14 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
     let (attachment, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
 
     host.kernel.with(|kernel| kernel.close_container(&netns));
     host.tell_news();
-    let mut kept = host.local.kept.clone();
-    let gone = kept.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
-    let page = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").page;
-    let settled = host.until("the page", |s| s.page >= page).await;
+    let mut intents = host.state.intents.clone();
+    let gone = intents.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
+    let page = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").commit;
+    let settled = host.until("the page", |s| s.commit >= page).await;
     assert!(settled.failures.is_empty() && settled.segments.is_empty(), "its segment goes with it: {settled:?}");
     assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));
 }
@@ -258,7 +257,7 @@ async fn a_kernel_that_can_not_be_looked_at_for_a_moment_stops_no_dns() {
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
     let (_, page) = host.attach(&network, 1, netns).await;
-    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
     host.kernel.blind(true);
     host.tell_news();
     let settled = host.until("the failure", |s| !s.failures.is_empty()).await;
@@ -302,11 +301,11 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
     let (attachment, page) = host.attach(&network, 1, netns).await;
-    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
     let (id, endpoint) = (network.id, attachment.endpoint.id);
     let place =
         HostConfig { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
-    let intents = Arc::clone(&host.local.kept.borrow().intents);
+    let intents = Arc::clone(&host.state.intents.borrow().intents);
     let desired = desire(&host.seen.borrow().cluster, &intents, &place);
     let port = desired.segments[&id].ports[&endpoint].clone();
     let breaks = |step: &SegmentStep| Scope::of(&Step::Segment(id, step.clone()), &desired).breaks(id, endpoint);
@@ -341,7 +340,7 @@ async fn what_an_identity_had_that_is_given_up_is_cut_off_at_once() {
     let network = host.create().await;
     host.kernel.with(|kernel| kernel.open_container(container(1)));
     let (_, page) = host.attach(&network, 1, container(1)).await;
-    host.until("the endpoint to be there", |settled| settled.page >= page && settled.failures.is_empty()).await;
+    host.until("the endpoint to be there", |settled| settled.commit >= page && settled.failures.is_empty()).await;
     assert_eq!(host.kernel.with(|kernel| kernel.state().segments.len()), 1);
     // By its next life, which has a kernel and nothing else yet.
     let mut kernel = FakeKernel::default();

@@ -16,7 +16,7 @@ use super::RunError;
 use crate::config::Config;
 use crate::reconcile;
 use crate::state;
-use crate::state::run_marker::Trace;
+use crate::state::run_marker::RunMarker;
 use crate::state::store::{Loaded, Machine, StartupState, Store};
 
 /// Who a host is before it has an identity.
@@ -29,7 +29,7 @@ pub(super) struct Ground {
     /// For `overlayctl`.
     pub socket: UnixListener,
     pub kernel: RealKernel,
-    pub trace: Trace,
+    pub trace: RunMarker,
     underlay_mtu: u32,
 }
 
@@ -48,7 +48,7 @@ impl Ground {
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| RunError::Listen { address, source })?;
         let socket = control_socket(&config.run_dir)?;
-        let trace = Trace::new(&config.run_dir, &boot_id());
+        let trace = RunMarker::new(&config.run_dir, &boot_id());
         let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone(), vtep: config.address })?;
         Ok(Self { listener, socket, kernel, trace, underlay_mtu })
     }
@@ -134,7 +134,7 @@ fn boot_id() -> String {
     first_line("/proc/sys/kernel/random/boot_id")
 }
 
-fn machine(trace: &Trace) -> Machine {
+fn machine(trace: &RunMarker) -> Machine {
     let random = crate::random();
     let nonce = u64::from_be_bytes(*random.first_chunk().expect("16 bytes are 8 and more"));
     Machine { id: first_line("/etc/machine-id"), boot: boot_id(), now: state::now(), ran: trace.find(), nonce }

@@ -1,4 +1,4 @@
-//! The trace of the ledger in the run directory, which does not outlive the boot of the machine: a ledger that has not
+//! The mark of the ledger in the run directory, which does not outlive the boot of the machine: a ledger that has not
 //! come as far as the one that ran here before is an old disk, and no crash of the agent explains it.
 
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use overlay::model::member::{Boot, Stamp};
 
 /// Where the trace is.
 #[derive(Debug)]
-pub struct Trace {
+pub struct RunMarker {
     path: PathBuf,
     boot: String,
 }
 
-impl Trace {
+impl RunMarker {
     /// The trace in a run directory, of the boot with this id.
     pub fn new(run_dir: &Path, boot: &str) -> Self {
         Self { path: run_dir.join("ledger"), boot: boot.to_owned() }

@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use overlay::ledger::{Activation, Change, Fencing, Input, Ledger, Millis};
-use overlay::model::endpoint::Endpoint;
+use overlay::ledger::{self, Activation, Fencing, Input, Ledger, Millis};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
-use overlay::model::intent::{Attachment, Seat};
+use overlay::model::intent::{Attachment, Intents, Seat};
 use overlay::model::links::Links;
 use overlay::model::member::Stamp;
 use overlay::model::network::{BlockId, Network};
+use overlay::operations::Change;
+use overlay::operations::detach::booted;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::state::fail_points::{self, Point};
@@ -106,23 +108,6 @@ pub enum StoreError {
     },
 }
 
-/// One durable change.
-#[derive(Debug, Clone)]
-pub enum Write {
-    /// Of the ledger.
-    Ledger(Change),
-    /// This host has a seat in a network, or no more.
-    Seat(NetworkId, Option<Seat>),
-    /// An endpoint of this host.
-    Attach(Attachment),
-    /// It is gone.
-    Detach(EndpointId),
-    /// All that is known of a network's links. They go with its account.
-    Links(NetworkId, Links),
-    /// Where the gossip of another host was last heard; nowhere any more if it is forgotten.
-    Peer(HostId, Option<SocketAddr>),
-}
-
 /// What was on disk.
 #[derive(Debug)]
 pub struct Loaded {
@@ -133,13 +118,13 @@ pub struct Loaded {
     /// Its seats.
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
-    pub attachments: BTreeMap<EndpointId, Attachment>,
+    pub attachments: BTreeMap<EndpointId, Arc<Attachment>>,
     /// What it knows of links.
     pub links: BTreeMap<NetworkId, Links>,
     /// Where to find the others: also what an identity knew that was given up, which is put aside.
     pub peers: BTreeMap<HostId, SocketAddr>,
     /// How many commits there were.
-    pub page: u64,
+    pub commit: u64,
     /// Set if the file was of no use to this host: where it is now, and why.
     pub put_aside: Option<(PathBuf, OfNoUse)>,
 }
@@ -185,31 +170,25 @@ pub struct Store {
     /// `None` after the disk failed: redb does not go on after that, so the file is opened again.
     db: Option<Database>,
     path: PathBuf,
-    page: u64,
+    /// How many there were.
+    commits: u64,
     reserve: Reserve,
 }
 
-impl Write {
-    /// Does it end this host's life under its identity? Others use then what it had.
-    fn fences(&self) -> bool {
-        matches!(self, Self::Ledger(Change::Activation(Activation::Fenced(_))))
-    }
-
-    /// Does it let go of something, so that it must be possible on a full disk?
-    fn gives_back(&self) -> bool {
-        match self {
-            Self::Detach(_) | Self::Seat(_, None) | Self::Peer(_, None) => true,
-            Self::Ledger(change) => matches!(
-                change,
-                Change::Tombstone(_)
-                    | Change::Close(_)
-                    | Change::Unbind(..)
-                    | Change::Rested(..)
-                    | Change::Unpost(..)
-                    | Change::Page(_)
-            ),
-            Self::Seat(_, Some(_)) | Self::Attach(_) | Self::Peer(_, Some(_)) | Self::Links(..) => false,
-        }
+/// Does the change let go of something, so that it must be possible on a full disk?
+fn gives_back(change: &Change) -> bool {
+    match change {
+        Change::Detach(_) | Change::Seat(_, None) | Change::Peer(_, None) | Change::UnderlayMtu(_) => true,
+        Change::Ledger(change) => matches!(
+            change,
+            ledger::Change::Tombstone(_)
+                | ledger::Change::Close(_)
+                | ledger::Change::Unbind(..)
+                | ledger::Change::Rested(..)
+                | ledger::Change::Unpost(..)
+                | ledger::Change::Page(_)
+        ),
+        Change::Seat(_, Some(_)) | Change::Attach(_) | Change::Peer(_, Some(_)) | Change::Links(..) => false,
     }
 }
 
@@ -238,7 +217,7 @@ impl Store {
             }
             None => self.begin(machine, peers)?,
         };
-        self.page = loaded.page;
+        self.commits = loaded.commit;
         self.reserve.refill();
         Ok(loaded)
     }
@@ -247,8 +226,8 @@ impl Store {
     fn begin(&mut self, machine: &Machine, peers: &BTreeMap<HostId, SocketAddr>) -> Result<Loaded, StoreError> {
         let identity = Identity::generate();
         let booted = Ledger::new(identity.id()).step(&Input::Booted { nonce: machine.nonce }, machine.now).changes;
-        let peers = peers.iter().map(|(id, address)| Write::Peer(*id, Some(*address)));
-        let writes: Vec<Write> = booted.into_iter().map(Write::Ledger).chain(peers).collect();
+        let peers = peers.iter().map(|(id, address)| Change::Peer(*id, Some(*address)));
+        let writes: Vec<Change> = booted.into_iter().map(Change::Ledger).chain(peers).collect();
         self.transact(|txn| {
             put(txn, META, b"key", &identity.to_der())?;
             put(txn, META, b"machine", machine.id.as_bytes())?;
@@ -258,31 +237,23 @@ impl Store {
         self.load(identity)
     }
 
-    /// The host has booted, or this is not the disk that it ran on. No container of before is there, and the kernel's
-    /// numbers for namespaces start again, so that another one may be taken for it. All endpoints are released; their
-    /// addresses rest, and so do those that did. The ledger itself knows what else follows.
+    /// The host has booted, or this is not the disk that it ran on.
     fn take_note_of_boot(&mut self, loaded: &mut Loaded, machine: &Machine) -> Result<(), StoreError> {
-        let mut writes: Vec<Write> = loaded.seats.keys().map(|network| Write::Seat(*network, None)).collect();
-        let mut ledger = loaded.ledger.clone();
-        let releases = loaded.attachments.values().map(|attachment| {
-            let Endpoint { network, id, name, .. } = attachment.endpoint.clone();
-            Input::Release { network, endpoint: id, name }
-        });
-        // First of all: what an unchecked ledger writes does not count as progress, and an old disk must not come up to
-        // the page that the others have seen by letting go of what it had.
-        for input in std::iter::once(Input::Booted { nonce: machine.nonce }).chain(releases) {
-            let changes = ledger.step(&input, machine.now).changes;
-            ledger.apply(&changes);
-            writes.extend(changes.into_iter().map(Write::Ledger));
-        }
-        writes.extend(loaded.attachments.keys().map(|id| Write::Detach(*id)));
+        let intents = Intents {
+            seats: std::mem::take(&mut loaded.seats),
+            attachments: std::mem::take(&mut loaded.attachments),
+            ..Intents::default()
+        };
+        let changes = booted(&loaded.ledger, &intents, machine.nonce, machine.now);
         self.transact(|txn| {
-            writes.iter().try_for_each(|write| rows::write(txn, write))?;
+            changes.iter().try_for_each(|change| rows::write(txn, change))?;
             put(txn, META, b"boot", machine.boot.as_bytes())
         })?;
-        loaded.ledger = ledger;
-        loaded.attachments.clear();
-        loaded.seats.clear();
+        let of_ledger = changes.into_iter().filter_map(|change| match change {
+            Change::Ledger(change) => Some(change),
+            _ => None,
+        });
+        loaded.ledger.apply(&of_ledger.collect::<Vec<_>>());
         Ok(())
     }
 
@@ -291,7 +262,7 @@ impl Store {
             return Ok(Some(OfNoUse::OtherMachine));
         }
         Ok(match self.single(rows::STANDING)? {
-            Some(Change::Activation(Activation::Fenced(why))) => Some(OfNoUse::Fenced(why)),
+            Some(ledger::Change::Activation(Activation::Fenced(why))) => Some(OfNoUse::Fenced(why)),
             _ => None,
         })
     }
@@ -302,7 +273,7 @@ impl Store {
 
     /// Takes an open database for what is in the file `path`.
     fn open_on(db: Database, path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self { db: Some(db), path: path.to_owned(), page: 0, reserve: Reserve::beside(path) };
+        let mut store = Self { db: Some(db), path: path.to_owned(), commits: 0, reserve: Reserve::beside(path) };
         store.transact(|txn| {
             let mut tables = OF_ACCOUNT.iter().chain(&OF_LEDGER).chain(&OTHERS);
             tables.try_for_each(|table| txn.open_table(*table).map(drop).map_err(redb::Error::from))
@@ -310,42 +281,42 @@ impl Store {
         Ok(store)
     }
 
-    /// Makes all of `writes` durable, or nothing. What only gives something back is written also when the disk is full.
+    /// Makes all of `changes` durable, or nothing. What only gives something back is written also when the disk is full.
     ///
     /// # Errors
     /// When the disk is full or broken; then nothing was written.
-    pub fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
-        let page = match self.try_commit(writes) {
+    pub fn commit(&mut self, changes: &[Change]) -> Result<u64, StoreError> {
+        let commit = match self.try_commit(changes) {
             Err(_)
                 if self.reserve.is_there()
-                    && (writes.iter().all(Write::gives_back) || writes.iter().any(Write::fences)) =>
+                    && (changes.iter().all(gives_back) || changes.iter().any(Change::fences)) =>
             {
                 self.reserve.spend();
-                self.try_commit(writes)
+                self.try_commit(changes)
             }
             tried => tried,
         }?;
         self.reserve.refill();
-        Ok(page)
+        Ok(commit)
     }
 
-    fn try_commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
-        if self.db.is_none() && self.number("page")?.unwrap_or(0) != self.page {
+    fn try_commit(&mut self, changes: &[Change]) -> Result<u64, StoreError> {
+        if self.db.is_none() && self.number("page")?.unwrap_or(0) != self.commits {
             return Err(self.corrupt(&"it has a commit that seemed to have failed"));
         }
-        let page = self.page + 1;
+        let commit = self.commits + 1;
         let committed = self.transact(|txn| {
-            writes.iter().try_for_each(|write| rows::write(txn, write))?;
-            put(txn, META, b"page", &page.to_be_bytes())
+            changes.iter().try_for_each(|change| rows::write(txn, change))?;
+            put(txn, META, b"page", &commit.to_be_bytes())
         });
         if let Err(error) = committed {
             // The disk may have failed after the last byte: what counts is what is there.
-            if !matches!(self.number("page"), Ok(Some(there)) if there == page) {
+            if !matches!(self.number("page"), Ok(Some(there)) if there == commit) {
                 return Err(error);
             }
         }
-        self.page = page;
-        Ok(page)
+        self.commits = commit;
+        Ok(commit)
     }
 
     /// A gossip generation that this host never had: the time in milliseconds, or one more than the last.
@@ -370,10 +341,13 @@ impl Store {
         Ok(Loaded {
             ledger,
             seats: self.rows(SEATS, |k, v| Ok((rows::id(k)?, rows::message(v)?)))?.into_iter().collect(),
-            attachments: self.rows(ATTACHMENTS, |k, v| Ok((rows::id(k)?, rows::message(v)?)))?.into_iter().collect(),
+            attachments: self
+                .rows(ATTACHMENTS, |k, v| Ok((rows::id(k)?, Arc::new(rows::message(v)?))))?
+                .into_iter()
+                .collect(),
             links: self.rows(LINKS, |k, v| Ok((rows::id(k)?, rows::message(v)?)))?.into_iter().collect(),
             peers: self.peers()?,
-            page: self.number("page")?.unwrap_or(0),
+            commit: self.number("page")?.unwrap_or(0),
             put_aside: None,
             identity,
         })
@@ -403,7 +377,7 @@ impl Store {
         Ok(value.map(|v| v.value().to_vec()))
     }
 
-    fn single(&mut self, key: &str) -> Result<Option<Change>, StoreError> {
+    fn single(&mut self, key: &str) -> Result<Option<ledger::Change>, StoreError> {
         let Some(value) = self.meta(key)? else { return Ok(None) };
         rows::single(key, &value).map(Some).map_err(|e| self.corrupt(&e))
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::cluster::{Cluster, Host};
+use crate::ledger::{Activation, Input, Ledger};
 use crate::model::host::{Liveness, Phase};
 use crate::model::id::HostId;
 
@@ -72,4 +73,32 @@ pub fn seeks(me: HostId, cluster: &Cluster) -> bool {
         let has_members = host.info.founder.is_some_and(|founder| founder != *id && founder != me);
         *id < me || has_members || !host.record.networks.is_empty()
     })
+}
+
+/// How a host stands that may have to decide something by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Situation {
+    /// Has it heard from the others since its agent started?
+    pub synced: bool,
+    /// After a boot, do all members have to let it in, and not only those that can be reached?
+    pub strict: bool,
+    /// Is it time to found a cluster, as far as time is concerned?
+    pub may_found: bool,
+}
+
+/// What a host tells its ledger by itself: that it founds a cluster, that those who let it in after a boot are enough, or that it
+/// rather belongs to another cluster.
+pub fn own_decision(ledger: &Ledger, cluster: &Cluster, situation: Situation) -> Option<Input> {
+    let Situation { synced, strict, may_found } = situation;
+    let membership = ledger.membership();
+    match membership.activation {
+        Activation::Unchecked { .. } if synced || strict || membership.others().next().is_none() => {
+            Some(Input::Conclude { reachable: (!strict).then(|| witnesses(cluster)) })
+        }
+        Activation::Joining { .. } if may_found => Some(Input::Found),
+        Activation::Established if seeks(ledger.me(), cluster) => Some(Input::Seek),
+        Activation::Unchecked { .. } | Activation::Joining { .. } | Activation::Established | Activation::Fenced(_) => {
+            None
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::model::record::{NetworkMembership, Record};
 
 /// Does a host with this ledger and these intents keep a network's definition and its links alive? It does if it created the
 /// network, holds some of it, has endpoints in it, or decided about a link.
-fn keeps(ledger: &Ledger, intents: &Intents, network: NetworkId) -> bool {
+pub fn keeps(ledger: &Ledger, intents: &Intents, network: NetworkId) -> bool {
     let me = ledger.me();
     ledger.accounts().get(&network).is_some_and(|account| {
         account.network.creator == me

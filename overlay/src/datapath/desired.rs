@@ -187,7 +187,7 @@ pub fn desire(cluster: &Cluster, intents: &Intents, host: &HostConfig) -> Desire
         .networks
         .values()
         .filter_map(|network| {
-            let attached: Vec<&Attachment> = intents.attached(network.id).collect();
+            let attached: Vec<&Attachment> = intents.attached(network.id).map(|attachment| &**attachment).collect();
             let seat = intents.seats.get(&network.id).filter(|_| !attached.is_empty())?;
             let links = intents.links.get(&network.id);
             Some((network.id, segment((network, links), *seat, &attached, cluster, host)))

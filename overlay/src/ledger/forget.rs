@@ -198,7 +198,7 @@ impl Ledger {
             if !self.accounts.contains_key(id) {
                 changes.push(Change::Open(network.clone()));
             }
-            let account = self.accounts.get(id).unwrap_or(&unknown);
+            let account = self.accounts.get(id).map_or(&unknown, |account| &**account);
             changes.extend(account.believe(self.me, blocks, addresses, now));
         }
         changes

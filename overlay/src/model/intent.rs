@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::model::addr::IfName;
 use crate::model::endpoint::Endpoint;
@@ -61,7 +62,7 @@ pub struct Intents {
     /// Its seats in those where it has endpoints.
     pub seats: BTreeMap<NetworkId, Seat>,
     /// Its endpoints.
-    pub attachments: BTreeMap<EndpointId, Attachment>,
+    pub attachments: BTreeMap<EndpointId, Arc<Attachment>>,
     /// What it knows of the links in networks that it keeps alive.
     pub links: BTreeMap<NetworkId, Links>,
     /// Networks that were deleted; their ids are never used again.
@@ -75,29 +76,29 @@ impl Seat {
 
 impl Intents {
     /// This host's endpoints in a network.
-    pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = &Attachment> {
+    pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Attachment>> {
         self.attachments.values().filter(move |a| a.endpoint.network == network)
     }
 
     /// The endpoints that are in one container, the one first that its packets to the world leave by.
-    pub fn together(&self, netns: &NetnsRef) -> Vec<&Attachment> {
+    pub fn together(&self, netns: &NetnsRef) -> Vec<&Arc<Attachment>> {
         let mut together: Vec<_> = self.attachments.values().filter(|a| a.netns.cookie == netns.cookie).collect();
         together.sort_by_key(|a| (a.metric, a.endpoint.id));
         together
     }
 
     /// The endpoint of that name in a network.
-    pub fn find(&self, network: NetworkId, name: &Name) -> Option<&Attachment> {
+    pub fn find(&self, network: NetworkId, name: &Name) -> Option<&Arc<Attachment>> {
         self.attached(network).find(|a| a.endpoint.name == *name)
     }
 
     /// The endpoint that has this address in a network.
-    pub fn at(&self, network: NetworkId, address: IpAddr) -> Option<&Attachment> {
+    pub fn at(&self, network: NetworkId, address: IpAddr) -> Option<&Arc<Attachment>> {
         self.attached(network).find(|a| a.endpoint.has(address))
     }
 
     /// The endpoints that a port of this host leads to already, or those that could not be told from it.
-    pub fn publishers(&self, port: &HostPort) -> impl Iterator<Item = (&Attachment, HostPort)> {
+    pub fn publishers(&self, port: &HostPort) -> impl Iterator<Item = (&Arc<Attachment>, HostPort)> {
         let all = self.attachments.values().flat_map(|a| a.published.keys().map(move |host| (a, *host)));
         all.filter(move |(_, host)| host.overlaps(port))
     }

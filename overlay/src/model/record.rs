@@ -11,7 +11,7 @@ use crate::model::host::{HostInfo, Liveness};
 use crate::model::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::model::lease::Version;
 use crate::model::links::Links;
-use crate::model::member::Seal;
+use crate::model::member::{Seal, Stamp};
 use crate::model::network::{BlockId, Driver, Network};
 
 /// All that one host says of itself.
@@ -38,6 +38,23 @@ pub struct Record {
 }
 
 impl Record {
+    /// Do both say the same, but for how far the ledger has come?
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let hosts_are_alike = match (&self.host, &other.host) {
+            (Some(one), Some(two)) => {
+                let page = two.stamp.page;
+                *two == HostInfo { stamp: Stamp { page, ..one.stamp }, ..one.clone() }
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let Self { host: _, networks, tombstones, blocks, borrowed, outbox, links, endpoints, seals } = self;
+        hosts_are_alike
+            && (networks, tombstones, blocks) == (&other.networks, &other.tombstones, &other.blocks)
+            && (borrowed, outbox, links) == (&other.borrowed, &other.outbox, &other.links)
+            && (endpoints, seals) == (&other.endpoints, &other.seals)
+    }
+
     /// What other hosts are told: nothing of the networks that are on this host only.
     pub fn for_others(&self) -> Cow<'_, Self> {
         let local = |membership: &NetworkMembership| membership.network.settings.driver == Driver::Bridge;

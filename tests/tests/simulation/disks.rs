@@ -21,7 +21,7 @@ impl World {
     pub fn op_copy_disk(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         // An identity is made in its first boot: before, there is nothing to copy.
-        if host.ledger.membership().boot.generation > 0 {
+        if host.ledger().membership().boot.generation > 0 {
             host.image = Some(host.disk());
         }
     }
@@ -43,11 +43,11 @@ impl World {
         // If not all are asked, those that can be reached must be all, or nobody may know better.
         if !self.is_strict {
             let is_whole = self.make_whole_but_for(index);
-            let founder = image.ledger.membership().founder;
+            let founder = image.state.ledger.membership().founder;
             // One that it once took for a member may belong to another cluster by now, or have had this machine since.
-            let testifies = |host: &Host| host.ledger.is_established() && host.founder() == founder;
+            let testifies = |host: &Host| host.ledger().is_established() && host.founder() == founder;
             let acts = |id: HostId| self.index(id).is_some_and(|at| at != index && testifies(&self.hosts[at]));
-            if !is_whole || !image.ledger.membership().others().any(acts) {
+            if !is_whole || !image.state.ledger.membership().others().any(acts) {
                 return;
             }
         }
@@ -59,20 +59,20 @@ impl World {
             return;
         }
         self.power_on(index);
-        let is_done = |host: &Host| host.id != id || host.ledger.is_established();
+        let is_done = |host: &Host| host.id != id || host.ledger().is_established();
         self.leave_alone_until("an old disk is known for one", |world| is_done(&world.hosts[index]));
     }
 
     /// The whole machine of a host that runs is copied, and the copy takes the place of another one.
     pub fn op_copy_machine(&mut self, index: usize) {
         let of = self.rng.usize(0..self.hosts.len());
-        let acts = self.hosts[of].power == Power::On && self.hosts[of].ledger.is_established();
+        let acts = self.hosts[of].power == Power::On && self.hosts[of].ledger().is_established();
         if of == index || !acts || self.is_spared(index) || !self.make_whole_but_for(index) {
             return;
         }
         // Somebody has to hear both.
         let founder = self.hosts[of].founder();
-        let hears_both = |host: &&Host| host.ledger.is_established() && host.founder() == founder;
+        let hears_both = |host: &&Host| host.ledger().is_established() && host.founder() == founder;
         if self.hosts.iter().filter(hears_both).all(|host| host.index == of || host.index == index) {
             return;
         }
@@ -82,7 +82,7 @@ impl World {
         self.power_on(index);
         self.leave_alone_until("a copy gives the identity up", |world| world.hosts[index].id != id);
         let host = &self.hosts[of];
-        assert!(host.id == id && host.ledger.is_established(), "host {of} itself was hurt");
+        assert!(host.id == id && host.ledger().is_established(), "host {of} itself was hurt");
         self.seen.note("machine copied");
     }
 
@@ -90,7 +90,7 @@ impl World {
     /// booted first gives up.
     pub fn op_copy_machine_apart(&mut self, index: usize) {
         let of = self.rng.usize(0..self.hosts.len());
-        let acts = self.hosts[of].power == Power::On && self.hosts[of].ledger.is_established();
+        let acts = self.hosts[of].power == Power::On && self.hosts[of].ledger().is_established();
         let spared = self.is_spared(index) || self.is_spared(of);
         // Where all are asked, the copy waits for the identity whose machine it has taken.
         if of == index || !acts || spared || self.is_strict || !self.make_whole_but_for(index) {
@@ -98,9 +98,9 @@ impl World {
         }
         let (id, disk) = (self.hosts[of].id, self.hosts[of].disk());
         let founder = self.hosts[of].founder();
-        let lets_in = |host: &&Host| host.ledger.is_established() && host.founder() == founder;
+        let lets_in = |host: &&Host| host.ledger().is_established() && host.founder() == founder;
         // What the host was asked for and not told yet, the copy has not done.
-        let is_owed = |host: &Host| host.ledger.accounts().values().any(|account| !account.outbox.is_empty());
+        let is_owed = |host: &Host| host.ledger().accounts().values().any(|account| !account.outbox.is_empty());
         let others = self.hosts.iter().filter(lets_in).filter(|host| host.index != of && host.index != index);
         if others.count() == 0 || self.hosts.iter().any(is_owed) {
             return;
@@ -115,7 +115,7 @@ impl World {
         // What both do under one identity until they hear of each other, nobody can promise.
         self.run_until("the copy is let in or gives up", |world| {
             let copy = &world.hosts[index];
-            copy.id != id || copy.ledger.is_established()
+            copy.id != id || copy.ledger().is_established()
         });
         if self.hosts[index].id == id {
             self.seen.note("a copy acts beside its host");
@@ -152,10 +152,10 @@ impl World {
     /// in: those who wait, and those who forget whom they wait for, would wait for each other. False if there is none.
     pub fn op_trust(&mut self) -> bool {
         let is_unchecked = |host: &&Host| {
-            let waits = matches!(host.ledger.membership().activation, Activation::Unchecked { .. });
+            let waits = matches!(host.ledger().membership().activation, Activation::Unchecked { .. });
             waits && host.power == Power::On && !host.is_copy && !self.forgotten.contains(&host.id)
         };
-        let acts = |founder| self.hosts.iter().any(|h| h.ledger.is_established() && h.founder() == founder);
+        let acts = |founder| self.hosts.iter().any(|h| h.ledger().is_established() && h.founder() == founder);
         let waits = self.hosts.iter().filter(is_unchecked).find(|host| self.is_strict || !acts(host.founder()));
         let Some(index) = waits.map(|host| host.index) else { return false };
         if self.step(index, &Input::Trust).is_some() {
@@ -168,7 +168,7 @@ impl World {
     /// false if there is none.
     pub fn give_up_disks(&mut self) -> bool {
         let is_unfit = |host: &Host| host.is_copy || self.forgotten.contains(&host.id);
-        let waits = |host: &&Host| is_unfit(host) && !host.ledger.is_established();
+        let waits = |host: &&Host| is_unfit(host) && !host.ledger().is_established();
         let waiting: Vec<usize> = self.hosts.iter().filter(waits).map(|host| host.index).collect();
         for index in &waiting {
             self.renew(*index);
@@ -187,7 +187,7 @@ impl World {
     /// Is it one of the last whose disks know of its cluster? Were those lost, nobody would go on.
     fn is_spared(&self, index: usize) -> bool {
         let Some(founder) = self.hosts[index].founder() else { return false };
-        let is_member = |host: &Host| !matches!(host.ledger.membership().activation, Activation::Joining { .. });
+        let is_member = |host: &Host| !matches!(host.ledger().membership().activation, Activation::Joining { .. });
         let is_left =
             |host: &&Host| host.index != index && host.founder() == Some(founder) && is_member(host) && !host.is_copy;
         self.hosts.iter().filter(is_left).filter(|host| !self.forgotten.contains(&host.id)).count() < 2
@@ -204,7 +204,7 @@ impl World {
         self.run(WHOLE);
         let others = || self.hosts.iter().filter(|host| host.index != index);
         let hears_all = |by: &Host| others().all(|host| host.id == by.id || by.hears(host.id));
-        let knows_better = |host: &Host| !matches!(host.ledger.membership().activation, Activation::Unchecked { .. });
+        let knows_better = |host: &Host| !matches!(host.ledger().membership().activation, Activation::Unchecked { .. });
         others().all(|host| host.power == Power::On && knows_better(host) && hears_all(host))
     }
 

@@ -1,25 +1,24 @@
-//! A host of the simulation: the program's own ledger, records, view and plan over a fake kernel, without its tasks.
+//! A host of the simulation: the program's own state, decisions, records, view, feed and plan over a fake kernel. What is made up here
+//! is the machine with its disk, and when the agent looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::cluster::bootstrap;
-use overlay::cluster::own_record;
-use overlay::cluster::{Cluster, derive};
+use overlay::cluster::{Cluster, bootstrap, derive};
 use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
 use overlay::datapath::report::round;
-use overlay::ledger::{Activation, Change, Input, Ledger, Millis, Outcome};
-use overlay::model::addr::Mac;
-use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::ledger::{self, Activation, Input, Ledger, Millis, Outcome};
 use overlay::model::host::{HostInfo, Liveness, Phase};
-use overlay::model::id::{EndpointId, HostId, NetworkId};
-use overlay::model::intent::{Attachment, Intents, NetnsRef};
-use overlay::model::lease::Version;
+use overlay::model::id::{EndpointId, HostId};
+use overlay::model::intent::{Intents, NetnsRef};
 use overlay::model::network::Name;
 use overlay::model::record::{Incarnation, Records};
+use overlay::operations::detach::{Detach, TidyUp, booted};
+use overlay::operations::feed::{Feed, Received, Told};
+use overlay::operations::{Change, Request, State, decide};
 
 use crate::gossip::{Detector, Heard, Letter, News, Slot, put};
 
@@ -37,8 +36,7 @@ pub enum Power {
 pub struct Disk {
     pub id: HostId,
     pub slot: Slot,
-    pub ledger: Ledger,
-    pub intents: Intents,
+    pub state: State,
 }
 
 /// The agent is going to be killed at a durable write.
@@ -66,12 +64,12 @@ pub struct Host {
     pub image: Option<Disk>,
     /// Is its disk such a copy, put back or brought from another host, that has not passed its check yet?
     pub is_copy: bool,
-    pub ledger: Ledger,
-    pub intents: Intents,
+    pub state: State,
     pub kernel: FakeKernel,
     pub heard: Heard,
-    /// What the ledger was told of whom.
-    told: Vec<Option<(u64, u64)>>,
+    /// What the state was told of the others, and under which activation.
+    feed: Feed,
+    activation: Activation,
     pub cluster: Arc<Cluster>,
     /// The members that know this life of it.
     pub introduced: BTreeSet<HostId>,
@@ -95,12 +93,14 @@ type Sight = ((u64, u64), Liveness);
 
 impl Host {
     pub fn new(id: HostId, slot: Slot, index: usize) -> Self {
-        Self::with(Disk { id, slot, ledger: Ledger::new(id), intents: Intents::default() }, index)
+        let state = State::new(Ledger::new(id), Intents::default(), BTreeMap::new(), info(index));
+        Self::with(Disk { id, slot, state }, index)
     }
 
     /// A machine with this disk in it.
     pub fn with(disk: Disk, index: usize) -> Self {
-        let Disk { id, slot, ledger, intents } = disk;
+        let Disk { id, slot, mut state } = disk;
+        state.info = info(index);
         let own = News { id, generation: 0, version: 0, record: Arc::default() };
         Self {
             id,
@@ -112,12 +112,12 @@ impl Host {
             fuse: None,
             image: None,
             is_copy: false,
-            ledger,
-            intents,
+            activation: state.ledger.membership().activation.clone(),
+            state,
             kernel: FakeKernel::new(),
             heard: Heard::nothing(slot),
             slot,
-            told: Vec::new(),
+            feed: Feed::default(),
             cluster: Arc::default(),
             introduced: BTreeSet::new(),
             records: Records::new(),
@@ -132,8 +132,7 @@ impl Host {
 
     /// What is on its disk now.
     pub fn disk(&self) -> Disk {
-        let Self { id, slot, ledger, intents, .. } = self;
-        Disk { id: *id, slot: *slot, ledger: ledger.clone(), intents: intents.clone() }
+        Disk { id: self.id, slot: self.slot, state: self.state.clone() }
     }
 
     pub fn place(&self) -> HostConfig {
@@ -146,7 +145,8 @@ impl Host {
         self.started = now;
         self.own.generation += 1;
         self.heard = Heard::nothing(self.slot);
-        self.told.clear();
+        self.feed = Feed::default();
+        self.activation = self.ledger().membership().activation.clone();
         self.cluster = Arc::default();
         self.introduced.clear();
         self.records.clear();
@@ -159,12 +159,21 @@ impl Host {
         self.kernel = FakeKernel::new();
         self.booted = now;
         self.fuse = None;
-        self.write(&Input::Booted { nonce }, now);
-        for attachment in std::mem::take(&mut self.intents.attachments).into_values() {
-            let Endpoint { network, id, name, .. } = attachment.endpoint;
-            self.write(&Input::Release { network, endpoint: id, name }, now);
-        }
-        self.intents.seats.clear();
+        let changes = booted(&self.state.ledger, &self.state.intents, nonce, self.clock(now));
+        self.keep(&changes);
+    }
+
+    /// An agent that was killed on this machine starts: what it has left half done is put in order.
+    pub fn tidy_up(&mut self, now: Millis) {
+        self.write(&TidyUp, now);
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.state.ledger
+    }
+
+    pub fn intents(&self) -> &Intents {
+        &self.state.intents
     }
 
     /// By the clock of this boot.
@@ -172,14 +181,17 @@ impl Host {
         now - self.booted
     }
 
-    /// Decides and writes; says it when somebody listens. `None` if the agent is killed at it.
-    pub fn step(&mut self, input: &Input, now: Millis) -> Option<Outcome> {
-        let step = self.ledger.step(input, self.clock(now));
-        let fuse = self.fuse.as_mut().filter(|_| !step.changes.is_empty());
+    /// Decides and writes; says it when it is asked. `None` if the agent is killed at it.
+    pub fn tell<R: Request>(&mut self, request: &R, now: Millis) -> Option<Result<R::Answer, R::Refusal>> {
+        let decision = match decide(&self.state, request, self.clock(now)) {
+            Ok(decision) => decision,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let fuse = self.fuse.as_mut().filter(|_| !decision.changes.is_empty());
         match fuse {
             Some(Fuse { writes: 0, is_last_made }) => {
                 if *is_last_made {
-                    self.keep(&step.changes);
+                    self.keep(&decision.changes);
                 }
                 self.power = Power::NoAgent;
                 return None;
@@ -187,40 +199,36 @@ impl Host {
             Some(fuse) => fuse.writes -= 1,
             None => {}
         }
-        self.keep(&step.changes);
-        Some(step.outcome)
+        self.keep(&decision.changes);
+        Some(Ok(decision.answer))
+    }
+
+    /// The same for an input to the ledger.
+    pub fn step(&mut self, input: &Input, now: Millis) -> Option<Outcome> {
+        self.tell(input, now).map(|Ok(outcome)| outcome)
     }
 
     /// The same of an agent that nobody kills.
-    pub fn write(&mut self, input: &Input, now: Millis) -> Outcome {
-        let step = self.ledger.step(input, self.clock(now));
-        self.keep(&step.changes);
-        step.outcome
+    pub fn write<R: Request<Refusal = std::convert::Infallible>>(&mut self, request: &R, now: Millis) -> R::Answer {
+        let Ok(decision) = decide(&self.state, request, self.clock(now));
+        self.keep(&decision.changes);
+        decision.answer
     }
 
     fn keep(&mut self, changes: &[Change]) {
-        if !changes.is_empty() {
-            let members = &self.ledger.membership().members;
-            let disowns = |change: &&Change| matches!(change, Change::Foreign(host) if members.contains(host));
-            self.disowned += changes.iter().filter(disowns).count();
-            self.ledger.apply(changes);
-            self.unsaid = true;
+        if changes.is_empty() {
+            return;
         }
-        let about_networks = |change: &Change| {
-            matches!(
-                change,
-                Change::Open(_) | Change::Close(_) | Change::Tombstone(_) | Change::Activation(Activation::Fenced(_))
-            )
-        };
-        if changes.iter().any(about_networks) {
-            self.intents.networks = self.ledger.accounts().iter().map(|(id, a)| (*id, a.network.clone())).collect();
-            self.intents.tombstones = self.ledger.tombstones().clone();
-        }
+        let members = &self.ledger().membership().members;
+        let disowns = |change: &&Change| matches!(change, Change::Ledger(ledger::Change::Foreign(host)) if members.contains(host));
+        self.disowned += changes.iter().filter(disowns).count();
+        self.state.apply(changes);
+        self.unsaid = true;
     }
 
     /// Who founded its cluster.
     pub fn founder(&self) -> Option<HostId> {
-        self.ledger.membership().founder
+        self.ledger().membership().founder
     }
 
     /// Is another host alive, as far as this one sees?
@@ -229,30 +237,15 @@ impl Host {
     }
 
     pub fn is_fenced(&self) -> bool {
-        matches!(self.ledger.membership().activation, Activation::Fenced(_))
+        matches!(self.ledger().membership().activation, Activation::Fenced(_))
     }
 
     fn say(&mut self) {
         if !std::mem::take(&mut self.unsaid) {
             return;
         }
-        let phase = match self.ledger.membership().activation {
-            Activation::Joining { .. } => Phase::Joining,
-            Activation::Established => Phase::Established,
-            Activation::Unchecked { .. } | Activation::Fenced(_) => Phase::Unchecked,
-        };
-        let info = HostInfo {
-            name: name(&format!("h{}", self.index)),
-            vtep: vtep(self.index),
-            vxlan_port: 4789,
-            peer: peer(self.index),
-            underlay_mtu: 1500,
-            stamp: self.ledger.stamp(),
-            phase,
-            founder: self.ledger.membership().founder,
-        };
         self.own.version += 1;
-        self.own.record = Arc::new(own_record::by(&self.ledger, &self.intents, &info));
+        self.own.record = Arc::new(self.state.record());
     }
 
     /// What another host does not have yet.
@@ -266,7 +259,7 @@ impl Host {
         self.say();
         let changed = self.notice(now, detector, answers);
         if changed {
-            self.cluster = Arc::new(derive(&self.records, self.ledger.membership().founder));
+            self.cluster = Arc::new(derive(&self.records, self.ledger().membership().founder));
         }
         let lives = self.listen(now).is_some();
         if lives && (changed || self.unsaid) {
@@ -276,7 +269,7 @@ impl Host {
 
     /// Takes the records of those that look other than before; false if none does.
     fn notice(&mut self, now: Millis, detector: Detector, answers: impl Fn(HostId) -> bool) -> bool {
-        let Self { heard, own, records, seen, .. } = self;
+        let Self { heard, own, records, seen, feed, .. } = self;
         let others = heard.iter().map(|(slot, news, beat)| {
             let liveness = detector.judge((beat, self.started), now, || answers(news.id));
             (slot, news, news.generation, liveness)
@@ -289,51 +282,42 @@ impl Host {
                 let lives = records.entry(news.id).or_default();
                 lives.clear();
                 lives.push(Incarnation { generation, complete: true, liveness, record: Arc::clone(&news.record) });
+                feed.note((news.id != own.id).then_some(news.id));
                 changed = true;
             }
         }
         changed
     }
 
-    /// What is new, told to the ledger. `None` if the agent is killed at it.
+    /// What is new, told to the state. `None` if the agent is killed at it.
     fn listen(&mut self, now: Millis) -> Option<()> {
-        let told = |slot: Slot| self.told.get(slot).copied().flatten();
-        let new = |(slot, news, _): &(Slot, &News, Millis)| told(*slot) != Some(news.age());
-        let changed: Vec<(Slot, News)> =
-            self.heard.iter().filter(new).map(|(slot, news, _)| (slot, news.clone())).collect();
+        if self.activation != self.ledger().membership().activation {
+            self.activation = self.ledger().membership().activation.clone();
+            self.feed.start_over(self.records.keys().copied().filter(|id| *id != self.id));
+        }
         let cluster = Arc::clone(&self.cluster);
-        let could_act = self.ledger.is_established();
-        for id in &cluster.tombstones {
-            if !self.ledger.tombstones().contains(id) {
-                self.step(&Input::Close(*id), now)?;
-            }
-        }
-        for view in cluster.networks.values().filter(|view| !view.apart) {
-            if !self.ledger.accounts().contains_key(&view.network.id) {
-                self.step(&Input::Learn(view.network.clone()), now)?;
-            }
-        }
-        for (slot, news) in changed {
-            for input in own_record::heard(news.id, &news.record) {
-                self.step(&input, now)?;
-            }
-            put(&mut self.told, slot, Some(news.age()));
-        }
-        // A ledger that may not act does not listen.
-        if !could_act {
-            self.told.clear();
-        }
+        let addresses = BTreeMap::new();
+        let received = Received { cluster: &cluster, records: &self.records, addresses: &addresses, selves: &[] };
+        let Some(batch) = self.feed.next(&self.state, received) else { return Some(()) };
+        let (Ok(()), Ok(()), Ok(()), Ok(()), Ok(())) = (
+            self.tell(&batch.learn, now)?,
+            self.tell(&batch.bury, now)?,
+            self.tell(&batch.inputs, now)?,
+            self.tell(&batch.links, now)?,
+            self.tell(&batch.peers, now)?,
+        );
+        self.feed.told(batch, Told { leases: true, peers: true });
         Some(())
     }
 
     /// Has it heard of all members since it started, or listened for long enough?
     pub fn is_synced(&self, now: Millis) -> bool {
         let is_clear = |id: HostId| self.cluster.hosts.get(&id).is_some_and(|host| host.liveness != Liveness::Suspect);
-        now - self.started >= LISTENING || self.ledger.membership().others().all(is_clear)
+        now - self.started >= LISTENING || self.ledger().membership().others().all(is_clear)
     }
 
     fn reconcile(&mut self) {
-        let desired = desire(&self.cluster, &self.intents, &self.place());
+        let desired = desire(&self.cluster, self.intents(), &self.place());
         let done = futures::executor::block_on(round(&mut self.kernel, &desired, Knowledge::Whole));
         let (_, report) = done.expect("the fake kernel can be looked at");
         assert!(report.settled(), "h{}: {:?}", self.index, report.failed);
@@ -341,7 +325,7 @@ impl Host {
 
     /// Is the kernel as the cluster calls for?
     pub fn is_settled(&self) -> bool {
-        plan(self.kernel.state(), &desire(&self.cluster, &self.intents, &self.place()), Knowledge::Whole).is_empty()
+        plan(self.kernel.state(), &desire(&self.cluster, self.intents(), &self.place()), Knowledge::Whole).is_empty()
     }
 
     /// The hosts that can be asked, as far as this one sees.
@@ -354,47 +338,35 @@ impl Host {
         if self.is_rash {
             return self.reachable();
         }
-        bootstrap::asked(&self.cluster, &[peer(self.join)], self.ledger.membership().founder)
+        bootstrap::asked(&self.cluster, &[peer(self.join)], self.ledger().membership().founder)
     }
 
-    /// Does it rather belong to another cluster than to the one that it has founded?
-    pub fn seeks(&self) -> bool {
-        self.ledger.is_established() && bootstrap::seeks(self.id, &self.cluster)
-    }
-
-    pub fn attach(&mut self, id: EndpointId, network: NetworkId, name: &Name, (address, lease): (IpAddr, Version)) {
+    /// A container on this machine.
+    pub fn open_container(&mut self) -> NetnsRef {
         self.containers += 1;
         let path = format!("/run/netns/h{}-{}", self.index, self.containers).into();
         let netns = NetnsRef { path, cookie: self.containers };
         self.kernel.open_container(netns.clone());
-        let endpoint = Endpoint {
-            id,
-            network,
-            name: name.clone(),
-            aliases: BTreeSet::new(),
-            addresses: vec![Assigned { address, lease }],
-            mac: Mac::of_address(address),
-            created: self.cluster.now + 1,
-        };
-        let seat = self.intents.seat(network);
-        self.intents.seats.insert(network, seat);
-        let ifname = "eth0".parse().expect("a name");
-        self.intents
-            .attachments
-            .insert(id, Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() });
-        self.unsaid = true;
+        netns
     }
 
-    /// The addresses that it had.
     pub fn detach(&mut self, id: EndpointId, now: Millis) {
-        let Some(attachment) = self.intents.attachments.remove(&id) else { return };
+        let Some(attachment) = self.intents().attachments.get(&id).cloned() else { return };
         self.kernel.close_container(&attachment.netns);
-        let Endpoint { network, name, .. } = attachment.endpoint;
-        if self.intents.attached(network).next().is_none() {
-            self.intents.seats.remove(&network);
-        }
-        self.write(&Input::Release { network, endpoint: id, name }, now);
-        self.unsaid = true;
+        self.write(&Detach(vec![id]), now);
+    }
+}
+
+fn info(index: usize) -> HostInfo {
+    HostInfo {
+        name: name(&format!("h{index}")),
+        vtep: vtep(index),
+        vxlan_port: 4789,
+        peer: peer(index),
+        underlay_mtu: 1500,
+        stamp: overlay::model::member::Stamp::default(),
+        phase: Phase::Joining,
+        founder: None,
     }
 }
 

@@ -1,13 +1,16 @@
 //! What happens in the simulation, at random.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use overlay::cluster::bootstrap::partners;
-use overlay::ledger::{Input, Outcome, Request, Share};
+use overlay::ledger::{Input, Outcome, Share};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
-use overlay::model::network::{Network, Range, Settings};
+use overlay::model::network::{Name, Network, Range, Settings};
+use overlay::operations::attach::{Attach, EndpointSpec};
+use overlay::operations::container::{Container, Priority};
 
 use crate::host::{Fuse, Host, Power, name};
 use crate::world::World;
@@ -59,23 +62,41 @@ impl World {
         let Some(network) = self.any_network(index) else { return };
         let all: Vec<IpAddr> = network.blocks().flat_map(|b| network.assignable_in(b).collect::<Vec<_>>()).collect();
         let address = if self.rng.bool() { self.rng.choice(all) } else { None };
-        let range = match address.and_then(|address| network.range_of(address)) {
-            Some((range, _)) => range,
-            None => self.rng.u8(0..u8::try_from(network.ranges.len()).expect("two at most")),
-        };
-        let endpoint = EndpointId::from_bytes(self.fresh_id());
         let name = name(&format!("c{}", self.rng.u8(0..30)));
-        let taken = self.hosts[index].intents.find(network.id, &name).is_some();
-        if !taken {
-            let reachable = self.hosts[index].reachable();
-            let request =
-                Request { network: network.id, endpoint, name, range, address, reachable, asked: BTreeSet::new() };
-            self.allocate(index, request);
+        let request = self.request(index, network.id, name, address);
+        let request = if self.rng.bool() { unaware(request) } else { request };
+        self.try_attach(index, request);
+    }
+
+    /// What a host gathers for a new endpoint in a container of its.
+    pub fn request(&mut self, index: usize, network: NetworkId, name: Name, address: Option<IpAddr>) -> Attach {
+        let id = EndpointId::from_bytes(self.fresh_id());
+        let host = &mut self.hosts[index];
+        let netns = host.open_container();
+        let spec = EndpointSpec {
+            network: network.to_string(),
+            netns: netns.path.clone(),
+            name,
+            aliases: BTreeSet::new(),
+            addresses: address.into_iter().collect(),
+            mac: None,
+            ifname: None,
+            priority: Priority::default(),
+            id: None,
+            ports: Vec::new(),
+        };
+        Attach {
+            spec,
+            id,
+            cluster: Arc::clone(&host.cluster),
+            container: Container { netns, interfaces: BTreeMap::new() },
+            obstacles: BTreeMap::new(),
+            asked: BTreeSet::new(),
         }
     }
 
     fn op_detach(&mut self, index: usize) {
-        let attached: Vec<EndpointId> = self.hosts[index].intents.attachments.keys().copied().collect();
+        let attached: Vec<EndpointId> = self.hosts[index].intents().attachments.keys().copied().collect();
         if let Some(endpoint) = self.rng.choice(attached).filter(|_| self.is_on(index)) {
             self.detach(index, endpoint);
             self.seen.note("detached");
@@ -103,15 +124,15 @@ impl World {
         let id = network.id;
         let created = self.step(index, &Input::Create(network));
         // Killed at it, it may have made it all the same.
-        let founder = self.hosts[index].ledger.membership().founder;
-        if self.hosts[index].ledger.accounts().contains_key(&id) {
+        let founder = self.hosts[index].ledger().membership().founder;
+        if self.hosts[index].ledger().accounts().contains_key(&id) {
             self.made.extend(founder.map(|founder| (id, founder)));
         }
         if created != Some(Outcome::Done) {
             return;
         }
         self.seen.note("network created");
-        let members = self.hosts[index].ledger.membership().members.clone();
+        let members = self.hosts[index].ledger().membership().members.clone();
         let partners = partners(&self.hosts[index].cluster, founder);
         let peers: Vec<_> = partners.into_iter().filter(|id| members.contains(id)).collect();
         if let Some(to) = self.rng.choice(peers) {
@@ -183,7 +204,7 @@ impl World {
         if !self.is_on(index) {
             return;
         }
-        let cluster = std::sync::Arc::clone(&self.hosts[index].cluster);
+        let cluster = Arc::clone(&self.hosts[index].cluster);
         let gone = |host: &&Host| {
             let known = cluster.hosts.get(&host.id).is_some_and(|h| h.liveness == Liveness::Dead);
             host.power == Power::Off && known
@@ -195,9 +216,17 @@ impl World {
         let off: Vec<HostId> = off.chain(lost).collect();
         let one = self.rng.choice(off.clone());
         let named = if self.rng.bool() { one.into_iter().collect() } else { off };
-        let pending = self.hosts[index].ledger.membership().forgets.len();
+        let pending = self.hosts[index].ledger().membership().forgets.len();
         if !named.is_empty() && self.forget(index, &named) == Outcome::Done {
             self.seen.note(if pending > 0 { "forget: said again" } else { "forget" });
         }
     }
+}
+
+/// The same as an agent asks that has just started: it knows the networks, and the endpoints of other hosts not yet. So the ledgers alone
+/// have to see what is in use.
+pub fn unaware(mut request: Attach) -> Attach {
+    let cluster = Arc::make_mut(&mut request.cluster);
+    cluster.networks.values_mut().for_each(|view| view.endpoints.clear());
+    request
 }

@@ -24,12 +24,12 @@ const MOMENT: u64 = 250;
 impl World {
     /// What holds at any time, whatever happened.
     pub fn check(&self) {
-        let trusted = |host: &&Host| host.power != Power::Off && host.ledger.is_established();
+        let trusted = |host: &&Host| host.power != Power::Off && host.ledger().is_established();
         let mut blocks = BTreeMap::new();
         let mut addresses = BTreeMap::new();
         for host in self.hosts.iter().filter(trusted) {
-            for (network, account) in host.ledger.accounts() {
-                let (made, founder) = (self.made.get(network).copied(), host.ledger.membership().founder);
+            for (network, account) in host.ledger().accounts() {
+                let (made, founder) = (self.made.get(network).copied(), host.ledger().membership().founder);
                 assert_eq!(made, founder, "host {} has leases of a network of another cluster", host.index);
                 for (block, _) in account.held_by(host.id) {
                     let rival = blocks.insert((*network, block), host.index);
@@ -43,17 +43,17 @@ impl World {
         }
         for ((network, address), borrower) in &addresses {
             // At home it is only where its block is, and of that there is one holder.
-            let block = self.hosts[*borrower].ledger.accounts()[network].network.block_of(*address);
+            let block = self.hosts[*borrower].ledger().accounts()[network].network.block_of(*address);
             let Some(holder) = block.and_then(|block| blocks.get(&(*network, block))) else { continue };
             let host = &self.hosts[*holder];
-            let account = &host.ledger.accounts()[network];
+            let account = &host.ledger().accounts()[network];
             let lent = account.addresses.get(address).is_some_and(|lease| matches!(lease.holder, Holder::Host(_)));
             let used = holder != borrower && !lent && account.may_use(host.id, *address).is_some();
             assert!(!used, "S2: {address} of {network} is lent to host {borrower} and used at home, on host {holder}");
         }
         for ((network, address), (index, endpoint)) in &self.live {
             let host = &self.hosts[*index];
-            let bound = host.ledger.accounts().get(network).and_then(|a| a.bound.get(address));
+            let bound = host.ledger().accounts().get(network).and_then(|a| a.bound.get(address));
             assert_eq!(bound, Some(endpoint), "host {index} uses {address} of {network} and does not know it");
         }
     }
@@ -82,7 +82,8 @@ impl World {
         }
         // What began to go home last may be on its way.
         for _ in 0..MOMENTS {
-            if self.hosts.iter().all(|host| host.ledger.accounts().values().all(|account| account.outbox.is_empty())) {
+            if self.hosts.iter().all(|host| host.ledger().accounts().values().all(|account| account.outbox.is_empty()))
+            {
                 break;
             }
             self.run(MOMENT);
@@ -91,21 +92,21 @@ impl World {
         self.check_that_no_space_is_lost();
         for index in 0..self.hosts.len() {
             let host = &self.hosts[index];
-            if !host.ledger.is_established() || !host.ledger.membership().forgets.is_empty() {
+            if !host.ledger().is_established() || !host.ledger().membership().forgets.is_empty() {
                 self.explain_members();
             }
-            assert!(host.ledger.is_established(), "host {index}: {:?}", host.ledger.membership().activation);
+            assert!(host.ledger().is_established(), "host {index}: {:?}", host.ledger().membership().activation);
             assert!(host.is_settled(), "host {index}: its kernel is not as the cluster calls for");
             let owed: Vec<_> =
-                host.ledger.accounts().iter().flat_map(|(n, a)| a.outbox.iter().map(|s| (*n, *s))).collect();
+                host.ledger().accounts().iter().flat_map(|(n, a)| a.outbox.iter().map(|s| (*n, *s))).collect();
             for (network, statement) in &owed {
                 self.explain(*network, statement);
             }
             assert_eq!(owed, [], "host {index} owes leases that nobody takes");
-            assert_eq!(host.ledger.membership().forgets.len(), 0, "host {index} waits to forget a host");
+            assert_eq!(host.ledger().membership().forgets.len(), 0, "host {index} waits to forget a host");
             let of_its_cluster = |other: &&Host| other.founder() == host.founder();
             let members: BTreeSet<HostId> = self.hosts.iter().filter(of_its_cluster).map(|host| host.id).collect();
-            let known: BTreeSet<HostId> = host.ledger.membership().others().chain([host.id]).collect();
+            let known: BTreeSet<HostId> = host.ledger().membership().others().chain([host.id]).collect();
             assert_eq!(known, members, "host {index} takes others for the members of its cluster");
             let peer = self.hosts.iter().position(|other| of_its_cluster(&other)).expect("it is one itself");
             let (seen, first) = (self.meaning(index), self.meaning(peer));
@@ -125,15 +126,19 @@ impl World {
         let of_host = |host: &Host, (id, account): (&NetworkId, &Account)| {
             account.held_by(host.id).map(|(block, _)| (*id, block)).collect::<Vec<_>>()
         };
-        let of_all = self.hosts.iter().flat_map(|host| host.ledger.accounts().iter().flat_map(|a| of_host(host, a)));
+        let of_all = self
+            .hosts
+            .iter()
+            .flat_map(|host| host.ledger().accounts().iter().flat_map(|(id, a)| of_host(host, (id, &**a))));
         let held: BTreeSet<(NetworkId, BlockId)> = of_all.collect();
         for host in &self.hosts {
-            let (membership, deleted) = (host.ledger.membership(), host.ledger.tombstones());
+            let (membership, deleted) = (host.ledger().membership(), host.ledger().tombstones());
             let is_there = |id: &HostId| *id == host.id || membership.others().any(|other| other == *id);
             let is_excused = |id: &HostId| membership.foreign.contains(id) || self.set_back.contains(id);
-            for (id, account) in host.ledger.accounts().iter().filter(|(id, _)| !deleted.contains(id)) {
+            for (id, account) in host.ledger().accounts().iter().filter(|(id, _)| !deleted.contains(id)) {
                 for block in account.network.blocks().filter(|block| !held.contains(&(*id, *block))) {
-                    let lease = self.hosts.iter().filter_map(|host| host.ledger.accounts().get(id)?.blocks.get(&block));
+                    let lease =
+                        self.hosts.iter().filter_map(|host| host.ledger().accounts().get(id)?.blocks.get(&block));
                     let lease = lease.max_by_key(|lease| lease.epoch);
                     let holder = lease.map_or(account.network.creator, |lease| lease.holder);
                     // What a host that is dead gave it, it may never have heard of.
@@ -179,14 +184,14 @@ impl World {
     fn explain(&self, network: NetworkId, statement: &Statement) {
         println!("{statement:?} of {network}:");
         for host in &self.hosts {
-            let account = host.ledger.accounts().get(&network);
+            let account = host.ledger().accounts().get(&network);
             let known = account.map(|account| match statement {
                 Statement::Transfer { block, .. } => (account.blocks.get(block).copied(), None),
                 Statement::Delegate { address, .. } | Statement::Return { address, .. } => {
                     (account.block_lease(*address), account.addresses.get(address).copied())
                 }
             });
-            println!("  {} {} {known:?} {:?}", host.index, host.id.short(), host.ledger.membership().seals);
+            println!("  {} {} {known:?} {:?}", host.index, host.id.short(), host.ledger().membership().seals);
         }
     }
 
@@ -194,12 +199,12 @@ impl World {
     fn explain_members(&self) {
         let short = |hosts: &mut dyn Iterator<Item = HostId>| hosts.map(|id| id.short()).collect::<Vec<_>>().join(" ");
         for host in &self.hosts {
-            let membership = host.ledger.membership();
+            let membership = host.ledger().membership();
             println!("  {} {} {:?} {:?}", host.index, host.id.short(), host.power, membership.activation);
             println!("    members {}", short(&mut membership.others()));
             println!("    seals {:?}", membership.seals);
             for (of, forget) in &membership.forgets {
-                let missing = short(&mut host.ledger.missing(*of).into_iter());
+                let missing = short(&mut host.ledger().missing(*of).into_iter());
                 println!("    forgets {} of boot {:?}, waits for {missing}", of.short(), forget.boot);
             }
         }
@@ -210,7 +215,7 @@ impl World {
         let present: Vec<HostId> = self.hosts.iter().map(|host| host.id).collect();
         let mut some = false;
         for by in 0..self.hosts.len() {
-            let ledger = &self.hosts[by].ledger;
+            let ledger = self.hosts[by].ledger();
             let membership = ledger.membership();
             let mut gone: BTreeSet<HostId> = membership.others().filter(|id| !present.contains(id)).collect();
             // And those that it waits to forget since it was said of them, together, as it asks for.
@@ -234,7 +239,7 @@ impl World {
         // Nobody may remember one but the ledgers.
         let boot = |host: &HostId| {
             let heard = heir.cluster.hosts.get(host).map(|h| h.info.stamp.boot);
-            heir.ledger.membership().newest_boot(*host, heard)
+            heir.ledger().membership().newest_boot(*host, heard)
         };
         let hosts: BTreeMap<_, _> = hosts.iter().map(|host| (*host, boot(host))).collect();
         let said = |force| Input::Forget { hosts: hosts.clone(), force };

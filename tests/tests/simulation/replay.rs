@@ -26,7 +26,7 @@ impl World {
     /// All that came of all, and all that there is now: equal only if nothing went differently. By part, so that a
     /// difference says where it is.
     pub fn digest(&self) -> [(&'static str, u64); 5] {
-        let ledgers: Vec<_> = self.hosts.iter().map(|host| (&host.ledger, &host.intents)).collect();
+        let ledgers: Vec<_> = self.hosts.iter().map(|host| (host.ledger(), host.intents())).collect();
         let views: Vec<_> = self.hosts.iter().map(|host| (&host.cluster, host.own.age())).collect();
         let kernels: Vec<_> = self.hosts.iter().map(|host| (host.kernel.state(), host.kernel.applied())).collect();
         [

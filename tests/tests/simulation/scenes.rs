@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::ledger::{Denial, Input, Millis, Outcome, REST, Request, Share};
+use overlay::ledger::{Denial, Input, Millis, Outcome, REST, Share};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::network::{Network, Range, Settings};
 
+use crate::calls::Refused;
 use crate::gossip::INTERVAL;
 use crate::host::{Host, name};
+use crate::ops::unaware;
 use crate::world::World;
 
 /// What 02-leases.md grants to whatever has to get round in a connected cluster.
@@ -36,17 +38,17 @@ impl World {
         let network =
             Network { id, name: name("red"), ranges, created: 1, creator, since: 0, settings: Settings::default() };
         assert_eq!(self.hosts[0].write(&Input::Create(network), now), Outcome::Done);
-        self.made.extend(self.hosts[0].ledger.membership().founder.map(|founder| (id, founder)));
+        self.made.extend(self.hosts[0].ledger().membership().founder.map(|founder| (id, founder)));
         let given = self.hosts[0].write(&Input::GiveSpace { network: id, range: 0, to, share: Share::Half }, now);
         assert!(matches!(given, Outcome::Given(_)), "{given:?}");
         id
     }
 
     pub fn begin_attach(&mut self, index: usize, network: NetworkId, address: Option<IpAddr>) -> EndpointId {
-        let endpoint = EndpointId::from_bytes(self.fresh_id());
         let name = name(&format!("c{}", self.number()));
-        let reachable = self.hosts[index].reachable();
-        self.allocate(index, Request { network, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() });
+        let request = unaware(self.request(index, network, name, address));
+        let endpoint = request.id;
+        self.try_attach(index, request);
         endpoint
     }
 
@@ -60,7 +62,8 @@ impl World {
         let end = self.now + ANSWERED;
         while self.now < end {
             if let Some((.., result)) = self.log.iter().rev().find(|(_, _, id, _)| *id == endpoint) {
-                return (endpoint, result.clone());
+                let denied = |refused: Refused| refused.denial().cloned().expect("the ledgers refuse, or none does");
+                return (endpoint, result.clone().map_err(denied));
             }
             self.run(10);
         }
@@ -90,7 +93,7 @@ impl World {
     fn free_on(&self, hosts: &[usize], network: NetworkId) -> usize {
         let of = |index: &usize| {
             let host = &self.hosts[*index];
-            let account = &host.ledger.accounts()[&network];
+            let account = &host.ledger().accounts()[&network];
             let own = account.held_by(host.id).flat_map(|(block, epoch)| account.free_in(block, epoch));
             let idle = account.borrowed(host.id).into_keys().filter(|address| !account.bound.contains_key(address));
             own.count() + idle.count()
@@ -101,7 +104,7 @@ impl World {
     /// An endpoint of the host with an address of its own.
     fn at_home_on(&self, index: usize, network: NetworkId) -> Option<EndpointId> {
         let host = &self.hosts[index];
-        let account = &host.ledger.accounts()[&network];
+        let account = &host.ledger().accounts()[&network];
         let own = |address: &IpAddr| account.block_lease(*address).is_some_and(|lease| lease.holder == host.id);
         account.bound.iter().find(|(address, _)| own(address)).map(|(_, endpoint)| *endpoint)
     }
@@ -109,7 +112,7 @@ impl World {
     /// An address of a block that the host holds that never was anywhere.
     fn untouched(&self, index: usize, network: NetworkId) -> Option<IpAddr> {
         let host = &self.hosts[index];
-        let account = &host.ledger.accounts()[&network];
+        let account = &host.ledger().accounts()[&network];
         let touched = |a: &IpAddr| account.addresses.contains_key(a) || account.resting.contains_key(a);
         let mut free = account.held_by(host.id).flat_map(|(block, epoch)| account.free_in(block, epoch));
         free.find(|address| !touched(address))
@@ -185,7 +188,7 @@ fn a_cluster_cut_in_two(seed: u64, cut: Millis) {
     let took = world.until(BOUND, "after the heal all see the same", World::is_agreed);
     println!("healed after {} s, agreed {took} ms later", (world.now - start - took) / 1_000);
     world.check();
-    let all = world.hosts[0].ledger.accounts()[&network].network.clone();
+    let all = world.hosts[0].ledger().accounts()[&network].network.clone();
     let all: usize = all.blocks().map(|block| all.assignable_in(block).count()).sum();
     assert_eq!(world.live.len() + world.free_on(&[0, 1, 2, 3], network), all, "nothing is lost");
     world.settle();

@@ -43,7 +43,7 @@ impl World {
     fn are_members(&self) -> bool {
         let on = || self.hosts.iter().filter(|host| host.power == Power::On);
         let others = on().count() - 1;
-        on().all(|host| host.ledger.is_established() && host.ledger.membership().others().count() == others)
+        on().all(|host| host.ledger().is_established() && host.ledger().membership().others().count() == others)
     }
 
     fn attach_some(&mut self, count: usize, network: NetworkId) {
@@ -76,7 +76,7 @@ impl World {
         assert_eq!(self.forget(0, &gone), Outcome::Done, "they are off");
         self.until(60_000, "all that crashed are forgotten", |world| {
             world.check();
-            world.hosts[0].ledger.membership().forgets.is_empty()
+            world.hosts[0].ledger().membership().forgets.is_empty()
         });
         for index in crashed {
             self.power_on(*index);

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::ledger::{Activation, Denial, Evidence, Fencing, Input, Millis, Outcome, Want};
+use overlay::cluster::bootstrap::{Situation, own_decision};
+use overlay::ledger::{Activation, Answer, Evidence, Fencing, Input, Millis, Outcome, Question};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
-use overlay::model::record::Statement;
+use overlay::operations::Request;
 
-use crate::calls::{Answer, Call, Question};
+use crate::calls::{Call, Refused};
 use crate::gossip::{Detector, INTERVAL, Letter, Slot};
 use crate::host::{Host, Power};
 
@@ -59,7 +60,7 @@ pub struct World {
     pub live: BTreeMap<(NetworkId, IpAddr), (usize, EndpointId)>,
     pub seen: Tally,
     /// How each attach ended: when, on which host, and with which address or why not.
-    pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Denial>)>,
+    pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Refused>)>,
     /// What is to come, by when and in which order it was put there.
     queue: BTreeMap<(Millis, u64), Event>,
     numbers: u64,
@@ -221,12 +222,9 @@ impl World {
 
     pub fn start_agent(&mut self, index: usize) {
         let now = self.now;
-        // A crash between granting an address and writing the endpoint leaves an address with nobody.
         let host = &mut self.hosts[index];
         host.fuse = None;
-        let used: BTreeSet<EndpointId> = host.intents.attachments.keys().copied().collect();
-        let orphans = host.ledger.release_unused(|id| used.contains(&id), now - host.booted);
-        host.ledger.apply(&orphans);
+        host.tidy_up(now);
         host.start(now);
     }
 
@@ -236,6 +234,14 @@ impl World {
         let stranger = self.stranger(index);
         self.replace(index, stranger);
         self.power_on(index);
+    }
+
+    /// Has a host decide; `None` if its agent is killed at it.
+    pub fn tell<R: Request>(&mut self, index: usize, request: &R) -> Option<Result<R::Answer, R::Refusal>> {
+        let now = self.now;
+        let answer = self.hosts[index].tell(request, now);
+        self.mind(index);
+        answer
     }
 
     /// Gives an input to the ledger of a host; `None` if its agent is killed at it.
@@ -269,7 +275,7 @@ impl World {
                 if let Some(call) = self.calls.remove(&call)
                     && let Some(attach) = call.attach
                 {
-                    self.allocate(attach.host, attach.request);
+                    self.try_attach(call.from, attach);
                 }
             }
         }
@@ -305,57 +311,32 @@ impl World {
         }
         self.look(index);
         // The fake kernel does at once what it is told.
-        let clear = self.hosts[index].ledger.accounts().keys().copied().collect();
+        let clear = self.hosts[index].ledger().accounts().keys().copied().collect();
         if self.hosts[index].power != Power::On || self.step(index, &Input::Tick { clear }).is_none() {
             return;
         }
-        let host = &mut self.hosts[index];
+        let host = &self.hosts[index];
         let (reachable, asked) = (host.reachable(), host.asked());
-        let mut wants = host.ledger.wants(&asked);
-        for to in host.ledger.introductions(&asked, &host.introduced) {
-            wants.entry(to).or_default().push(Want::Acknowledge);
-        }
-        let forgets = host.ledger.membership().forgets.keys();
-        let seal_requests: BTreeMap<_, _> =
-            forgets.filter_map(|gone| Some((*gone, host.ledger.seal_request(*gone)?))).collect();
-        let mut mail = Vec::new();
-        if host.ledger.is_established() {
-            for (network, account) in host.ledger.accounts() {
-                for statement in account.outbox.iter().take(8) {
-                    let to = match statement {
-                        Statement::Transfer { to, .. } | Statement::Delegate { to, .. } => Some(*to),
-                        Statement::Return { address, .. } => account.block_lease(*address).map(|lease| lease.holder),
-                    };
-                    mail.extend(to.filter(|to| reachable.contains(to)).map(|to| (to, *network, *statement)));
-                }
+        let questions = host.ledger().questions(&asked, &host.introduced);
+        let undelivered = host.ledger().undelivered().into_iter().filter(|(to, _)| reachable.contains(to));
+        let deliveries: Vec<_> = undelivered
+            .flat_map(|(to, all)| all.into_iter().take(8).map(move |(network, statement)| (to, network, statement)))
+            .collect();
+        for (to, questions) in questions {
+            for question in questions {
+                self.ask(index, to, question, None);
             }
         }
-        let founder = self.hosts[index].ledger.membership().founder;
-        for (to, want) in wants.into_iter().flat_map(|(to, wants)| wants.into_iter().map(move |want| (to, want))) {
-            let question = match want {
-                Want::Acknowledge => Question::Acknowledge(founder),
-                Want::Admit => Question::Admit(founder, self.hosts[index].ledger.claims()),
-                Want::Seal(gone) => Question::Seal(gone, seal_requests[&gone].clone()),
-            };
-            self.ask(index, to, question, None);
-        }
-        for (to, network, statement) in mail {
-            self.ask(index, to, Question::Deliver(network, statement), None);
+        for (to, network, statement) in deliveries {
+            self.ask(index, to, Question::Deliver { network, statement }, None);
         }
         self.decide(index);
     }
 
     fn decide(&mut self, index: usize) {
         let host = &self.hosts[index];
-        let input = match host.ledger.membership().activation {
-            Activation::Unchecked { .. } if self.is_strict => Some(Input::Conclude { reachable: None }),
-            Activation::Unchecked { .. } if host.is_synced(self.now) => {
-                Some(Input::Conclude { reachable: Some(overlay::cluster::bootstrap::witnesses(&host.cluster)) })
-            }
-            _ if host.seeks() => Some(Input::Seek),
-            _ => None,
-        };
-        if let Some(input) = input {
+        let situation = Situation { synced: host.is_synced(self.now), strict: self.is_strict, may_found: false };
+        if let Some(input) = own_decision(host.ledger(), &host.cluster, situation) {
             self.step(index, &input);
         }
     }
@@ -382,9 +363,9 @@ impl World {
             }
             return;
         }
-        let Activation::Fenced(why) = host.ledger.membership().activation else {
+        let Activation::Fenced(why) = host.ledger().membership().activation else {
             // The check with those that can be reached may have let one in that all would not have.
-            host.is_copy &= !(self.is_strict && host.ledger.is_established());
+            host.is_copy &= !(self.is_strict && host.ledger().is_established());
             return;
         };
         let (id, is_copy) = (host.id, host.is_copy);

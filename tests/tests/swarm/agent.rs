@@ -8,19 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use overlay::ledger::{Ask, Input, MemberList, Outcome, Request, Share};
-use overlay::model::addr::Mac;
-use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::ledger::{Ask, Input, MemberList, Outcome, Share};
 use overlay::model::host::{HostInfo, Phase};
 use overlay::model::id::{EndpointId, HostId};
-use overlay::model::intent::{Attachment, NetnsRef};
+use overlay::model::intent::NetnsRef;
 use overlay::model::member::Stamp;
 use overlay::model::network::{Name, Network};
+use overlay::operations::attach::{Attach, Attached, EndpointSpec};
+use overlay::operations::container::{Container, Priority};
+use overlay::operations::detach::Detach;
+use overlay::operations::hear::Inputs;
 use overlay_agent::cluster::announce;
 use overlay_agent::cluster::{self, ClusterView, Times};
-use overlay_agent::state;
-use overlay_agent::state::run_marker::Trace;
+use overlay_agent::state::run_marker::RunMarker;
 use overlay_agent::state::store::{Machine, Store};
+use overlay_agent::state::{self, DecideError};
 use overlay_agent::wire::encode_record;
 use overlay_gossip::{self as gossip, ClusterKey, Generations, Gossip};
 use tokio::sync::watch;
@@ -67,7 +69,8 @@ pub struct Common {
 /// What an agent is asked by others; a call to a dead one finds nobody.
 #[derive(Debug, Clone)]
 pub struct Door {
-    pub local: state::Handle,
+    pub state: state::Handle,
+    pub seen: watch::Receiver<ClusterView>,
     pub gossip: gossip::Handle,
 }
 
@@ -91,7 +94,7 @@ impl Generations for Lives {
     fn next(&mut self) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let now = u64::try_from(now).expect("the year is before 584 million");
-        let next = self.0.call_and_block(move |local| local.next_generation(now)).expect("the disk takes it");
+        let next = self.0.next_generation_blocking(now).expect("the disk takes it");
         self.1.store(next, Ordering::Relaxed);
         next
     }
@@ -106,7 +109,7 @@ impl Agent {
         seeds: &[SocketAddr],
         founder: Option<HostId>,
     ) -> anyhow::Result<Self> {
-        let trace = Trace::new(&home.dir, "boot");
+        let trace = RunMarker::new(&home.dir, "boot");
         let machine = Machine {
             id: "swarm".to_owned(),
             boot: "boot".to_owned(),
@@ -127,7 +130,7 @@ impl Agent {
             phase: Phase::Joining,
             founder: None,
         };
-        let local = state::spawn(store, loaded, info, trace)?;
+        let state = state::spawn(store, loaded, info, trace)?;
         // How one becomes a member is none of this test's: all know that the founder has let them in, and it knows of one.
         let joins = match founder {
             None => vec![
@@ -139,7 +142,7 @@ impl Agent {
                 vec![Input::Acknowledged { by, member_list }]
             }
         };
-        local.call(move |local| local.step_all(&joins)).await?;
+        state.tell(Inputs(joins)).await?;
 
         let address = home.gossip();
         let config = gossip::Config {
@@ -152,14 +155,14 @@ impl Agent {
             remembered: common.remembered,
             key: common.key.clone(),
         };
-        let record = local.record.clone();
+        let record = state.record.clone();
         let first = encode_record(&record.borrow().clone());
         let (since, generation) = (Instant::now(), Arc::new(AtomicU64::new(0)));
-        let gossip = gossip::spawn(config, Lives(local.clone(), Arc::clone(&generation)), first).await?;
+        let gossip = gossip::spawn(config, Lives(state.clone(), Arc::clone(&generation)), first).await?;
         let saying = announce::spawn(record, gossip.publish.clone());
         let times = Times { interval: common.interval, remembered: common.remembered };
-        let seen = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), local.clone(), times);
-        let door = Door { local, gossip: gossip.handle() };
+        let seen = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), state.clone(), times);
+        let door = Door { state, seen: seen.clone(), gossip: gossip.handle() };
         let generation = generation.load(Ordering::Relaxed);
         Ok(Self { id, home, generation, since, seen, door, gossip, saying })
     }
@@ -175,11 +178,11 @@ impl Agent {
     /// Ends it without a word to anybody, and waits until its state is closed.
     pub async fn kill(self) -> anyhow::Result<Home> {
         let Self { home, gossip, saying, door, seen, .. } = self;
-        let mut kept = door.local.kept.clone();
+        let mut committed = door.state.committed.clone();
         drop(gossip);
         saying.abort();
         drop((door, seen));
-        let ended = async { while kept.changed().await.is_ok() {} };
+        let ended = async { while committed.changed().await.is_ok() {} };
         tokio::time::timeout(PATIENCE, ended).await.context("the owner of the ledger does not end")?;
         // Its tasks end when they run next; until then the socket is in use, and the next agent of this home could not start.
         let freed = async {
@@ -199,53 +202,57 @@ pub fn name(text: &str) -> Name {
 impl Door {
     /// Waits until this host has heard of a network.
     pub async fn knows(&self, network: &Network) -> anyhow::Result<()> {
-        let mut kept = self.local.kept.clone();
-        let heard = kept.wait_for(|kept| kept.intents.networks.contains_key(&network.id));
-        tokio::time::timeout(PATIENCE, heard).await.context("the network is not heard of")??;
+        let mut intents = self.state.intents.clone();
+        let known = intents.wait_for(|known| known.intents.networks.contains_key(&network.id));
+        tokio::time::timeout(PATIENCE, known).await.context("the network is not heard of")??;
+        let mut seen = self.seen.clone();
+        let shown = seen.wait_for(|seen| seen.cluster.networks.contains_key(&network.id));
+        tokio::time::timeout(PATIENCE, shown).await.context("the network is not seen")??;
         Ok(())
     }
 
-    /// An endpoint of this host gets an address and is attached; `None` if no one who can be asked has one left. `reach` finds
-    /// the doors of others.
+    /// An endpoint of this host gets an address and is attached, as the daemon decides it; `None` if no one who can be asked has an
+    /// address left. `reach` finds the doors of others.
     pub async fn attach(
         &self,
         network: &Network,
         (endpoint, name): (EndpointId, Name),
         reach: impl Fn(HostId) -> Option<Self>,
     ) -> anyhow::Result<Option<EndpointId>> {
-        let me = self.local.call(|local| local.ledger().me()).await;
-        let holders = |local: &mut state::Local| -> BTreeSet<HostId> {
-            let accounts = local.ledger().accounts().values();
-            accounts.flat_map(|account| account.blocks.values().map(|lease| lease.holder)).collect()
+        let netns = NetnsRef { path: format!("/run/netns/{endpoint}").into(), cookie: 1 };
+        let spec = EndpointSpec {
+            network: network.id.to_string(),
+            netns: netns.path.clone(),
+            name,
+            aliases: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+            mac: None,
+            ifname: None,
+            priority: Priority::default(),
+            id: None,
+            ports: Vec::new(),
         };
-        let reachable = self.local.call(holders).await.into_iter().filter(|host| reach(*host).is_some()).collect();
-        let (id, asked) = (network.id, BTreeSet::new());
-        let mut request =
-            Request { network: id, endpoint, name: name.clone(), range: 0, address: None, reachable, asked };
+        let mut request = Attach {
+            spec,
+            id: endpoint,
+            cluster: Arc::clone(&self.seen.borrow().cluster),
+            container: Container { netns, interfaces: BTreeMap::new() },
+            obstacles: BTreeMap::new(),
+            asked: BTreeSet::new(),
+        };
+        let me = self.state.state().ledger.me();
         loop {
-            let input = Input::Allocate(request.clone());
-            match self.local.call(move |local| local.step(&input)).await? {
-                Outcome::Granted { address, lease } => {
-                    let addresses = vec![Assigned { address, lease }];
-                    let mac = Mac::of_address(address);
-                    let created = 2;
-                    let endpoint =
-                        Endpoint { id: endpoint, network: id, name, aliases: BTreeSet::new(), addresses, mac, created };
-                    let netns = NetnsRef { path: format!("/run/netns/{}", endpoint.id).into(), cookie: 1 };
-                    let ifname = "eth0".parse().expect("a name");
-                    let attachment =
-                        Attachment { endpoint: endpoint.clone(), netns, ifname, metric: 0, published: BTreeMap::new() };
-                    self.local.call(move |local| local.attach(attachment)).await?;
-                    return Ok(Some(endpoint.id));
-                }
-                Outcome::Ask(ask) => {
+            match self.state.decide(request.clone()).await.map(|done| done.answer) {
+                Ok(Attached::New(_) | Attached::Before(_)) => return Ok(Some(endpoint)),
+                Ok(Attached::Ask(_, ask)) => {
                     ensure!(request.asked.insert(ask), "{ask:?} is asked for the second time");
                     let (Ask::Space { of, .. } | Ask::Address { of, .. }) = ask;
                     if let Some(other) = reach(of) {
                         self.ask(me, (of, &other), network, ask).await?;
                     }
                 }
-                _denied => return Ok(None),
+                Err(DecideError::Refused(_)) => return Ok(None),
+                Err(DecideError::Store(error)) => return Err(error.into()),
             }
         }
     }
@@ -257,25 +264,21 @@ impl Door {
             Ask::Space { .. } => Input::GiveSpace { network: id, range: 0, to: me, share: Share::Quarter },
             Ask::Address { address, .. } => Input::GiveAddress { network: id, to: me, address },
         };
-        let stamp = self.local.call(|local| local.ledger().stamp()).await;
-        let answer = move |local: &mut state::Local| {
-            // A member it is: nobody else may ask.
-            local.step(&Input::Acknowledge { from: me, stamp, founder: None })?;
-            local.step(&question)
-        };
-        let Outcome::Given(statements) = other.local.call(answer).await? else { return Ok(()) };
-        let stamp = other.local.call(|local| local.ledger().stamp()).await;
+        let stamp = self.state.state().ledger.stamp();
+        // A member it is: nobody else may ask.
+        other.state.tell(Input::Acknowledge { from: me, stamp, founder: None }).await?;
+        let Outcome::Given(statements) = other.state.tell(question).await?.answer else { return Ok(()) };
+        let stamp = other.state.state().ledger.stamp();
         for statement in statements {
-            let stated = Input::Stated { network: id, from: of, stamp, statement };
-            self.local.call(move |local| local.step(&stated)).await?;
-            other.local.call(move |local| local.step(&Input::Taken { network: id, statement })).await?;
+            self.state.tell(Input::Stated { network: id, from: of, stamp, statement }).await?;
+            other.state.tell(Input::Taken { network: id, statement }).await?;
         }
         Ok(())
     }
 
     /// Lets an endpoint go.
     pub async fn detach(&self, endpoint: EndpointId) -> anyhow::Result<()> {
-        self.local.call(move |local| local.detach(&[endpoint])).await?;
+        self.state.tell(Detach(vec![endpoint])).await?;
         Ok(())
     }
 }

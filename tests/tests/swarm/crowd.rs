@@ -70,7 +70,7 @@ impl Crowd {
             settings: Settings::default(),
         };
         let create = Input::Create(network.clone());
-        first.door.local.call(move |local| local.step(&create)).await?;
+        first.door.state.tell(create).await?;
         let (id, rng) = (first.id, fastrand::Rng::with_seed(plan.seed));
         Ok(Self { common, network, agents: BTreeMap::from([(id, first)]), first: id, root, rng, homes: 1 })
     }
@@ -188,7 +188,7 @@ async fn bear(
         agent.catch_up(&other).await;
     }
     let mut endpoints = Vec::new();
-    let is_new = agent.door.local.kept.borrow().intents.attachments.is_empty();
+    let is_new = agent.door.state.state().intents.attachments.is_empty();
     if is_new {
         agent.door.knows(&network).await?;
         for (number, id) in ids.into_iter().enumerate() {

@@ -2,8 +2,9 @@ use std::net::Ipv4Addr;
 
 use overlay::cluster::bootstrap::partners;
 use overlay::cluster::derive;
-use overlay::ledger::{Activation, MemberList};
+use overlay::ledger::{Activation, Ledger, MemberList};
 use overlay::model::host::{HostInfo, Liveness, Phase};
+use overlay::model::id::NetworkId;
 use overlay::model::member::Boot;
 use overlay::model::network::{Network, Range, Settings};
 use overlay::model::record::{Incarnation, NetworkMembership, Record, Records};
@@ -213,9 +214,14 @@ fn after(inputs: &[Input]) -> Ledger {
     ledger
 }
 
-fn wants(ledger: &Ledger, heard: &[u8], introduced: &[u8]) -> Vec<(HostId, Vec<Want>)> {
+fn asks(ledger: &Ledger, heard: &[u8], introduced: &[u8]) -> Vec<(HostId, Vec<Question>)> {
     let set = |numbers: &[u8]| numbers.iter().map(|number| id(*number)).collect::<BTreeSet<_>>();
-    look(ledger, &set(heard), &set(introduced)).0.into_iter().collect()
+    ledger.questions(&set(heard), &set(introduced)).into_iter().collect()
+}
+
+/// Of a host that was let in by host 2, the founder, or by none yet.
+fn acknowledge(founder: Option<u8>) -> Vec<Question> {
+    vec![Question::Acknowledge { founder: founder.map(id) }]
 }
 
 fn joined(by: u8, members: &[u8]) -> Input {
@@ -226,35 +232,34 @@ fn joined(by: u8, members: &[u8]) -> Input {
 #[test]
 fn who_joins_asks_all_that_it_hears() {
     let ledger = after(&[]);
-    assert_eq!(wants(&ledger, &[1, 2, 3], &[]), [(id(2), vec![Want::Acknowledge]), (id(3), vec![Want::Acknowledge])]);
+    assert_eq!(asks(&ledger, &[1, 2, 3], &[]), [(id(2), acknowledge(None)), (id(3), acknowledge(None))]);
     let ledger = after(&[joined(2, &[2, 3, 4])]);
     assert!(matches!(ledger.membership().activation, Activation::Joining { .. }), "one of three is no majority");
-    assert_eq!(wants(&ledger, &[1, 2, 3], &[]), [(id(3), vec![Want::Acknowledge])]);
+    assert_eq!(asks(&ledger, &[1, 2, 3], &[]), [(id(3), acknowledge(None))]);
 }
 
 #[test]
 fn a_member_makes_itself_known_to_those_that_were_not_asked_when_it_joined() {
     let ledger = after(&[joined(2, &[2, 3]), joined(3, &[2, 3])]);
     assert!(ledger.is_established());
-    assert_eq!(wants(&ledger, &[1, 2, 3, 4], &[2]), [(id(3), vec![Want::Acknowledge])], "but to no stranger");
-    assert_eq!(wants(&ledger, &[1, 2], &[2]), [], "who can't be asked is not");
+    assert_eq!(asks(&ledger, &[1, 2, 3, 4], &[2]), [(id(3), acknowledge(None))], "but to no stranger");
+    assert_eq!(asks(&ledger, &[1, 2], &[2]), [], "a host that can't be asked is not");
 }
 
 #[test]
 fn after_a_boot_members_are_asked_for_nothing_else_than_to_let_it_in() {
     let booted = [joined(2, &[2, 3]), joined(3, &[2, 3]), Input::Booted { nonce: 5 }];
     let ledger = after(&booted);
-    assert_eq!(wants(&ledger, &[1, 2, 3], &[]), [(id(2), vec![Want::Admit]), (id(3), vec![Want::Admit])]);
-    let sheet = look(&ledger, &BTreeSet::new(), &BTreeSet::new()).1;
-    assert_eq!((sheet.me, sheet.stamp.boot), (id(1), Boot { generation: 1, nonce: 5 }));
+    let admit = || vec![Question::Admit { founder: None, claims: BTreeMap::new() }];
+    assert_eq!(asks(&ledger, &[1, 2, 3], &[]), [(id(2), admit()), (id(3), admit())]);
+    assert_eq!(ledger.stamp().boot, Boot { generation: 1, nonce: 5 });
 }
 
 #[test]
 fn an_heir_asks_all_but_the_one_that_it_forgets() {
     let forget = Input::Forget { hosts: [(id(3), Boot::default())].into(), force: false };
     let ledger = after(&[joined(2, &[2, 3, 4]), joined(3, &[2, 3, 4]), forget]);
-    let seal = || vec![Want::Seal(id(3))];
-    assert_eq!(wants(&ledger, &[1, 2], &[2, 3, 4]), [(id(2), seal()), (id(4), seal())], "those that are away too");
-    let sheet = look(&ledger, &BTreeSet::new(), &BTreeSet::new()).1;
-    assert_eq!(sheet.seal_requests.keys().copied().collect::<Vec<_>>(), [id(3)]);
+    let request = ledger.seal_request(id(3)).expect("it is to forget it");
+    let seal = || vec![Question::Seal { host: id(3), request: request.clone() }];
+    assert_eq!(asks(&ledger, &[1, 2], &[2, 3, 4]), [(id(2), seal()), (id(4), seal())], "those that are away too");
 }

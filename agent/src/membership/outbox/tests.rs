@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use overlay::ledger::{Change, Outcome, Request};
+use overlay::ledger::{self, Ledger, Outcome, Request};
 use overlay::model::id::EndpointId;
 use overlay::model::lease::Version;
 use overlay::model::network::{Network, Range, Settings};
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::cluster::tests::info;
-use crate::state::run_marker::Trace;
-use crate::state::store::Write;
+use crate::state::run_marker::RunMarker;
 use crate::state::store::tests::Scratch;
+use overlay::operations::Change;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 38, 0, 11));
 const OTHER: HostId = HostId::from_bytes([9; 16]);
 
 /// The ledger of a host whose last life let a borrowed address go, as long ago as the machine runs.
-fn let_go(ledger: &mut Ledger) -> Vec<Change> {
+fn let_go(ledger: &mut Ledger) -> Vec<ledger::Change> {
     let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let (network, endpoint) = (NetworkId::from_bytes([1; 16]), EndpointId::from_bytes([2; 16]));
     let name: overlay::model::network::Name = "web".parse().expect("a label");
@@ -61,29 +61,30 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
     let scratch = Scratch::new();
     let (mut store, mut loaded) = scratch.found().expect("a new state");
     let changes = let_go(&mut loaded.ledger);
-    store.commit(&changes.into_iter().map(Write::Ledger).collect::<Vec<_>>()).expect("the disk takes it");
+    store.commit(&changes.into_iter().map(Change::Ledger).collect::<Vec<_>>()).expect("the disk takes it");
     let me = loaded.identity.id();
     let identity = Arc::new(loaded.identity.clone());
     let info = info("alpha", 1, me);
-    let local = state::spawn(store, loaded, info, Trace::new(&scratch.0, "boot 1")).expect("nothing to put in order");
+    let state =
+        state::spawn(store, loaded, info, RunMarker::new(&scratch.0, "boot 1")).expect("nothing to put in order");
     let (_sees, seen) = watch::channel(ClusterView::default());
     let network = NetworkId::from_bytes([1; 16]);
     let round = |lingering| Settled { began: Some(Instant::now()), lingering, ..Settled::default() };
     let (rounds, settled) = watch::channel(Arc::<Settled>::default());
     let peers = Peers::new(identity, seen.clone());
-    let courier = spawn(local.clone(), seen, peers, settled);
+    let courier = spawn(state.clone(), seen, peers, settled);
     let has_it =
         move |ledger: &Ledger| ledger.accounts().values().any(|account| account.borrowed(me).contains_key(&ADDRESS));
 
     for lingering in [None, Some([network].into())] {
         rounds.send_replace(Arc::new(lingering.map(round).unwrap_or_default()));
         tokio::time::sleep(PERIOD * 2).await;
-        assert!(local.call(move |local| has_it(local.ledger())).await, "the kernel may still have it");
+        assert!(has_it(&state.ledger()), "the kernel may still have it");
     }
     rounds.send_replace(Arc::new(round([].into())));
-    let mut record = local.record.clone();
+    let mut record = state.record.clone();
     let back = async {
-        while local.call(move |local| has_it(local.ledger())).await {
+        while has_it(&state.ledger()) {
             record.changed().await.expect("the owner lives");
         }
     };

@@ -9,9 +9,9 @@ use overlay::model::addr::{IfName, Mac, Subnet};
 use overlay::model::id::EndpointId;
 use overlay::model::network::{Name, Unfit};
 
-use super::MAX_ALIASES;
-use crate::operations::ports::PortError;
 use crate::state::store::StoreError;
+use overlay::operations::attach::MAX_ALIASES;
+use overlay::operations::publish_port::PortError;
 
 /// Why an endpoint can't be attached or let go.
 #[derive(Debug, thiserror::Error)]

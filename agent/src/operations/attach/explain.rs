@@ -4,33 +4,75 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use overlay::cluster::{Located, NetworkView};
+use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::ledger::{Denial, Request};
 use overlay::model::addr::IpVersion;
-use overlay::model::endpoint::Endpoint;
 use overlay::model::host::Liveness;
-use overlay::model::id::HostId;
+use overlay::model::id::{EndpointId, HostId};
 use overlay::model::network::Unfit;
 
-use super::{AttachError, host_name};
+use overlay::operations::attach::{Attach, AttachRefusal, EndpointSpec, IdInUse};
+use overlay::operations::container::ContainerRefusal;
+use overlay::operations::network_refusal::known_to;
+
+use super::{AttachError, host_name, shown_name};
 use crate::cluster::{ClusterView, LastHeard};
 use crate::peer::CallError;
-use crate::state::AdmitError;
 
-/// A refusal at the last moment in the words of the one who asked.
-pub(super) fn not_admitted(host: &str, view: &NetworkView, endpoint: &Endpoint, refusal: AdmitError) -> AttachError {
-    let (network, host) = (view.shown_name(), host.to_owned());
+/// A refusal in the words of an operator.
+pub(super) fn refused(seen: &ClusterView, me: HostId, request: &Attach, refusal: AttachRefusal) -> AttachError {
+    let spec = &request.spec;
+    let unknown = || AttachError::UnknownNetwork(spec.network.clone());
+    if let AttachRefusal::IdInUse(in_use) = refusal {
+        return id_in_use(&seen.cluster, request.id, in_use);
+    }
+    let Some(then) = request.cluster.find(&spec.network) else { return unknown() };
+    // What was heard since may name the endpoint that is in the way.
+    let view = seen.cluster.networks.get(&then.network.id).unwrap_or(then);
+    let network = view.shown_name();
+    let named =
+        |host: HostId| if host == me { host_name(&request.cluster, me) } else { host_name(&seen.cluster, host) };
     match refusal {
-        AdmitError::NoNetwork => AttachError::UnknownNetwork(network),
-        AdmitError::NameInUse => AttachError::NameInUse { name: endpoint.name.clone(), network, host },
-        AdmitError::MacInUse(name) => AttachError::MacInUse { mac: endpoint.mac, network, name, host },
-        AdmitError::IdTooClose(name) => AttachError::IdTooClose { id: endpoint.id, name },
-        AdmitError::Port(error) => AttachError::Port(error),
-        AdmitError::Store(error) => AttachError::Store(error),
+        AttachRefusal::UnknownNetwork | AttachRefusal::IdInUse(_) => unknown(),
+        AttachRefusal::Apart => {
+            let hosts = known_to(&request.cluster, view.network.id);
+            AttachError::Apart { network, hosts: hosts.unwrap_or_else(|| "hosts that are gone".to_owned()) }
+        }
+        AttachRefusal::IdTooClose(name) => AttachError::IdTooClose { id: request.id, name },
+        AttachRefusal::TooManyAliases(given) => AttachError::TooManyAliases { name: spec.name.clone(), given },
+        AttachRefusal::NameInUse { host } => {
+            AttachError::NameInUse { name: spec.name.clone(), network, host: named(host) }
+        }
+        AttachRefusal::MacInUse { mac, name, host } => AttachError::MacInUse { mac, network, name, host: named(host) },
+        AttachRefusal::AddressInUse { address, endpoint } => match then.endpoints.get(&endpoint) {
+            Some(other) => in_use(seen, view, address, other),
+            None => AttachError::AddressTaken { address, network },
+        },
+        AttachRefusal::NotAssignable(address, why) => not_assignable(view, address, why),
+        AttachRefusal::Container(refusal) => in_container(spec, network, refusal),
+        AttachRefusal::Port(error) => AttachError::Port(error),
+        AttachRefusal::Denied(asked, denial) => denied(seen, view, &asked, denial),
     }
 }
 
-pub(super) fn in_use(seen: &ClusterView, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
+/// The id of a request means another endpoint.
+pub(super) fn id_in_use(cluster: &Cluster, id: EndpointId, in_use: IdInUse) -> AttachError {
+    let IdInUse { host, network, name, differs } = in_use;
+    let (network, host) = (shown_name(cluster, network), host_name(cluster, host));
+    AttachError::IdInUse { id, name, network, host, differs }
+}
+
+fn in_container(spec: &EndpointSpec, network: String, refusal: ContainerRefusal) -> AttachError {
+    let netns = spec.netns.clone();
+    match refusal {
+        ContainerRefusal::InterfaceExists(ifname) => AttachError::InterfaceExists { ifname, netns },
+        ContainerRefusal::Overlaps { subnet, address, ifname } => {
+            AttachError::Overlaps { subnet, network, address, ifname, netns }
+        }
+    }
+}
+
+fn in_use(seen: &ClusterView, view: &NetworkView, address: IpAddr, other: &Located) -> AttachError {
     let (network, name, host) =
         (view.shown_name(), other.endpoint.name.to_string(), host_name(&seen.cluster, other.host));
     match other.liveness {
@@ -41,7 +83,7 @@ pub(super) fn in_use(seen: &ClusterView, view: &NetworkView, address: IpAddr, ot
     }
 }
 
-pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
+fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachError {
     let of_version = view.network.ranges.iter().filter(|range| range.subnet.version() == IpVersion::of(address));
     let mut subnets: Vec<String> = of_version.map(|range| range.subnet.to_string()).collect();
     if subnets.is_empty() {
@@ -51,7 +93,7 @@ pub(super) fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) ->
 }
 
 /// A denial in the words of the one who asked.
-pub(super) fn denied(seen: &ClusterView, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
+fn denied(seen: &ClusterView, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
     let network = view.shown_name();
     match denial {
         Denial::UnknownNetwork | Denial::Deleted => AttachError::UnknownNetwork(network),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use overlay::model::id::EndpointId;
 use overlay::model::intent::Attachment;
-use overlay::model::network::{Name, Network};
-use overlay::model::publish::{HostPort, Protocol};
+use overlay::model::network::Name;
+use overlay::model::publish::HostPort;
+use overlay::operations::publish_port::{PublishPorts, PublishRefusal, WantedPort};
 
 use super::{AttachError, Attacher};
-use crate::operations::ports::{self, PortError};
-use crate::state::Local;
+use crate::operations::port_check::obstacles;
+use crate::state::DecideError;
 
 impl Attacher {
     /// Lets these ports of this host lead to an endpoint too, and those no more. When this returns they do.
@@ -20,59 +20,23 @@ impl Attacher {
         &self,
         network: &str,
         name: &Name,
-        wanted: Vec<ports::Wanted>,
-        unwanted: Vec<HostPort>,
-    ) -> Result<Attachment, AttachError> {
+        publish: Vec<WantedPort>,
+        withdraw: Vec<HostPort>,
+    ) -> Result<Arc<Attachment>, AttachError> {
         let before = self.named(network, name)?;
-        let (id, network) = (before.endpoint.id, before.endpoint.network);
-        let definition = self.local.kept.borrow().intents.networks.get(&network).cloned();
-        let definition = definition.ok_or_else(|| AttachError::UnknownNetwork(network.short()))?;
-        let mut left = before.published.clone();
-        for port in &unwanted {
-            let gone = |port| PortError::NotPublished { port, name: name.clone() };
-            ports::withdraw(&mut left, *port).map_err(gone)?;
-        }
-        self.check_ports(&definition, Some(id), &wanted)?;
-        let change = move |local: &mut Local| {
-            let mut published = ports::publish(local.intents(), &definition, id, &wanted)?;
-            for port in unwanted {
-                // What is gone meanwhile leads nowhere, as was asked.
-                let _ = ports::withdraw(&mut published, port);
-            }
-            Ok(local.publish_ports(id, published)?)
-        };
-        let changed: Result<_, AttachError> = self.local.call(change).await;
-        let page = changed?;
-        let settled = self.settle(page, network, id).await;
+        let (endpoint, network) = (before.endpoint.id, before.endpoint.network);
+        let new = publish.iter().map(|wanted| wanted.host).filter(|host| !before.published.contains_key(host));
+        let obstacles = obstacles(new.collect()).await;
+        let gone =
+            || AttachError::UnknownEndpoint { name: name.to_string(), network: network.short(), elsewhere: None };
+        let decided = self.state.decide(PublishPorts { endpoint, publish, withdraw, obstacles }).await;
+        let done = decided.map_err(|error| match error {
+            DecideError::Refused(PublishRefusal::Gone) => gone(),
+            DecideError::Refused(PublishRefusal::Port(error)) => AttachError::Port(error),
+            DecideError::Store(error) => AttachError::Store(error),
+        })?;
+        let settled = self.settle(done.commit, network, endpoint).await;
         settled.map_err(|why| AttachError::Ports { name: name.clone(), why })?;
-        self.local.kept.borrow().intents.attachments.get(&id).cloned().ok_or_else(|| AttachError::UnknownEndpoint {
-            name: name.to_string(),
-            network: network.short(),
-            elsewhere: None,
-        })
-    }
-
-    /// What can be said against ports before anything is asked of others.
-    pub(super) fn check_ports(
-        &self,
-        network: &Network,
-        endpoint: Option<EndpointId>,
-        wanted: &[ports::Wanted],
-    ) -> Result<(), AttachError> {
-        let intents = Arc::clone(&self.local.kept.borrow().intents);
-        // One that is not there yet has an id that no other has.
-        let id = endpoint.unwrap_or_else(|| EndpointId::from_bytes(crate::random()));
-        ports::publish(&intents, network, id, wanted)?;
-        let own = intents.attachments.get(&id).map(|a| &a.published);
-        let fresh = wanted.iter().map(|w| w.host).filter(|host| !own.is_some_and(|own| own.contains_key(host)));
-        let tunnels = self.seen.borrow().cluster.hosts.get(&self.me).map(|host| host.info.vxlan_port);
-        for host in fresh {
-            // Also where there is no tunnel yet.
-            if host.protocol == Protocol::Udp && tunnels == Some(host.port) {
-                return Err(PortError::Tunnel(host).into());
-            }
-            ports::check_unused(host)?;
-        }
-        Ok(())
+        Ok(done.answer)
     }
 }

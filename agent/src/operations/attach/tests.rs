@@ -2,19 +2,31 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use overlay::cluster::derive;
-use overlay::ledger::{Denial, Request};
+use overlay::ledger::{Denial, Ledger, Request};
 use overlay::model::host::HostInfo;
 use overlay::model::lease::Version;
 use overlay::model::network::Network;
 use overlay::model::network::Range;
 use overlay::model::record::{Incarnation, NetworkMembership, Record, Records};
 
-use super::explain::{denied, not_given};
+use overlay::kernel::netns;
+use overlay::model::addr::Mac;
+use overlay::model::endpoint::Assigned;
+use overlay::operations::Request as _;
+use overlay::operations::State;
+use overlay::operations::attach::MAX_ALIASES;
+use overlay::operations::container::Priority;
+use overlay::operations::hear::Bury;
+use std::net::IpAddr;
+
+use super::explain::not_given;
 use super::*;
 use crate::cluster::LastSeen;
 use crate::peer::CallError;
 use crate::reconcile::tests::{Host, label, network};
-use crate::state::AdmitError;
+
+/// Longer than anything here takes.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 mod idempotency;
 
@@ -69,8 +81,8 @@ fn ip(last: u8) -> IpAddr {
     [172, 38, 0, last].into()
 }
 
-fn wanted(name: &str) -> Wanted {
-    Wanted {
+fn wanted(name: &str) -> EndpointSpec {
+    EndpointSpec {
         network: "net".to_owned(),
         netns: PathBuf::from("/proc/self/ns/net"),
         name: label(name),
@@ -96,6 +108,38 @@ fn asking(address: IpAddr) -> Request {
     }
 }
 
+/// What an operator is told of a request that is refused whatever the ledger says of it.
+fn tried(cluster: &Cluster, spec: EndpointSpec) -> Result<(), AttachError> {
+    let request = Attach {
+        id: EndpointId::from_bytes([99; 16]),
+        cluster: Arc::new(cluster.clone()),
+        container: Container { netns: NetnsRef { path: spec.netns.clone(), cookie: 1 }, interfaces: BTreeMap::new() },
+        obstacles: BTreeMap::new(),
+        asked: BTreeSet::new(),
+        spec,
+    };
+    let info = cluster.hosts[&host(1)].info.clone();
+    let state = State::new(Ledger::new(host(1)), Intents::default(), BTreeMap::new(), info);
+    match request.decide(&state, 0) {
+        // A host that belongs to no cluster has no address to give.
+        Ok(_) | Err(AttachRefusal::Denied(..)) => Ok(()),
+        Err(refusal) => Err(explain::refused(&seen(cluster), host(1), &request, refusal)),
+    }
+}
+
+/// What an operator is told of what a ledger says.
+fn denied(seen: &ClusterView, asked: &Request, denial: Denial) -> AttachError {
+    let request = Attach {
+        spec: EndpointSpec { addresses: asked.address.into_iter().collect(), ..wanted("new") },
+        id: asked.endpoint,
+        cluster: Arc::clone(&seen.cluster),
+        container: Container { netns: NetnsRef { path: "/c".into(), cookie: 1 }, interfaces: BTreeMap::new() },
+        obstacles: BTreeMap::new(),
+        asked: BTreeSet::new(),
+    };
+    explain::refused(seen, host(1), &request, AttachRefusal::Denied(Box::new(asked.clone()), denial))
+}
+
 /// One line that has all of these words in it: the object, the cause and what to do.
 fn assert_line(error: &AttachError, words: &[&str]) {
     let line = error.to_string();
@@ -107,14 +151,13 @@ fn assert_line(error: &AttachError, words: &[&str]) {
 
 #[test]
 fn what_the_cluster_says_against_it_is_told_with_object_cause_and_next_step() {
-    let (cluster, network) = cluster();
-    let view = find(&cluster, "net").expect("it is there");
+    let (cluster, _) = cluster();
     let many: BTreeSet<Name> = (0..=MAX_ALIASES).map(|n| label(&format!("a{n}"))).collect();
-    let at = |last| Wanted { addresses: [ip(last)].into(), ..wanted("new") };
-    let far = Wanted { addresses: [[10, 0, 0, 9].into()].into(), ..wanted("new") };
-    let broadcast = Wanted { addresses: [[172, 38, 255, 255].into()].into(), ..wanted("new") };
-    let mac = Wanted { mac: Some(Mac::of_address(ip(3))), ..wanted("new") };
-    let cases: [(Wanted, &[&str]); 10] = [
+    let at = |last| EndpointSpec { addresses: [ip(last)].into(), ..wanted("new") };
+    let far = EndpointSpec { addresses: [[10, 0, 0, 9].into()].into(), ..wanted("new") };
+    let broadcast = EndpointSpec { addresses: [[172, 38, 255, 255].into()].into(), ..wanted("new") };
+    let mac = EndpointSpec { mac: Some(Mac::of_address(ip(3))), ..wanted("new") };
+    let cases: [(EndpointSpec, &[&str]); 10] = [
         (wanted("web-alpha"), &["name `web-alpha`", "in use", "`net`", "host `alpha`", "choose another name"]),
         (wanted("web-gamma"), &["name `web-gamma`", "in use", "host `gamma`", "choose another name"]),
         (at(3), &["address 172.38.0.3", "in use", "`net`", "`web-beta`", "host `beta`", "choose another address"]),
@@ -125,22 +168,21 @@ fn what_the_cluster_says_against_it_is_told_with_object_cause_and_next_step() {
         (broadcast, &["address 172.38.255.255", "can't be used", "broadcast address", "leave out --ip"]),
         (far, &["address 10.0.0.9", "can't be used", "outside of the subnet", "another one of 172.38.0.0/16"]),
         (mac, &["MAC 02:42:ac:26:00:03", "in use", "`net`", "`web-beta`", "host `beta`", "choose another MAC"]),
-        (Wanted { aliases: many, ..wanted("new") }, &["`new`", "65 aliases", "64 is the most"]),
+        (EndpointSpec { aliases: many, ..wanted("new") }, &["`new`", "65 aliases", "64 is the most"]),
     ];
     for (wanted, words) in cases {
-        assert_line(&check(&seen(&cluster), view, &wanted).expect_err("it can't be had"), words);
+        assert_line(&tried(&cluster, wanted).expect_err("it can't be had"), words);
     }
     // The name of a host that was given up is free, and so is all else.
     let free = [wanted("web-delta"), wanted("new"), at(9)];
-    assert!(free.iter().all(|wanted| check(&seen(&cluster), view, wanted).is_ok()));
-    assert_line(&find(&cluster, "nte").expect_err("a slip"), &["no network `nte`", "overlayctl network ls"]);
-    assert_eq!(view.network, network);
+    assert!(free.into_iter().all(|spec| tried(&cluster, spec).is_ok()));
+    let slip = EndpointSpec { network: "nte".to_owned(), ..wanted("new") };
+    assert_line(&tried(&cluster, slip).expect_err("a slip"), &["no network `nte`", "overlayctl network ls"]);
 }
 
 #[test]
 fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
     let (cluster, _) = cluster();
-    let view = find(&cluster, "net").expect("it is there");
     let address = ip(9);
     let request = asking(address);
     let holders = BTreeMap::from([(host(1), 2), (host(4), 6)]);
@@ -172,10 +214,10 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
         ),
     ];
     for (denial, words) in cases {
-        assert_line(&denied(&seen(&cluster), view, &request, denial), words);
+        assert_line(&denied(&seen(&cluster), &request, denial), words);
     }
     for (borrower, name) in [(host(3), "`gamma`"), (host(4), "`delta`"), (host(8), "08080808")] {
-        let error = denied(&seen(&cluster), view, &request, Denial::Delegated { address, to: borrower });
+        let error = denied(&seen(&cluster), &request, Denial::Delegated { address, to: borrower });
         assert_line(&error, &["172.38.0.9", "delegated to host", name, "does not answer", "overlayctl host forget"]);
         assert!(!error.to_string().contains("or wait"), "it does not come back by itself: {error}");
     }
@@ -184,7 +226,7 @@ fn what_the_ledgers_say_against_it_is_told_with_object_cause_and_next_step() {
 #[test]
 fn what_the_holder_of_an_address_answers_is_told_with_its_name_and_next_step() {
     let (cluster, _) = cluster();
-    let view = find(&cluster, "net").expect("it is there");
+    let view = cluster.find("net").expect("it is there");
     let status = |status: tonic::Status| CallError::Refused { host: host(2), status: Box::new(status) };
     let full = status(tonic::Status::internal("state file /var/lib/x can't be written"));
     let (here, there) = ("overlayctl status` here", "overlayctl status` there");
@@ -216,10 +258,9 @@ fn what_the_holder_of_an_address_answers_is_told_with_its_name_and_next_step() {
 fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then() {
     let cluster = cluster().0;
     let mut seen = seen(&cluster);
-    let view = find(&cluster, "net").expect("it is there");
     let error = |seen: &ClusterView| {
         let denial = Denial::Unreachable { address: ip(9), holder: host(3) };
-        denied(seen, view, &asking(ip(9)), denial)
+        denied(seen, &asking(ip(9)), denial)
     };
     seen.silent = Arc::new(LastSeen::started(Duration::from_secs(12)));
     assert_line(&error(&seen), &["which does not answer (not heard since overlayd started, 12s ago): start"]);
@@ -231,28 +272,10 @@ fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then
 fn a_network_of_another_cluster_is_refused_with_where_it_is() {
     let (mut cluster, network) = cluster();
     cluster.networks.get_mut(&network.id).expect("it is there").apart = true;
-    let refused = |cluster: &Cluster| {
-        let view = find(cluster, "net").expect("it is there");
-        check(&seen(cluster), view, &wanted("new")).expect_err("it is theirs")
-    };
+    let refused = |cluster: &Cluster| tried(cluster, wanted("new")).expect_err("it is theirs");
     assert_line(&refused(&cluster), &["`net`", "another cluster", "on `alpha`, `beta`, `gamma`:", "overlayctl status"]);
     cluster.hosts.values_mut().for_each(|host| host.liveness = Liveness::Dead);
     assert_line(&refused(&cluster), &["on hosts that are gone:", "use another network"]);
-}
-
-#[test]
-fn a_refusal_at_the_last_moment_says_the_same_as_one_before() {
-    let (cluster, network) = cluster();
-    let view = find(&cluster, "net").expect("it is there");
-    let endpoint = endpoint(&network, 9, "new");
-    let cases: [(AdmitError, &[&str]); 3] = [
-        (AdmitError::NoNetwork, &["no network `net`", "overlayctl network ls"]),
-        (AdmitError::NameInUse, &["name `new`", "`net`", "host `alpha`", "choose another name"]),
-        (AdmitError::MacInUse(label("other")), &["MAC 02:42:ac:26:00:09", "`other`", "host `alpha`"]),
-    ];
-    for (refusal, words) in cases {
-        assert_line(&not_admitted("alpha", view, &endpoint, refusal), words);
-    }
 }
 
 fn seen(cluster: &Cluster) -> ClusterView {
@@ -261,7 +284,7 @@ fn seen(cluster: &Cluster) -> ClusterView {
 
 fn attacher(host: &Host) -> Attacher {
     Attacher {
-        local: host.local.clone(),
+        state: host.state.clone(),
         seen: host.seen.clone(),
         peers: Peers::new(Arc::clone(&host.identity), host.seen.clone()),
         reconciler: host.reconciler.clone(),
@@ -284,11 +307,9 @@ async fn with_network() -> Option<(Host, Attacher)> {
     Some((host, attacher))
 }
 
-async fn bound(attacher: &Attacher) -> Vec<EndpointId> {
-    attacher
-        .local
-        .call(|local| local.ledger().accounts().values().flat_map(|a| a.bound.values().copied()).collect())
-        .await
+fn bound(attacher: &Attacher) -> Vec<EndpointId> {
+    let ledger = attacher.state.ledger();
+    ledger.accounts().values().flat_map(|account| account.bound.values().copied()).collect()
 }
 
 #[tokio::test]
@@ -301,7 +322,7 @@ async fn an_endpoint_that_is_attached_stands_and_is_seen_and_can_be_let_go() {
     assert!(host.kernel.with(|k| k.interfaces(&attachment.netns).contains(&attachment.ifname)));
     let gone = attacher.disconnect("net", &label("WEB")).await.expect("it is there");
     assert_eq!(gone, attachment);
-    assert!(!shows(&host.seen.borrow()) && bound(&attacher).await.is_empty());
+    assert!(!shows(&host.seen.borrow()) && bound(&attacher).is_empty());
     assert!(host.kernel.with(|k| k.state().segments.is_empty()));
     let error = attacher.disconnect("net", &label("web")).await.expect_err("it is gone");
     assert_line(&error, &["no endpoint `web`", "`net`", "overlayctl endpoint ls"]);
@@ -310,11 +331,11 @@ async fn an_endpoint_that_is_attached_stands_and_is_seen_and_can_be_let_go() {
 #[tokio::test]
 async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
     let Some((_host, attacher)) = with_network().await else { return };
-    let at = |name| Wanted { addresses: [ip(11)].into(), ..wanted(name) };
+    let at = |name| EndpointSpec { addresses: [ip(11)].into(), ..wanted(name) };
     let askers = [wanted("web"), wanted("web"), at("one"), at("two")];
     let askers = (1..).zip(askers).map(|(n, wanted)| {
         let ifname = Some(format!("ovtest{n}").parse().expect("a name"));
-        let (attacher, wanted) = (attacher.clone(), Wanted { ifname, ..wanted });
+        let (attacher, wanted) = (attacher.clone(), EndpointSpec { ifname, ..wanted });
         async move { attacher.connect(&wanted).await }
     });
     let all = futures::future::join_all(askers).await;
@@ -325,8 +346,8 @@ async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
         // Not only that it is taken, but by whom.
         assert!(matches!(error, NameInUse { .. } | AddressInUse { .. }), "{error}");
     }
-    let attached = attacher.local.kept.borrow().intents.attachments.len();
-    assert_eq!((bound(&attacher).await.len(), attached), (2, 2), "the losers left nothing behind");
+    let attached = attacher.intents().attachments.len();
+    assert_eq!((bound(&attacher).len(), attached), (2, 2), "the losers left nothing behind");
 }
 
 #[tokio::test]
@@ -341,7 +362,7 @@ async fn what_the_kernel_refuses_leaves_nothing_behind() {
     });
     let error = attacher.connect(&wanted("web")).await.expect_err("the tunnel is refused");
     assert_line(&error, &["`web`", "`net`", "nothing was changed", "VNI", "there already"]);
-    assert!(bound(&attacher).await.is_empty() && attacher.local.kept.borrow().intents.attachments.is_empty());
+    assert!(bound(&attacher).is_empty() && attacher.intents().attachments.is_empty());
     host.kernel.with(overlay::datapath::fake::FakeKernel::refuse_nothing);
     host.until("all is removed", |s| s.failures.is_empty() && s.segments.is_empty()).await;
     attacher.connect(&wanted("web")).await.expect("it can be tried again");
@@ -355,20 +376,20 @@ async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_it
     let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
     let (old, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
     assert_eq!(netns::at_path(&netns), AtPath::Gone);
 
     let name = old.endpoint.name.as_str();
     let error = attacher.connect(&wanted(name)).await.expect_err("its container runs");
     assert_line(&error, &[&format!("name `{name}`"), "in use", "host `alpha`"]);
-    assert!(attacher.local.kept.borrow().intents.attachments.contains_key(&old.endpoint.id), "it was taken over");
+    assert!(attacher.intents().attachments.contains_key(&old.endpoint.id), "it was taken over");
 
     // The last process in there has ended, and nobody has noticed yet.
     host.kernel.with(|kernel| kernel.close_container(&netns));
     let new = attacher.connect(&wanted(name)).await.expect("the name is free");
     assert_ne!(new.endpoint.id, old.endpoint.id);
     assert_eq!(new.endpoint.addresses[0].address, old.endpoint.addresses[0].address, "it has its address again");
-    let attached: Vec<EndpointId> = attacher.local.kept.borrow().intents.attachments.keys().copied().collect();
+    let attached: Vec<EndpointId> = attacher.intents().attachments.keys().copied().collect();
     assert_eq!(attached, [new.endpoint.id]);
 }
 
@@ -380,7 +401,7 @@ async fn a_container_that_is_started_again_while_the_kernel_clears_its_last_name
     let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
     let (old, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.page >= page && s.failures.is_empty()).await;
+    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
 
     let again = wanted(old.endpoint.name.as_str());
     let before = host.kernel.looks();
@@ -416,13 +437,13 @@ async fn an_endpoint_whose_caller_goes_away_is_never_left_half_attached() {
             continue;
         }
         // It goes on without its caller.
-        let id = host.local.kept.borrow().intents.networks.keys().next().copied().expect("the network");
+        let id = host.state.state().intents.networks.keys().next().copied().expect("the network");
         let mut seen = host.seen.clone();
         let named = seen.wait_for(|s| s.cluster.networks[&id].named(&label(&name)).is_some());
-        let _ = tokio::time::timeout(PATIENCE, named).await.expect("it is attached in the end");
+        let _ = tokio::time::timeout(TIMEOUT, named).await.expect("it is attached in the end");
         attacher.disconnect("net", &label(&name)).await.expect("whole, so that it can be let go");
     }
-    assert!(bound(&attacher).await.is_empty());
+    assert!(bound(&attacher).is_empty());
 }
 
 #[tokio::test]
@@ -431,13 +452,13 @@ async fn an_endpoint_of_a_deleted_network_can_be_let_go() {
     attacher.connect(&wanted("web")).await.expect("nothing speaks against it");
     // Deleted on a host that did not know of the endpoint.
     let id = network(host.identity.id()).id;
-    attacher.local.call(move |local| local.bury(&[id].into())).await.expect("the disk takes it");
+    attacher.state.tell(Bury([id].into())).await.expect("the disk takes it");
     let mut seen = host.seen.clone();
-    let _ = tokio::time::timeout(PATIENCE, seen.wait_for(|s| s.cluster.networks.is_empty())).await.expect("it is gone");
+    let _ = tokio::time::timeout(TIMEOUT, seen.wait_for(|s| s.cluster.networks.is_empty())).await.expect("it is gone");
     let error = attacher.connect(&wanted("other")).await.expect_err("it is deleted");
     assert_line(&error, &["no network `net`"]);
     attacher.disconnect("net", &label("web")).await.expect("it drains");
-    assert!(host.local.kept.borrow().intents.networks.is_empty());
+    assert!(host.state.state().intents.networks.is_empty());
 }
 
 #[test]

@@ -10,57 +10,66 @@ use prost::Message;
 use super::*;
 use crate::wire::boot_to_wire;
 
-pub(super) fn write(txn: &WriteTransaction, write: &Write) -> Result<(), redb::Error> {
-    match write {
-        Write::Ledger(change) => write_change(txn, change),
-        Write::Seat(id, Some(seat)) => put(txn, SEATS, id.as_bytes(), &seat.to_wire().encode_to_vec()),
-        Write::Seat(id, None) => delete(txn, SEATS, id.as_bytes()),
-        Write::Attach(attachment) => {
+/// Writes a durable change.
+pub(super) fn write(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+    match change {
+        Change::Ledger(change) => write_change(txn, change),
+        Change::Seat(id, Some(seat)) => put(txn, SEATS, id.as_bytes(), &seat.to_wire().encode_to_vec()),
+        Change::Seat(id, None) => delete(txn, SEATS, id.as_bytes()),
+        Change::Attach(attachment) => {
             let id = attachment.endpoint.id;
-            put(txn, ATTACHMENTS, id.as_bytes(), &attachment.to_wire().encode_to_vec())
+            put(txn, ATTACHMENTS, id.as_bytes(), &attachment.as_ref().to_wire().encode_to_vec())
         }
-        Write::Links(id, links) => put(txn, LINKS, id.as_bytes(), &links.to_wire().encode_to_vec()),
-        Write::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
-        Write::Peer(id, None) => delete(txn, PEERS, id.as_bytes()),
-        Write::Peer(id, Some(address)) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
+        Change::Links(id, links) => put(txn, LINKS, id.as_bytes(), &links.to_wire().encode_to_vec()),
+        Change::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
+        // It is looked at again at each start.
+        Change::UnderlayMtu(_) => Ok(()),
+        Change::Peer(id, None) => delete(txn, PEERS, id.as_bytes()),
+        Change::Peer(id, Some(address)) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
     }
 }
 
-fn write_change(txn: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+fn write_change(txn: &WriteTransaction, change: &ledger::Change) -> Result<(), redb::Error> {
     match change {
-        Change::Open(network) => put(txn, NETWORKS, network.id.as_bytes(), &network.to_wire().encode_to_vec()),
-        Change::Close(id) => OF_ACCOUNT.iter().chain(&[LINKS]).try_for_each(|table| {
+        ledger::Change::Open(network) => put(txn, NETWORKS, network.id.as_bytes(), &network.to_wire().encode_to_vec()),
+        ledger::Change::Close(id) => OF_ACCOUNT.iter().chain(&[LINKS]).try_for_each(|table| {
             let mut table = txn.open_table(*table)?;
             table.retain(|key, _| !key.starts_with(id.as_bytes()))?;
             Ok(())
         }),
-        Change::Block(id, block, lease) => put(txn, BLOCKS, &block_key(*id, *block), &lease.to_wire().encode_to_vec()),
-        Change::Address(id, ip, lease) => put(txn, ADDRESSES, &ip_key(*id, *ip), &lease.to_wire().encode_to_vec()),
-        Change::Bind(id, ip, endpoint) => {
+        ledger::Change::Block(id, block, lease) => {
+            put(txn, BLOCKS, &block_key(*id, *block), &lease.to_wire().encode_to_vec())
+        }
+        ledger::Change::Address(id, ip, lease) => {
+            put(txn, ADDRESSES, &ip_key(*id, *ip), &lease.to_wire().encode_to_vec())
+        }
+        ledger::Change::Bind(id, ip, endpoint) => {
             delete(txn, RESTING, &ip_key(*id, *ip))?;
             put(txn, BOUND, &ip_key(*id, *ip), endpoint.as_bytes())
         }
-        Change::Unbind(id, ip, rest) => {
+        ledger::Change::Unbind(id, ip, rest) => {
             delete(txn, BOUND, &ip_key(*id, *ip))?;
             put(txn, RESTING, &ip_key(*id, *ip), &rest.to_wire().encode_to_vec())
         }
-        Change::Rested(id, ip) => delete(txn, RESTING, &ip_key(*id, *ip)),
-        Change::Post(id, statement) => put(txn, OUTBOX, &statement_key(*id, statement), &[]),
-        Change::Unpost(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
-        Change::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
-        Change::Member(host) => put(txn, MEMBERS, host.as_bytes(), &[]),
-        Change::Foreign(host) => {
+        ledger::Change::Rested(id, ip) => delete(txn, RESTING, &ip_key(*id, *ip)),
+        ledger::Change::Post(id, statement) => put(txn, OUTBOX, &statement_key(*id, statement), &[]),
+        ledger::Change::Unpost(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
+        ledger::Change::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
+        ledger::Change::Member(host) => put(txn, MEMBERS, host.as_bytes(), &[]),
+        ledger::Change::Foreign(host) => {
             delete(txn, MEMBERS, host.as_bytes())?;
             put(txn, FOREIGN, host.as_bytes(), &[])
         }
-        Change::Dealt(host, stamp) => put(txn, DEALT, host.as_bytes(), &stamp.to_wire().encode_to_vec()),
-        Change::Seal(host, seal) => put(txn, SEALS, host.as_bytes(), &(*host, *seal).to_wire().encode_to_vec()),
-        Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
-        Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
-        Change::Activation(activation) => put(txn, META, STANDING.as_bytes(), &activation.to_wire().encode_to_vec()),
-        Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), founder.as_bytes()),
-        Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
-        Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
+        ledger::Change::Dealt(host, stamp) => put(txn, DEALT, host.as_bytes(), &stamp.to_wire().encode_to_vec()),
+        ledger::Change::Seal(host, seal) => put(txn, SEALS, host.as_bytes(), &(*host, *seal).to_wire().encode_to_vec()),
+        ledger::Change::Forget(host, forget) => put(txn, FORGETS, host.as_bytes(), &forget.to_wire().encode_to_vec()),
+        ledger::Change::Withdraw(host) => delete(txn, FORGETS, host.as_bytes()),
+        ledger::Change::Activation(activation) => {
+            put(txn, META, STANDING.as_bytes(), &activation.to_wire().encode_to_vec())
+        }
+        ledger::Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), founder.as_bytes()),
+        ledger::Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
+        ledger::Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
     }
 }
 
@@ -73,41 +82,41 @@ const PAGE: &str = "ledger-page";
 pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, PAGE];
 
 /// The change that such a value stands for.
-pub(super) fn single(key: &str, value: &[u8]) -> Result<Change, WireError> {
+pub(super) fn single(key: &str, value: &[u8]) -> Result<ledger::Change, WireError> {
     Ok(match key {
-        STANDING => Change::Activation(message::<Activation, pb::Activation>(value)?),
-        FOUNDER => Change::Founder(id(value)?),
-        LIFE => Change::Boot(message::<Stamp, pb::Stamp>(value)?.boot),
+        STANDING => ledger::Change::Activation(message::<Activation, pb::Activation>(value)?),
+        FOUNDER => ledger::Change::Founder(id(value)?),
+        LIFE => ledger::Change::Boot(message::<Stamp, pb::Stamp>(value)?.boot),
         _ => {
             let page = value.try_into().map_err(|_| WireError::Missing("page"))?;
-            Change::Page(u64::from_be_bytes(page))
+            ledger::Change::Page(u64::from_be_bytes(page))
         }
     })
 }
 
 /// The change that a row of one of the ledger's tables stands for.
-pub(super) fn change(table: Table, key: &[u8], value: &[u8]) -> Result<Change, WireError> {
+pub(super) fn change(table: Table, key: &[u8], value: &[u8]) -> Result<ledger::Change, WireError> {
     match redb::TableHandle::name(&table) {
-        "tombstones" => return Ok(Change::Tombstone(id(key)?)),
-        "members" => return Ok(Change::Member(id(key)?)),
-        "foreign" => return Ok(Change::Foreign(id(key)?)),
-        "dealt" => return Ok(Change::Dealt(id(key)?, message::<Stamp, pb::Stamp>(value)?)),
-        "forgets" => return Ok(Change::Forget(id(key)?, message::<Forget, pb::Forget>(value)?)),
+        "tombstones" => return Ok(ledger::Change::Tombstone(id(key)?)),
+        "members" => return Ok(ledger::Change::Member(id(key)?)),
+        "foreign" => return Ok(ledger::Change::Foreign(id(key)?)),
+        "dealt" => return Ok(ledger::Change::Dealt(id(key)?, message::<Stamp, pb::Stamp>(value)?)),
+        "forgets" => return Ok(ledger::Change::Forget(id(key)?, message::<Forget, pb::Forget>(value)?)),
         "seals" => {
             let (host, seal) = message::<(HostId, Seal), pb::Seal>(value)?;
-            return Ok(Change::Seal(host, seal));
+            return Ok(ledger::Change::Seal(host, seal));
         }
         _ => {}
     }
     let (network, rest) = key.split_at_checked(16).ok_or(WireError::Missing("network id"))?;
     let network: NetworkId = id(network)?;
     Ok(match redb::TableHandle::name(&table) {
-        "networks" => Change::Open(message::<Network, pb::Network>(value)?),
-        "blocks" => Change::Block(network, block_id(rest)?, message::<BlockLease, pb::Lease>(value)?),
-        "addresses" => Change::Address(network, text(rest)?, message::<AddressLease, pb::Lease>(value)?),
-        "bound" => Change::Bind(network, text(rest)?, id(value)?),
-        "resting" => Change::Unbind(network, text(rest)?, message::<Rest, pb::Rest>(value)?),
-        _ => Change::Post(network, message::<Statement, pb::Statement>(rest)?),
+        "networks" => ledger::Change::Open(message::<Network, pb::Network>(value)?),
+        "blocks" => ledger::Change::Block(network, block_id(rest)?, message::<BlockLease, pb::Lease>(value)?),
+        "addresses" => ledger::Change::Address(network, text(rest)?, message::<AddressLease, pb::Lease>(value)?),
+        "bound" => ledger::Change::Bind(network, text(rest)?, id(value)?),
+        "resting" => ledger::Change::Unbind(network, text(rest)?, message::<Rest, pb::Rest>(value)?),
+        _ => ledger::Change::Post(network, message::<Statement, pb::Statement>(rest)?),
     })
 }
 

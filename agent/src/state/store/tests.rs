@@ -12,7 +12,7 @@ use overlay::model::member::{Boot, Seal, Stamp};
 use overlay::model::network::{Range, Settings};
 
 use super::*;
-use crate::state::run_marker::Trace;
+use crate::state::run_marker::RunMarker;
 
 mod crash;
 mod disk;
@@ -41,7 +41,7 @@ impl Scratch {
 
     /// Leaves the trace in the run directory that a daemon would.
     fn open_as(&self, machine: &Machine) -> Result<(Store, Loaded), StoreError> {
-        let trace = Trace::new(&self.0, &machine.boot);
+        let trace = RunMarker::new(&self.0, &machine.boot);
         let opened = Store::open(&self.0, &Machine { ran: trace.find(), ..machine.clone() })?;
         trace.leave(opened.1.ledger.me(), opened.1.ledger.stamp());
         Ok(opened)
@@ -52,10 +52,10 @@ impl Scratch {
         let (mut store, mut loaded) = self.open()?;
         let other = HostId::from_bytes([9; 16]);
         let mut changes = loaded.ledger.step(&Input::Found, 0).changes;
-        changes.push(Change::Member(other));
-        store.commit(&changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+        changes.push(ledger::Change::Member(other));
+        store.commit(&changes.iter().cloned().map(Change::Ledger).collect::<Vec<_>>())?;
         loaded.ledger.apply(&changes);
-        loaded.page += 1;
+        loaded.commit += 1;
         Ok((store, loaded))
     }
 }
@@ -75,8 +75,8 @@ pub(crate) fn take_disk_away(store: &mut Store) {
 
 impl Store {
     /// How many commits there were.
-    pub(crate) fn page(&self) -> u64 {
-        self.page
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits
     }
 }
 
@@ -150,7 +150,7 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
     for input in inputs {
         let step = ledger.step(&input, 1000);
         assert!(!matches!(step.outcome, Outcome::Denied(_)), "{input:?}: {:?}", step.outcome);
-        let writes: Vec<Write> = step.changes.iter().cloned().map(Write::Ledger).collect();
+        let writes: Vec<Change> = step.changes.iter().cloned().map(Change::Ledger).collect();
         store.commit(&writes).expect("the disk takes it");
         ledger.apply(&step.changes);
     }
@@ -172,13 +172,13 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
     let (kept, gone) = (attachment(1, id), attachment(2, id));
     let (peer, address) = (HostId::from_bytes([9; 16]), SocketAddr::from(([192, 0, 2, 1], 7946)));
     store.commit(&[
-        Write::Seat(id, Some(seat)),
-        Write::Seat(NetworkId::from_bytes([2; 16]), Some(seat)),
-        Write::Attach(kept.clone()),
-        Write::Attach(gone.clone()),
-        Write::Peer(peer, Some(address)),
+        Change::Seat(id, Some(seat)),
+        Change::Seat(NetworkId::from_bytes([2; 16]), Some(seat)),
+        Change::Attach(kept.clone().into()),
+        Change::Attach(gone.clone().into()),
+        Change::Peer(peer, Some(address)),
     ])?;
-    let last = [Write::Detach(gone.endpoint.id), Write::Seat(NetworkId::from_bytes([2; 16]), None)];
+    let last = [Change::Detach(gone.endpoint.id), Change::Seat(NetworkId::from_bytes([2; 16]), None)];
     let page = store.commit(&last)?;
     drop(store);
 
@@ -186,9 +186,9 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
     assert_eq!(again.ledger, ledger);
     assert_eq!(again.identity.id(), loaded.identity.id());
     assert_eq!(again.seats, [(id, seat)].into());
-    assert_eq!(again.attachments, [(kept.endpoint.id, kept)].into());
+    assert_eq!(again.attachments, [(kept.endpoint.id, Arc::new(kept))].into());
     assert_eq!(again.peers, [(peer, address)].into());
-    assert_eq!(again.page, page);
+    assert_eq!(again.commit, page);
     assert_eq!(again.put_aside, None);
     Ok(())
 }
@@ -197,11 +197,11 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
 fn the_page_grows_by_one_with_each_commit_and_goes_on_after_opening_again() -> Result<(), StoreError> {
     let scratch = Scratch::new();
     let (mut store, loaded) = scratch.open()?;
-    assert_eq!(loaded.page, 0);
+    assert_eq!(loaded.commit, 0);
     assert_eq!((store.commit(&[])?, store.commit(&[])?), (1, 2));
     drop(store);
     let (mut store, loaded) = scratch.open()?;
-    assert_eq!((loaded.page, store.commit(&[])?), (2, 3));
+    assert_eq!((loaded.commit, store.commit(&[])?), (2, 3));
     Ok(())
 }
 
@@ -223,8 +223,8 @@ fn closing_a_network_removes_its_rows_and_nobody_elses() -> Result<(), StoreErro
     let mut ledger = loaded.ledger;
     live(&mut store, &mut ledger);
     let closed = NetworkId::from_bytes([1; 16]);
-    store.commit(&[Write::Ledger(Change::Close(closed))])?;
-    ledger.apply(&[Change::Close(closed)]);
+    store.commit(&[Change::Ledger(ledger::Change::Close(closed))])?;
+    ledger.apply(&[ledger::Change::Close(closed)]);
     for table in OF_ACCOUNT {
         let left = store.rows(table, |key, _| Ok(key.starts_with(closed.as_bytes())))?;
         assert!(!left.contains(&true), "{table}");
@@ -265,7 +265,7 @@ fn the_state_of_another_machine_is_put_aside_whole() -> Result<(), StoreError> {
 
     let (store, other) = scratch.open_as(&machine("b", "boot 7", 500))?;
     assert_ne!(other.identity.id(), loaded.identity.id());
-    assert!(other.ledger.accounts().is_empty() && other.page == 0);
+    assert!(other.ledger.accounts().is_empty() && other.commit == 0);
     let (aside, why) = other.put_aside.expect("it says where");
     assert_eq!(why, OfNoUse::OtherMachine);
     drop(store);
@@ -283,9 +283,9 @@ fn the_state_of_a_host_that_gave_its_identity_up_is_put_aside() -> Result<(), St
     let by = HostId::from_bytes([9; 16]);
     let seals = [(loaded.ledger.me(), Seal { heir: by, done: true })].into();
     let told = loaded.ledger.step(&Input::Belongs { from: by, founder: None, seals }, 0);
-    store.commit(&told.changes.into_iter().map(Write::Ledger).collect::<Vec<_>>())?;
+    store.commit(&told.changes.into_iter().map(Change::Ledger).collect::<Vec<_>>())?;
     let peer = ([192, 0, 2, 9], 7946).into();
-    store.commit(&[Write::Peer(by, Some(peer))])?;
+    store.commit(&[Change::Peer(by, Some(peer))])?;
     drop(store);
     let (store, again) = scratch.open()?;
     assert_ne!(again.identity.id(), loaded.identity.id());
@@ -304,7 +304,7 @@ fn an_identity_that_is_given_up_is_found_again_until_the_new_one_is_whole() -> R
     let seals = [(loaded.ledger.me(), Seal { heir: by, done: true })].into();
     let told = loaded.ledger.step(&Input::Belongs { from: by, founder: None, seals }, 0);
     store.commit(
-        &told.changes.into_iter().map(Write::Ledger).chain([Write::Peer(by, Some(peer))]).collect::<Vec<_>>(),
+        &told.changes.into_iter().map(Change::Ledger).chain([Change::Peer(by, Some(peer))]).collect::<Vec<_>>(),
     )?;
     drop(store);
     // The new one can't take the place of the old one, as if the daemon were killed there.
@@ -330,18 +330,18 @@ fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Res
     let id = NetworkId::from_bytes([1; 16]);
     for input in [Input::Create(network(1, ledger.me())), allocate(id, 1, Some(IpAddr::from([172, 38, 1, 1])))] {
         let step = ledger.step(&input, 0);
-        store.commit(&step.changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+        store.commit(&step.changes.iter().cloned().map(Change::Ledger).collect::<Vec<_>>())?;
         ledger.apply(&step.changes);
     }
-    store.commit(&[Write::Attach(attachment(1, id))])?;
+    store.commit(&[Change::Attach(attachment(1, id).into())])?;
     let boot = ledger.membership().boot;
     let page = ledger.stamp().page;
     let (before, copy) = (scratch.file(), scratch.0.join("copy"));
     fs::copy(&before, &copy).expect("it can be read");
     let step = ledger.step(&Input::Create(network(2, ledger.me())), 0);
-    store.commit(&step.changes.iter().cloned().map(Write::Ledger).collect::<Vec<_>>())?;
+    store.commit(&step.changes.iter().cloned().map(Change::Ledger).collect::<Vec<_>>())?;
     ledger.apply(&step.changes);
-    Trace::new(&scratch.0, "boot 1").leave(ledger.me(), ledger.stamp());
+    RunMarker::new(&scratch.0, "boot 1").leave(ledger.me(), ledger.stamp());
     drop(store);
     assert_eq!(scratch.open()?.1.ledger, ledger, "the one that ran is as it was");
     fs::rename(&copy, &before).expect("it is there");
@@ -439,7 +439,7 @@ fn a_flipped_bit_is_noticed_or_without_meaning() {
         match scratch.open() {
             Ok((_, after)) => {
                 assert_eq!(after.ledger, before.ledger, "byte {at}");
-                assert_eq!((after.identity.id(), after.page), (before.identity.id(), before.page), "byte {at}");
+                assert_eq!((after.identity.id(), after.commit), (before.identity.id(), before.commit), "byte {at}");
             }
             Err(StoreError::Corrupt { .. }) => refused += 1,
             Err(other) => unreachable!("byte {at}: {other}"),
@@ -468,7 +468,7 @@ fn after_a_reboot_nobody_is_attached_and_the_addresses_rest_for_their_names() ->
     let id = NetworkId::from_bytes([1; 16]);
     let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
     let old = attachment(1, id);
-    store.commit(&[Write::Seat(id, Some(seat)), Write::Attach(old.clone())])?;
+    store.commit(&[Change::Seat(id, Some(seat)), Change::Attach(old.clone().into())])?;
     drop(store);
     assert_eq!(scratch.open()?.1.attachments.len(), 1, "no reboot");
 

@@ -69,7 +69,7 @@ fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
     let ifname = "eth0".parse().expect("an interface name");
     intents
         .attachments
-        .insert(endpoint.id, Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() });
+        .insert(endpoint.id, Arc::new(Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() }));
 }
 
 /// What a host says that is in these networks, under a VNI of its own in each.
@@ -338,7 +338,7 @@ fn dual_with(published: &Published) -> Desired {
     both.addresses.push(Assigned { address: ip6(2), lease: Version { epoch: 1, count: 0 } });
     let mut intents = Intents::default();
     attach(&mut intents, &net, both);
-    intents.attachments.values_mut().for_each(|a| a.published = published.clone());
+    intents.attachments.values_mut().for_each(|a| Arc::make_mut(a).published = published.clone());
     desire(&Cluster::default(), &intents, &host())
 }
 

@@ -96,7 +96,7 @@ impl World {
 
     /// What the member knows of the network; `None` once it has closed it.
     pub fn account(&self, member: usize) -> Option<&Account> {
-        self.members[member].ledger.accounts().get(&self.network.id)
+        self.members[member].ledger.accounts().get(&self.network.id).map(|account| &**account)
     }
 
     pub fn others(&self, member: usize) -> BTreeSet<HostId> {

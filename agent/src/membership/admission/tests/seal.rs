@@ -41,20 +41,20 @@ async fn a_host_that_takes_long_to_tell_what_it_knows_is_asked_once_and_heard() 
     let (at, asked) = counted(member.address).await;
     heir.sees_at(&member, at);
     let policy = Policy { join: Vec::new(), bootstrap: false, known: Vec::new(), strict: false, interval: PERIOD };
-    let admission = spawn(heir.local.clone(), heir.sees.subscribe(), heir.peers.clone(), policy);
+    let admission = spawn(heir.state.clone(), heir.sees.subscribe(), heir.peers.clone(), policy);
     tokio::time::sleep(PERIOD * 4).await;
     assert_eq!(asked.load(Ordering::Relaxed), 1, "it has introduced itself");
 
     // The owner of its ledger is busy, as long as it takes for much over a slow link.
     let (go_on, held) = mpsc::channel::<()>();
-    let busy = member.local.clone();
-    let busy = tokio::spawn(async move { busy.call(move |_| held.recv()).await });
+    let busy = member.state.clone();
+    let busy = tokio::spawn(async move { busy.keep_busy(held).await });
     let boot = heir.ledger().await.membership().newest_boot(lost, None);
     heir.step(Input::Forget { hosts: [(lost, boot)].into(), force: false }).await;
     tokio::time::sleep(SLOW).await;
     assert_eq!(asked.load(Ordering::Relaxed), 2, "asked again it would tell all of it once more");
     go_on.send(()).expect("it waits for that");
-    let mut record = heir.local.record.clone();
+    let mut record = heir.state.record.clone();
     let forgotten = async {
         while !heir.ledger().await.membership().is_forgotten(lost) {
             record.changed().await.expect("the owner lives");

@@ -1,18 +1,18 @@
 use super::*;
-use crate::operations::attach::idempotency::difference;
+use overlay::operations::attach::difference;
 
 fn id(number: u8) -> EndpointId {
     EndpointId::from_bytes([number; 16])
 }
 
-fn as_id(number: u8, name: &str) -> Wanted {
-    Wanted { id: Some(id(number)), ..wanted(name) }
+fn as_id(number: u8, name: &str) -> EndpointSpec {
+    EndpointSpec { id: Some(id(number)), ..wanted(name) }
 }
 
 /// The commit that all is as of, and the endpoints.
-fn kept(host: &Host) -> (u64, BTreeMap<EndpointId, Attachment>) {
-    let kept = host.local.kept.borrow();
-    (kept.page, kept.intents.attachments.clone())
+fn kept(host: &Host) -> (u64, BTreeMap<EndpointId, Arc<Attachment>>) {
+    let committed = host.state.committed.borrow();
+    (committed.commit, committed.state.intents.attachments.clone())
 }
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn the_same_request_under_the_same_id_has_the_same_answer_and_changes_noth
     let before = kept(&host);
     // Also if it says what it was given the first time.
     let (addresses, mac) = (BTreeSet::from([first.endpoint.addresses[0].address]), Some(first.endpoint.mac));
-    for again in [as_id(1, "web"), as_id(1, "WEB"), Wanted { addresses, mac, ..as_id(1, "web") }] {
+    for again in [as_id(1, "web"), as_id(1, "WEB"), EndpointSpec { addresses, mac, ..as_id(1, "web") }] {
         assert_eq!(attacher.connect(&again).await.expect("it is there"), first);
         assert_eq!(kept(&host), before);
     }
@@ -39,10 +39,10 @@ async fn the_same_id_with_another_request_is_refused_with_what_differs() {
     let before = kept(&host);
     let cases = [
         (as_id(1, "other"), "another name"),
-        (Wanted { aliases: [label("w")].into(), ..as_id(1, "web") }, "another set of aliases"),
-        (Wanted { ifname: Some("ovtest1".parse().expect("a name")), ..as_id(1, "web") }, "another interface"),
-        (Wanted { addresses: [ip(99)].into(), ..as_id(1, "web") }, "another address"),
-        (Wanted { mac: Some(Mac::of_address(ip(99))), ..as_id(1, "web") }, "another MAC"),
+        (EndpointSpec { aliases: [label("w")].into(), ..as_id(1, "web") }, "another set of aliases"),
+        (EndpointSpec { ifname: Some("ovtest1".parse().expect("a name")), ..as_id(1, "web") }, "another interface"),
+        (EndpointSpec { addresses: [ip(99)].into(), ..as_id(1, "web") }, "another address"),
+        (EndpointSpec { mac: Some(Mac::of_address(ip(99))), ..as_id(1, "web") }, "another MAC"),
     ];
     for (request, differs) in cases {
         let error = attacher.connect(&request).await.expect_err(differs);
@@ -72,7 +72,7 @@ fn a_namespace_is_the_same_by_its_number_whatever_its_path() {
     };
     assert_eq!((differs("/run/netns/web", 7), differs("/proc/42/ns/net", 7)), (None, None));
     assert_eq!(differs("/run/netns/web", 8), Some("network namespace"));
-    let elsewhere = Wanted { network: "other".to_owned(), ..wanted("web") };
+    let elsewhere = EndpointSpec { network: "other".to_owned(), ..wanted("web") };
     assert_eq!(difference(&there, Some(&network), &elsewhere, &there.netns), Some("network"));
 }
 
@@ -96,7 +96,7 @@ async fn what_a_network_is_called_by_now_does_not_hide_what_is_attached() {
     for (cluster, called) in [(clash.clone(), "net"), (clash, &*shown), (deleted, "net")] {
         let (_seen, theirs) = watch::channel(ClusterView { cluster: Arc::new(cluster), ..ClusterView::default() });
         attacher.seen = theirs;
-        let again = Wanted { network: called.to_owned(), ..as_id(1, "web") };
+        let again = EndpointSpec { network: called.to_owned(), ..as_id(1, "web") };
         assert_eq!(attacher.connect(&again).await.expect("it is there"), first, "{called}");
         assert_eq!(kept(&host), before);
     }
@@ -137,7 +137,7 @@ async fn of_different_requests_with_one_id_at_the_same_time_one_is_refused() {
         async move { attacher.connect(&as_id(1, name)).await }
     }));
     let (granted, refused): (Vec<_>, Vec<_>) = all.await.into_iter().partition(Result::is_ok);
-    let granted: Vec<Attachment> = granted.into_iter().flatten().collect();
+    let granted: Vec<Arc<Attachment>> = granted.into_iter().flatten().collect();
     assert_eq!((granted.len(), refused.len()), (1, 2), "{granted:?} {refused:?}");
     for error in refused.into_iter().filter_map(Result::err) {
         assert_line(&error, &["in use", "another name"]);
@@ -152,9 +152,9 @@ async fn requests_with_one_id_at_the_same_time_have_one_answer() {
         let attacher = attacher.clone();
         async move { attacher.connect(&as_id(1, "web")).await }
     }));
-    let all: Vec<Attachment> = all.await.into_iter().map(|one| one.expect("it is one request")).collect();
+    let all: Vec<Arc<Attachment>> = all.await.into_iter().map(|one| one.expect("it is one request")).collect();
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
-    assert_eq!((kept(&host).1.len(), bound(&attacher).await), (1, vec![id(1)]));
+    assert_eq!((kept(&host).1.len(), bound(&attacher)), (1, vec![id(1)]));
     let turn =
         tokio::time::timeout(std::time::Duration::from_secs(1), attacher.turns.take(Work::Endpoint(id(1)))).await;
     assert!(turn.is_ok(), "somebody still has the turn");
@@ -187,12 +187,12 @@ async fn ids_that_begin_alike_are_told_apart_before_their_interfaces_are_not() {
     attacher.connect(&as_id(1, "web")).await.expect("nothing speaks against it");
     let mut alike = [1; 16];
     alike[15] = 2;
-    let alike = Wanted {
+    let alike = EndpointSpec {
         id: Some(EndpointId::from_bytes(alike)),
         ifname: Some("ovtest1".parse().expect("a name")),
         ..wanted("two")
     };
     let error = attacher.connect(&alike).await.expect_err("their interfaces would have the same name");
     assert_line(&error, &["begins like", "`web`", "choose another id"]);
-    assert_eq!((kept(&host).1.len(), bound(&attacher).await), (1, vec![id(1)]), "nothing is left behind");
+    assert_eq!((kept(&host).1.len(), bound(&attacher)), (1, vec![id(1)]), "nothing is left behind");
 }

@@ -17,37 +17,38 @@ const DRAWS: usize = 2;
 struct State {
     ledger: Ledger,
     seats: BTreeMap<NetworkId, Seat>,
-    attachments: BTreeMap<EndpointId, Attachment>,
+    attachments: BTreeMap<EndpointId, Arc<Attachment>>,
     peers: BTreeMap<HostId, SocketAddr>,
     links: BTreeMap<NetworkId, Links>,
-    page: u64,
+    commit: u64,
 }
 
 impl From<Loaded> for State {
     fn from(loaded: Loaded) -> Self {
-        let Loaded { ledger, seats, attachments, peers, links, page, .. } = loaded;
-        Self { ledger, seats, attachments, peers, links, page }
+        let Loaded { ledger, seats, attachments, peers, links, commit, .. } = loaded;
+        Self { ledger, seats, attachments, peers, links, commit }
     }
 }
 
 impl State {
-    fn apply(&mut self, writes: &[Write]) {
-        self.page += 1;
+    fn apply(&mut self, writes: &[Change]) {
+        self.commit += 1;
         for write in writes {
             match write.clone() {
-                Write::Ledger(change) => {
-                    if let Change::Close(id) = change {
+                Change::Ledger(change) => {
+                    if let ledger::Change::Close(id) = change {
                         self.links.remove(&id);
                     }
                     self.ledger.apply(&[change]);
                 }
-                Write::Seat(id, Some(seat)) => drop(self.seats.insert(id, seat)),
-                Write::Seat(id, None) => drop(self.seats.remove(&id)),
-                Write::Attach(attachment) => drop(self.attachments.insert(attachment.endpoint.id, attachment)),
-                Write::Links(id, links) => drop(self.links.insert(id, links)),
-                Write::Detach(id) => drop(self.attachments.remove(&id)),
-                Write::Peer(id, Some(address)) => drop(self.peers.insert(id, address)),
-                Write::Peer(id, None) => drop(self.peers.remove(&id)),
+                Change::Seat(id, Some(seat)) => drop(self.seats.insert(id, seat)),
+                Change::Seat(id, None) => drop(self.seats.remove(&id)),
+                Change::Attach(attachment) => drop(self.attachments.insert(attachment.endpoint.id, attachment)),
+                Change::Links(id, links) => drop(self.links.insert(id, links)),
+                Change::Detach(id) => drop(self.attachments.remove(&id)),
+                Change::Peer(id, Some(address)) => drop(self.peers.insert(id, address)),
+                Change::Peer(id, None) => drop(self.peers.remove(&id)),
+                Change::UnderlayMtu(_) => {}
             }
         }
     }
@@ -139,12 +140,12 @@ impl Life {
             Event::Attach(number) => {
                 let attachment = attachment(number, NetworkId::from_bytes([1; 16]));
                 let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
-                vec![Write::Seat(attachment.endpoint.network, Some(seat)), Write::Attach(attachment)]
+                vec![Change::Seat(attachment.endpoint.network, Some(seat)), Change::Attach(attachment.into())]
             }
             Event::Detach(number) => {
                 let Endpoint { network, id, name, .. } = attachment(number, NetworkId::from_bytes([1; 16])).endpoint;
                 let mut writes = decide(&mut state.ledger.clone(), &[Input::Release { network, endpoint: id, name }]);
-                writes.push(Write::Detach(id));
+                writes.push(Change::Detach(id));
                 writes
             }
             Event::Flood => flood().collect(),
@@ -152,10 +153,13 @@ impl Life {
                 let name = |n: u8| format!("c{n}").parse().expect("a label");
                 let link = |n| Link { from: name(n), to: name(n + 1), service: None };
                 let links = (0..count).map(|n| (link(n), Decision { at: 1, removed: false })).collect();
-                vec![Write::Links(network, links)]
+                vec![Change::Links(network, links)]
             }
             Event::Heard(number) => {
-                vec![Write::Peer(HostId::from_bytes([number; 16]), Some(SocketAddr::from(([192, 0, 2, number], 7946))))]
+                vec![Change::Peer(
+                    HostId::from_bytes([number; 16]),
+                    Some(SocketAddr::from(([192, 0, 2, number], 7946))),
+                )]
             }
         };
         assert!(!writes.is_empty(), "no commit: {told}");
@@ -185,14 +189,14 @@ impl Life {
     }
 }
 
-fn decide(ledger: &mut Ledger, inputs: &[Input]) -> Vec<Write> {
+fn decide(ledger: &mut Ledger, inputs: &[Input]) -> Vec<Change> {
     let step = |input| {
         let step = ledger.step(input, 1000);
         assert!(!matches!(step.outcome, Outcome::Denied(_) | Outcome::Ask(_)), "{input:?}: {:?}", step.outcome);
         ledger.apply(&step.changes);
         step.changes
     };
-    inputs.iter().flat_map(step).map(Write::Ledger).collect()
+    inputs.iter().flat_map(step).map(Change::Ledger).collect()
 }
 
 fn lived_through() -> Life {
@@ -253,11 +257,11 @@ fn seed() -> u64 {
 }
 
 /// More than a new file has space for.
-fn flood() -> impl Iterator<Item = Write> {
+fn flood() -> impl Iterator<Item = Change> {
     (0..6000_u128).map(|number| {
         let mut attachment = attachment(1, NetworkId::from_bytes([1; 16]));
         attachment.endpoint.id = EndpointId::from_bytes((number << 64).to_be_bytes());
-        Write::Attach(attachment)
+        Change::Attach(attachment.into())
     })
 }
 
@@ -295,7 +299,7 @@ fn a_daemon_that_is_killed_while_it_makes_the_file_makes_it_when_it_starts_again
             let half = scratch.file().with_extension("new");
             fs::write(&half, made.cut(cut, &mut fate)).expect("it can be written");
             let (_store, loaded) = scratch.open().unwrap_or_else(|error| unreachable!("{fate:?} after {cut}: {error}"));
-            assert!(loaded.page == 0 && !half.exists());
+            assert!(loaded.commit == 0 && !half.exists());
         }
     }
 }
@@ -343,12 +347,12 @@ fn crash_after(life: &Life, cuts: impl IntoIterator<Item = usize>, random: &mut 
             let (state, end) = (State::from(loaded), disk.done());
             drop(store);
             let Some(allowed) = &allowed else {
-                assert!(state.page == 0 && state.ledger.accounts().is_empty(), "{told}: there is nothing yet");
+                assert!(state.commit == 0 && state.ledger.accounts().is_empty(), "{told}: there is nothing yet");
                 continue;
             };
             let which = allowed.iter().position(|allowed| **allowed == state);
             let which =
-                which.unwrap_or_else(|| unreachable!("{told}: page {} is none of {:?}", state.page, pages(allowed)));
+                which.unwrap_or_else(|| unreachable!("{told}: page {} is none of {:?}", state.commit, pages(allowed)));
             seen[which] += 1;
             crash_again(life, (&disk, start..=end), &state, (machine, allowed), random);
         }
@@ -367,10 +371,10 @@ fn crash_again(
     let find = |cut, mut fate: Fate| life.find(&disk.left(cut, &mut fate), machine).expect("it opens again");
     let cut = random.usize(opening.clone());
     let halfway = find(cut, Fate::SomeLost(random.fork()));
-    assert!(allowed.contains(&&halfway), "while it opens, after {cut} of {opening:?}: page {}", halfway.page);
-    assert!(find(*opening.end(), Fate::AllLost) == *state, "page {} was found, and is gone again", state.page);
+    assert!(allowed.contains(&&halfway), "while it opens, after {cut} of {opening:?}: page {}", halfway.commit);
+    assert!(find(*opening.end(), Fate::AllLost) == *state, "page {} was found, and is gone again", state.commit);
 }
 
 fn pages(states: &[&State]) -> Vec<u64> {
-    states.iter().map(|state| state.page).collect()
+    states.iter().map(|state| state.commit).collect()
 }

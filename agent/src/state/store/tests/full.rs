@@ -16,11 +16,11 @@ pub(crate) fn mount_disk(at: &Path, bytes: usize) -> bool {
 }
 
 /// Endpoints, different ones in each round.
-fn many(round: u64) -> impl Iterator<Item = Write> {
+fn many(round: u64) -> impl Iterator<Item = Change> {
     (0..200).map(move |n| {
         let mut attachment = attachment(1, NetworkId::from_bytes([1; 16]));
         attachment.endpoint.id = EndpointId::from_bytes((u128::from(round) << 64 | n).to_be_bytes());
-        Write::Attach(attachment)
+        Change::Attach(attachment.into())
     })
 }
 
@@ -46,13 +46,13 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
         let (mut store, _) = scratch.open().expect("there is space for a new one");
         let (written, error) = write_until_full(&mut store);
         assert!(error.to_string().contains("nothing was changed"), "{error}");
-        let page = store.page;
+        let page = store.commits;
         assert_eq!(page, written, "what failed does not count");
         assert!(page > 1, "there was space for some");
 
-        let detach: Vec<Write> = many(0)
+        let detach: Vec<Change> = many(0)
             .filter_map(|w| match w {
-                Write::Attach(a) => Some(Write::Detach(a.endpoint.id)),
+                Change::Attach(a) => Some(Change::Detach(a.endpoint.id)),
                 _ => None,
             })
             .collect();
@@ -61,7 +61,7 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
         }
         drop(store);
         let (_, loaded) = scratch.open().expect("the file is whole");
-        assert_eq!(loaded.page, page + 50);
+        assert_eq!(loaded.commit, page + 50);
         assert_eq!(loaded.attachments.len() as u64, 200 * (written - 1));
     };
     std::thread::scope(|scope| scope.spawn(test).join()).expect("the test's thread");
@@ -72,7 +72,7 @@ fn give_up(store: &mut Store, ledger: &Ledger) -> Result<(), StoreError> {
     let by = HostId::from_bytes([9; 16]);
     let seals = [(ledger.me(), Seal { heir: by, done: true })].into();
     let told = ledger.step(&Input::Belongs { from: by, founder: None, seals }, 0);
-    store.commit(&told.changes.into_iter().map(Write::Ledger).collect::<Vec<_>>()).map(drop)
+    store.commit(&told.changes.into_iter().map(Change::Ledger).collect::<Vec<_>>()).map(drop)
 }
 
 /// Fills the disk to its last byte.

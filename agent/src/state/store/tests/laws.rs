@@ -91,9 +91,9 @@ fn to(me: HostId, input: Input) -> Input {
 }
 
 /// Decides, makes it durable, and only then believes it. What was written goes to the end of `log`.
-fn step(store: &mut Store, ledger: &mut Ledger, log: &mut Vec<Change>, input: &Input, now: Millis) {
+fn step(store: &mut Store, ledger: &mut Ledger, log: &mut Vec<ledger::Change>, input: &Input, now: Millis) {
     let step = ledger.step(input, now);
-    let writes: Vec<Write> = step.changes.iter().cloned().map(Write::Ledger).collect();
+    let writes: Vec<Change> = step.changes.iter().cloned().map(Change::Ledger).collect();
     if !writes.is_empty() {
         store.commit(&writes).expect("the disk takes it");
     }
@@ -158,9 +158,9 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Activation Tombstone Unbind \
+const ALL: &str = "Activation Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Tombstone Unbind \
                    Unpost Withdraw";
 
-fn kind(change: &Change) -> String {
+fn kind(change: &ledger::Change) -> String {
     format!("{change:?}").split('(').next().unwrap_or_default().to_owned()
 }

@@ -167,6 +167,6 @@ fn parted(world: &World, parting: Parting) -> usize {
 impl Protocol {
     /// What a host knows of the network.
     pub fn account<'a>(&self, host: &'a Host) -> Option<&'a Account> {
-        host.ledger.accounts().get(&self.network.id)
+        host.ledger.accounts().get(&self.network.id).map(|account| &**account)
     }
 }

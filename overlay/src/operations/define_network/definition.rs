@@ -2,18 +2,16 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use overlay::cluster::Cluster;
-use overlay::model::addr::{IpVersion, Subnet};
-use overlay::model::id::{HostId, NetworkId};
-use overlay::model::network::{Name, Network, Range, Settings, Unfit};
-
-use super::{NetworkError, name_in_use};
+use crate::cluster::Cluster;
+use crate::model::addr::{IpVersion, Subnet};
+use crate::model::id::{HostId, NetworkId};
+use crate::model::network::{Name, Network, Range, Settings, Unfit};
+use crate::operations::network_refusal::{NetworkRefusal, name_in_use};
 
 /// A network as it is asked for.
-#[derive(Debug, Clone)]
-pub struct Wanted {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSpec {
     /// What people are to call it.
     pub name: Name,
     /// Its subnets, one for each version of IP at most; none for one that is free.
@@ -36,14 +34,18 @@ const POOLED: u8 = 16;
 const MODES: [&str; 2] = ["host", "none"];
 
 /// What is asked for, if nothing known of the cluster is against it.
-pub(super) fn define(cluster: &Cluster, creator: HostId, wanted: Wanted) -> Result<Network, NetworkError> {
-    let Wanted { name, subnets, ipv6, mut gateways, mut pools, settings } = wanted;
+pub(super) fn define(
+    cluster: &Cluster,
+    (creator, id): (HostId, NetworkId),
+    spec: NetworkSpec,
+    since: u64,
+) -> Result<Network, NetworkRefusal> {
+    let NetworkSpec { name, subnets, ipv6, mut gateways, mut pools, settings } = spec;
     if MODES.contains(&name.as_str()) {
-        return Err(NetworkError::Mode(name));
+        return Err(NetworkRefusal::Mode(name));
     }
-    let id = NetworkId::from_bytes(crate::random());
     let subnets = choose(cluster, subnets, ipv6, id)?;
-    let range = |subnet: &Subnet| -> Result<Range, NetworkError> {
+    let range = |subnet: &Subnet| -> Result<Range, NetworkRefusal> {
         let gateway = only("gateway", &mut gateways, subnet, |gateway| subnet.contains(*gateway))?;
         let pool = only("range", &mut pools, subnet, |pool| subnet.overlaps(pool))?;
         let range = Range::new(*subnet, gateway)?;
@@ -53,7 +55,7 @@ pub(super) fn define(cluster: &Cluster, creator: HostId, wanted: Wanted) -> Resu
     let left = gateways.first().map(|gateway| format!("gateway {gateway}"));
     if let Some(what) = left.or_else(|| pools.first().map(|pool| format!("range {pool}"))) {
         let subnets: Vec<String> = subnets.iter().map(Subnet::to_string).collect();
-        return Err(NetworkError::Nowhere { what, subnets: subnets.join(", ") });
+        return Err(NetworkRefusal::Nowhere { what, subnets: subnets.join(", ") });
     }
     for range in &ranges {
         check_subnet(cluster, range.subnet, &settings)?;
@@ -61,17 +63,16 @@ pub(super) fn define(cluster: &Cluster, creator: HostId, wanted: Wanted) -> Resu
     if let Some(other) = cluster.networks.values().find(|v| v.network.name == name && !v.apart) {
         return Err(name_in_use(&other.network));
     }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let settings = settings.checked()?;
     if let (Some(mtu), Some(v6)) = (settings.mtu.filter(|mtu| *mtu < MIN_MTU6), of(&subnets, IpVersion::V6)) {
-        return Err(NetworkError::Mtu { mtu, subnet: *v6 });
+        return Err(NetworkRefusal::Mtu { mtu, subnet: *v6 });
     }
     let network = Network { id, name, ranges, created: cluster.now + 1, creator, since, settings };
     for (address, name) in &network.settings.auxiliary {
         match network.admit(*address) {
             // It could be an endpoint's if it were not set aside.
             Ok(()) | Err(Unfit::Auxiliary) => {}
-            Err(why) => return Err(NetworkError::Auxiliary { address: *address, name: name.clone(), why }),
+            Err(why) => return Err(NetworkRefusal::Auxiliary { address: *address, name: name.clone(), why }),
         }
     }
     Ok(network)
@@ -85,11 +86,16 @@ fn of(subnets: &[Subnet], version: IpVersion) -> Option<&Subnet> {
 }
 
 /// The subnets of a network, IPv4 first: those that are named, and those that are to be found for it.
-fn choose(cluster: &Cluster, mut subnets: Vec<Subnet>, ipv6: bool, id: NetworkId) -> Result<Vec<Subnet>, NetworkError> {
+fn choose(
+    cluster: &Cluster,
+    mut subnets: Vec<Subnet>,
+    ipv6: bool,
+    id: NetworkId,
+) -> Result<Vec<Subnet>, NetworkRefusal> {
     for version in IpVersion::ALL {
         let mut named = subnets.iter().filter(|subnet| subnet.version() == version);
         if let (Some(first), Some(second)) = (named.next(), named.next()) {
-            return Err(NetworkError::Subnets { first: *first, second: *second, version });
+            return Err(NetworkRefusal::Subnets { first: *first, second: *second, version });
         }
     }
     if subnets.is_empty() {
@@ -103,7 +109,7 @@ fn choose(cluster: &Cluster, mut subnets: Vec<Subnet>, ipv6: bool, id: NetworkId
 }
 
 /// The first of the pool that neither a network nor an address of a host is in.
-fn free(cluster: &Cluster) -> Result<Subnet, NetworkError> {
+fn free(cluster: &Cluster) -> Result<Subnet, NetworkRefusal> {
     let (first, len) = POOL;
     let pool = Subnet::of(first.into(), len).expect("a length of IPv4");
     let all = (0..1_u128 << (POOLED - len)).filter_map(|n| pool.nth(n << (32 - POOLED)));
@@ -113,7 +119,7 @@ fn free(cluster: &Cluster) -> Result<Subnet, NetworkError> {
             || cluster.hosts.values().any(|host| subnet.contains(host.info.vtep))
     };
     let mut free = all.filter_map(|address| Subnet::of(address, POOLED)).filter(|subnet| !taken(subnet));
-    free.next().ok_or(NetworkError::PoolEmpty(pool))
+    free.next().ok_or(NetworkRefusal::PoolEmpty(pool))
 }
 
 /// A unique local /64: the 40 bits that are to be random (RFC 4193, section 3.2) are the network's own.
@@ -129,23 +135,23 @@ fn only<T: Display + Copy>(
     all: &mut Vec<T>,
     subnet: &Subnet,
     belongs: impl Fn(&T) -> bool,
-) -> Result<Option<T>, NetworkError> {
+) -> Result<Option<T>, NetworkRefusal> {
     let mut own = all.extract_if(.., |one| belongs(one));
     let first = own.next();
     match own.next() {
-        Some(second) => Err(NetworkError::Second { what: format!("{kind} {second}"), subnet: *subnet }),
+        Some(second) => Err(NetworkRefusal::Second { what: format!("{kind} {second}"), subnet: *subnet }),
         None => Ok(first),
     }
 }
 
-fn check_subnet(cluster: &Cluster, subnet: Subnet, settings: &Settings) -> Result<(), NetworkError> {
+fn check_subnet(cluster: &Cluster, subnet: Subnet, settings: &Settings) -> Result<(), NetworkRefusal> {
     if let Some(host) = cluster.hosts.values().find(|h| subnet.contains(h.info.vtep)) {
         let (address, host) = (host.info.vtep, host.info.name.clone());
-        return Err(NetworkError::Underlay { subnet, address, host });
+        return Err(NetworkRefusal::Underlay { subnet, address, host });
     }
     let mut routed = cluster.networks.values().filter(|view| !settings.masquerade && !view.network.settings.masquerade);
     match routed.find(|view| view.network.ranges.iter().any(|range| range.subnet.overlaps(&subnet))) {
-        Some(other) => Err(NetworkError::Routed { subnet, other: other.shown_name() }),
+        Some(other) => Err(NetworkRefusal::Routed { subnet, other: other.shown_name() }),
         None => Ok(()),
     }
 }

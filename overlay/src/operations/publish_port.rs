@@ -1,23 +1,96 @@
-//! Ports of this host: whether one can be published, and who has it if not.
+//! Ports of this host that lead to an endpoint.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use nix::sys::socket::sockopt::{Ipv6V6Only, ReuseAddr};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket};
-use overlay::model::addr::{IpVersion, Subnet};
-use overlay::model::id::EndpointId;
-use overlay::model::intent::Intents;
-use overlay::model::network::{Name, Network};
-use overlay::model::publish::{HostPort, Protocol, Published, Target, vias};
+use super::{Change, Decision, Request, State};
+use crate::ledger::Millis;
+use crate::model::addr::{IpVersion, Subnet};
+use crate::model::id::EndpointId;
+use crate::model::intent::{Attachment, Intents};
+use crate::model::network::{Name, Network};
+use crate::model::publish::{HostPort, Protocol, Published, Target, vias};
+
+/// Ports of this host are to lead to an endpoint of it too, and others no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishPorts {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// The ports that are to lead to it.
+    pub publish: Vec<WantedPort>,
+    /// The ports that are to lead to it no more.
+    pub withdraw: Vec<HostPort>,
+    /// What was found to be in the way of ports on this host.
+    pub obstacles: Obstacles,
+}
+
+/// Ports of this host that can't be had, and why: a program uses them, or their address is not on this host.
+pub type Obstacles = BTreeMap<HostPort, PortError>;
+
+/// Why the ports of an endpoint can't be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishRefusal {
+    /// The endpoint is not there any more.
+    Gone,
+    /// A port can't be had, or is not published.
+    Port(PortError),
+}
+
+impl Request for PublishPorts {
+    type Answer = Arc<Attachment>;
+    type Refusal = PublishRefusal;
+
+    fn decide(&self, state: &State, _: Millis) -> Result<Decision<Arc<Attachment>>, PublishRefusal> {
+        let there = state.intents.attachments.get(&self.endpoint).ok_or(PublishRefusal::Gone)?;
+        let network = state.intents.networks.get(&there.endpoint.network).ok_or(PublishRefusal::Gone)?;
+        let published = self.after(state, there, network).map_err(PublishRefusal::Port)?;
+        let after = Arc::new(Attachment { published, ..Attachment::clone(there) });
+        Ok(Decision { changes: vec![Change::Attach(Arc::clone(&after))], answer: after })
+    }
+}
+
+impl PublishPorts {
+    /// The ports that lead to the endpoint afterwards.
+    fn after(&self, state: &State, there: &Attachment, network: &Network) -> Result<Published, PortError> {
+        let mut left = there.published.clone();
+        for port in &self.withdraw {
+            let gone = |port| PortError::NotPublished { port, name: there.endpoint.name.clone() };
+            withdraw(&mut left, *port).map_err(gone)?;
+        }
+        let mut published = publish(state, network, self.endpoint, &self.publish, &self.obstacles)?;
+        for port in &self.withdraw {
+            // A port that is gone meanwhile leads nowhere, as was asked.
+            let _ = withdraw(&mut published, *port);
+        }
+        Ok(published)
+    }
+}
+
+/// The ports that lead to an endpoint once these do as well, if nothing on this host is in their way.
+pub(super) fn publish(
+    state: &State,
+    network: &Network,
+    endpoint: EndpointId,
+    wanted: &[WantedPort],
+    obstacles: &Obstacles,
+) -> Result<Published, PortError> {
+    let published = published_with(&state.intents, network, endpoint, wanted)?;
+    let own = state.intents.attachments.get(&endpoint).map(|attachment| &attachment.published);
+    let fresh = wanted.iter().map(|wanted| wanted.host).filter(|host| !own.is_some_and(|own| own.contains_key(host)));
+    for host in fresh {
+        // Also where there is no tunnel yet.
+        if host.protocol == Protocol::Udp && host.port == state.info.vxlan_port {
+            return Err(PortError::Tunnel(host));
+        }
+        obstacles.get(&host).cloned().map_or(Ok(()), Err)?;
+    }
+    Ok(published)
+}
 
 /// A port that is to lead to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedPort {
     /// The port of this host.
     pub host: HostPort,
     /// The port of the endpoint.
@@ -113,16 +186,16 @@ pub enum PortError {
 ///
 /// # Errors
 /// When one leads elsewhere, or can't lead there.
-pub fn publish(
+pub fn published_with(
     intents: &Intents,
     network: &Network,
     endpoint: EndpointId,
-    wanted: &[Wanted],
+    wanted: &[WantedPort],
 ) -> Result<Published, PortError> {
     let own = intents.attachments.get(&endpoint).map(|a| a.published.clone()).unwrap_or_default();
     let mut published = own.clone();
     published.retain(|host, _| !wanted.iter().any(|w| w.host == *host));
-    for (n, Wanted { host, allowed, .. }) in wanted.iter().enumerate() {
+    for (n, WantedPort { host, allowed, .. }) in wanted.iter().enumerate() {
         if network.settings.internal {
             return Err(PortError::Internal { port: *host, network: network.name.clone() });
         }
@@ -144,7 +217,7 @@ pub fn publish(
     let fresh: Vec<HostPort> = wanted.iter().zip(&kept).filter(|(_, via)| via.is_none()).map(|(w, _)| w.host).collect();
     taken.extend(wanted.iter().zip(&kept).filter_map(|(w, via)| Some((w.host.protocol, (*via)?))));
     let mut fresh = vias(&taken, &fresh).ok_or_else(|| PortError::Full(network.name.clone()))?.into_iter();
-    for (Wanted { host, port, allowed }, via) in wanted.iter().cloned().zip(kept) {
+    for (WantedPort { host, port, allowed }, via) in wanted.iter().cloned().zip(kept) {
         let via = via.or_else(|| fresh.next()).expect("there is one for each");
         published.insert(host, Target { port, via, allowed });
     }
@@ -168,7 +241,7 @@ fn check_versions(network: &Network, port: HostPort, allowed: &BTreeSet<Subnet>)
 
 /// Publishes a port no more. One that is published at all addresses goes on under the other version of IP if only those of one
 /// were said.
-pub fn withdraw(published: &mut Published, port: HostPort) -> Result<(), HostPort> {
+fn withdraw(published: &mut Published, port: HostPort) -> Result<(), HostPort> {
     if published.remove(&port).is_some() {
         return Ok(());
     }
@@ -178,98 +251,6 @@ pub fn withdraw(published: &mut Published, port: HostPort) -> Result<(), HostPor
     let others = IpVersion::ALL.into_iter().filter(|version| *version != IpVersion::of(address));
     published.extend(others.map(|v| (HostPort { address: Some(v.unspecified()), ..port }, target.clone())));
     Ok(())
-}
-
-/// Is a port free on this host? Only as far as programs are concerned: to be asked before it leads anywhere.
-///
-/// # Errors
-/// When a program has it, or the address is none of this host's.
-pub fn check_unused(port: HostPort) -> Result<(), PortError> {
-    for at in IpVersion::ALL.into_iter().filter_map(|version| port.at(version)) {
-        match try_out(port.protocol, SocketAddr::new(at, port.port)).map_err(|error| error.kind()) {
-            Err(io::ErrorKind::AddrInUse) => {
-                let program = user(Path::new("/proc"), port).unwrap_or_else(|| "another program".to_owned());
-                return Err(PortError::InUse { port, program });
-            }
-            Err(io::ErrorKind::AddrNotAvailable) => return Err(PortError::NotHere(port)),
-            // What else may be wrong with a socket of ours says nothing of the port.
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Takes the address for a moment, under its own version of IP only.
-fn try_out(protocol: Protocol, at: SocketAddr) -> io::Result<()> {
-    let family = if at.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let kind = match protocol {
-        Protocol::Tcp => SockType::Stream,
-        Protocol::Udp => SockType::Datagram,
-        // There is no telling without a socket of its kind, which few hosts have.
-        Protocol::Sctp => return Ok(()),
-    };
-    let tried = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    if at.is_ipv6() {
-        setsockopt(&tried, Ipv6V6Only, &true)?;
-    }
-    if kind == SockType::Stream {
-        // What is left for a minute of a program that has ended is in nobody's way.
-        setsockopt(&tried, ReuseAddr, &true)?;
-    }
-    bind(tried.as_raw_fd(), &SockaddrStorage::from(at))?;
-    // Of two TCP sockets that only have the address, either may be meant to listen.
-    if kind == SockType::Stream { listen(&tried, Backlog::new(1)?).map_err(io::Error::from) } else { Ok(()) }
-}
-
-/// The program that has a socket with this port (proc_net_tcp(5)).
-fn user(proc: &Path, port: HostPort) -> Option<String> {
-    let tables: &[&str] = match port.protocol {
-        Protocol::Tcp => &["tcp", "tcp6"],
-        Protocol::Udp => &["udp", "udp6"],
-        Protocol::Sctp => &[],
-    };
-    let text = |table: &&str| fs::read_to_string(proc.join("self/net").join(table)).ok();
-    let inode = tables.iter().filter_map(text).find_map(|table| table.lines().find_map(|line| inode(line, port)))?;
-    let socket = format!("socket:[{inode}]");
-    let processes = fs::read_dir(proc).ok()?.flatten().map(|entry| entry.path());
-    let has = |process: &std::path::PathBuf| {
-        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-        files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
-    };
-    let process = processes.filter(|path| is_number(path)).find(has)?;
-    let name = fs::read_to_string(process.join("comm")).ok()?;
-    Some(format!("`{}` (process {})", name.trim(), process.file_name()?.to_string_lossy()))
-}
-
-fn is_number(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// The inode of a row's socket, if that is bound to the port and nobody is connected to it.
-fn inode(line: &str, port: HostPort) -> Option<u64> {
-    let columns: Vec<&str> = line.split_whitespace().collect();
-    let (local, state) = (columns.get(1)?, columns.get(3)?);
-    let (address, number) = local.split_once(':')?;
-    let bound = u16::from_str_radix(number, 16).ok()? == port.port;
-    let at = in_memory(address)?;
-    // An IPv6 socket at no address in particular may take IPv4 as well.
-    let wanted = port.at(IpVersion::of(at));
-    let same = at.is_unspecified() || wanted.is_some_and(|wanted| wanted.is_unspecified() || wanted == at);
-    // TCP_LISTEN and, for UDP, TCP_CLOSE: `include/net/tcp_states.h`.
-    (bound && same && ["0A", "07"].contains(state)).then(|| columns.get(9)?.parse().ok()).flatten()
-}
-
-/// An address that is written as the machine has it in memory, four bytes at a time.
-fn in_memory(digits: &str) -> Option<IpAddr> {
-    let word = |n: usize| Some(u32::from_str_radix(digits.get(8 * n..8 * n + 8)?, 16).ok()?.to_ne_bytes());
-    match digits.len() {
-        8 => Some(Ipv4Addr::from(word(0)?).into()),
-        32 => {
-            let octets: [u8; 16] = [word(0)?, word(1)?, word(2)?, word(3)?].concat().try_into().ok()?;
-            Some(IpAddr::from(Ipv6Addr::from(octets)).to_canonical())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+//! What this host's state is told of what the other hosts say: each record once, and again where it could not be kept.
+//!
+//! Pure: the caller gives what it has received, has the requests of a [`Batch`] decided one after the other, and says which of them
+//! are durable. None of them waits for another: a full disk that takes no new network still takes what fences this host, and where
+//! the other hosts are only matters when this one starts again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::State;
+use super::hear::{Bury, HearLinks, Inputs, Learn, RememberPeers};
+use crate::cluster::{Cluster, own_record};
+use crate::ledger::Input;
+use crate::model::id::{HostId, NetworkId};
+use crate::model::links::Links;
+use crate::model::member::Boot;
+use crate::model::network::Network;
+use crate::model::record::{Record, Records};
+
+/// Knows what the state was told.
+#[derive(Debug, Default)]
+pub struct Feed {
+    /// The hosts of which the state may not have been told all.
+    news: BTreeSet<HostId>,
+    /// The record of each host that the state was told.
+    told: BTreeMap<HostId, Arc<Record>>,
+    /// The boots of others under this host's identity that it was told of.
+    duplicates: BTreeSet<Boot>,
+    /// Where the other hosts were heard, as it is on disk.
+    peers: BTreeMap<HostId, SocketAddr>,
+}
+
+/// What was received from the other hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// What all of it means together.
+    pub cluster: &'a Cluster,
+    /// The records that the cluster was derived from.
+    pub records: &'a Records,
+    /// Where the newest incarnation of each host is reached.
+    pub addresses: &'a BTreeMap<HostId, SocketAddr>,
+    /// What is said under this host's own id by other incarnations of it, or by a copy of its disk.
+    pub selves: &'a [Arc<Record>],
+}
+
+/// What the state is to be told now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Networks that it does not know.
+    pub learn: Learn,
+    /// Networks that are deleted.
+    pub bury: Bury,
+    /// What the others say of leases and members.
+    pub inputs: Inputs,
+    /// What they say of links.
+    pub links: HearLinks,
+    /// Where they are.
+    pub peers: RememberPeers,
+    records: Vec<(HostId, Arc<Record>)>,
+    duplicates: BTreeSet<Boot>,
+}
+
+/// What of a batch is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// All but where the other hosts are.
+    pub leases: bool,
+    /// Where the other hosts are.
+    pub peers: bool,
+}
+
+impl Feed {
+    /// Something of these hosts has changed.
+    pub fn note(&mut self, hosts: impl IntoIterator<Item = HostId>) {
+        self.news.extend(hosts);
+    }
+
+    /// All is told again, of these hosts: a ledger that may not act does not listen, and now it may.
+    pub fn start_over(&mut self, hosts: impl IntoIterator<Item = HostId>) {
+        self.told.clear();
+        self.duplicates.clear();
+        self.news.extend(hosts);
+    }
+
+    /// What the state is to be told; `None` if there is nothing.
+    pub fn next(&mut self, state: &State, received: Received<'_>) -> Option<Batch> {
+        let Received { cluster, records, addresses, selves } = received;
+        // A host that is gone for good is told of from the start if it comes back after all.
+        self.told.retain(|id, _| !self.news.contains(id) || records.contains_key(id));
+        let said = |id: &HostId| Some((*id, &cluster.hosts.get(id).or_else(|| cluster.forgotten.get(id))?.record));
+        let is_told = |id: &HostId, record: &Arc<Record>| {
+            self.told.get(id).is_some_and(|told| Arc::ptr_eq(told, record) || told == record)
+        };
+        let changed = self.news.iter().filter_map(said).filter(|(id, record)| !is_told(id, record));
+        let changed: Vec<(HostId, Arc<Record>)> = changed.map(|(id, record)| (id, Arc::clone(record))).collect();
+        let peers = self.news.iter().filter_map(|id| Some((*id, *addresses.get(id)?)));
+        let peers = peers.filter(|(id, address)| self.peers.get(id) != Some(address)).collect();
+        let duplicates = selves.iter().filter_map(|record| own_record::twin(record));
+        let duplicates: BTreeSet<Boot> = duplicates.filter(|boot| !self.duplicates.contains(boot)).collect();
+        let heard = changed.iter().flat_map(|(id, record)| own_record::heard(*id, record));
+        let inputs = duplicates.iter().map(|boot| Input::Twin { boot: *boot }).chain(heard).collect();
+        let batch = Batch {
+            learn: Learn { networks: unknown(state, cluster), founder: cluster.founder_of(state.ledger.me()) },
+            bury: Bury(cluster.tombstones.difference(state.ledger.tombstones()).copied().collect()),
+            inputs: Inputs(inputs),
+            links: HearLinks(unheard_links(state, cluster)),
+            peers: RememberPeers(peers),
+            records: changed,
+            duplicates,
+        };
+        if batch.is_empty() {
+            self.news.clear();
+            return None;
+        }
+        Some(batch)
+    }
+
+    /// What of a batch is durable. The rest is told again.
+    pub fn told(&mut self, batch: Batch, told: Told) {
+        if told.leases {
+            self.told.extend(batch.records);
+            self.duplicates.extend(batch.duplicates);
+        }
+        if told.peers {
+            self.peers.extend(batch.peers.0);
+        }
+        if told.leases && told.peers {
+            self.news.clear();
+        }
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        let Self { learn, bury, inputs, links, peers, records, duplicates } = self;
+        learn.networks.is_empty()
+            && bury.0.is_empty()
+            && inputs.0.is_empty()
+            && links.0.is_empty()
+            && peers.0.is_empty()
+            && records.is_empty()
+            && duplicates.is_empty()
+    }
+}
+
+/// The networks of this host's cluster that its ledger does not know. One that it has deleted is in no cluster.
+fn unknown(state: &State, cluster: &Cluster) -> Vec<Network> {
+    let views = cluster.networks.values().filter(|view| !view.apart);
+    let unknown = views.filter(|view| !state.ledger.accounts().contains_key(&view.network.id));
+    unknown.map(|view| view.network.clone()).collect()
+}
+
+/// What other hosts say of links in the networks that this host keeps alive, and that it does not know yet.
+fn unheard_links(state: &State, cluster: &Cluster) -> BTreeMap<NetworkId, Links> {
+    let nothing = Links::default();
+    let views = cluster.networks.values().filter(|view| {
+        let id = &view.network.id;
+        !view.apart
+            && state.intents.links.get(id).unwrap_or(&nothing) != &view.links
+            && own_record::keeps(&state.ledger, &state.intents, *id)
+    });
+    views.map(|view| (view.network.id, view.links.clone())).collect()
+}

@@ -47,6 +47,8 @@ walls() {
         echo "overlayctl may import overlay_proto only" >&2
         bad=1
     fi
+    # Modules, as packages, have walls.
+    ./tests/walls.sh || bad=1
     # Effects are in overlay/src/kernel only.
     if grep -rnE '\b(std::(fs|net|process|thread|time::(Instant|SystemTime))|tokio)::' overlay/src --include='*.rs' |
         grep -vE '^overlay/src/kernel(\.rs|/)|std::net::(\{|Ip|Ipv|Socket|AddrParse)|tests\.rs:'; then

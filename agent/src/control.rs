@@ -25,7 +25,7 @@ use crate::operations::attach::Attacher;
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::Refusals;
-use overlay_gossip as gossip;
+
 
 mod code;
 mod forget;
@@ -59,7 +59,7 @@ pub struct Service {
     /// The cluster.
     pub seen: watch::Receiver<ClusterView>,
     /// Gossip.
-    pub gossip: gossip::Handle,
+    pub gossip: overlay_gossip::Handle,
     /// The door for other agents.
     pub refusals: Arc<Refusals>,
     /// This daemon.

@@ -26,7 +26,7 @@ use crate::cluster::{LastHeard, LastSeen};
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
 use overlay::operations::link::missing;
-use overlay_gossip::{self as gossip, Stranger};
+use overlay_gossip::{Counters, Stranger};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -57,7 +57,7 @@ pub(super) fn queries(counts: Counts) -> BTreeMap<String, u64> {
 }
 
 /// What came from outside and was not taken.
-pub(super) fn dropped(gossip: &gossip::Counters, door: &Refusals) -> BTreeMap<String, u64> {
+pub(super) fn dropped(gossip: &Counters, door: &Refusals) -> BTreeMap<String, u64> {
     let datagrams = gossip.all().map(|(reason, n)| (reason.name(), n));
     datagrams.chain(door.all()).map(|(name, n)| (name.to_owned(), n)).collect()
 }

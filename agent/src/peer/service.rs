@@ -22,7 +22,6 @@ use crate::reconcile::Settled;
 use crate::state;
 use crate::state::identity::{Identity, host_id};
 use crate::wire::{Wire, boot_from_wire, founder_from_wire, network_id};
-use overlay_gossip as gossip;
 
 use super::accept::{self, Refusals};
 use super::tls;
@@ -33,7 +32,7 @@ pub struct Service {
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     settled: watch::Receiver<Arc<Settled>>,
-    gossip: gossip::Handle,
+    gossip: overlay_gossip::Handle,
     refusals: Arc<Refusals>,
 }
 
@@ -46,7 +45,7 @@ impl Service {
         state: state::Handle,
         seen: watch::Receiver<ClusterView>,
         settled: watch::Receiver<Arc<Settled>>,
-        gossip: gossip::Handle,
+        gossip: overlay_gossip::Handle,
     ) -> Self {
         Self { state, seen, settled, gossip, refusals: Arc::default() }
     }

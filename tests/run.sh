@@ -90,9 +90,11 @@ scenes() { tests --test scenes; }
 tests() { timeout --verbose 40m cargo test --quiet --workspace --profile "$PROFILE" --features "$FEATURES" "$@"; }
 
 dependencies() {
-    if ! cargo deny --version >/dev/null 2>&1; then
-        echo "cargo-deny is not installed; building it from crates.io takes some minutes."
-        cargo install --quiet --locked cargo-deny
+    need_tool cargo-machete
+    need_tool cargo-deny
+    if ! cargo machete >"$LOG" 2>&1; then
+        cat "$LOG" >&2
+        return 1
     fi
     cargo deny --log-level error check --hide-inclusion-graph bans licenses sources
     if timeout 120 cargo deny --log-level off fetch db 2>/dev/null; then
@@ -100,6 +102,13 @@ dependencies() {
     else
         note "bans, licences and sources checked; advisories NOT: their database cannot be fetched from here"
     fi
+}
+
+# need_tool cargo-NAME: builds a subcommand of cargo that is not there.
+need_tool() {
+    if cargo "${1#cargo-}" --version >/dev/null 2>&1; then return 0; fi
+    echo "$1 is not installed; building it from crates.io takes some minutes."
+    cargo install --quiet --locked "$1"
 }
 
 # What the tests could have left on this machine. Processes are known by a mark in their environment.
@@ -161,12 +170,13 @@ require_components clippy rustfmt
 require_packages test
 MARK=$$-$(date +%s)
 NOTES=$(mktemp)
-trap 'rm -f "$NOTES"' EXIT
+LOG=$(mktemp)
+trap 'rm -f "$NOTES" "$LOG"' EXIT
 BEFORE=$(traces)
 
 step "scripts: shellcheck" scripts
 step "format: cargo fmt" format
-step "dependencies: cargo deny" dependencies
+step "dependencies: cargo deny and cargo machete" dependencies
 step "lints: clippy" lints
 step "documentation: rustdoc" documentation
 step "walls: who imports whom" walls

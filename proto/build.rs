@@ -1,5 +1,7 @@
 //! Compiles the protobuf files with protox, so that no `protoc` has to be installed.
 
+#![forbid(unsafe_code)]
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["overlay/v1/control.proto", "overlay/v1/peer.proto", "overlay/v1/record.proto"];
     for file in files {

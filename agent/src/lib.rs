@@ -10,6 +10,8 @@
 //!
 //! [`run`] starts them all and hands each the channels and handles that it works with.
 
+#![forbid(unsafe_code)]
+
 pub mod cluster;
 pub mod config;
 pub mod control;

@@ -1,5 +1,7 @@
 //! `overlayd` as people and scripts start it: what it prints when it can't start, and how it ends.
 
+#![forbid(unsafe_code)]
+
 use std::process::{Command, Output};
 
 const OVERLAYD: &str = env!("CARGO_BIN_EXE_overlayd");

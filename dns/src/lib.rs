@@ -13,6 +13,8 @@
 //! It never opens a socket in a network: those are made inside the network's namespace and given to
 //! [`server::Resolver::listen`].
 
+#![forbid(unsafe_code)]
+
 pub mod answer;
 pub mod forward;
 pub mod server;

@@ -19,6 +19,8 @@
 //! Without that feature this crate knows no clock, no randomness and no I/O: time and liveness are arguments. The feature `fake`
 //! adds a kernel in memory that obeys the same conformance suite as the real one.
 
+#![forbid(unsafe_code)]
+
 pub mod cluster;
 pub mod datapath;
 #[cfg(feature = "kernel")]

@@ -4,6 +4,8 @@
 //! - `peer`: overlayd to overlayd;
 //! - `record`: what hosts gossip and keep on disk.
 
+#![forbid(unsafe_code)]
+
 /// Version 1 of all of it.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the .proto files are the documentation")]
 pub mod v1 {

@@ -1,5 +1,7 @@
 //! The keys that `overlayctl -o json` prints. Scripts rely on them: they are only ever added.
 
+#![forbid(unsafe_code)]
+
 use overlay_proto::v1 as wire;
 use serde::Serialize;
 

@@ -5,8 +5,12 @@
 //! - [`tool`] is what the program `labtool` does inside the hosts.
 //! - [`eventually`] is how they wait.
 
+#![deny(unsafe_code)]
+
 pub mod eventually;
 pub mod lab;
+#[expect(unsafe_code, reason = "`set_var`, while there is one thread")]
 pub mod sandbox;
+#[expect(unsafe_code, reason = "`fork`, while there is one thread")]
 mod supervise;
 pub mod tool;

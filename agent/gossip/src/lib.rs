@@ -15,6 +15,8 @@
 //! Replays: a recorded datagram is not opened twice by one process. A process that has just started can be played an old recording,
 //! which tells it things that were once true, until it hears the newer ones.
 
+#![forbid(unsafe_code)]
+
 mod counters;
 mod incarnation;
 mod key;

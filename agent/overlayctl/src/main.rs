@@ -1,6 +1,8 @@
 //! overlayctl: the admin CLI of the overlay network. One file a noun; data goes to stdout, talk to stderr; it exits with
 //! 0 if all is well, 1 if something failed, and 2 if it was called the wrong way.
 
+#![deny(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -1,5 +1,7 @@
 //! `overlayctl` as people and scripts start it: what it prints, how it ends, and what of a sandbox outlives it.
 
+#![forbid(unsafe_code)]
+
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};

@@ -1,5 +1,7 @@
 //! overlayd: the agent of the overlay network. Flags, configuration, logging; then [`overlay_agent::run`].
 
+#![forbid(unsafe_code)]
+
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;

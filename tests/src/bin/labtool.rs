@@ -1,5 +1,7 @@
 //! Small programs that the lab runs inside its hosts; some are of use by hand.
 
+#![forbid(unsafe_code)]
+
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;

@@ -3,6 +3,8 @@
 //! The real kernel's cases run inside a sandbox, each in a network namespace of its own that plays the host. They break
 //! things with `ip`, `bridge` and `nft`, as people do.
 
+#![forbid(unsafe_code)]
+
 mod bench;
 mod cases;
 mod fake;

@@ -4,6 +4,8 @@
 //! in a row and after one that crashed. Those with bounds such as three seconds to notice a dead host have the machine to
 //! themselves. The agents' logs are shown when a scene fails.
 
+#![forbid(unsafe_code)]
+
 use std::env;
 use std::panic;
 use std::process::{Command, ExitCode};

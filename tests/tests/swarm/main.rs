@@ -16,6 +16,8 @@
 //! cargo test --release -p overlay-tests --test swarm -- --ignored --nocapture
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::time::Duration;
 
 mod agent;

@@ -3,6 +3,8 @@
 //! Three hosts of the lab, real agents, containers on them. Owns what is measured and how; no test passes or fails by
 //! it. What can be measured on the underlay too is measured on both in turns, in random order.
 
+#![forbid(unsafe_code)]
+
 mod attach;
 mod crash;
 mod dice;

@@ -1,5 +1,7 @@
 //! The demo: a Redis Cluster of six on three hosts, over one overlay network. It loses a master, then a host.
 
+#![forbid(unsafe_code)]
+
 mod page;
 
 use std::process::ExitCode;

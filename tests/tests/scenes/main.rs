@@ -1,24 +1,16 @@
 //! Scenes: the product as its users run it, on the lab, one sandbox each.
 //!
 //! `cargo test --test scenes [-- NAME]` plays them; each re-executes this program, so they can run in parallel, twice
-//! in a row and after one that crashed. Those with bounds such as three seconds to notice a dead host have the machine to
-//! themselves. The agents' logs are shown when a scene fails.
+//! in a row and after one that crashed. Scenes with bounds such as three seconds to notice a dead host have the machine to
+//! themselves. The agents' logs are shown when a scene fails. `target/scenes.txt` says how long each scene took.
 
 #![forbid(unsafe_code)]
 
-use std::env;
-use std::panic;
-use std::process::{Command, ExitCode};
-use std::sync::{PoisonError, RwLock};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-use anyhow::Context;
-use libtest_mimic::{Arguments, Failed, Trial};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
-use overlay_tests::eventually::pass;
-use overlay_tests::{lab, sandbox};
+use support::runner::{Scene, main as play};
+use support::turns::Load;
+use support::{HALF_A_SECOND, SECOND, took};
 
 mod agents;
 mod apart;
@@ -44,29 +36,28 @@ mod ports;
 mod redis;
 mod restarts;
 mod roles;
+mod support;
 mod underlay;
 
-type Scene = fn() -> anyhow::Result<()>;
-
-/// A table of scenes: the name of a function is the name of the scene.
+/// A table of scenes, in groups with a load each: the name of a function is the name of the scene.
 macro_rules! scenes {
-    ($($module:ident: $($name:ident),+;)+) => {
-        &[$($((stringify!($module), stringify!($name), $module::$name as Scene)),+),+]
+    ($($module:ident, $load:ident: $($name:ident),+;)+) => {
+        &[$($(Scene { group: stringify!($module), name: stringify!($name), load: Load::$load, play: $module::$name }),+),+]
     };
 }
 
-const SCENES: &[(&str, &str, Scene)] = scenes! {
-    roles:
+const SCENES: &[Scene] = scenes! {
+    roles, Heavy:
         a_host_is_forgotten_by_agents_killed_before_any_commit,
         a_host_is_forgotten_by_agents_killed_after_any_commit;
-    kills:
+    kills, Heavy:
         an_agent_killed_while_it_attaches_leaves_all_or_nothing;
-    fail_points:
+    fail_points, Heavy:
         an_agent_killed_before_any_commit_has_done_nothing,
         an_agent_killed_after_any_commit_has_done_all_of_it,
         an_agent_killed_before_any_answer_gives_it_when_asked_again,
         an_endpoint_id_means_one_endpoint;
-    endpoints:
+    endpoints, Heavy:
         any_address_can_be_asked_for_on_any_host,
         dynamic_addresses_are_never_doubled,
         an_endpoint_whose_namespace_is_gone_is_released,
@@ -74,7 +65,7 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_restarted_container_keeps_its_address,
         a_network_goes_with_its_last_trace,
         run_passes_exit_status_and_leaves_nothing;
-    leases:
+    leases, Heavy:
         a_new_cluster_is_ready_as_soon_as_its_hosts_hear_each_other,
         a_dead_host_is_forgotten_and_its_space_is_used_again,
         forgetting_waits_for_a_member_that_is_away_and_says_for_whom,
@@ -82,7 +73,7 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         two_heirs_agree,
         hosts_that_are_off_are_forgotten_together,
         a_rebooted_host_is_let_in_or_waits;
-    disks:
+    disks, Heavy:
         a_restored_disk_is_fenced,
         a_cloned_disk_is_refused_while_its_host_runs,
         a_host_whose_copy_was_let_in_while_it_was_cut_off_gives_up,
@@ -91,38 +82,38 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_fenced_host_without_room_for_a_new_identity_is_cut_off,
         a_fenced_host_that_is_killed_is_cut_off_before_it_needs_room,
         a_full_disk_refuses_and_still_lets_go;
-    apart:
+    apart, Heavy:
         clusters_that_were_founded_apart_stay_apart_until_one_is_given_up,
         who_founds_alone_and_has_nothing_joins_the_others;
-    lending:
+    lending, Heavy:
         a_lent_address_stays_where_it_is_when_its_lender_dies,
         a_lent_address_waits_for_its_borrower;
-    partitions:
+    partitions, Alone:
         both_sides_of_a_split_go_on_until_they_are_full,
         the_same_network_name_in_two_partitions,
         a_network_deleted_in_one_part_drains_in_the_other,
         a_full_power_loss_comes_back_with_the_same_addresses;
-    leftovers:
+    leftovers, Heavy:
         two_hundred_operations_leave_nothing;
-    input:
+    input, Heavy:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;
-    lab_itself:
+    lab_itself, Alone:
         hosts_hear_each_other_until_they_are_cut,
         loss_and_rate_can_be_seen,
         a_host_that_crashed_comes_back_with_its_disk_only,
         broadcasts_are_caught_inside_a_tunnel,
         the_flow_counts_what_a_cut_costs,
         nothing_outlives_a_killed_sandbox;
-    packets:
+    packets, Alone:
         the_first_packet_crosses_and_nothing_is_broadcast,
         two_networks_with_the_same_subnet_never_meet,
         a_lossy_wire_slows_things_down_and_breaks_nothing,
         containers_reach_the_world_through_the_gateway;
-    names:
+    names, Alone:
         names_resolve_on_every_host,
         other_names_are_asked_where_the_host_asks;
-    agents:
+    agents, Alone:
         killing_and_restarting_every_agent_loses_no_packet,
         what_is_deleted_by_hand_is_repaired_within_a_second,
         a_crashed_host_is_withdrawn_within_three_seconds_and_comes_back,
@@ -131,24 +122,24 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         a_stranger_without_the_key_learns_and_changes_nothing,
         busy_processors_kill_nobody,
         busy_processors_kill_nobody_at_the_slowest_gossip_either;
-    restarts:
+    restarts, Alone:
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,
         agents_that_come_back_one_after_another_lose_no_packet;
-    ipv6:
+    ipv6, Heavy:
         containers_have_ipv6_beside_ipv4_across_hosts,
         an_address_that_moves_keeps_its_mac,
         published_ports_lead_in_under_ipv6,
         a_network_may_have_ipv6_only,
         links_hold_under_ipv6,
         the_tunnels_may_run_over_ipv6;
-    ports:
+    ports, Alone:
         published_ports_lead_in_and_the_client_stays_who_it_is,
         a_udp_flow_follows_its_port_at_once,
         sctp_goes_where_tcp_does,
         only_those_who_may_reach_a_published_port,
         a_thousand_published_ports_are_elements_and_not_rules;
-    guides:
+    guides, Alone:
         the_mtu_follows_the_underlay_of_every_host,
         the_guides_own_clients_are_served,
         a_command_runs_in_the_host_in_nothing_or_in_another_container,
@@ -159,112 +150,29 @@ const SCENES: &[(&str, &str, Scene)] = scenes! {
         tcp_segments_fit_the_network_whatever_an_interface_says,
         a_container_is_in_several_networks,
         what_is_in_the_kernel_is_shown;
-    links:
+    links, Alone:
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,
         what_cannot_be_linked_is_said_in_one_line;
-    neighbours:
+    neighbours, Alone:
         all_works_beside_docker,
         all_works_beside_ufw,
         all_works_beside_firewalld,
         a_chain_of_somebody_s_own_is_told_and_left,
         bridged_frames_are_not_filtered_by_the_host;
-    contention:
+    contention, Alone:
         six_hosts_take_the_addresses_that_they_ask_for_at_once,
         of_hosts_that_ask_for_one_address_at_once_one_gets_it;
-    underlay:
+    underlay, Alone:
         hosts_whose_link_was_down_for_a_minute_come_back_by_themselves,
         one_percent_of_loss_hurts_nobody,
         five_percent_of_loss_hurt_nobody,
         thirty_percent_of_loss_slow_things_down_and_break_nothing,
         a_megabit_is_enough;
-    redis:
+    redis, Alone:
         a_redis_cluster_forms_and_survives_the_loss_of_a_master;
 };
 
-/// Groups that measure nothing in milliseconds: they are played two at a time.
-const PATIENT: &[&str] = &[
-    "roles",
-    "kills",
-    "fail_points",
-    "endpoints",
-    "leases",
-    "disks",
-    "apart",
-    "lending",
-    "leftovers",
-    "input",
-    "ipv6",
-];
-/// Played by one who has this machine to itself, or by some who share it.
-static STAGE: RwLock<()> = RwLock::new(());
-
-const SECOND: Duration = Duration::from_secs(1);
-const HALF_A_SECOND: Duration = Duration::from_millis(500);
-
-/// Tells the reader of a test run how long something took.
-fn took(what: &str, time: Duration) {
-    println!("{:6} ms  {what}", time.as_millis());
-}
-
-/// Says to this program, started again by itself, which scene it is to play.
-const PLAY: &str = "OVERLAY_SCENE";
-/// A scene that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(480);
-
 fn main() -> anyhow::Result<ExitCode> {
-    if let Ok(name) = env::var(PLAY) {
-        return play(&name);
-    }
-    let trial = |(group, name, _): &(&'static str, &'static str, Scene)| {
-        let (name, is_patient) = (*name, PATIENT.contains(group));
-        Trial::test(name, move || play_alone_or_shared(name, is_patient)).with_kind(*group)
-    };
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(2);
-    Ok(libtest_mimic::run(&arguments, SCENES.iter().map(trial).collect()).exit_code())
-}
-
-fn play_alone_or_shared(name: &str, is_patient: bool) -> Result<(), Failed> {
-    // One that failed has left nothing half done here.
-    if is_patient {
-        let _shared = STAGE.read().unwrap_or_else(PoisonError::into_inner);
-        return stage(name);
-    }
-    let _alone = STAGE.write().unwrap_or_else(PoisonError::into_inner);
-    stage(name)
-}
-
-/// Plays a scene in a process of its own and shows what it said.
-fn stage(name: &str) -> Result<(), Failed> {
-    let mut command = Command::new(env::current_exe().map_err(|e| e.to_string())?);
-    let start = Instant::now();
-    // The limit inside is the shorter one: it shows the logs.
-    // A backtrace of an error that a scene reports says nothing that its text does not.
-    command.env(PLAY, name).env("RUST_LIB_BACKTRACE", "0");
-    let done = lab::run(&mut command, LIMIT + Duration::from_secs(20)).map_err(|e| format!("{e:#}"))?;
-    if done.code != 0 {
-        return Err(format!("{}{}", done.stdout, done.stderr).into());
-    }
-    let lines: String = done.stdout.lines().map(|line| format!("    {line}\n")).collect();
-    print!("\n  {name}: {:.1} s\n{lines}", start.elapsed().as_secs_f32());
-    Ok(())
-}
-
-fn play(name: &str) -> anyhow::Result<ExitCode> {
-    // A test runner that is killed takes its scenes with it.
-    set_pdeathsig(Signal::SIGKILL)?;
-    sandbox::enter()?;
-    let scene = SCENES.iter().find(|scene| scene.1 == name).with_context(|| format!("there is no scene {name}"))?.2;
-    thread::spawn(|| {
-        pass(LIMIT);
-        eprintln!("the scene is not over after {LIMIT:?}\n{}", lab::tails());
-        std::process::exit(124)
-    });
-    let result = panic::catch_unwind(scene).unwrap_or_else(|_| Err(anyhow::anyhow!("the scene panicked")));
-    if result.is_err() {
-        eprintln!("{}", lab::tails());
-    }
-    result?;
-    Ok(ExitCode::SUCCESS)
+    play(SCENES)
 }

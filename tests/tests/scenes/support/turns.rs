@@ -1,0 +1,90 @@
+//! Which scenes run at the same time: each takes a share of the machine, and waits until that share is free.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How much of the machine a scene needs to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Its bounds are seconds, and it waits more than it computes.
+    Light,
+    /// Its bounds are seconds, and it keeps a processor busy.
+    Heavy,
+    /// It measures milliseconds, or fills the machine by itself.
+    Alone,
+}
+
+/// The shares of a machine of two processors: three light scenes, or a heavy one and a light one.
+const WHOLE: usize = 6;
+
+impl Load {
+    fn shares(self) -> usize {
+        match self {
+            Self::Light => 2,
+            Self::Heavy => 3,
+            Self::Alone => WHOLE,
+        }
+    }
+}
+
+/// The shares that are free, and the scenes that wait for some.
+#[derive(Debug)]
+pub struct Turns {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// The shares that each waiting scene needs, by its place in the table.
+    waiting: BTreeMap<usize, usize>,
+}
+
+impl State {
+    /// Whether the scene at this place is the first one that fits.
+    fn is_next(&self, place: usize) -> bool {
+        self.waiting.iter().find(|(_, shares)| **shares <= self.free).is_some_and(|(first, _)| *first == place)
+    }
+}
+
+impl Turns {
+    pub const fn new() -> Self {
+        Self { state: Mutex::new(State { free: WHOLE, waiting: BTreeMap::new() }), changed: Condvar::new() }
+    }
+
+    /// Runs `work` once its share is free. A scene that fits goes before an earlier one that does not, so scenes that need
+    /// the whole machine run last, and the machine is never idle because one of them waits.
+    pub fn take<T>(&self, place: usize, load: Load, work: impl FnOnce() -> T) -> T {
+        let shares = load.shares();
+        let mut state = self.state();
+        state.waiting.insert(place, shares);
+        while !state.is_next(place) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting.remove(&place);
+        state.free -= shares;
+        drop(state);
+        self.changed.notify_all();
+        let _shares = Shares { turns: self, shares };
+        work()
+    }
+
+    /// A scene that panicked has left nothing half done here.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a scene gives back when it ends.
+struct Shares<'a> {
+    turns: &'a Turns,
+    shares: usize,
+}
+
+impl Drop for Shares<'_> {
+    fn drop(&mut self) {
+        self.turns.state().free += self.shares;
+        self.turns.changed.notify_all();
+    }
+}

@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in};
 use overlay_tests::lab::{Container, Ending, Flow, Lab, Oracle, Stream, WORLD, WORLD6};
 
-use super::leases::agree;
-use super::{HALF_A_SECOND, SECOND, took};
+use super::support::leases::agree;
+use super::support::{HALF_A_SECOND, SECOND, took};
 
 /// A host's crash is known elsewhere, names and rows withdrawn, within this time.
 const WITHDRAWN: Duration = Duration::from_secs(3);

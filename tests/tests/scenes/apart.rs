@@ -6,8 +6,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually};
 use overlay_tests::lab::{Container, Ending, Lab, Oracle};
 
-use super::SECOND;
-use super::leases::{AGREED, agree, anew, id_of, new_identity, refusal, wait_for_state};
+use super::support::SECOND;
+use super::support::leases::{AGREED, agree, anew, refusal};
+use super::support::members::{id_of, new_identity, wait_for_state};
 
 const WEST: [&str; 2] = ["h1", "h2"];
 const EAST: [&str; 2] = ["h3", "h4"];

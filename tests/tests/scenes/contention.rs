@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Done, Lab, Oracle, Stream};
 
-use super::leases::{AGREED, agree, ends};
-use super::{SECOND, took};
+use super::support::leases::{AGREED, agree, ends};
+use super::support::{SECOND, took};
 
 const HOSTS: u8 = 6;
 

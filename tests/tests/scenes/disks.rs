@@ -7,10 +7,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, pass};
 use overlay_tests::lab::{Ending, Flow, Image, Lab, Oracle};
 
-use super::SECOND;
-use super::leases::{
-    AGREED, agree, anew, ends, free_of, id_of, new_identity, once_heard, refusal, row_of, wait_for_state,
-};
+use super::support::SECOND;
+use super::support::leases::{AGREED, agree, anew, ends, free_of, once_heard, refusal};
+use super::support::members::{id_of, new_identity, row_of, wait_for_state};
 
 /// What is on the disk of h3, which runs on.
 fn image_of_h3(lab: &mut Lab) -> anyhow::Result<Image> {

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{eventually, eventually_in};
 use overlay_tests::lab::Lab;
 
-use super::{SECOND, took};
+use super::support::{SECOND, took};
 
 /// The kernel clears namespaces one after the other, also those that another scene leaves behind.
 const RELEASED: Duration = Duration::from_secs(15);

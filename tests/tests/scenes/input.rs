@@ -7,6 +7,8 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Done, Ending, Host, Lab, run};
 
+use super::support::complaint::complains;
+
 /// A command that must fail, and words that its one line of complaint must have: of the object, the cause and the next step.
 type Case = (&'static str, &'static [&'static str]);
 
@@ -102,7 +104,7 @@ pub fn bad_input_gets_one_clear_line() -> anyhow::Result<()> {
     let mut complaints = Vec::new();
     for (line, words) in CASES {
         let done = lab.ctl("h1", line)?;
-        complaints.extend(judge(&done, words).err().map(|e| format!("{line}\n    {e:#}")));
+        complaints.extend(complains(&done, words).err().map(|e| format!("{line}\n    {e:#}")));
     }
     complaints.extend(without_permission(&lab).err().map(|e| format!("{e:#}")));
     let after = everything(&lab)?;
@@ -123,18 +125,7 @@ fn without_permission(lab: &Lab) -> anyhow::Result<()> {
     let line = format!("setpriv --inh-caps=-all --bounding-set=-all {} status", program.display());
     let done = host.place().try_sh(&line);
     host.sh(&format!("chmod 660 {socket}"))?;
-    judge(&done?, &[&socket, "may not", "root"]).context("a socket without permission")
-}
-
-fn judge(done: &Done, words: &[&str]) -> anyhow::Result<()> {
-    ensure!(matches!(done.code, 1 | 2), "exit status {}: {}{}", done.code, done.stdout, done.stderr);
-    let said = done.stderr.trim_end();
-    ensure!(!said.is_empty() && !said.contains('\n'), "not one line: {said:?}");
-    ensure!(done.stdout.is_empty(), "talk on stdout: {:?}", done.stdout);
-    let lower = said.to_lowercase();
-    let missing: Vec<_> = words.iter().filter(|word| !lower.contains(&word.to_lowercase())).collect();
-    ensure!(missing.is_empty(), "nothing about {missing:?} in: {said}");
-    Ok(())
+    complains(&done?, &[&socket, "may not", "root"]).context("a socket without permission")
 }
 
 /// All that bad input could have changed.
@@ -231,8 +222,8 @@ fn squatted(lab: &Lab) -> anyhow::Result<()> {
     // Fails if it was removed: it is not ours.
     host.ip("link delete other")?;
     lab.ctl("h1", connect)?.ok()?;
-    judge(&port, &["app", "web", "another program uses UDP port 4789", "end it", "--vxlan-port"])?;
-    judge(&number, &["app", "web", &vni.to_string(), "device other", "remove it", "--vxlan-port"])?;
+    complains(&port, &["app", "web", "another program uses UDP port 4789", "end it", "--vxlan-port"])?;
+    complains(&number, &["app", "web", &vni.to_string(), "device other", "remove it", "--vxlan-port"])?;
     let log = lab.agent("h1")?.log()?;
     let raw: Vec<&str> = log.lines().filter(|line| line.contains("Some(") || line.contains("Id(")).collect();
     ensure!(raw.is_empty() && log.contains("UDP port 4789"), "logged as a program sees it: {raw:#?}");
@@ -249,5 +240,5 @@ fn refused(lab: &Lab, change: impl Fn(&str) -> String, carrier: &str, words: &[&
     let done = run(&mut lab.host("h1")?.place().command(&line), SOON)?;
     ensure!(matches!(done.code, 1 | 2), "exit status {}: {}", done.code, done.stderr);
     let last = done.stderr.trim_end().lines().last().unwrap_or_default().to_owned();
-    judge(&Done { stderr: last, ..done }, words)
+    complains(&Done { stderr: last, ..done }, words)
 }

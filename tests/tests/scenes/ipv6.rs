@@ -7,8 +7,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Inner, Lab, ROUTER, WORLD, WORLD6, mapped, underlay};
 
-use super::ports::{doorman, is_refused, visit};
-use super::{HALF_A_SECOND, SECOND, took};
+use super::support::complaint::complains;
+use super::support::service::{doorman, is_refused, visit};
+use super::support::{HALF_A_SECOND, SECOND, took};
 
 /// A network of both versions that both hosts know.
 fn dual(lab: &Lab, name: &str, more: &str) -> anyhow::Result<()> {
@@ -87,8 +88,7 @@ pub fn containers_have_ipv6_beside_ipv4_across_hosts() -> anyhow::Result<()> {
         let stray = lab.host("h1")?.place();
         _ = stray.try_sh("ip netns add stray")?;
         let done = lab.ctl("h1", &format!("network connect {line} --netns /run/netns/stray --name stray"))?;
-        ensure!(done.code != 0 && done.stderr.lines().count() == 1, "{line}: {done:?}");
-        ensure!(words.iter().all(|word| done.stderr.contains(word)), "{line}: {}", done.stderr);
+        complains(&done, words)?;
     }
 
     let inspected = lab.json("h1", "network inspect web")?;
@@ -157,7 +157,7 @@ pub fn published_ports_lead_in_under_ipv6() -> anyhow::Result<()> {
         ("81:80 --allow-from 2001:db8::1/64", &["2001:db8::1/64", "host bits"]),
     ] {
         let done = lab.ctl("h1", &format!("endpoint publish web near -p {spec}"))?;
-        ensure!(done.code != 0 && words.iter().all(|word| done.stderr.contains(word)), "{spec}: {done:?}");
+        complains(&done, words)?;
     }
     // Each under its own version only; and at ::1 nobody is, which is told at once.
     visit(&lab, &internet, "tcp", format!("{h1_4}:8091"), "")?;

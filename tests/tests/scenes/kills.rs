@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 use overlay_tests::eventually::{eventually, pass};
 use overlay_tests::lab::{Container, Flow, Host, Lab, Oracle, Stream};
 
-use super::leases::{AGREED, agree, ends};
-use super::{SECOND, took};
+use super::support::leases::{AGREED, agree, ends};
+use super::support::{SECOND, took};
 
 /// How often agents are killed, in turn on each of the hosts.
 const KILLS: usize = 100;

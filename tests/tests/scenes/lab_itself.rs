@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use overlay_tests::eventually::{eventually, pass};
 use overlay_tests::lab::{Container, Flow, Inner, Lab, ROUTER, WORLD};
 
-use super::{HALF_A_SECOND, SECOND};
+use super::support::{HALF_A_SECOND, SECOND};
 
 fn hears(lab: &Lab, from: &str, to: &str) -> anyhow::Result<bool> {
     let to = overlay_tests::lab::underlay(to)?;

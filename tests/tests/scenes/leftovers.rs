@@ -7,7 +7,7 @@ use fastrand::Rng;
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Done, Ending, Lab};
 
-use super::SECOND;
+use super::support::SECOND;
 
 const OPERATIONS: usize = 200;
 const HOSTS: [&str; 2] = ["h1", "h2"];

@@ -6,8 +6,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Flow, Lab, Oracle, Stream};
 
-use super::SECOND;
-use super::leases::{AGREED, agree, anew, free_of, id_of, refusal, wait_for_state};
+use super::support::SECOND;
+use super::support::leases::{AGREED, agree, anew, free_of, refusal};
+use super::support::members::{id_of, wait_for_state};
 
 const LENDER: &str = "h3";
 const BORROWER: &str = "h2";

@@ -6,8 +6,8 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Ending, Lab, WORLD, underlay};
 
-use super::ports::{doorman, is_refused, visit};
-use super::{HALF_A_SECOND, SECOND};
+use super::support::service::{doorman, is_refused, visit};
+use super::support::{HALF_A_SECOND, SECOND};
 
 /// All that is here hears of a link in this time.
 const TOLD: Duration = Duration::from_secs(5);

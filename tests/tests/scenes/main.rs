@@ -10,13 +10,11 @@ use std::process::ExitCode;
 
 use support::runner::{Scene, main as play};
 use support::turns::Load;
-use support::{HALF_A_SECOND, SECOND, took};
 
 mod agents;
 mod apart;
 mod contention;
 mod disks;
-mod docker;
 mod endpoints;
 mod fail_points;
 mod guides;

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Host, Lab, Reply, WORLD};
 
-use super::SECOND;
+use super::support::SECOND;
 
 /// What the lab's name server in the world answers, and what another one does.
 const ANSWER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);

@@ -7,9 +7,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in};
 use overlay_tests::lab::{Container, Ending, Lab, Proc, WORLD, WORLD6, mapped, underlay};
 
-use super::docker::Docker;
-use super::ports::{doorman, is_refused, visit};
-use super::{HALF_A_SECOND, SECOND, took};
+use super::support::docker::Docker;
+use super::support::service::{doorman, is_refused, visit};
+use super::support::{HALF_A_SECOND, SECOND, took};
 
 /// Rules of ours that somebody has removed are back within this time.
 const REPAIRED: Duration = SECOND;

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use overlay_tests::eventually::{eventually, eventually_in};
 use overlay_tests::lab::{Inner, Lab, Tally};
 
-use super::{HALF_A_SECOND, SECOND, took};
+use super::support::{HALF_A_SECOND, SECOND, took};
 
 fn count(tally: &Tally, kind: Inner) -> usize {
     tally.iter().filter(|((_, seen), _)| *seen == kind).map(|(_, count)| count).sum()

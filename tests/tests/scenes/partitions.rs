@@ -9,8 +9,9 @@ use overlay_tests::eventually::{always, eventually, eventually_in, pass};
 use overlay_tests::lab::{Container, Flow, Lab, Oracle, Stream};
 use serde_json::Value;
 
-use super::leases::{AGREED, agree, anew, free_of, id_of, refusal, wait_for_state};
-use super::{HALF_A_SECOND, SECOND, took};
+use super::support::leases::{AGREED, agree, anew, free_of, refusal};
+use super::support::members::{id_of, wait_for_state};
+use super::support::{HALF_A_SECOND, SECOND, took};
 
 /// Parts of a network that find each other again are whole within 10 intervals of gossip.
 const WHOLE: Duration = Duration::from_millis(2500);

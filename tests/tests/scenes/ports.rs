@@ -4,37 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
 use overlay_tests::eventually::eventually;
-use overlay_tests::lab::{Container, Host, Lab, Place, Proc, ROUTER, underlay};
+use overlay_tests::lab::{Host, Lab, ROUTER, underlay};
 
-use super::SECOND;
-
-/// Somebody who answers on a port of a container with its name and the address that it sees.
-pub(super) fn doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
-    let mut doorman =
-        container.tool(&format!("doorman-{port}.log"), &format!("doorman {} {port}", container.name()))?;
-    doorman.wait_for("ready", 5 * SECOND)?;
-    Ok(doorman)
-}
-
-/// Who answers there, and where it sees us.
-pub(super) fn visit(
-    lab: &Lab,
-    place: &Place,
-    protocol: &str,
-    to: impl std::fmt::Display,
-    more: &str,
-) -> anyhow::Result<(String, IpAddr)> {
-    let tool = lab.programs().labtool().display();
-    let said = place.sh(&format!("{tool} visit {protocol} {to} {more}"))?;
-    let (name, address) = said.trim().split_once(' ').with_context(|| format!("who is `{said}`?"))?;
-    Ok((name.to_owned(), address.parse()?))
-}
-
-pub(super) fn is_refused(lab: &Lab, place: &Place, protocol: &str, to: &str) -> anyhow::Result<()> {
-    let answer = visit(lab, place, protocol, to, "--patience 300");
-    ensure!(answer.is_err(), "{protocol} {to} is answered: {answer:?}");
-    Ok(())
-}
+use super::support::SECOND;
+use super::support::complaint::complains;
+use super::support::service::{doorman, is_refused, sctp_doorman, visit};
 
 pub fn published_ports_lead_in_and_the_client_stays_who_it_is() -> anyhow::Result<()> {
     let lab = Lab::with_agents(2)?;
@@ -92,8 +66,7 @@ pub fn published_ports_lead_in_and_the_client_stays_who_it_is() -> anyhow::Resul
         ("9:9 --allow-from 10.0.0.1/8", &["10.0.0.1/8", "10.0.0.0/8"]),
     ] {
         let done = lab.ctl("h1", &format!("endpoint publish web near -p {spec}"))?;
-        ensure!(done.code != 0 && done.stderr.lines().count() == 1, "{spec}: {done:?}");
-        ensure!(words.iter().all(|word| done.stderr.contains(word)), "{spec}: {}", done.stderr);
+        complains(&done, words)?;
     }
     ensure!(lab.ctl("h1", "endpoint port near")?.ok()?.is_empty(), "something was published");
     lab.kernels_are_as_they_should_be()
@@ -115,14 +88,6 @@ pub fn a_udp_flow_follows_its_port_at_once() -> anyhow::Result<()> {
     lab.ctl("h1", "endpoint publish web two -p 5353:53/udp")?.ok()?;
     ensure!(ask()? == "two", "the other one, at once");
     lab.kernels_are_as_they_should_be()
-}
-
-/// The same by SCTP.
-pub(super) fn sctp_doorman(container: &Container, port: u16) -> anyhow::Result<Proc> {
-    let line = format!("sctp-doorman {} {port}", container.name());
-    let mut doorman = container.tool(&format!("sctp-doorman-{port}.log"), &line)?;
-    doorman.wait_for("ready", 5 * SECOND)?;
-    Ok(doorman)
 }
 
 pub fn sctp_goes_where_tcp_does() -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ use overlay_tests::eventually::eventually;
 use overlay_tests::lab::redis::{self, Redis};
 use overlay_tests::lab::{Lab, Oracle};
 
-use super::{SECOND, took};
+use super::support::{SECOND, took};
 
 const KEYS: usize = 50;
 

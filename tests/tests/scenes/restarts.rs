@@ -6,8 +6,8 @@ use anyhow::ensure;
 use overlay_tests::eventually::{always, eventually, pass};
 use overlay_tests::lab::{Ending, Flow, Lab, Oracle, Stream};
 
-use super::leases::agree;
-use super::{HALF_A_SECOND, SECOND};
+use super::support::leases::agree;
+use super::support::{HALF_A_SECOND, SECOND};
 
 /// Much longer than what a dead host is given.
 const LONG: Duration = Duration::from_secs(6);

@@ -12,9 +12,10 @@ use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Lab, Oracle, Proc};
 use serde_json::{Value, json};
 
-use super::SECOND;
-use super::fail_points::at_every;
-use super::leases::{AGREED, agree, free_of, id_of, refusal, row_of};
+use super::support::SECOND;
+use super::support::fail_points::at_every;
+use super::support::leases::{AGREED, agree, free_of, refusal};
+use super::support::members::{id_of, row_of};
 
 /// How long a part of a round may take, with all that it takes to start agents again.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+pub mod complaint;
+pub mod docker;
+pub mod fail_points;
+pub mod leases;
+pub mod members;
 pub mod report;
 pub mod runner;
+pub mod service;
 pub mod turns;
 
 pub const SECOND: Duration = Duration::from_secs(1);

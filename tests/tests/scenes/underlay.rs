@@ -7,8 +7,9 @@ use anyhow::{Context, ensure};
 use overlay_tests::eventually::{always, eventually, eventually_in};
 use overlay_tests::lab::{Container, Flow, Lab, Oracle, ROUTER, Stream};
 
-use super::leases::{AGREED, agree_within, ends, free_of, id_of, refusal, row_of, wait_for_state};
-use super::{SECOND, took};
+use super::support::leases::{AGREED, agree_within, ends, free_of, refusal};
+use super::support::members::{id_of, row_of, wait_for_state};
+use super::support::{SECOND, took};
 
 /// Longer than every timeout.
 const OUTAGE: Duration = Duration::from_secs(60);

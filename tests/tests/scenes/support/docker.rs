@@ -16,7 +16,7 @@ const CGROUP: &str = "overlay-lab";
 const PROGRAMS: [&str; 5] = ["sh", "sleep", "nc", "echo", "ping"];
 
 /// A `dockerd`.
-pub(super) struct Docker {
+pub struct Docker {
     host: String,
     place: Place,
     directory: PathBuf,
@@ -24,22 +24,22 @@ pub(super) struct Docker {
 }
 
 /// A container of its.
-pub(super) struct Boxed {
+pub struct Boxed {
     /// Its process, in the host's numbering.
-    pub(super) pid: String,
+    pub pid: String,
     /// Its address on Docker's own bridge, if it is there.
-    pub(super) address: String,
+    pub address: String,
 }
 
 impl Docker {
     /// It needs to be root for good: in a user namespace where only one user is mapped it does not start.
-    pub(super) fn can_run() -> anyhow::Result<bool> {
+    pub fn can_run() -> anyhow::Result<bool> {
         let map = fs::read_to_string("/proc/self/uid_map")?;
         Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
     }
 
     /// Starts it, as its service does on a machine.
-    pub(super) fn start(lab: &Lab, host: &str) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, host: &str) -> anyhow::Result<Self> {
         let directory = Host::directory(host).join("docker");
         fs::create_dir_all(&directory)?;
         let place = lab.host(host)?.place();
@@ -84,7 +84,7 @@ impl Docker {
     }
 
     /// Runs a container that answers on its port 80 with its name.
-    pub(super) fn run(&self, name: &str, more: &str) -> anyhow::Result<Boxed> {
+    pub fn run(&self, name: &str, more: &str) -> anyhow::Result<Boxed> {
         self.docker(&format!(
             "run -d --name {name} --stop-signal KILL {more} tiny /bin/nc -ll -p 80 -e /bin/echo {name} 0.0.0.0"
         ))?;
@@ -95,12 +95,12 @@ impl Docker {
     }
 
     /// Runs a program in a container.
-    pub(super) fn exec(&self, name: &str, line: &str) -> anyhow::Result<String> {
+    pub fn exec(&self, name: &str, line: &str) -> anyhow::Result<String> {
         self.docker(&format!("exec {name} {line}"))
     }
 
     /// Ends it as its service does, and starts it again.
-    pub(super) fn restart(mut self, lab: &Lab) -> anyhow::Result<Self> {
+    pub fn restart(mut self, lab: &Lab) -> anyhow::Result<Self> {
         self.end()?;
         self.place = lab.host(&self.host)?.place();
         self.daemon = Self::daemon(&self.place, &self.directory)?;
@@ -114,7 +114,7 @@ impl Docker {
     }
 
     /// Removes its containers and ends it. Their control groups are not the lab's, so they do not go with it.
-    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+    pub fn stop(mut self) -> anyhow::Result<()> {
         for container in self.docker("ps -aq")?.split_whitespace() {
             self.docker(&format!("rm -f {container}"))?;
         }

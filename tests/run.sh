@@ -77,13 +77,24 @@ unit_tests() {
 
 conformance() { tests --test conformance; }
 
-# A million operations: tests/tests/simulation.rs.
+# A million operations: tests/tests/simulation/main.rs.
 simulation() { tests --test simulation; }
 
-# Its larger sister, 500 agents for a quarter of an hour, is for machines that do nothing else: tests/tests/swarm.rs.
+# Its larger sister, 500 agents for a quarter of an hour, is for machines that do nothing else: tests/tests/swarm/main.rs.
 swarm() { tests --test swarm; }
 
-scenes() { tests --test scenes; }
+# How long each scene took is in target/scenes.txt. The slowest are shown here.
+scenes() {
+    local report=${CARGO_TARGET_DIR:-target}/scenes.txt failed=0
+    rm -f "$report"
+    tests --test scenes || failed=1
+    if [ -s "$report" ]; then
+        printf '\n'
+        head -n 16 "$report"
+        echo "All of them are in $report."
+    fi
+    return "$failed"
+}
 
 # A test that hangs is one that fails: scenes and waits have bounds of their own, and this is for all of them together on
 # a slow machine.

@@ -5,7 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+/// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks of a wait that is long already: a look often starts programs, and several scenes share a machine.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pause after this time of waiting: a twentieth of it, so that it adds little to what is measured.
+fn pause(waited: Duration) -> Duration {
+    (waited / 20).clamp(PAUSE, LONG_PAUSE)
+}
 
 /// Asks `probe` until it has an answer, and says how long that took. An answer counts from the moment at which it was
 /// asked for; the last time to ask is the end of `within`.
@@ -25,7 +33,7 @@ pub fn eventually_in<T>(
             Err(e) if start.elapsed() >= within => {
                 return Err(e).with_context(|| format!("{what}: not within {within:?}"));
             }
-            Err(_) => thread::sleep(PAUSE.min(within.saturating_sub(start.elapsed()))),
+            Err(_) => thread::sleep(pause(start.elapsed()).min(within.saturating_sub(start.elapsed()))),
         }
     }
 }

@@ -44,6 +44,7 @@ macro_rules! scenes {
     };
 }
 
+/// Long ones first, so that none of them runs on alone at the end.
 const SCENES: &[Scene] = scenes! {
     roles, Heavy:
         a_host_is_forgotten_by_agents_killed_before_any_commit,
@@ -55,7 +56,9 @@ const SCENES: &[Scene] = scenes! {
         an_agent_killed_after_any_commit_has_done_all_of_it,
         an_agent_killed_before_any_answer_gives_it_when_asked_again,
         an_endpoint_id_means_one_endpoint;
-    endpoints, Heavy:
+    leftovers, Light:
+        two_hundred_operations_leave_nothing;
+    endpoints, Light:
         any_address_can_be_asked_for_on_any_host,
         dynamic_addresses_are_never_doubled,
         an_endpoint_whose_namespace_is_gone_is_released,
@@ -63,7 +66,7 @@ const SCENES: &[Scene] = scenes! {
         a_restarted_container_keeps_its_address,
         a_network_goes_with_its_last_trace,
         run_passes_exit_status_and_leaves_nothing;
-    leases, Heavy:
+    leases, Light:
         a_new_cluster_is_ready_as_soon_as_its_hosts_hear_each_other,
         a_dead_host_is_forgotten_and_its_space_is_used_again,
         forgetting_waits_for_a_member_that_is_away_and_says_for_whom,
@@ -71,7 +74,7 @@ const SCENES: &[Scene] = scenes! {
         two_heirs_agree,
         hosts_that_are_off_are_forgotten_together,
         a_rebooted_host_is_let_in_or_waits;
-    disks, Heavy:
+    disks, Light:
         a_restored_disk_is_fenced,
         a_cloned_disk_is_refused_while_its_host_runs,
         a_host_whose_copy_was_let_in_while_it_was_cut_off_gives_up,
@@ -80,10 +83,10 @@ const SCENES: &[Scene] = scenes! {
         a_fenced_host_without_room_for_a_new_identity_is_cut_off,
         a_fenced_host_that_is_killed_is_cut_off_before_it_needs_room,
         a_full_disk_refuses_and_still_lets_go;
-    apart, Heavy:
+    apart, Light:
         clusters_that_were_founded_apart_stay_apart_until_one_is_given_up,
         who_founds_alone_and_has_nothing_joins_the_others;
-    lending, Heavy:
+    lending, Light:
         a_lent_address_stays_where_it_is_when_its_lender_dies,
         a_lent_address_waits_for_its_borrower;
     partitions, Alone:
@@ -91,9 +94,7 @@ const SCENES: &[Scene] = scenes! {
         the_same_network_name_in_two_partitions,
         a_network_deleted_in_one_part_drains_in_the_other,
         a_full_power_loss_comes_back_with_the_same_addresses;
-    leftovers, Heavy:
-        two_hundred_operations_leave_nothing;
-    input, Heavy:
+    input, Light:
         bad_input_gets_one_clear_line,
         a_daemon_that_cannot_start_says_why;
     lab_itself, Alone:
@@ -103,12 +104,12 @@ const SCENES: &[Scene] = scenes! {
         broadcasts_are_caught_inside_a_tunnel,
         the_flow_counts_what_a_cut_costs,
         nothing_outlives_a_killed_sandbox;
-    packets, Alone:
+    packets, Light:
         the_first_packet_crosses_and_nothing_is_broadcast,
         two_networks_with_the_same_subnet_never_meet,
         a_lossy_wire_slows_things_down_and_breaks_nothing,
         containers_reach_the_world_through_the_gateway;
-    names, Alone:
+    names, Light:
         names_resolve_on_every_host,
         other_names_are_asked_where_the_host_asks;
     agents, Alone:
@@ -124,20 +125,20 @@ const SCENES: &[Scene] = scenes! {
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,
         agents_that_come_back_one_after_another_lose_no_packet;
-    ipv6, Heavy:
+    ipv6, Light:
         containers_have_ipv6_beside_ipv4_across_hosts,
         an_address_that_moves_keeps_its_mac,
         published_ports_lead_in_under_ipv6,
         a_network_may_have_ipv6_only,
         links_hold_under_ipv6,
         the_tunnels_may_run_over_ipv6;
-    ports, Alone:
+    ports, Light:
         published_ports_lead_in_and_the_client_stays_who_it_is,
         a_udp_flow_follows_its_port_at_once,
         sctp_goes_where_tcp_does,
         only_those_who_may_reach_a_published_port,
         a_thousand_published_ports_are_elements_and_not_rules;
-    guides, Alone:
+    guides, Light:
         the_mtu_follows_the_underlay_of_every_host,
         the_guides_own_clients_are_served,
         a_command_runs_in_the_host_in_nothing_or_in_another_container,
@@ -148,7 +149,7 @@ const SCENES: &[Scene] = scenes! {
         tcp_segments_fit_the_network_whatever_an_interface_says,
         a_container_is_in_several_networks,
         what_is_in_the_kernel_is_shown;
-    links, Alone:
+    links, Light:
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,
         what_cannot_be_linked_is_said_in_one_line;

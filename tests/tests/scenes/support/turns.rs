@@ -8,20 +8,21 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 pub enum Load {
     /// Its bounds are seconds, and it waits more than it computes.
     Light,
-    /// Its bounds are seconds, and it keeps a processor busy.
+    /// Its bounds are seconds, and it computes about as much as it waits.
     Heavy,
     /// It measures milliseconds, or fills the machine by itself.
     Alone,
 }
 
-/// The shares of a machine of two processors: three light scenes, or a heavy one and a light one.
-const WHOLE: usize = 6;
+/// The shares of a machine of two processors. A light scene keeps a processor busy for a quarter of the time and a heavy one for
+/// half of it, so four light scenes or three heavy ones leave something to spare.
+const WHOLE: usize = 12;
 
 impl Load {
     fn shares(self) -> usize {
         match self {
-            Self::Light => 2,
-            Self::Heavy => 3,
+            Self::Light => 3,
+            Self::Heavy => 4,
             Self::Alone => WHOLE,
         }
     }

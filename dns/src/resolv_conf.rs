@@ -31,7 +31,7 @@ impl Nameserver {
         match self.address.to_canonical() {
             IpAddr::V4(v4) if v4.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
             IpAddr::V6(v6) if v6.is_unspecified() => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-            address => address,
+            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
         }
     }
 

@@ -246,7 +246,10 @@ impl Socket for SealedSocket {
                 return Ok(SendOutcome { num_bytes_sent: 0 });
             }
             ChitchatMessage::Ack { delta } if *delta == Default::default() => Ok(&NOTHING_MORE[..]),
-            _ => self.codec.encode(envelope).await,
+            ChitchatMessage::Syn { .. }
+            | ChitchatMessage::SynAck { .. }
+            | ChitchatMessage::Ack { .. }
+            | ChitchatMessage::BadCluster => self.codec.encode(envelope).await,
         };
         match encoded {
             Ok(bytes) => {

@@ -51,6 +51,8 @@ const SCENES: &[Scene] = scenes! {
         a_host_is_forgotten_by_agents_killed_after_any_commit;
     kills, Heavy:
         an_agent_killed_while_it_attaches_leaves_all_or_nothing;
+    underlay, Heavy:
+        hosts_whose_link_was_down_for_a_minute_come_back_by_themselves;
     fail_points, Heavy:
         an_agent_killed_before_any_commit_has_done_nothing,
         an_agent_killed_after_any_commit_has_done_all_of_it,
@@ -89,7 +91,7 @@ const SCENES: &[Scene] = scenes! {
     lending, Light:
         a_lent_address_stays_where_it_is_when_its_lender_dies,
         a_lent_address_waits_for_its_borrower;
-    partitions, Alone:
+    partitions, Light:
         both_sides_of_a_split_go_on_until_they_are_full,
         the_same_network_name_in_two_partitions,
         a_network_deleted_in_one_part_drains_in_the_other,
@@ -153,7 +155,7 @@ const SCENES: &[Scene] = scenes! {
         containers_reach_each_other_by_links_only,
         links_outlive_agents_and_containers,
         what_cannot_be_linked_is_said_in_one_line;
-    neighbours, Alone:
+    neighbours, Heavy:
         all_works_beside_docker,
         all_works_beside_ufw,
         all_works_beside_firewalld,
@@ -163,7 +165,6 @@ const SCENES: &[Scene] = scenes! {
         six_hosts_take_the_addresses_that_they_ask_for_at_once,
         of_hosts_that_ask_for_one_address_at_once_one_gets_it;
     underlay, Alone:
-        hosts_whose_link_was_down_for_a_minute_come_back_by_themselves,
         one_percent_of_loss_hurts_nobody,
         five_percent_of_loss_hurt_nobody,
         thirty_percent_of_loss_slow_things_down_and_break_nothing,

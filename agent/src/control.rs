@@ -143,7 +143,7 @@ impl Control for Service {
             failures: settled.failures.iter().map(|failure| shown.failure(failure)).collect(),
             dropped: show::dropped(self.gossip.counters(), &self.refusals),
             queries: show::queries(self.resolver.counts()),
-            unopened: show::unopened(&self.gossip.counters().strangers().recent(Instant::now())),
+            unopened: show::unopened(&self.gossip.counters().unknown_senders().recent(Instant::now())),
             phase: show::phase(me.info.phase).to_owned(),
             waits_for: silent.iter().map(|id| Self::waiting(&cluster, peers, *id)).collect(),
             strict_boot_check: self.about.strict_boot_check,

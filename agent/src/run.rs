@@ -319,7 +319,7 @@ async fn start_gossip(
     let record = state.record.clone();
     let first = encode_record(&record.borrow().for_others());
     let gossip = gossip::spawn(gossip_config, Lives(state.clone()), first).await?;
-    let saying = announce::spawn(record, gossip.publish.clone());
+    let saying = announce::spawn(record, gossip.announce.clone());
     Ok((gossip, saying))
 }
 

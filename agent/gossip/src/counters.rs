@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::unknown_senders::Strangers;
+use crate::unknown_senders::UnknownSenders;
 
 /// Why something was dropped, as counted in [`Counters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -95,7 +95,7 @@ impl Reason {
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: [AtomicU64; Reason::ALL.len()],
-    strangers: Strangers,
+    unknown_senders: UnknownSenders,
     digest: AtomicUsize,
 }
 
@@ -111,8 +111,8 @@ impl Counters {
     }
 
     /// Who of late was behind [`Reason::BadSeal`].
-    pub fn strangers(&self) -> &Strangers {
-        &self.strangers
+    pub fn unknown_senders(&self) -> &UnknownSenders {
+        &self.unknown_senders
     }
 
     /// Bytes of the message that last began an exchange: little more than the digest, which names each incarnation that is

@@ -1,6 +1,6 @@
 //! One run of chitchat: one incarnation of this host. Owns its start and its state; never restarts itself.
 
-pub(crate) mod publish;
+pub(crate) mod announce;
 pub(crate) mod snapshot;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,9 +14,9 @@ use chitchat::{
 };
 use tokio::sync::Notify;
 
-use crate::incarnation::publish::{Publication, Written};
+use crate::incarnation::announce::{Announcement, Written};
 use crate::incarnation::snapshot::Chunk;
-use crate::transport::{Link, SealedTransport};
+use crate::transport::{GossipSocket, SealedTransport};
 
 /// The seal already keeps clusters apart; chitchat wants a name all the same.
 const CLUSTER: &str = "overlay";
@@ -28,7 +28,7 @@ const WORTH_KEEPING: usize = 2;
 
 /// What all incarnations of this host have in common.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
+pub(crate) struct NodeIdentity {
     pub node: Arc<str>,
     pub listen: SocketAddr,
     pub advertise: SocketAddr,
@@ -41,7 +41,7 @@ pub(crate) struct Identity {
 pub(crate) struct Member {
     id: ChitchatId,
     handle: ChitchatHandle,
-    link: Arc<Link>,
+    socket: Arc<GossipSocket>,
     changed: Arc<Notify>,
     _listener: ListenerHandle,
 }
@@ -49,16 +49,16 @@ pub(crate) struct Member {
 impl Member {
     /// Starts chitchat as the incarnation `generation`, which says `said` and knows what `carried` tells.
     pub async fn start(
-        identity: &Identity,
+        identity: &NodeIdentity,
         generation: u64,
-        link: Arc<Link>,
-        said: &Publication,
+        socket: Arc<GossipSocket>,
+        said: &Announcement,
         carried: Vec<Chunk>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let id = ChitchatId::new(Arc::clone(&identity.node), generation, identity.advertise);
-        let first = publish::first(said);
-        link.note_written(first.len() as u64);
-        let transport = SealedTransport { link: Arc::clone(&link), own: id.clone() };
+        let first = announce::first(said);
+        socket.note_written(first.len() as u64);
+        let transport = SealedTransport { socket: Arc::clone(&socket), own: id.clone() };
         let handle = spawn_chitchat(config(identity, id.clone()), first, &transport).await?;
 
         let changed = Arc::new(Notify::new());
@@ -72,7 +72,7 @@ impl Member {
                 chitchat.subscribe_event("", move |_| notify.notify_one())
             })
             .await;
-        Ok(Self { id, handle, link, changed, _listener: listener })
+        Ok(Self { id, handle, socket, changed, _listener: listener })
     }
 
     pub fn id(&self) -> &ChitchatId {
@@ -80,11 +80,11 @@ impl Member {
     }
 
     /// Says `wanted` from now on.
-    pub async fn write(&self, wanted: &Publication) -> Written {
-        let link = &self.link;
+    pub async fn write(&self, wanted: &Announcement) -> Written {
+        let socket = &self.socket;
         let write = |chitchat: &mut chitchat::Chitchat| {
-            let written = publish::write(chitchat.self_node_state(), wanted);
-            link.note_written(written.upto);
+            let written = announce::write(chitchat.self_node_state(), wanted);
+            socket.note_written(written.upto);
             written
         };
         self.handle.with_chitchat(write).await
@@ -119,7 +119,7 @@ impl Member {
 
     /// Exchanges states with `peer` now.
     pub fn greet(&self, peer: SocketAddr) {
-        self.link.want(peer);
+        self.socket.want(peer);
         // It fails only if chitchat has ended, and then `died` tells.
         let _ = self.handle.gossip(peer);
     }
@@ -156,7 +156,7 @@ fn encode(states: &BTreeMap<ChitchatId, NodeState>) -> Vec<Vec<u8>> {
     chunks
 }
 
-fn config(identity: &Identity, chitchat_id: ChitchatId) -> ChitchatConfig {
+fn config(identity: &NodeIdentity, chitchat_id: ChitchatId) -> ChitchatConfig {
     let interval = identity.interval;
     ChitchatConfig {
         chitchat_id,

@@ -10,7 +10,7 @@
 //! - **Sealing**: every datagram is encrypted and authenticated under the [`ClusterKey`]. Who does not have the key learns nothing,
 //!   changes nothing and crashes nothing. Who has it is trusted to speak for itself: a shared key cannot tell members apart.
 //! - **Incarnations**: each start of a host is a new one, and the old one's entries stay in the view until the new one is
-//!   [complete](Incarnation::complete). So a restart takes nothing away, not even for a moment.
+//!   [complete](NodeIncarnation::complete). So a restart takes nothing away, not even for a moment.
 //!
 //! Replays: a recorded datagram is not opened twice by one process. A process that has just started can be played an old recording,
 //! which tells it things that were once true, until it hears the newer ones.
@@ -40,20 +40,20 @@ use tokio::net::UdpSocket as AsyncUdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use counters::{Counters, Reason};
-pub use incarnation::publish::{MAX_KEY, MAX_VALUE, Publication};
+pub use incarnation::announce::{Announcement, MAX_KEY, MAX_VALUE};
 pub use incarnation::snapshot::SnapshotError;
 pub use key::{ClusterKey, KEY_BYTES, KeyError};
-pub use roster::liveness::Liveness;
-pub use unknown_senders::{Stranger, Strangers};
-pub use view::{Generations, Hosts, Incarnation, Texts, View};
+pub use roster::liveness::NodeLiveness;
+pub use unknown_senders::{UnknownSender, UnknownSenders};
+pub use view::{Generations, Hosts, NodeIncarnation, Texts, View};
 
-use incarnation::{Identity, Member};
+use incarnation::{Member, NodeIdentity};
 use roster::Roster;
 use roster::liveness::LivenessConfig;
 use task::{Command, Ends, Task};
 use transport::codec::Codec;
 use transport::seal::{Opener, Sealer};
-use transport::{Link, Receiver};
+use transport::{GossipSocket, Receiver};
 
 /// How long a dead incarnation is remembered, for as long as its host may come back, and for half as long named in digests.
 /// chitchat's default of a day fills them. A host whose machine still answers is remembered for longer, by the view.
@@ -73,7 +73,7 @@ pub struct Config {
     /// Hosts, by their ids, that were there when we last were: what they say is waited for before the view is
     /// [synced](View::synced).
     pub expected: BTreeSet<String>,
-    /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`Liveness::Dead`] within 2.5 s.
+    /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`NodeLiveness::Dead`] within 2.5 s.
     pub interval: Duration,
     /// How long a dead incarnation or a deleted key is remembered; [`REMEMBERED`] unless in a test.
     pub remembered: Duration,
@@ -112,7 +112,7 @@ pub struct Gossip {
     /// What all hosts say, ourselves included. Its sender is gone when gossip has ended.
     pub view: watch::Receiver<Arc<View>>,
     /// What we say. Send the whole of it whenever it has changed; it goes out at once, later changes at most every 25 ms.
-    pub publish: watch::Sender<Publication>,
+    pub announce: watch::Sender<Announcement>,
     handle: Handle,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
@@ -134,7 +134,7 @@ pub struct Handle {
 pub async fn spawn(
     config: Config,
     generations: impl Generations + Send + 'static,
-    initial: Publication,
+    initial: Announcement,
 ) -> Result<Gossip, GossipError> {
     let listen = config.listen;
     let socket = transport::bind(listen).map_err(|source| GossipError::Bind { addr: listen, source })?;
@@ -145,7 +145,7 @@ pub async fn spawn(
     }
 
     let counters = Arc::new(Counters::default());
-    let (publish, publication) = watch::channel(initial);
+    let (announce, announcement) = watch::channel(initial);
     let (commands, asked) = mpsc::unbounded_channel();
     let (view_sender, view) = watch::channel(Arc::default());
     let (stop, stopped) = oneshot::channel();
@@ -153,8 +153,8 @@ pub async fn spawn(
     let (ended_sender, ended) = oneshot::channel();
 
     let start = Start { config, listen, advertise, socket, counters: Arc::clone(&counters) };
-    let channels = Channels { publication, commands: asked, view: view_sender, stop: stopped };
-    let life = move || {
+    let channels = Channels { announcement, commands: asked, view: view_sender, stop: stopped };
+    let thread = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(live(start, Box::new(generations), channels, ready_sender)),
@@ -162,10 +162,12 @@ pub async fn spawn(
         }
         drop(ended_sender); // The runtime is gone, and the socket with it.
     };
-    std::thread::Builder::new().name("gossip".to_owned()).spawn(life).map_err(GossipError::Thread)?;
+    std::thread::Builder::new().name("gossip".to_owned()).spawn(thread).map_err(GossipError::Thread)?;
 
     match ready.await {
-        Ok(Ok(())) => Ok(Gossip { view, publish, handle: Handle { commands, counters, addr: advertise }, stop, ended }),
+        Ok(Ok(())) => {
+            Ok(Gossip { view, announce, handle: Handle { commands, counters, addr: advertise }, stop, ended })
+        }
         Ok(Err(error)) => Err(error),
         Err(_) => Err(GossipError::Thread(io::Error::other("the thread ended"))),
     }
@@ -180,7 +182,7 @@ struct Start {
 }
 
 struct Channels {
-    publication: watch::Receiver<Publication>,
+    announcement: watch::Receiver<Announcement>,
     commands: mpsc::UnboundedReceiver<Command>,
     view: watch::Sender<Arc<View>>,
     stop: oneshot::Receiver<()>,
@@ -192,8 +194,8 @@ async fn live(
     channels: Channels,
     ready: oneshot::Sender<Result<(), GossipError>>,
 ) {
-    let Channels { publication, commands, view, stop } = channels;
-    let said = publication.borrow().clone();
+    let Channels { announcement, commands, view, stop } = channels;
+    let said = announcement.borrow().clone();
     match assemble(start, generations, said).await {
         Ok((receiver, pushes, mut task)) => {
             task.look(&view).await; // The first view that anybody sees has ourselves in it.
@@ -202,7 +204,7 @@ async fn live(
             let mut receiving = tokio::spawn(receiver.run());
             // Neither is of use without the other: a deaf host would hold all others dead.
             tokio::select! {
-                () = task.run(Ends { publication, commands, pushes, view, stop }) => receiving.abort(),
+                () = task.run(Ends { announcement, commands, pushes, view, stop }) => receiving.abort(),
                 _ = &mut receiving => tracing::error!("gossip no longer receives: it ends"),
             }
         }
@@ -213,24 +215,24 @@ async fn live(
 async fn assemble(
     start: Start,
     mut generations: Box<dyn Generations + Send>,
-    said: Publication,
+    said: Announcement,
 ) -> Result<(Receiver, mpsc::Receiver<push::Push>, Task), GossipError> {
     let Start { config, listen, advertise, socket, counters } = start;
     let sealer = Sealer::new(&config.key).ok_or(GossipError::NoRandomness)?;
     let opener = Opener::new(config.key, sealer.session());
     let codec = Codec::open().await.map_err(GossipError::Loopback)?;
     let socket = AsyncUdpSocket::from_std(socket).map_err(GossipError::Thread)?;
-    let link = Arc::new(Link::new(socket, sealer, Arc::clone(&counters), config.interval));
-    let (receiver, pushes) = Receiver::new(Arc::clone(&link), opener, codec);
+    let socket = Arc::new(GossipSocket::new(socket, sealer, Arc::clone(&counters), config.interval));
+    let (receiver, pushes) = Receiver::new(Arc::clone(&socket), opener, codec);
 
     let seeds = config.seeds.into_iter().filter(|seed| *seed != advertise).collect();
     let (interval, remembered) = (config.interval, config.remembered);
-    let identity = Identity { node: config.node.into(), listen, advertise, seeds, interval, remembered };
-    let member = Member::start(&identity, generations.next(), Arc::clone(&link), &said, Vec::new())
+    let identity = NodeIdentity { node: config.node.into(), listen, advertise, seeds, interval, remembered };
+    let member = Member::start(&identity, generations.next(), Arc::clone(&socket), &said, Vec::new())
         .await
         .map_err(GossipError::Chitchat)?;
     let roster = Roster::new(member.id().clone(), LivenessConfig::of(interval), config.expected);
-    let task = Task::new(identity, generations, (link, counters), (member, roster), said);
+    let task = Task::new(identity, generations, (socket, counters), (member, roster), said);
     Ok((receiver, pushes, task))
 }
 

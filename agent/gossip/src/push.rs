@@ -6,7 +6,7 @@ use chitchat::{ChitchatId, Version};
 use prost::Message;
 
 use crate::counters::Reason;
-use crate::incarnation::publish::{MARKER, MAX_KEY, MAX_VALUE, Stamped};
+use crate::incarnation::announce::{MARKER, MAX_KEY, MAX_VALUE, Stamped};
 use crate::transport::inspect::MAX_VERSION;
 
 /// Bytes in one push: what fits into a sealed message, with some room.

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use chitchat::{ChitchatId, NodeState, Version};
 
-use crate::incarnation::publish::{MARKER, Stamped};
+use crate::incarnation::announce::{MARKER, Stamped};
 use crate::push::Push;
-use crate::roster::liveness::{Liveness, LivenessConfig, Sighting, judge, next_deadline};
-use crate::roster::merge::{Ahead, Entries, Fit, join};
+use crate::roster::liveness::{HeartbeatObservation, LivenessConfig, NodeLiveness, judge, next_deadline};
+use crate::roster::merge::{Entries, Fit, PushedEntries, join};
 use crate::task::sync::Census;
-use crate::{Hosts, Incarnation, Texts};
+use crate::{Hosts, NodeIncarnation, Texts};
 
 /// Something that an operator would notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +57,12 @@ pub(crate) struct Roster {
 }
 
 struct Track {
-    sighting: Sighting,
-    liveness: Liveness,
+    observation: HeartbeatObservation,
+    liveness: NodeLiveness,
     /// (last gc version, max version) of what was loaded.
     loaded: (Version, Version),
     base: Entries,
-    ahead: Ahead,
+    pushed: PushedEntries,
     complete: bool,
     shown: Arc<Texts>,
 }
@@ -78,14 +78,14 @@ impl Roster {
     /// it is heard.
     pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
         self.own = own;
-        let alive = self.tracks.values_mut().filter(|track| track.liveness != Liveness::Dead);
-        alive.for_each(|track| track.sighting = Sighting::Unproven { since: now });
+        let alive = self.tracks.values_mut().filter(|track| track.liveness != NodeLiveness::Dead);
+        alive.for_each(|track| track.observation = HeartbeatObservation::Unproven { since: now });
     }
 
     /// Takes a push. `None` if its incarnation is not known yet: chitchat has to tell of it first.
     pub fn receive(&mut self, push: &Push) -> Option<Fit> {
         let track = self.tracks.get_mut(&push.id)?;
-        let fit = track.ahead.receive(push, track.loaded.1);
+        let fit = track.pushed.receive(push, track.loaded.1);
         track.show();
         self.dirty = true;
         Some(fit)
@@ -102,8 +102,8 @@ impl Roster {
         for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
             self.dirty |= track.load(state);
             let beat = state.heartbeat().into();
-            track.sighting = track.sighting.observe(proven.contains(id), beat, now, &self.config);
-            let liveness = judge(track.sighting, now, &self.config);
+            track.observation = track.observation.observe(proven.contains(id), beat, now, &self.config);
+            let liveness = judge(track.observation, now, &self.config);
             moved |= track.liveness != liveness;
             track.liveness = liveness;
         }
@@ -128,10 +128,10 @@ impl Roster {
     /// Each host's incarnations, newest first, down to the newest complete one: what is older has nothing to add.
     pub fn hosts(&mut self) -> Hosts {
         let all: Vec<(&ChitchatId, &Track)> = self.tracks.iter().collect();
-        let hosts = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|lives| {
-            let (id, _) = lives.first()?;
-            let before = self.shown.get(&id.node_id).filter(|before| told(lives).eq(before.iter().cloned()));
-            let now = before.map_or_else(|| told(lives).collect(), Arc::clone);
+        let hosts = all.chunk_by(|(left, _), (right, _)| left.node_id == right.node_id).filter_map(|incarnations| {
+            let (id, _) = incarnations.first()?;
+            let before = self.shown.get(&id.node_id).filter(|before| told(incarnations).eq(before.iter().cloned()));
+            let now = before.map_or_else(|| told(incarnations).collect(), Arc::clone);
             (!now.is_empty()).then(|| (Arc::clone(&id.node_id), now))
         });
         self.shown = hosts.collect();
@@ -146,13 +146,13 @@ impl Roster {
 
     /// The addresses of all other hosts that are not held dead.
     pub fn peers(&self) -> Vec<SocketAddr> {
-        let alive = self.newest().filter(|(_, track)| track.liveness != Liveness::Dead);
+        let alive = self.newest().filter(|(_, track)| track.liveness != NodeLiveness::Dead);
         alive.map(|(id, _)| id.gossip_advertise_addr).collect()
     }
 
     /// When the next of them falls silent for too long, if nothing is heard until then.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
-        self.tracks.values().filter_map(|track| next_deadline(track.sighting, now, &self.config)).min()
+        self.tracks.values().filter_map(|track| next_deadline(track.observation, now, &self.config)).min()
     }
 
     /// How many incarnations are known.
@@ -172,7 +172,7 @@ impl Roster {
         let mut census = Census::default();
         for (_, track) in self.newest() {
             census.complete += usize::from(track.complete && track.is_heard());
-            census.lacking += usize::from(!track.complete && track.liveness != Liveness::Dead);
+            census.lacking += usize::from(!track.complete && track.liveness != NodeLiveness::Dead);
         }
         let known: BTreeSet<&str> = self.tracks.keys().map(|id| id.node_id.as_ref()).collect();
         census.lacking += self.expected.iter().filter(|node| !known.contains(node.as_str())).count();
@@ -184,7 +184,7 @@ impl Roster {
         let mut gone = BTreeMap::new();
         for (id, track) in self.newest() {
             let node = Arc::clone(&id.node_id);
-            let dead = track.liveness == Liveness::Dead;
+            let dead = track.liveness == NodeLiveness::Dead;
             match (self.gone.get(&node), dead) {
                 (None, false) => events.push(Event::Appeared { node: node.clone(), addr: id.gossip_advertise_addr }),
                 (Some(false), true) => events.push(Event::Gone { node: node.clone() }),
@@ -209,18 +209,18 @@ impl Roster {
 impl Track {
     fn new(now: Duration) -> Self {
         Self {
-            sighting: Sighting::Unproven { since: now },
-            liveness: Liveness::Live,
+            observation: HeartbeatObservation::Unproven { since: now },
+            liveness: NodeLiveness::Live,
             loaded: (0, 0),
             base: Entries::new(),
-            ahead: Ahead::default(),
+            pushed: PushedEntries::default(),
             complete: false,
             shown: Arc::default(),
         }
     }
 
     fn is_heard(&self) -> bool {
-        matches!(self.sighting, Sighting::Heard { .. }) && self.liveness == Liveness::Live
+        matches!(self.observation, HeartbeatObservation::Heard { .. }) && self.liveness == NodeLiveness::Live
     }
 
     /// Takes over chitchat's state, if it has changed; says whether it has.
@@ -231,10 +231,10 @@ impl Track {
         }
         if version.1 < self.loaded.1 {
             // chitchat has dropped the state to fetch it again, since tombstones that it never saw are gone.
-            self.ahead = Ahead::default();
+            self.pushed = PushedEntries::default();
         }
         self.loaded = version;
-        self.ahead.prune(version.1);
+        self.pushed.prune(version.1);
         let old = std::mem::take(&mut self.base);
         let entries = state.key_values_including_deleted().map(|(key, now)| {
             let stamped = match old.get(key).filter(|before| before.version == now.version) {
@@ -258,13 +258,13 @@ impl Track {
             return;
         }
         self.complete = complete;
-        let entries = join(self.base.clone(), self.ahead.entries());
+        let entries = join(self.base.clone(), self.pushed.entries());
         let visible = entries.into_iter().filter(|(key, _)| key != MARKER);
         self.shown = Arc::new(visible.filter_map(|(key, stamped)| Some((key, stamped.value?))).collect());
     }
 
-    fn incarnation(&self, id: &ChitchatId) -> Incarnation {
-        Incarnation {
+    fn incarnation(&self, id: &ChitchatId) -> NodeIncarnation {
+        NodeIncarnation {
             generation: id.generation_id,
             gossip_addr: id.gossip_advertise_addr,
             complete: self.complete,
@@ -274,9 +274,9 @@ impl Track {
     }
 }
 
-/// What is told of a host's `lives`, which are in the order of their generations.
-fn told(lives: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = Incarnation> {
-    let own = lives.iter().enumerate().rev().filter(|(at, (id, _))| !is_copy(id, &lives[..*at]));
+/// What is told of a host's `incarnations`, which are in the order of their generations.
+fn told(incarnations: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = NodeIncarnation> {
+    let own = incarnations.iter().enumerate().rev().filter(|(at, (id, _))| !is_copy(id, &incarnations[..*at]));
     let mut enough = false;
     let told = own.take_while(move |(_, (_, track))| !std::mem::replace(&mut enough, track.complete));
     told.map(|(_, (id, track))| track.incarnation(id))
@@ -287,7 +287,9 @@ fn told(lives: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = Incarnation> {
 fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
     let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
     // Also one that has been silent for a moment: it may have started anew there, and not be proven yet.
-    let goes_on = |track: &Track| matches!(track.sighting, Sighting::Heard { .. }) && track.liveness != Liveness::Dead;
+    let goes_on = |track: &Track| {
+        matches!(track.observation, HeartbeatObservation::Heard { .. }) && track.liveness != NodeLiveness::Dead
+    };
     earlier.iter().any(|(other, track)| elsewhere(other) && goes_on(track))
 }
 

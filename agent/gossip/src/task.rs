@@ -1,4 +1,4 @@
-//! The gossip task: moves what is published into chitchat and to the peers, and what comes from both into the view.
+//! The gossip task: moves what is announced into chitchat and to the peers, and what comes from both into the view.
 //!
 //! It runs on an OS thread of its own with a runtime of its own, next to the socket and chitchat: nothing that the rest of the daemon
 //! does can keep this host from being heard, or from hearing.
@@ -16,20 +16,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::counters::{Counters, Reason};
-use crate::incarnation::publish::{Publication, Written};
+use crate::incarnation::announce::{Announcement, Written};
 use crate::incarnation::snapshot::{Chunk, SnapshotError};
-use crate::incarnation::{Identity, Member};
+use crate::incarnation::{Member, NodeIdentity};
 use crate::push::Push;
-use crate::roster::liveness::Attention;
+use crate::roster::liveness::AttendedClock;
 use crate::roster::merge::Fit;
 use crate::roster::{Event, Roster};
-use crate::task::sync::Sync;
+use crate::task::sync::SyncState;
 use crate::task::throttle::Throttle;
-use crate::transport::{Kind, Link};
+use crate::transport::{GossipSocket, Kind};
 use crate::{Generations, View};
 
 /// Between two batches of changes of ours.
-const PUBLISH_SPACING: Duration = Duration::from_millis(25);
+const ANNOUNCE_SPACING: Duration = Duration::from_millis(25);
 /// Between two looks at what others say: at least this, and a tenth of the interval between two rounds.
 const LOOK_SPACING: Duration = Duration::from_millis(25);
 /// How many times as long as the last look took it is until the next: in a large cluster where much happens, looking takes a
@@ -60,7 +60,7 @@ pub(crate) enum Command {
 
 /// The task's ends of its channels.
 pub(crate) struct Ends {
-    pub publication: watch::Receiver<Publication>,
+    pub announcement: watch::Receiver<Announcement>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub pushes: mpsc::Receiver<Push>,
     pub view: watch::Sender<Arc<View>>,
@@ -68,15 +68,15 @@ pub(crate) struct Ends {
 }
 
 pub(crate) struct Task {
-    identity: Identity,
+    identity: NodeIdentity,
     generations: Box<dyn Generations + Send>,
-    link: Arc<Link>,
+    socket: Arc<GossipSocket>,
     counters: Arc<Counters>,
     member: Member,
     roster: Roster,
-    attention: Attention,
-    sync: Sync,
-    said: Publication,
+    clock: AttendedClock,
+    sync: SyncState,
+    said: Announcement,
     refused: BTreeSet<String>,
     /// The longest time until the next look. Each round of gossip brings one of itself.
     idle: Duration,
@@ -88,8 +88,8 @@ pub(crate) struct Task {
 }
 
 enum Wake {
-    Published,
-    PublisherGone,
+    Announced,
+    AnnouncerGone,
     Command(Command),
     Pushes,
     Changed,
@@ -102,25 +102,25 @@ enum Wake {
 impl Task {
     /// A task for `member`, which says `said`.
     pub fn new(
-        identity: Identity,
+        identity: NodeIdentity,
         generations: Box<dyn Generations + Send>,
-        (link, counters): (Arc<Link>, Arc<Counters>),
+        (socket, counters): (Arc<GossipSocket>, Arc<Counters>),
         (member, roster): (Member, Roster),
-        said: Publication,
+        said: Announcement,
     ) -> Self {
         let sync = match identity.seeds.is_empty() {
-            true => Sync::Synced,
-            false => Sync::Alone,
+            true => SyncState::Synced,
+            false => SyncState::Alone,
         };
         let idle = identity.interval + LOOK_SPACING;
         Self {
             roster,
             idle,
             rest: idle,
-            attention: Attention::new(std::time::Instant::now(), idle),
+            clock: AttendedClock::new(std::time::Instant::now(), idle),
             identity,
             generations,
-            link,
+            socket,
             counters,
             member,
             sync,
@@ -133,16 +133,16 @@ impl Task {
 
     /// Runs until `ends.stop` resolves, all handles are gone, or nobody receives any more.
     pub async fn run(mut self, mut ends: Ends) {
-        let mut publish = Throttle::new(PUBLISH_SPACING);
+        let mut announce = Throttle::new(ANNOUNCE_SPACING);
         let mut look = Throttle::new(LOOK_SPACING.max(self.identity.interval / 10));
         let pulse_spacing = self.identity.interval / PULSES;
-        let mut publisher_lives = true;
+        let mut announcer_runs = true;
         let mut started = Instant::now();
         let (mut looked, mut breath) = (started, Duration::ZERO);
         let mut pulse: Option<Instant> = None;
         let mut died = Box::pin(self.member.died());
         let mut pushes = Vec::with_capacity(PUSHES_AT_ONCE);
-        publish.request(started);
+        announce.request(started);
         look.request(started);
 
         loop {
@@ -150,28 +150,28 @@ impl Task {
             // Heartbeats tell of no change, so they are none of the throttle's. A look that it has put off sees them as well.
             let pulse_due = pulse.filter(|_| look.due().is_none());
             let look_due = look.due().map(|due| due.max(looked + breath));
-            let due = [publish.due(), look_due, pulse_due].into_iter().flatten().fold(idle, Instant::min);
+            let due = [announce.due(), look_due, pulse_due].into_iter().flatten().fold(idle, Instant::min);
             let wake = tokio::select! {
                 _ = &mut ends.stop => Wake::Stop,
                 () = &mut died => Wake::Died,
                 command = ends.commands.recv() => command.map_or(Wake::Stop, Wake::Command),
-                changed = ends.publication.changed(), if publisher_lives => match changed {
-                    Ok(()) => Wake::Published,
-                    Err(_) => Wake::PublisherGone,
+                changed = ends.announcement.changed(), if announcer_runs => match changed {
+                    Ok(()) => Wake::Announced,
+                    Err(_) => Wake::AnnouncerGone,
                 },
                 taken = ends.pushes.recv_many(&mut pushes, PUSHES_AT_ONCE) => match taken {
                     0 => Wake::Stop, // The receiver is gone.
                     _ => Wake::Pushes,
                 },
                 () = self.member.changed() => Wake::Changed,
-                () = self.link.stepped() => Wake::Stepped,
+                () = self.socket.stepped() => Wake::Stepped,
                 () = sleep_until(due) => Wake::Due,
             };
             let now = Instant::now();
             match wake {
                 Wake::Stop => return,
-                Wake::Published => publish.request(now),
-                Wake::PublisherGone => publisher_lives = false,
+                Wake::Announced => announce.request(now),
+                Wake::AnnouncerGone => announcer_runs = false,
                 Wake::Command(command) => self.obey(command, &mut look, now).await,
                 Wake::Pushes => {
                     pushes.drain(..).for_each(|push| self.receive(&push));
@@ -187,14 +187,14 @@ impl Task {
                     }
                     started = Instant::now();
                     died = Box::pin(self.member.died());
-                    publish.request(started);
+                    announce.request(started);
                     look.request(started);
                 }
             }
             let now = Instant::now();
-            if publish.take(now) {
-                self.said = ends.publication.borrow_and_update().clone();
-                self.publish().await;
+            if announce.take(now) {
+                self.said = ends.announcement.borrow_and_update().clone();
+                self.announce().await;
                 look.request(now);
             }
             let pulses = pulse.is_some_and(|due| due <= now) && look.due().is_none();
@@ -218,7 +218,7 @@ impl Task {
                 let fed = match chunks {
                     Ok(chunks) => {
                         self.member.feed(chunks).await;
-                        self.sync = Sync::Synced;
+                        self.sync = SyncState::Synced;
                         look.request(now);
                         Ok(())
                     }
@@ -243,10 +243,10 @@ impl Task {
         }
     }
 
-    async fn publish(&mut self) {
+    async fn announce(&mut self) {
         let Written { after, upto, changes, refused } = self.member.write(&self.said).await;
         for key in refused.difference(&self.refused) {
-            error!(key, "cannot publish: the key or its value is too large");
+            error!(key, "cannot announce: the key or its value is too large");
             self.counters.count(Reason::Oversize);
         }
         self.refused = refused;
@@ -256,7 +256,7 @@ impl Task {
         let push = Push { id: self.member.id().clone(), after, upto, whole: true, changes };
         let peers = self.roster.peers();
         for message in push.messages() {
-            self.link.send(&peers, Kind::Push, &message).await;
+            self.socket.send(&peers, Kind::Push, &message).await;
         }
     }
 
@@ -264,19 +264,19 @@ impl Task {
     pub async fn look(&mut self, view: &watch::Sender<Arc<View>>) {
         std::mem::take(&mut self.ask).into_iter().for_each(|peer| self.member.greet(peer));
 
-        let now = self.attention.advance(std::time::Instant::now());
+        let now = self.clock.advance(std::time::Instant::now());
         let roster = &mut self.roster;
         let look = self.member.look(|states, heard| roster.look(states, heard, now)).await;
-        self.link.note_known(self.roster.len());
+        self.socket.note_known(self.roster.len());
         look.events.iter().for_each(log);
 
         let deadline = self.roster.next_deadline(now);
         self.rest = deadline.map_or(self.idle, |deadline| self.idle.min(deadline - now));
 
-        if self.sync != Sync::Synced {
+        if self.sync != SyncState::Synced {
             self.sync = self.sync.step(self.roster.census(), now, self.identity.interval * 2);
         }
-        let synced = self.sync == Sync::Synced;
+        let synced = self.sync == SyncState::Synced;
         if look.changed || synced != view.borrow().synced {
             view.send_replace(Arc::new(View { synced, hosts: self.roster.hosts(), selves: self.roster.selves() }));
         }
@@ -294,10 +294,10 @@ impl Task {
             self.pause = (self.pause * 2).min(RESTART_PAUSE.1);
             let carried = known.iter().filter_map(|chunk| Chunk::decode(chunk).ok()).collect();
             let generation = self.generations.next();
-            let link = Arc::clone(&self.link);
-            match Member::start(&self.identity, generation, link, &self.said, carried).await {
+            let socket = Arc::clone(&self.socket);
+            match Member::start(&self.identity, generation, socket, &self.said, carried).await {
                 Ok(member) => {
-                    let now = self.attention.advance(std::time::Instant::now());
+                    let now = self.clock.advance(std::time::Instant::now());
                     self.roster.start_over(member.id().clone(), now);
                     self.member = member;
                     return;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Numbers that rise over all nodes and restarts of a test.
 struct Rising(Arc<AtomicU64>);
@@ -42,7 +42,7 @@ impl Cluster {
         }
     }
 
-    async fn spawn(&self, config: Config, initial: Publication) -> Gossip {
+    async fn spawn(&self, config: Config, initial: Announcement) -> Gossip {
         spawn(config, Rising(Arc::clone(&self.generation)), initial).await.expect("gossip starts")
     }
 
@@ -64,13 +64,13 @@ impl Cluster {
     }
 }
 
-fn said(pairs: &[(&str, &str)]) -> Publication {
+fn said(pairs: &[(&str, &str)]) -> Announcement {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
 fn alive(view: &View) -> usize {
     let newest = view.hosts.values().filter_map(|incarnations| incarnations.first());
-    newest.filter(|newest| newest.complete && newest.liveness == Liveness::Live).count()
+    newest.filter(|newest| newest.complete && newest.liveness == NodeLiveness::Live).count()
 }
 
 /// What `view` has for a key, as a consumer sees it: from the newest incarnation that has it.
@@ -78,16 +78,16 @@ fn text<'a>(view: &'a View, node: &str, key: &str) -> Option<&'a str> {
     view.hosts.get(node)?.iter().find_map(|incarnation| incarnation.entries.get(key)).map(|text| &**text)
 }
 
-fn liveness(view: &View, node: &str) -> Option<Liveness> {
+fn liveness(view: &View, node: &str) -> Option<NodeLiveness> {
     view.hosts.get(node)?.first().map(|newest| newest.liveness)
 }
 
 /// Waits until `wanted` holds of the view of `node`.
 async fn eventually(node: &Gossip, what: &str, wanted: impl Fn(&View) -> bool) {
     let mut views = node.view.clone();
-    let waited = tokio::time::timeout(PATIENCE, views.wait_for(|view| wanted(view))).await;
+    let waited = tokio::time::timeout(TIMEOUT, views.wait_for(|view| wanted(view))).await;
     let seen = waited.map(|seen| seen.map(drop));
-    assert!(matches!(seen, Ok(Ok(()))), "{what}: not within {PATIENCE:?}; seen: {:#?}", node.view.borrow());
+    assert!(matches!(seen, Ok(Ok(()))), "{what}: not within {TIMEOUT:?}; seen: {:#?}", node.view.borrow());
 }
 
 /// Runs `act` while it watches the view of `node`; all that is seen meanwhile satisfies `law`.
@@ -120,12 +120,12 @@ async fn a_change_reaches_all_without_waiting_for_a_round_of_gossip() {
     let mut times = Vec::new();
     for round in 0..5 {
         let value = round.to_string();
-        let published = Instant::now();
-        nodes[1].publish.send_replace(said(&[("name", "node1"), ("round", &value)]));
+        let announced = Instant::now();
+        nodes[1].announce.send_replace(said(&[("name", "node1"), ("round", &value)]));
         for node in &nodes {
             eventually(node, "the change", |view| text(view, "node1", "round") == Some(&value)).await;
         }
-        times.push(published.elapsed());
+        times.push(announced.elapsed());
     }
     times.sort();
     assert!(times[2] < interval / 6, "{times:?}");
@@ -135,11 +135,11 @@ async fn a_change_reaches_all_without_waiting_for_a_round_of_gossip() {
 async fn a_deleted_key_is_gone_everywhere_and_the_rest_stays() {
     let cluster = Cluster::new();
     let nodes = cluster.of(3).await;
-    nodes[0].publish.send_replace(said(&[("name", "node0"), ("short", "lived")]));
+    nodes[0].announce.send_replace(said(&[("name", "node0"), ("short", "lived")]));
     for node in &nodes {
         eventually(node, "the key", |view| text(view, "node0", "short").is_some()).await;
     }
-    nodes[0].publish.send_replace(said(&[("name", "node0")]));
+    nodes[0].announce.send_replace(said(&[("name", "node0")]));
     for node in &nodes {
         eventually(node, "its end", |view| text(view, "node0", "short").is_none()).await;
         assert_eq!(text(&node.view.borrow(), "node0", "name"), Some("node0"));
@@ -150,9 +150,9 @@ async fn a_deleted_key_is_gone_everywhere_and_the_rest_stays() {
 async fn a_late_joiner_gets_all_and_is_not_synced_before() {
     let cluster = Cluster::new();
     let nodes = cluster.of(2).await;
-    let large: Publication = (0..40).map(|n| (format!("key{n}"), format!("{n}").repeat(MAX_VALUE / 4))).collect();
-    nodes[1].publish.send_replace(large.clone());
-    eventually(&nodes[0], "a large publication", |view| text(view, "node1", "key39").is_some()).await;
+    let large: Announcement = (0..40).map(|n| (format!("key{n}"), format!("{n}").repeat(MAX_VALUE / 4))).collect();
+    nodes[1].announce.send_replace(large.clone());
+    eventually(&nodes[0], "a large announcement", |view| text(view, "node1", "key39").is_some()).await;
 
     let late = cluster.start("late", &[&nodes[0]]).await;
     assert!(!late.view.borrow().synced);
@@ -169,8 +169,8 @@ async fn a_restarted_node_is_missing_nowhere_at_no_moment() {
     let cluster = Cluster::new();
     let mut nodes = cluster.of(3).await;
     // More than one message: the new incarnation arrives in parts.
-    let large: Publication = (0..20).map(|n| (format!("key{n}"), format!("{n:04}").repeat(MAX_VALUE / 4))).collect();
-    nodes[2].publish.send_replace(large.clone());
+    let large: Announcement = (0..20).map(|n| (format!("key{n}"), format!("{n:04}").repeat(MAX_VALUE / 4))).collect();
+    nodes[2].announce.send_replace(large.clone());
     let has_all = |view: &View| large.iter().all(|(key, value)| text(view, "node2", key) == Some(value));
     eventually(&nodes[0], "all", has_all).await;
 
@@ -199,9 +199,9 @@ async fn a_node_that_stops_is_suspect_and_within_three_seconds_dead_and_alive_wh
     let addr = node.handle.addr();
     node.shutdown().await;
     let stopped = Instant::now();
-    eventually(&nodes[0], "suspect", |view| liveness(view, "node2") == Some(Liveness::Suspect)).await;
+    eventually(&nodes[0], "suspect", |view| liveness(view, "node2") == Some(NodeLiveness::Suspect)).await;
     for node in &nodes {
-        eventually(node, "dead", |view| liveness(view, "node2") == Some(Liveness::Dead)).await;
+        eventually(node, "dead", |view| liveness(view, "node2") == Some(NodeLiveness::Dead)).await;
     }
     let elapsed = stopped.elapsed();
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
@@ -221,8 +221,9 @@ async fn busy_processors_are_nobodys_death() {
     let spin = |busy: Arc<AtomicBool>| move || while busy.load(Ordering::Relaxed) {};
     let spinners: Vec<_> = (0..cores * 3).map(|_| std::thread::spawn(spin(Arc::clone(&busy)))).collect();
 
-    let no_one_dead =
-        |view: &View| view.hosts.values().flat_map(|lives| lives.iter()).all(|i| i.liveness != Liveness::Dead);
+    let no_one_dead = |view: &View| {
+        view.hosts.values().flat_map(|incarnations| incarnations.iter()).all(|i| i.liveness != NodeLiveness::Dead)
+    };
     // The deadline is the test: a time during which nothing may happen.
     always(&nodes[0], "a false death", no_one_dead, tokio::time::sleep(Duration::from_secs(4))).await;
     busy.store(false, Ordering::Relaxed);
@@ -235,27 +236,27 @@ async fn busy_processors_are_nobodys_death() {
 async fn a_node_with_another_key_learns_nothing_and_changes_nothing() {
     let cluster = Cluster::new();
     let nodes = cluster.of(2).await;
-    let stranger = Cluster::new().start("stranger", &[&nodes[0], &nodes[1]]).await;
+    let outsider = Cluster::new().start("outsider", &[&nodes[0], &nodes[1]]).await;
 
     let refused = |node: &Gossip| node.handle.counters().of(Reason::BadSeal) >= 5;
-    until("the stranger has tried", || refused(&nodes[0]) && refused(&nodes[1])).await;
+    until("the outsider has tried", || refused(&nodes[0]) && refused(&nodes[1])).await;
     for node in &nodes {
-        assert!(!node.view.borrow().hosts.contains_key("stranger"));
+        assert!(!node.view.borrow().hosts.contains_key("outsider"));
     }
-    let view = stranger.view.borrow().clone();
-    assert_eq!(view.hosts.keys().map(|node| &**node).collect::<Vec<_>>(), ["stranger"]);
+    let view = outsider.view.borrow().clone();
+    assert_eq!(view.hosts.keys().map(|node| &**node).collect::<Vec<_>>(), ["outsider"]);
     assert!(!view.synced);
 
-    nodes[0].publish.send_replace(said(&[("secret", "value")]));
+    nodes[0].announce.send_replace(said(&[("secret", "value")]));
     eventually(&nodes[1], "life goes on", |view| text(view, "node0", "secret").is_some()).await;
-    assert_eq!(stranger.view.borrow().hosts.len(), 1);
+    assert_eq!(outsider.view.borrow().hosts.len(), 1);
 }
 
 #[tokio::test]
 async fn strangers_datagrams_are_counted_and_dropped() {
     let cluster = Cluster::new();
     let nodes = cluster.of(2).await;
-    let stranger = AsyncUdpSocket::bind("127.0.0.1:0").await.expect("loopback");
+    let outsider = AsyncUdpSocket::bind("127.0.0.1:0").await.expect("loopback");
     let counters = nodes[0].handle.counters();
     for (datagram, reason) in [
         (vec![0; 60_000], Reason::NotOurs),
@@ -266,10 +267,10 @@ async fn strangers_datagrams_are_counted_and_dropped() {
         ([b"ovg\x01".as_slice(), &[7; 100]].concat(), Reason::BadSeal),
     ] {
         let before = counters.of(reason);
-        stranger.send_to(&datagram, nodes[0].handle.addr()).await.expect("sent");
+        outsider.send_to(&datagram, nodes[0].handle.addr()).await.expect("sent");
         until(reason.name(), || counters.of(reason) > before).await;
     }
-    nodes[1].publish.send_replace(said(&[("name", "still here")]));
+    nodes[1].announce.send_replace(said(&[("name", "still here")]));
     eventually(&nodes[0], "life goes on", |view| text(view, "node1", "name") == Some("still here")).await;
 }
 
@@ -282,7 +283,7 @@ async fn what_a_member_says_of_us_is_refused() {
     let id = chitchat::ChitchatId::new("node", own.generation, own.gossip_addr);
 
     let value = Some("forged".into());
-    let changes = vec![("name".to_owned(), crate::incarnation::publish::Stamped { version: 9, value })];
+    let changes = vec![("name".to_owned(), crate::incarnation::announce::Stamped { version: 9, value })];
     let push = push::Push { id: id.clone(), after: 1, upto: 9, whole: true, changes };
     let delta = crate::transport::inspect::tests::ack_about(&id, "name", "forged", 9);
     let mut sealer = Sealer::new(&cluster.key).expect("randomness");
@@ -297,7 +298,7 @@ async fn what_a_member_says_of_us_is_refused() {
         until("it is refused", || counters.of(Reason::AboutSelf) > before).await;
     }
     // A change of ours, after which the view has been looked at again.
-    node.publish.send_replace(said(&[("name", "node"), ("more", "text")]));
+    node.announce.send_replace(said(&[("name", "node"), ("more", "text")]));
     eventually(&node, "our own words", |view| text(view, "node", "more").is_some()).await;
     assert_eq!(text(&node.view.borrow(), "node", "name"), Some("node"));
 }
@@ -311,7 +312,7 @@ async fn a_recorded_datagram_is_not_taken_twice() {
     config.seeds = vec![ear.local_addr().expect("bound")];
     let _speaker = cluster.spawn(config, said(&[("name", "speaker")])).await;
     let mut recorded = vec![0; 2048];
-    let heard = tokio::time::timeout(PATIENCE, ear.recv(&mut recorded)).await;
+    let heard = tokio::time::timeout(TIMEOUT, ear.recv(&mut recorded)).await;
     recorded.truncate(heard.expect("in time").expect("heard"));
 
     let listener = cluster.start("listener", &[]).await;
@@ -327,7 +328,7 @@ async fn a_recorded_datagram_is_not_taken_twice() {
 async fn when_chitchat_ends_it_is_restarted_and_nothing_is_lost() {
     let cluster = Cluster::new();
     let nodes = cluster.of(3).await;
-    nodes[1].publish.send_replace(said(&[("name", "node1"), ("more", "text")]));
+    nodes[1].announce.send_replace(said(&[("name", "node1"), ("more", "text")]));
     for node in &nodes {
         eventually(node, "the text", |view| text(view, "node1", "more").is_some()).await;
     }
@@ -335,12 +336,12 @@ async fn when_chitchat_ends_it_is_restarted_and_nothing_is_lost() {
 
     let own = |view: &View| text(view, "node1", "more").is_some();
     let others = |view: &View| {
-        let no_one_dead = view.hosts.values().all(|incarnations| incarnations[0].liveness == Liveness::Live);
+        let no_one_dead = view.hosts.values().all(|incarnations| incarnations[0].liveness == NodeLiveness::Live);
         own(view) && no_one_dead && text(view, "node2", "name").is_some()
     };
     let restarted = |view: &View| {
         let newest = &view.hosts["node1"][0];
-        newest.generation > before && newest.complete && newest.liveness == Liveness::Live
+        newest.generation > before && newest.complete && newest.liveness == NodeLiveness::Live
     };
     always(&nodes[1], "an entry is missing where chitchat ended", others, async {
         always(&nodes[0], "an entry is missing elsewhere", own, async {
@@ -351,7 +352,7 @@ async fn when_chitchat_ends_it_is_restarted_and_nothing_is_lost() {
         .await;
     })
     .await;
-    nodes[1].publish.send_replace(said(&[("name", "node1"), ("more", "again")]));
+    nodes[1].announce.send_replace(said(&[("name", "node1"), ("more", "again")]));
     eventually(&nodes[2], "life goes on", |view| text(view, "node1", "more") == Some("again")).await;
 }
 
@@ -362,7 +363,7 @@ async fn a_snapshot_makes_a_node_that_hears_no_one_synced() {
     let silence = AsyncUdpSocket::bind("127.0.0.1:0").await.expect("loopback");
     let mut config = cluster.config("deaf", &[]);
     config.seeds = vec![silence.local_addr().expect("bound")];
-    let deaf = cluster.spawn(config, Publication::new()).await;
+    let deaf = cluster.spawn(config, Announcement::new()).await;
     assert!(!deaf.view.borrow().synced);
 
     let snapshot = nodes[0].handle().snapshot().await.expect("running");
@@ -383,12 +384,12 @@ async fn gossip_that_waits_to_restart_stops_at_once_when_it_is_told_to() {
     let gossip = cluster.start("a", &[]).await;
     assert!(gossip.view.borrow().synced, "no seeds: nobody to wait for");
     let handle = gossip.handle();
-    handle.crash(PATIENCE * 10);
+    handle.crash(TIMEOUT * 10);
     // As long as it waits it answers nobody.
     let answers = || async { tokio::time::timeout(Duration::from_millis(100), handle.snapshot()).await.is_ok() };
     let waits = async { while answers().await {} };
-    tokio::time::timeout(PATIENCE, waits).await.expect("chitchat has ended");
-    tokio::time::timeout(PATIENCE, gossip.shutdown()).await.expect("it stops in the midst of the pause");
+    tokio::time::timeout(TIMEOUT, waits).await.expect("chitchat has ended");
+    tokio::time::timeout(TIMEOUT, gossip.shutdown()).await.expect("it stops in the midst of the pause");
 }
 
 #[tokio::test]
@@ -396,7 +397,7 @@ async fn what_is_too_large_is_not_said_and_hinders_nothing_else() {
     let cluster = Cluster::new();
     let nodes = cluster.of(2).await;
     let huge = "x".repeat(70_000);
-    nodes[0].publish.send_replace(said(&[("a", &huge), ("b", "good"), ("~", "reserved")]));
+    nodes[0].announce.send_replace(said(&[("a", &huge), ("b", "good"), ("~", "reserved")]));
     eventually(&nodes[1], "the rest", |view| text(view, "node0", "b").is_some()).await;
     assert_eq!(text(&nodes[1].view.borrow(), "node0", "a"), None);
     assert_eq!(nodes[0].handle.counters().of(Reason::Oversize), 2);
@@ -408,7 +409,7 @@ async fn a_port_in_use_is_said_and_a_stopped_node_frees_its_own() {
     let first = cluster.start("first", &[]).await;
     let addr = first.handle.addr();
     let config = || Config { listen: addr, advertise: addr, ..cluster.config("second", &[]) };
-    let second = spawn(config(), Rising(Arc::clone(&cluster.generation)), Publication::new()).await;
+    let second = spawn(config(), Rising(Arc::clone(&cluster.generation)), Announcement::new()).await;
     match second {
         Err(GossipError::Bind { addr: named, source }) => {
             assert_eq!((named, source.kind()), (addr, io::ErrorKind::AddrInUse));
@@ -416,7 +417,7 @@ async fn a_port_in_use_is_said_and_a_stopped_node_frees_its_own() {
         other => unreachable!("{other:?}"),
     }
     first.shutdown().await;
-    cluster.spawn(config(), Publication::new()).await;
+    cluster.spawn(config(), Announcement::new()).await;
 }
 
 #[tokio::test]
@@ -433,9 +434,9 @@ async fn when_gossip_has_stopped_its_handles_say_so() {
 
 /// Waits until `done`, which nothing announces.
 async fn until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {TIMEOUT:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -448,13 +449,13 @@ async fn gossip_that_nobody_receives_for_ends() {
     let listen = socket.local_addr().expect("it is bound");
     let start = Start { config, listen, advertise: listen, socket, counters: Arc::default() };
     let generations = Box::new(Rising(Arc::clone(&cluster.generation)));
-    let (receiver, pushes, task) = assemble(start, generations, Publication::new()).await.expect("it starts");
-    let (_publish, publication) = watch::channel(Publication::new());
+    let (receiver, pushes, task) = assemble(start, generations, Announcement::new()).await.expect("it starts");
+    let (_announce, announcement) = watch::channel(Announcement::new());
     let (_asking, commands) = mpsc::unbounded_channel();
     let (view, seen) = watch::channel(Arc::default());
     let (_stop, stop) = oneshot::channel();
     drop(receiver);
-    let running = task.run(Ends { publication, commands, pushes, view, stop });
-    tokio::time::timeout(PATIENCE, running).await.expect("it ends");
+    let running = task.run(Ends { announcement, commands, pushes, view, stop });
+    tokio::time::timeout(TIMEOUT, running).await.expect("it ends");
     assert!(seen.has_changed().is_err(), "and is seen to have ended");
 }

@@ -60,8 +60,8 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<StdUdpSocket> {
 }
 
 /// What the sending and the receiving side share.
-pub(crate) struct Link {
-    socket: UdpSocket,
+pub(crate) struct GossipSocket {
+    udp: UdpSocket,
     sealer: Mutex<Sealer>,
     counters: Arc<Counters>,
     inbox: Mutex<Option<Inbox>>,
@@ -78,11 +78,11 @@ struct Inbox {
     messages: mpsc::Sender<RecvOutcome>,
 }
 
-impl Link {
-    /// A link for gossip with `interval` between two rounds.
-    pub fn new(socket: UdpSocket, sealer: Sealer, counters: Arc<Counters>, interval: Duration) -> Self {
+impl GossipSocket {
+    /// A socket for gossip with `interval` between two rounds.
+    pub fn new(udp: UdpSocket, sealer: Sealer, counters: Arc<Counters>, interval: Duration) -> Self {
         Self {
-            socket,
+            udp,
             sealer: Mutex::new(sealer),
             counters,
             inbox: Mutex::new(None),
@@ -124,7 +124,7 @@ impl Link {
         };
         for peer in peers {
             for datagram in &datagrams {
-                if self.socket.send_to(datagram, peer).await.is_err() {
+                if self.udp.send_to(datagram, peer).await.is_err() {
                     self.counters.count(Reason::Send);
                 }
             }
@@ -134,7 +134,7 @@ impl Link {
 
 /// The receiving side: takes datagrams for as long as it runs, and hands on what is good.
 pub(crate) struct Receiver {
-    link: Arc<Link>,
+    socket: Arc<GossipSocket>,
     opener: Opener,
     reassembly: Reassembly,
     codec: Codec,
@@ -142,28 +142,28 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    /// The receiver of `link`, and where it puts pushes.
-    pub fn new(link: Arc<Link>, opener: Opener, codec: Codec) -> (Self, mpsc::Receiver<Push>) {
+    /// The receiver of `socket`, and where it puts pushes.
+    pub fn new(socket: Arc<GossipSocket>, opener: Opener, codec: Codec) -> (Self, mpsc::Receiver<Push>) {
         let (pushes, received) = mpsc::channel(QUEUE);
-        (Self { link, opener, reassembly: Reassembly::default(), codec, pushes }, received)
+        (Self { socket, opener, reassembly: Reassembly::default(), codec, pushes }, received)
     }
 
     pub async fn run(mut self) {
-        let link = Arc::clone(&self.link);
+        let socket = Arc::clone(&self.socket);
         let mut buffer = [0; DATAGRAM_BUFFER];
         loop {
-            match link.socket.recv_from(&mut buffer).await {
+            match socket.udp.recv_from(&mut buffer).await {
                 Ok((length, from)) => {
                     if let Err(reason) = self.take(&mut buffer[..length], from).await {
-                        link.counters.count(reason);
+                        socket.counters.count(reason);
                         // Most likely a host with the wrong key file.
-                        if reason == Reason::BadSeal && link.counters.strangers().note(from, Instant::now()) {
+                        if reason == Reason::BadSeal && socket.counters.unknown_senders().note(from, Instant::now()) {
                             tracing::warn!(host = %from, "this host's gossip is sealed with another key: copy the same cluster key file to all hosts");
                         }
                     }
                 }
                 Err(_) => {
-                    link.counters.count(Reason::Receive);
+                    socket.counters.count(Reason::Receive);
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                 }
             }
@@ -173,11 +173,11 @@ impl Receiver {
     async fn take(&mut self, datagram: &mut [u8], from: SocketAddr) -> Result<(), Reason> {
         let opened = self.opener.open(datagram)?;
         let from_part = (opened.session, opened.counter);
-        let (now, counters) = (Instant::now(), &self.link.counters);
+        let (now, counters) = (Instant::now(), &self.socket.counters);
         let Some(message) = self.reassembly.accept(from_part, opened.index, opened.part, now, counters)? else {
             return Ok(());
         };
-        let inbox = locked(&self.link.inbox).clone().ok_or(Reason::Backlog)?;
+        let inbox = locked(&self.socket.inbox).clone().ok_or(Reason::Backlog)?;
         match message.split_first() {
             Some((&kind, envelope)) if kind == Kind::Chitchat as u8 => self.take_envelope(envelope, from, &inbox).await,
             Some((&kind, push)) if kind == Kind::Push as u8 => self.take_push(push, &inbox),
@@ -187,15 +187,15 @@ impl Receiver {
 
     async fn take_envelope(&mut self, bytes: &[u8], from: SocketAddr, inbox: &Inbox) -> Result<(), Reason> {
         if bytes == NOTHING_MORE {
-            locked(&self.link.exchanges).complete(from, Instant::now());
+            locked(&self.socket.exchanges).complete(from, Instant::now());
             return Ok(());
         }
         let summary = inspect::inspect(bytes)?;
-        let written = self.link.written.load(Ordering::Relaxed);
-        summary.admit((&inbox.own, written), self.link.known.load(Ordering::Relaxed))?;
+        let written = self.socket.written.load(Ordering::Relaxed);
+        summary.admit((&inbox.own, written), self.socket.known.load(Ordering::Relaxed))?;
         let envelope = self.codec.decode(bytes).await?;
         if matches!(envelope.message, ChitchatMessage::Ack { .. }) {
-            locked(&self.link.exchanges).complete(from, Instant::now());
+            locked(&self.socket.exchanges).complete(from, Instant::now());
         }
         let received = RecvOutcome { from_addr: from, envelope, num_bytes_received: bytes.len() };
         inbox.messages.try_send(received).map_err(|_| Reason::Backlog)
@@ -210,9 +210,9 @@ impl Receiver {
     }
 }
 
-/// What chitchat is given as its transport: it opens the end of the link that one incarnation holds.
+/// What chitchat is given as its transport: it opens the end of the socket that one incarnation holds.
 pub(crate) struct SealedTransport {
-    pub link: Arc<Link>,
+    pub socket: Arc<GossipSocket>,
     pub own: ChitchatId,
 }
 
@@ -221,13 +221,13 @@ impl Transport for SealedTransport {
     async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let codec = Codec::open().await?;
         let (messages, inbox) = mpsc::channel(QUEUE);
-        *locked(&self.link.inbox) = Some(Inbox { own: self.own.clone(), messages });
-        Ok(Box::new(SealedSocket { link: Arc::clone(&self.link), listen_addr, codec, inbox }))
+        *locked(&self.socket.inbox) = Some(Inbox { own: self.own.clone(), messages });
+        Ok(Box::new(SealedSocket { socket: Arc::clone(&self.socket), listen_addr, codec, inbox }))
     }
 }
 
 struct SealedSocket {
-    link: Arc<Link>,
+    socket: Arc<GossipSocket>,
     listen_addr: SocketAddr,
     codec: Codec,
     inbox: mpsc::Receiver<RecvOutcome>,
@@ -242,7 +242,7 @@ impl Socket for SealedSocket {
     async fn send(&mut self, to: SocketAddr, envelope: ChitchatEnvelope) -> anyhow::Result<SendOutcome> {
         let begins = matches!(envelope.message, ChitchatMessage::Syn { .. });
         let encoded = match &envelope.message {
-            ChitchatMessage::Syn { .. } if locked(&self.link.exchanges).is_fresh(to, Instant::now()) => {
+            ChitchatMessage::Syn { .. } if locked(&self.socket.exchanges).is_fresh(to, Instant::now()) => {
                 return Ok(SendOutcome { num_bytes_sent: 0 });
             }
             ChitchatMessage::Ack { delta } if *delta == Default::default() => Ok(&NOTHING_MORE[..]),
@@ -255,13 +255,13 @@ impl Socket for SealedSocket {
             Ok(bytes) => {
                 let num_bytes_sent = bytes.len();
                 if begins {
-                    self.link.counters.note_digest(num_bytes_sent);
+                    self.socket.counters.note_digest(num_bytes_sent);
                 }
-                self.link.send(&[to], Kind::Chitchat, bytes).await;
+                self.socket.send(&[to], Kind::Chitchat, bytes).await;
                 Ok(SendOutcome { num_bytes_sent })
             }
             Err(reason) => {
-                self.link.counters.count(reason);
+                self.socket.counters.count(reason);
                 Ok(SendOutcome { num_bytes_sent: 0 })
             }
         }
@@ -270,10 +270,10 @@ impl Socket for SealedSocket {
     /// Cancel-safe, as chitchat needs it: all that is awaited is the queue.
     async fn recv(&mut self) -> anyhow::Result<RecvOutcome> {
         // chitchat is ready for more: it is done with what it did before.
-        self.link.stepped.notify_one();
+        self.socket.stepped.notify_one();
         match self.inbox.recv().await {
             Some(received) => Ok(received),
-            // A later incarnation has the link; this one hears nothing more.
+            // A later incarnation has the socket; this one receives nothing more.
             None => std::future::pending().await,
         }
     }

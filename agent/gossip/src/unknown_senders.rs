@@ -14,7 +14,7 @@ const MAX_SENDERS: usize = 16;
 
 /// A sender whose datagrams could not be opened lately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stranger {
+pub struct UnknownSender {
     /// Where they came from; nobody vouches for it.
     pub from: SocketAddr,
     /// How many, since it was first heard or heard again after a minute of silence.
@@ -25,7 +25,7 @@ pub struct Stranger {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Strangers(Mutex<BTreeMap<SocketAddr, Heard>>);
+pub struct UnknownSenders(Mutex<BTreeMap<SocketAddr, Heard>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Heard {
@@ -33,7 +33,7 @@ struct Heard {
     last: Instant,
 }
 
-impl Strangers {
+impl UnknownSenders {
     /// Notes a datagram. Is its sender new, and worth telling of? Once the list is full nobody is: whoever makes senders up could
     /// have any number told.
     pub(crate) fn note(&self, from: SocketAddr, now: Instant) -> bool {
@@ -52,13 +52,13 @@ impl Strangers {
     }
 
     /// Those of the last minute, by their addresses.
-    pub fn recent(&self, now: Instant) -> Vec<Stranger> {
-        let stranger = |(from, heard): (&SocketAddr, &Heard)| Stranger {
+    pub fn recent(&self, now: Instant) -> Vec<UnknownSender> {
+        let row = |(from, heard): (&SocketAddr, &Heard)| UnknownSender {
             from: *from,
             datagrams: heard.datagrams,
             silent_for: now.saturating_duration_since(heard.last),
         };
-        self.senders().iter().filter(|(_, heard)| heard.is_recent(now)).map(stranger).collect()
+        self.senders().iter().filter(|(_, heard)| heard.is_recent(now)).map(row).collect()
     }
 
     /// The list is whole between any two statements, so a panic elsewhere does not spoil it.

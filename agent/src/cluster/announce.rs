@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::wire::encode_record;
-use overlay_gossip::Publication;
+use overlay_gossip::Announcement;
 
 /// How long a new page number alone may wait.
 ///
@@ -18,17 +18,17 @@ use overlay_gossip::Publication;
 /// ledger notes only those that come with leases, and those are said at once, with the page of that moment.
 const REVISION_DELAY: Duration = Duration::from_secs(30);
 
-/// Keeps `publish` saying what the `record` says, from now on.
-pub fn spawn(record: watch::Receiver<Arc<Record>>, publish: watch::Sender<Publication>) -> JoinHandle<()> {
-    tokio::spawn(say(record, publish))
+/// Keeps announcing what the `record` says, from now on.
+pub fn spawn(record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Announcement>) -> JoinHandle<()> {
+    tokio::spawn(say(record, announce))
 }
 
-async fn say(mut record: watch::Receiver<Arc<Record>>, publish: watch::Sender<Publication>) {
+async fn say(mut record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Announcement>) {
     let mut announced = Arc::new(Record::default());
     loop {
         let now = Arc::clone(&record.borrow_and_update());
         if now != announced {
-            if publish.send(encode_record(&now.for_others())).is_err() {
+            if announce.send(encode_record(&now.for_others())).is_err() {
                 return;
             }
             announced = now;

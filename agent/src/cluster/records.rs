@@ -76,7 +76,7 @@ impl Heard {
             let old: Vec<_> =
                 old.into_iter().flat_map(|old| old.iter()).zip(self.records.remove(&id).unwrap_or_default()).collect();
             let heard = lives.iter().map(|life| {
-                let same = |(old, _): &&(&gossip::Incarnation, Incarnation)| {
+                let same = |(old, _): &&(&gossip::NodeIncarnation, Incarnation)| {
                     old.generation == life.generation && old.entries == life.entries
                 };
                 let record = match old.iter().find(same) {
@@ -112,7 +112,7 @@ impl Heard {
                 changed.insert(id);
                 continue;
             }
-            let liveness = liveness(gossip::Liveness::Dead, self.absent.contains_key(&id));
+            let liveness = liveness(gossip::NodeLiveness::Dead, self.absent.contains_key(&id));
             for life in self.records.get_mut(&id).into_iter().flatten().filter(|life| life.liveness != liveness) {
                 life.liveness = liveness;
                 changed.insert(id);
@@ -155,11 +155,11 @@ fn decode(id: HostId, texts: &gossip::Texts) -> Record {
 }
 
 /// A silent agent is not a dead host: that takes a host that was asked and did not answer.
-fn liveness(seen: gossip::Liveness, absent: bool) -> Liveness {
+fn liveness(seen: gossip::NodeLiveness, absent: bool) -> Liveness {
     match seen {
-        gossip::Liveness::Live => Liveness::Live,
-        gossip::Liveness::Dead if absent => Liveness::Dead,
-        gossip::Liveness::Suspect | gossip::Liveness::Dead => Liveness::Suspect,
+        gossip::NodeLiveness::Live => Liveness::Live,
+        gossip::NodeLiveness::Dead if absent => Liveness::Dead,
+        gossip::NodeLiveness::Suspect | gossip::NodeLiveness::Dead => Liveness::Suspect,
     }
 }
 

@@ -33,11 +33,11 @@ pub(crate) fn info(name: &str, last: u8, founder: HostId) -> HostInfo {
 
 /// Gossip of another host, which says this.
 fn shown(record: &Record) -> Arc<gossip::View> {
-    let life = gossip::Incarnation {
+    let life = gossip::NodeIncarnation {
         generation: 1,
         gossip_addr: ADDRESS,
         complete: true,
-        liveness: gossip::Liveness::Live,
+        liveness: gossip::NodeLiveness::Live,
         entries: Arc::new(encode_record(record).into_iter().map(|(key, value)| (key, value.into())).collect()),
     };
     let hosts = [(OTHER.to_string().into(), [life].into())].into();

@@ -26,7 +26,7 @@ use crate::cluster::{LastHeard, LastSeen};
 use crate::peer::Refusals;
 use crate::reconcile::{Failure, Scope};
 use overlay::operations::link::missing;
-use overlay_gossip::{Counters, Stranger};
+use overlay_gossip::{Counters, UnknownSender};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {
@@ -62,13 +62,13 @@ pub(super) fn dropped(gossip: &Counters, door: &Refusals) -> BTreeMap<String, u6
     datagrams.chain(door.all()).map(|(name, n)| (name.to_owned(), n)).collect()
 }
 
-pub(super) fn unopened(strangers: &[Stranger]) -> Vec<pb::UnopenedRow> {
-    let row = |stranger: &Stranger| pb::UnopenedRow {
-        from: stranger.from.to_string(),
-        datagrams: stranger.datagrams,
-        seconds_ago: stranger.silent_for.as_secs(),
+pub(super) fn unopened(senders: &[UnknownSender]) -> Vec<pb::UnopenedRow> {
+    let row = |sender: &UnknownSender| pb::UnopenedRow {
+        from: sender.from.to_string(),
+        datagrams: sender.datagrams,
+        seconds_ago: sender.silent_for.as_secs(),
     };
-    strangers.iter().map(row).collect()
+    senders.iter().map(row).collect()
 }
 
 /// What people call a state.

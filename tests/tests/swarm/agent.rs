@@ -159,7 +159,7 @@ impl Agent {
         let first = encode_record(&record.borrow().clone());
         let (since, generation) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let gossip = gossip::spawn(config, Lives(state.clone(), Arc::clone(&generation)), first).await?;
-        let saying = announce::spawn(record, gossip.publish.clone());
+        let saying = announce::spawn(record, gossip.announce.clone());
         let times = Times { interval: common.interval, remembered: common.remembered };
         let seen = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), state.clone(), times);
         let door = Door { state, seen: seen.clone(), gossip: gossip.handle() };

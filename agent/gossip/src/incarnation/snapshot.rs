@@ -8,7 +8,7 @@ use chitchat::{Chitchat, ChitchatId, DeletionStatus, NodeState, Version, Version
 use prost::Message;
 use tokio::time::Instant;
 
-use crate::incarnation::publish::{MAX_KEY, MAX_VALUE};
+use crate::incarnation::announce::{MAX_KEY, MAX_VALUE};
 use crate::transport::inspect::MAX_VERSION;
 
 /// Why a part of a snapshot was not taken.

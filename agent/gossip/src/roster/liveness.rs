@@ -29,7 +29,7 @@ impl LivenessConfig {
 
 /// What is believed of an incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Liveness {
+pub enum NodeLiveness {
     /// It is heard, or may be expected to be heard soon.
     Live,
     /// It has fallen silent a moment ago.
@@ -38,16 +38,16 @@ pub enum Liveness {
     Dead,
 }
 
-/// What was seen of an incarnation. Times are those of an [`Attention`].
+/// What was seen of an incarnation. Times are those of an [`AttendedClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sighting {
+pub(crate) enum HeartbeatObservation {
     /// Known by hearsay; never heard since we started to listen.
     Unproven { since: Duration },
     /// Heard; its heartbeat was `beat`, for the first time at `at`.
     Heard { beat: u64, at: Duration },
 }
 
-impl Sighting {
+impl HeartbeatObservation {
     /// What is seen now that the heartbeat is `beat`; `proven` if chitchat has heard several of them in a row.
     ///
     /// A single new heartbeat proves nothing of one that was never heard, or not for so long that it is held dead: it may be an old
@@ -67,21 +67,25 @@ impl Sighting {
 ///
 /// chitchat's failure detector is not asked: it learns how often a host is heard, which in a small cluster is so often that the pause of
 /// a busy processor looks long to it, and in a slow one so seldom that a death goes unnoticed for seconds.
-pub(crate) fn judge(sighting: Sighting, now: Duration, config: &LivenessConfig) -> Liveness {
+pub(crate) fn judge(observation: HeartbeatObservation, now: Duration, config: &LivenessConfig) -> NodeLiveness {
     let within = |start: Duration, length: Duration| now.saturating_sub(start) < length;
-    match sighting {
-        Sighting::Unproven { since } if within(since, config.first_grace) => Liveness::Live,
-        Sighting::Heard { at, .. } if within(at, config.suspect_after) => Liveness::Live,
-        Sighting::Heard { at, .. } if within(at, config.dead_after) => Liveness::Suspect,
-        Sighting::Unproven { .. } | Sighting::Heard { .. } => Liveness::Dead,
+    match observation {
+        HeartbeatObservation::Unproven { since } if within(since, config.first_grace) => NodeLiveness::Live,
+        HeartbeatObservation::Heard { at, .. } if within(at, config.suspect_after) => NodeLiveness::Live,
+        HeartbeatObservation::Heard { at, .. } if within(at, config.dead_after) => NodeLiveness::Suspect,
+        HeartbeatObservation::Unproven { .. } | HeartbeatObservation::Heard { .. } => NodeLiveness::Dead,
     }
 }
 
 /// When another judgement is next due of an incarnation that was seen like this, should nothing be heard of it until then.
-pub(crate) fn next_deadline(sighting: Sighting, now: Duration, config: &LivenessConfig) -> Option<Duration> {
-    let deadlines = match sighting {
-        Sighting::Unproven { since } => [since + config.first_grace; 2],
-        Sighting::Heard { at, .. } => [at + config.suspect_after, at + config.dead_after],
+pub(crate) fn next_deadline(
+    observation: HeartbeatObservation,
+    now: Duration,
+    config: &LivenessConfig,
+) -> Option<Duration> {
+    let deadlines = match observation {
+        HeartbeatObservation::Unproven { since } => [since + config.first_grace; 2],
+        HeartbeatObservation::Heard { at, .. } => [at + config.suspect_after, at + config.dead_after],
     };
     deadlines.into_iter().find(|deadline| *deadline > now)
 }
@@ -91,13 +95,13 @@ pub(crate) fn next_deadline(sighting: Sighting, now: Duration, config: &Liveness
 /// A thread that gets no processor, or a machine that was suspended, hears no one; that is no sign of anybody's death. So no step
 /// of this clock is longer than what passes between two looks when all is well.
 #[derive(Debug)]
-pub(crate) struct Attention {
+pub(crate) struct AttendedClock {
     last: Instant,
     attended: Duration,
     longest_step: Duration,
 }
 
-impl Attention {
+impl AttendedClock {
     pub fn new(now: Instant, longest_step: Duration) -> Self {
         Self { last: now, attended: Duration::ZERO, longest_step }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use chitchat::Version;
 
-use crate::incarnation::publish::Stamped;
+use crate::incarnation::announce::Stamped;
 use crate::push::Push;
 
 /// Keys of one incarnation, deleted ones among them.
@@ -32,14 +32,14 @@ fn put(entries: &mut Entries, key: &str, stamped: &Stamped) {
 
 /// Keys that were pushed and that chitchat does not have yet.
 #[derive(Debug, Default)]
-pub(crate) struct Ahead {
+pub(crate) struct PushedEntries {
     entries: Entries,
     /// Together with chitchat's state, pushes have brought every version up to this one.
     upto: Version,
 }
 
 /// Keys that one incarnation may be ahead by; beyond that anti-entropy is the faster way.
-const MAX_AHEAD: usize = 4096;
+const MAX_PUSHED: usize = 4096;
 
 /// Whether a push joined on to what was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) enum Fit {
     Gap,
 }
 
-impl Ahead {
+impl PushedEntries {
     pub fn entries(&self) -> &Entries {
         &self.entries
     }
@@ -66,7 +66,7 @@ impl Ahead {
         };
         for (key, stamped) in &push.changes {
             let in_order = stamped.value.is_some() || fit == Fit::Contiguous;
-            let room = self.entries.len() < MAX_AHEAD || self.entries.contains_key(key);
+            let room = self.entries.len() < MAX_PUSHED || self.entries.contains_key(key);
             if stamped.version > caught_up && in_order && room {
                 put(&mut self.entries, key, stamped);
             }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::incarnation::publish::{self, Publication};
+use crate::incarnation::announce::{self, Announcement};
 use chitchat::Deserializable;
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn id(node: &str, generation: u64) -> ChitchatId {
     ChitchatId::new(node, generation, ([127, 0, 0, 1], 7946).into())
 }
 
-fn said(pairs: &[(&str, &str)]) -> Publication {
+fn said(pairs: &[(&str, &str)]) -> Announcement {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -22,12 +22,12 @@ fn texts(pairs: &[(&str, &str)]) -> Texts {
 }
 
 /// What chitchat knows of an incarnation that has said these, one after the other.
-fn state(levels: &[Publication]) -> NodeState {
+fn state(levels: &[Announcement]) -> NodeState {
     let mut state = NodeState::for_test();
     let Some((first, later)) = levels.split_first() else { return state };
-    publish::first(first).into_iter().for_each(|(key, value)| state.set(key, value));
+    announce::first(first).into_iter().for_each(|(key, value)| state.set(key, value));
     for level in later {
-        publish::write(&mut state, level);
+        announce::write(&mut state, level);
     }
     state
 }
@@ -41,7 +41,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let states = BTreeMap::from([(id("self", 5), state(&[Publication::new()]))]);
+        let states = BTreeMap::from([(id("self", 5), state(&[Announcement::new()]))]);
         Self { roster: Roster::new(id("self", 5), CONFIG, BTreeSet::new()), states, now: Duration::ZERO, beat: 0 }
     }
 
@@ -65,12 +65,12 @@ impl World {
         self
     }
 
-    fn host(&mut self, node: &str) -> Vec<(u64, bool, Liveness)> {
+    fn host(&mut self, node: &str) -> Vec<(u64, bool, NodeLiveness)> {
         let hosts = self.roster.hosts();
         hosts
             .get(node)
             .into_iter()
-            .flat_map(|lives| lives.iter())
+            .flat_map(|incarnations| incarnations.iter())
             .map(|i| (i.generation, i.complete, i.liveness))
             .collect()
     }
@@ -97,15 +97,15 @@ fn a_restart_takes_nothing_away() {
     let mut world = World::new();
     world.states.insert(old.clone(), state(&[said(&[("k", "v")])]));
     world.look(&[&old]);
-    assert_eq!(world.host("a"), [(1, true, Liveness::Live)]);
+    assert_eq!(world.host("a"), [(1, true, NodeLiveness::Live)]);
 
     world.states.insert(new.clone(), state(&[]));
     world.later(400).look(&[]);
-    assert_eq!(world.host("a"), [(2, false, Liveness::Live), (1, true, Liveness::Suspect)]);
+    assert_eq!(world.host("a"), [(2, false, NodeLiveness::Live), (1, true, NodeLiveness::Suspect)]);
 
     world.states.insert(new.clone(), state(&[said(&[("k", "v")])]));
     assert!(world.later(100).look(&[&new]).changed);
-    assert_eq!(world.host("a"), [(2, true, Liveness::Live)]);
+    assert_eq!(world.host("a"), [(2, true, NodeLiveness::Live)]);
     assert_eq!(*world.roster.hosts()["a"][0].entries, texts(&[("k", "v")]), "the marker is not shown");
 }
 
@@ -119,14 +119,14 @@ fn a_copy_of_a_host_that_goes_on_is_not_listened_to() {
     world.states.insert(copy.clone(), state(&[said(&[("k", "other")])]));
     for _ in 0..5 {
         world.later(200).look(&[&host, &copy]);
-        assert_eq!(world.host("a"), [(1, true, Liveness::Live)]);
+        assert_eq!(world.host("a"), [(1, true, NodeLiveness::Live)]);
     }
     // It may have started anew where it was.
     world.later(400).look(&[&copy]);
-    assert_eq!(world.host("a"), [(1, true, Liveness::Suspect)]);
+    assert_eq!(world.host("a"), [(1, true, NodeLiveness::Suspect)]);
     // It moved.
     world.later(300).look(&[&copy]);
-    assert_eq!(world.host("a"), [(2, true, Liveness::Live)]);
+    assert_eq!(world.host("a"), [(2, true, NodeLiveness::Live)]);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_state_that_is_fetched_again_stays_in_view_until_it_is_complete() {
 fn a_host_comes_goes_and_comes_back_and_each_is_told_once() {
     let (a, node) = (id("a", 1), Arc::<str>::from("a"));
     let mut world = World::new();
-    world.states.insert(a.clone(), state(&[Publication::new()]));
+    world.states.insert(a.clone(), state(&[Announcement::new()]));
     let appeared = Event::Appeared { node: node.clone(), addr: a.gossip_advertise_addr };
     assert_eq!(world.look(&[&a]).events, [appeared]);
     assert_eq!(world.later(400).look(&[]), Look { changed: true, events: vec![] });
@@ -201,19 +201,19 @@ fn a_push_is_shown_at_once_and_chitchat_changes_nothing_when_it_catches_up() {
 fn who_starts_over_gives_all_the_benefit_of_the_doubt() {
     let a = id("a", 1);
     let mut world = World::new();
-    world.states.insert(a.clone(), state(&[Publication::new()]));
+    world.states.insert(a.clone(), state(&[Announcement::new()]));
     world.look(&[&a]);
     world.roster.start_over(id("self", 6), world.now);
     assert_eq!(world.later(2000).look(&[]).events, []);
-    assert_eq!(world.host("a"), [(1, true, Liveness::Live)]);
+    assert_eq!(world.host("a"), [(1, true, NodeLiveness::Live)]);
 }
 
 #[test]
 fn the_census_counts_hosts_and_not_incarnations() {
     let mut world = World::new();
-    world.states.insert(id("a", 1), state(&[Publication::new()]));
+    world.states.insert(id("a", 1), state(&[Announcement::new()]));
     world.states.insert(id("a", 2), state(&[]));
-    world.states.insert(id("b", 1), state(&[Publication::new()]));
+    world.states.insert(id("b", 1), state(&[Announcement::new()]));
     world.look(&[&id("b", 1)]);
     let census = world.roster.census();
     assert_eq!(census, Census { complete: 1, lacking: 1 });
@@ -226,8 +226,8 @@ fn the_census_counts_hosts_and_not_incarnations() {
 fn another_with_our_id_is_told_once() {
     let rival = id("self", 6);
     let mut world = World::new();
-    world.states.insert(id("self", 4), state(&[Publication::new()]));
-    world.states.insert(rival.clone(), state(&[Publication::new()]));
+    world.states.insert(id("self", 4), state(&[Announcement::new()]));
+    world.states.insert(rival.clone(), state(&[Announcement::new()]));
     assert_eq!(world.look(&[]).events, [], "hearsay");
     assert_eq!(world.look(&[&rival]).events, [Event::Rival { addr: rival.gossip_advertise_addr }]);
     assert_eq!(world.look(&[&rival]).events, []);
@@ -245,7 +245,7 @@ proptest! {
         let mut states = vec![full.clone()];
         let mut pushes = Vec::new();
         for level in &levels[1..] {
-            let publish::Written { after, upto, changes, .. } = publish::write(&mut full, level);
+            let announce::Written { after, upto, changes, .. } = announce::write(&mut full, level);
             pushes.push(Push { id: a.clone(), after, upto, whole: true, changes });
             states.push(full.clone());
         }
@@ -271,10 +271,10 @@ proptest! {
 fn a_host_that_was_there_before_is_waited_for_until_it_is_known() {
     let mut world = World::new();
     world.roster = Roster::new(id("self", 5), CONFIG, BTreeSet::from(["a".to_owned(), "b".to_owned()]));
-    world.states.insert(id("a", 1), state(&[Publication::new()]));
+    world.states.insert(id("a", 1), state(&[Announcement::new()]));
     world.look(&[&id("a", 1)]);
     assert_eq!(world.roster.census(), Census { complete: 1, lacking: 1 });
-    world.states.insert(id("b", 1), state(&[Publication::new()]));
+    world.states.insert(id("b", 1), state(&[Announcement::new()]));
     world.look(&[&id("a", 1)]);
     assert_eq!(world.roster.census(), Census { complete: 1, lacking: 0 }, "known by hearsay is enough");
 }
@@ -284,17 +284,17 @@ fn a_new_incarnation_of_ours_does_not_raise_the_dead() {
     let (a, b) = (id("a", 1), id("b", 1));
     let mut world = World::new();
     for id in [&a, &b] {
-        world.states.insert(id.clone(), state(&[Publication::new()]));
+        world.states.insert(id.clone(), state(&[Announcement::new()]));
     }
     world.look(&[&a, &b]);
     world.later(300).look(&[&b]);
     world.later(300).look(&[&b]);
-    assert_eq!(world.host("a"), [(1, true, Liveness::Dead)]);
+    assert_eq!(world.host("a"), [(1, true, NodeLiveness::Dead)]);
 
     world.roster.start_over(id("self", 5), world.now);
     let look = world.later(100).look(&[]);
     assert_eq!(look.events, []);
-    assert_eq!(world.host("a"), [(1, true, Liveness::Dead)]);
-    assert_eq!(world.host("b"), [(1, true, Liveness::Live)], "it gets the time to be heard");
+    assert_eq!(world.host("a"), [(1, true, NodeLiveness::Dead)]);
+    assert_eq!(world.host("b"), [(1, true, NodeLiveness::Live)], "it gets the time to be heard");
     assert_eq!(world.look(&[&a]).events, [Event::Back { node: "a".into() }]);
 }

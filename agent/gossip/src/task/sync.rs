@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// After this long with a peer that is complete, one that is not is no longer waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is known of the others at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Census {
 
 /// The rule behind [`crate::View::synced`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sync {
+pub(crate) enum SyncState {
     /// No one complete was heard yet.
     Alone,
     /// Someone was, since `first`; and since `settled` no one lacks anything.
@@ -25,7 +25,7 @@ pub(crate) enum Sync {
     Synced,
 }
 
-impl Sync {
+impl SyncState {
     /// The state after a look at the others; `settle` is how long all has to be complete.
     pub fn step(self, census: Census, now: Duration, settle: Duration) -> Self {
         let (first, settled) = match self {
@@ -36,7 +36,7 @@ impl Sync {
         };
         let settled = (census.lacking == 0).then(|| settled.unwrap_or(now));
         let all_here = settled.is_some_and(|since| now.saturating_sub(since) >= settle);
-        match all_here || now.saturating_sub(first) >= PATIENCE {
+        match all_here || now.saturating_sub(first) >= INCOMPLETE_TIMEOUT {
             true => Self::Synced,
             false => Self::Meeting { first, settled },
         }

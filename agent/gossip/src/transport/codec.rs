@@ -21,7 +21,7 @@ use crate::counters::Reason;
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const MAX_ENCODED: usize = 65_507;
 /// Loopback answers at once. It can fail to only if a local process floods the port.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The encoding of an acknowledgement without changes, which ends most exchanges: magic, format V1, its kind, an empty stream.
 pub(crate) const NOTHING_MORE: [u8; 5] = [0x53, 0xb0, 1, 2, 0];
@@ -57,7 +57,7 @@ impl Codec {
     /// [`Reason::Oversize`] if it does not fit into a datagram, [`Reason::Codec`].
     pub async fn encode(&mut self, envelope: ChitchatEnvelope) -> Result<&[u8], Reason> {
         self.chitchat.send(self.helper_addr, envelope).await.map_err(|_| Reason::Oversize)?;
-        match timeout(PATIENCE, self.helper.recv(&mut self.buffer)).await {
+        match timeout(TIMEOUT, self.helper.recv(&mut self.buffer)).await {
             Ok(Ok(length)) => Ok(&self.buffer[..length]),
             Ok(Err(_)) | Err(_) => {
                 self.reopen().await;
@@ -83,7 +83,7 @@ impl Codec {
                 }
             }
         };
-        match (sent, timeout(PATIENCE, answer).await) {
+        match (sent, timeout(TIMEOUT, answer).await) {
             (Ok(_), Ok(Some(envelope))) => Ok(envelope),
             _ => {
                 // An answer that comes late would be taken for the next one.

@@ -1,7 +1,7 @@
 //! Messages larger than a datagram: cut into parts, and put together again within fixed bounds.
 //!
 //! The parts of a message have consecutive counters in their sender's session, so (session, counter - index) names the message and
-//! no further number is needed. Only parts whose seal was good get here: a stranger cannot fill the table.
+//! no further number is needed. Only parts whose seal was good get here: a sender without the key cannot fill the table.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -20,17 +20,17 @@ fn record(page: u64) -> Record {
 }
 
 /// The record channel, what is said, and nothing said yet since the start.
-async fn started() -> (watch::Sender<Arc<Record>>, watch::Receiver<Publication>, JoinHandle<()>) {
+async fn started() -> (watch::Sender<Arc<Record>>, watch::Receiver<Announcement>, JoinHandle<()>) {
     let (records, record_seen) = watch::channel(Arc::new(record(1)));
-    let (publish, mut said) = watch::channel(Publication::new());
-    let saying = spawn(record_seen, publish);
+    let (announce, mut said) = watch::channel(Announcement::new());
+    let saying = spawn(record_seen, announce);
     said.changed().await.expect("it says what there is");
     assert_eq!(*said.borrow_and_update(), encode_record(&record(1)));
     (records, said, saying)
 }
 
 /// When the next thing is said, from now.
-async fn next(said: &mut watch::Receiver<Publication>) -> Duration {
+async fn next(said: &mut watch::Receiver<Announcement>) -> Duration {
     let start = Instant::now();
     tokio::time::timeout(REVISION_DELAY * 2, said.changed()).await.expect("something is said").expect("it runs");
     start.elapsed()

@@ -11,14 +11,17 @@ fn host(number: u8) -> HostId {
 }
 
 /// What gossip can show of a host: what its lives say, and whether it is heard.
-fn lives() -> impl Strategy<Value = Vec<gossip::Incarnation>> {
+fn lives() -> impl Strategy<Value = Vec<gossip::NodeIncarnation>> {
     let said =
         btree_map("[hfx]", "[a-c]{1,2}", 0..3).prop_map(|said| said.into_iter().map(|(k, v)| (k, v.into())).collect());
-    let liveness =
-        prop_oneof![Just(gossip::Liveness::Live), Just(gossip::Liveness::Suspect), Just(gossip::Liveness::Dead)];
+    let liveness = prop_oneof![
+        Just(gossip::NodeLiveness::Live),
+        Just(gossip::NodeLiveness::Suspect),
+        Just(gossip::NodeLiveness::Dead)
+    ];
     let life =
         (0_u64..4, any::<bool>(), liveness, said, 1_u16..3).prop_map(|(generation, complete, liveness, said, port)| {
-            gossip::Incarnation {
+            gossip::NodeIncarnation {
                 generation,
                 gossip_addr: ([127, 0, 0, 1], port).into(),
                 complete,
@@ -34,7 +37,7 @@ fn lives() -> impl Strategy<Value = Vec<gossip::Incarnation>> {
 }
 
 /// What changes between two views: of some hosts what they say, or that they are gone.
-type Change = BTreeMap<u8, Option<Vec<gossip::Incarnation>>>;
+type Change = BTreeMap<u8, Option<Vec<gossip::NodeIncarnation>>>;
 
 fn changes() -> impl Strategy<Value = Vec<(Change, BTreeSet<u8>)>> {
     vec((btree_map(ME..4, proptest::option::of(lives()), 0..3), btree_set(1_u8..4, 0..2)), 1..12)
@@ -85,17 +88,17 @@ proptest! {
     }
 }
 
-fn silent_life() -> gossip::Incarnation {
-    gossip::Incarnation {
+fn silent_life() -> gossip::NodeIncarnation {
+    gossip::NodeIncarnation {
         generation: 1,
         gossip_addr: ([127, 0, 0, 1], 1).into(),
         complete: true,
-        liveness: gossip::Liveness::Dead,
+        liveness: gossip::NodeLiveness::Dead,
         entries: Arc::default(),
     }
 }
 
-fn showing(lives: &[gossip::Incarnation]) -> Arc<View> {
+fn showing(lives: &[gossip::NodeIncarnation]) -> Arc<View> {
     let hosts = lives.iter().map(|life| (host(1).to_string().into(), [life.clone()].into()));
     Arc::new(View { synced: true, hosts: hosts.collect(), ..View::default() })
 }
@@ -111,7 +114,7 @@ fn a_host_that_gossip_forgets_is_remembered_as_long_as_its_machine_answers() {
     assert!(heard.records.contains_key(&host(1)));
 
     // It is heard again: what it says now counts.
-    let life = gossip::Incarnation { generation: 2, liveness: gossip::Liveness::Live, ..silent_life() };
+    let life = gossip::NodeIncarnation { generation: 2, liveness: gossip::NodeLiveness::Live, ..silent_life() };
     heard.hear(host(ME), showing(&[life]), &nobody, start + LONG);
     let shown = &heard.records[&host(1)];
     assert_eq!((shown.len(), shown[0].generation, shown[0].liveness), (1, 2, Liveness::Live));
@@ -164,7 +167,7 @@ fn a_host_that_the_operator_forgot_is_let_go_with_gossip() {
 
 #[test]
 fn what_has_not_changed_is_not_read_again() {
-    let life = |liveness| gossip::Incarnation {
+    let life = |liveness| gossip::NodeIncarnation {
         generation: 1,
         gossip_addr: ([127, 0, 0, 1], 1).into(),
         complete: true,
@@ -172,8 +175,8 @@ fn what_has_not_changed_is_not_read_again() {
         entries: Arc::default(),
     };
     let (mut heard, node) = (Heard::new(LONG), Arc::<str>::from(host(1).to_string()));
-    let shown: Arc<[gossip::Incarnation]> = [life(gossip::Liveness::Live)].into();
-    let view = |lives: &Arc<[gossip::Incarnation]>| {
+    let shown: Arc<[gossip::NodeIncarnation]> = [life(gossip::NodeLiveness::Live)].into();
+    let view = |lives: &Arc<[gossip::NodeIncarnation]>| {
         let hosts = Hosts::from([(Arc::clone(&node), Arc::clone(lives))]);
         Arc::new(View { synced: true, hosts, ..View::default() })
     };
@@ -183,7 +186,7 @@ fn what_has_not_changed_is_not_read_again() {
 
     // It falls silent: that is news, but what it says is the same.
     let silent =
-        [gossip::Incarnation { entries: Arc::clone(&shown[0].entries), ..life(gossip::Liveness::Dead) }].into();
+        [gossip::NodeIncarnation { entries: Arc::clone(&shown[0].entries), ..life(gossip::NodeLiveness::Dead) }].into();
     assert_eq!(heard.hear(host(ME), view(&silent), &BTreeSet::new(), Instant::now()), [host(1)].into());
     assert!(Arc::ptr_eq(&record, &heard.records[&host(1)][0].record));
     assert_eq!(heard.records[&host(1)][0].liveness, Liveness::Suspect);

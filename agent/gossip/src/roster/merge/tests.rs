@@ -36,15 +36,15 @@ proptest! {
         steps in proptest::collection::vec((0_usize..12, prop_oneof![Just(None), (0_usize..12).prop_map(Some)]), 1..40)
     ) {
         let log = moves(6);
-        let mut ahead = Ahead::default();
+        let mut pushed = PushedEntries::default();
         let mut caught_up = 1; // The receiver has the first set already.
-        for (pushed, chitchat) in steps {
-            ahead.receive(&log[pushed], caught_up);
+        for (arrived, chitchat) in steps {
+            pushed.receive(&log[arrived], caught_up);
             if let Some(reached) = chitchat {
                 caught_up = caught_up.max(log[reached].upto);
-                ahead.prune(caught_up);
+                pushed.prune(caught_up);
             }
-            let shown = join(state_at(&log, caught_up), ahead.entries());
+            let shown = join(state_at(&log, caught_up), pushed.entries());
             prop_assert!(shown.values().any(|stamped| stamped.value.is_some()), "{:?}", shown);
         }
     }
@@ -86,29 +86,29 @@ fn set(version: Version) -> Stamped {
 
 #[test]
 fn a_gap_holds_back_deletes_and_nothing_else() {
-    let mut ahead = Ahead::default();
+    let mut pushed = PushedEntries::default();
     let changes = vec![("new".to_owned(), set(6)), ("old".to_owned(), Stamped { version: 7, value: None })];
-    assert_eq!(ahead.receive(&push(5, 7, changes.clone()), 3), Fit::Gap);
-    assert_eq!(ahead.entries().keys().collect::<Vec<_>>(), ["new"]);
-    assert_eq!(ahead.receive(&push(3, 5, vec![("between".to_owned(), set(5))]), 3), Fit::Contiguous);
-    assert_eq!(ahead.receive(&push(5, 7, changes), 3), Fit::Contiguous);
-    assert_eq!(ahead.entries().keys().collect::<Vec<_>>(), ["between", "new", "old"]);
+    assert_eq!(pushed.receive(&push(5, 7, changes.clone()), 3), Fit::Gap);
+    assert_eq!(pushed.entries().keys().collect::<Vec<_>>(), ["new"]);
+    assert_eq!(pushed.receive(&push(3, 5, vec![("between".to_owned(), set(5))]), 3), Fit::Contiguous);
+    assert_eq!(pushed.receive(&push(5, 7, changes), 3), Fit::Contiguous);
+    assert_eq!(pushed.entries().keys().collect::<Vec<_>>(), ["between", "new", "old"]);
 }
 
 #[test]
 fn what_chitchat_has_is_neither_kept_nor_taken() {
-    let mut ahead = Ahead::default();
-    ahead.receive(&push(0, 2, vec![("a".to_owned(), set(1)), ("b".to_owned(), set(2))]), 0);
-    ahead.prune(1);
-    assert_eq!(ahead.entries().keys().collect::<Vec<_>>(), ["b"]);
-    ahead.receive(&push(0, 2, vec![("a".to_owned(), set(1))]), 1);
-    assert_eq!(ahead.entries().keys().collect::<Vec<_>>(), ["b"]);
+    let mut pushed = PushedEntries::default();
+    pushed.receive(&push(0, 2, vec![("a".to_owned(), set(1)), ("b".to_owned(), set(2))]), 0);
+    pushed.prune(1);
+    assert_eq!(pushed.entries().keys().collect::<Vec<_>>(), ["b"]);
+    pushed.receive(&push(0, 2, vec![("a".to_owned(), set(1))]), 1);
+    assert_eq!(pushed.entries().keys().collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]
 fn the_number_of_keys_ahead_is_bounded() {
-    let mut ahead = Ahead::default();
-    let changes = (1..=MAX_AHEAD as u64 + 10).map(|n| (format!("{n:06}"), set(n))).collect();
-    ahead.receive(&push(0, MAX_AHEAD as u64 + 10, changes), 0);
-    assert_eq!(ahead.entries().len(), MAX_AHEAD);
+    let mut pushed = PushedEntries::default();
+    let changes = (1..=MAX_PUSHED as u64 + 10).map(|n| (format!("{n:06}"), set(n))).collect();
+    pushed.receive(&push(0, MAX_PUSHED as u64 + 10, changes), 0);
+    assert_eq!(pushed.entries().len(), MAX_PUSHED);
 }

@@ -84,8 +84,8 @@ fn each_refusal_has_its_reason() {
     let mut pair = Pair::new();
     let good = pair.seal_one(b"hello");
 
-    let mut stranger = b"GET / HTTP/1.1".to_vec();
-    assert_eq!(pair.opener.open(&mut stranger), Err(Reason::NotOurs));
+    let mut other = b"GET / HTTP/1.1".to_vec();
+    assert_eq!(pair.opener.open(&mut other), Err(Reason::NotOurs));
     assert_eq!(pair.opener.open(&mut []), Err(Reason::NotOurs));
 
     let mut newer = good.clone();

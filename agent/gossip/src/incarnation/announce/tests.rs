@@ -1,15 +1,15 @@
 use super::*;
 use proptest::prelude::*;
 
-fn publication() -> impl Strategy<Value = Publication> {
+fn announcement() -> impl Strategy<Value = Announcement> {
     proptest::collection::btree_map("[a-e]", "[x-z]{0,2}", 0..5)
 }
 
-fn said(state: &NodeState) -> Publication {
+fn said(state: &NodeState) -> Announcement {
     state.key_values().filter(|(key, _)| *key != MARKER).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
-fn started_with(wanted: &Publication) -> NodeState {
+fn started_with(wanted: &Announcement) -> NodeState {
     let mut state = NodeState::for_test();
     first(wanted).into_iter().for_each(|(key, value)| state.set(key, value));
     state
@@ -17,7 +17,7 @@ fn started_with(wanted: &Publication) -> NodeState {
 
 proptest! {
     #[test]
-    fn what_is_wanted_is_said_and_the_marker_comes_last(levels in proptest::collection::vec(publication(), 1..8)) {
+    fn what_is_wanted_is_said_and_the_marker_comes_last(levels in proptest::collection::vec(announcement(), 1..8)) {
         let mut state = started_with(&levels[0]);
         for wanted in &levels {
             let before = said(&state);
@@ -30,7 +30,7 @@ proptest! {
     }
 
     #[test]
-    fn writing_twice_writes_nothing(from in publication(), to in publication()) {
+    fn writing_twice_writes_nothing(from in announcement(), to in announcement()) {
         let mut state = started_with(&from);
         write(&mut state, &to);
         let version = state.max_version();
@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn the_changes_are_in_order_sets_before_deletes(from in publication(), to in publication()) {
+    fn the_changes_are_in_order_sets_before_deletes(from in announcement(), to in announcement()) {
         let mut state = started_with(&from);
         let written = write(&mut state, &to);
         let versions: Vec<_> = written.changes.iter().map(|(_, stamped)| stamped.version).collect();
@@ -54,8 +54,8 @@ proptest! {
 
 #[test]
 fn what_cannot_be_said_is_refused_and_what_was_said_of_it_stands() {
-    let mut state = started_with(&Publication::from([("big".to_owned(), "small".to_owned())]));
-    let wanted = Publication::from([
+    let mut state = started_with(&Announcement::from([("big".to_owned(), "small".to_owned())]));
+    let wanted = Announcement::from([
         ("big".to_owned(), "x".repeat(MAX_VALUE + 1)),
         ("k".repeat(MAX_KEY + 1), String::new()),
         (MARKER.to_owned(), "forged".to_owned()),

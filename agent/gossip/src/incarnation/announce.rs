@@ -1,6 +1,6 @@
 //! Writes what this host says of itself into its own chitchat state.
 //!
-//! A publication is a level: the whole of what is to be said. What changed is found by comparison, so nothing is lost if the caller
+//! A announcement is a level: the whole of what is to be said. What changed is found by comparison, so nothing is lost if the caller
 //! restarts, and an unchanged key costs nobody anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chitchat::{NodeState, Version};
 
 /// What a host says of itself, complete: key to value. Keys up to [`MAX_KEY`] bytes, values up to [`MAX_VALUE`].
-pub type Publication = BTreeMap<String, String>;
+pub type Announcement = BTreeMap<String, String>;
 
 /// Largest value, in bytes. From 65,536 on a value never spreads and silently blocks every later key of its host (chitchat 0.13).
 pub const MAX_VALUE: usize = 16 * 1024;
@@ -47,7 +47,7 @@ pub(crate) struct Written {
 /// Makes `state` say `wanted`: sets first, then deletes, then the marker.
 ///
 /// In that order whoever has a part of it has the new next to the old, never neither.
-pub(crate) fn write(state: &mut NodeState, wanted: &Publication) -> Written {
+pub(crate) fn write(state: &mut NodeState, wanted: &Announcement) -> Written {
     let mut written = Written { after: state.max_version(), ..Written::default() };
     for (key, value) in wanted {
         if !is_sayable(key, value) {
@@ -76,7 +76,7 @@ pub(crate) fn write(state: &mut NodeState, wanted: &Publication) -> Written {
 }
 
 /// The first state of an incarnation that says `wanted`, in the order to set it.
-pub(crate) fn first(wanted: &Publication) -> Vec<(String, String)> {
+pub(crate) fn first(wanted: &Announcement) -> Vec<(String, String)> {
     let sayable = wanted.iter().filter(|(key, value)| is_sayable(key, value));
     let marker = (MARKER.to_owned(), "0".to_owned());
     sayable.map(|(key, value)| (key.clone(), value.clone())).chain([marker]).collect()

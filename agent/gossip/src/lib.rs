@@ -111,7 +111,8 @@ pub enum GossipError {
 pub struct Gossip {
     /// What all hosts say, ourselves included. Its sender is gone when gossip has ended.
     pub view: watch::Receiver<Arc<View>>,
-    /// What we say. Send the whole of it whenever it has changed; it goes out at once, later changes at most every 25 ms.
+    /// What this host announces. Send the whole of it whenever it has changed. It goes out at once; of many changes in a row, those
+    /// after the eighth go out together every 25 ms.
     pub announce: watch::Sender<Announcement>,
     handle: Handle,
     stop: oneshot::Sender<()>,

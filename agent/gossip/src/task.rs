@@ -1,10 +1,12 @@
-//! The gossip task: moves what is announced into chitchat and to the peers, and what comes from both into the view.
+//! The gossip task: writes what this host announces into chitchat, pushes it to the peers, and joins what comes from both into the view.
 //!
-//! It runs on an OS thread of its own with a runtime of its own, next to the socket and chitchat: nothing that the rest of the daemon
-//! does can keep this host from being heard, or from hearing.
+//! It runs on an OS thread of its own with a runtime of its own, next to the socket and chitchat. So no other work of the daemon can
+//! keep this host from being heard, or from hearing.
 
+pub(crate) mod look_schedule;
 pub(crate) mod sync;
 pub(crate) mod throttle;
+pub(crate) mod token_bucket;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,29 +25,26 @@ use crate::push::Push;
 use crate::roster::liveness::AttendedClock;
 use crate::roster::merge::Fit;
 use crate::roster::{Event, Roster};
+use crate::task::look_schedule::{LOOK_REFILL, LookSchedule};
 use crate::task::sync::SyncState;
 use crate::task::throttle::Throttle;
+use crate::task::token_bucket::TokenBucket;
 use crate::transport::{GossipSocket, Kind};
 use crate::{Generations, View};
 
-/// Between two batches of changes of ours.
-const ANNOUNCE_SPACING: Duration = Duration::from_millis(25);
-/// Between two looks at what others say: at least this, and a tenth of the interval between two rounds.
-const LOOK_SPACING: Duration = Duration::from_millis(25);
-/// How many times as long as the last look took it is until the next: in a large cluster where much happens, looking takes a
-/// tenth of a processor at most. Up to the time between two pulses, so that no heartbeat is seen late.
-const REST_PER_WORK: u32 = 10;
-/// Looks at the heartbeats of others in the interval between two rounds.
-const PULSES: u32 = 4;
+/// Announcements that can follow each other at once. A single change, or a short row of them, is pushed without a wait.
+const ANNOUNCE_BURST: u32 = 8;
+/// Over time there is at most one announcement per this time. Changes that come meanwhile are pushed together.
+const ANNOUNCE_REFILL: Duration = Duration::from_millis(25);
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
-/// Of all hosts that miss something, about so many ask for it at once if all miss it: what a host says at its start all others
-/// miss, and if all asked, among a thousand it would hear from a thousand in a moment. To the rest, and mostly to one of many that
-/// has missed something alone, the next round of gossip brings it.
+/// When all hosts miss the same change, about so many of them ask its host for it at once. Every host misses what a new host
+/// announces at its start. If all of them asked, a new host among a thousand would get a thousand questions within a moment. The
+/// next round of gossip brings the change to the hosts that do not ask.
 const ASKERS: usize = 16;
-/// Between the end of chitchat and its restart: at first, and at most if it goes on ending.
+/// Between the end of chitchat and its restart: at first, and at most if it ends again and again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// A run of chitchat that was longer is no sign that the next will be short.
+/// After a run of chitchat that was longer than this, the pause before the restart is short again.
 const GOOD_RUN: Duration = Duration::from_secs(60);
 
 /// What a handle asks for.
@@ -76,13 +75,13 @@ pub(crate) struct Task {
     roster: Roster,
     clock: AttendedClock,
     sync: SyncState,
-    said: Announcement,
+    announced: Announcement,
     refused: BTreeSet<String>,
-    /// The longest time until the next look. Each round of gossip brings one of itself.
+    /// The longest time between two looks. A round of gossip is shorter, and causes a look.
+    longest_idle: Duration,
+    /// The time until the next look if nothing happens: less if a silent host is to be judged anew before.
     idle: Duration,
-    /// The time until the next look if nothing happens.
-    rest: Duration,
-    /// Peers who have what we miss.
+    /// Peers that have changes that this host misses.
     ask: BTreeSet<SocketAddr>,
     pause: Duration,
 }
@@ -100,23 +99,23 @@ enum Wake {
 }
 
 impl Task {
-    /// A task for `member`, which says `said`.
+    /// A task for `member`, which has announced `announced`.
     pub fn new(
         identity: NodeIdentity,
         generations: Box<dyn Generations + Send>,
         (socket, counters): (Arc<GossipSocket>, Arc<Counters>),
         (member, roster): (Member, Roster),
-        said: Announcement,
+        announced: Announcement,
     ) -> Self {
         let sync = match identity.seeds.is_empty() {
             true => SyncState::Synced,
             false => SyncState::Alone,
         };
-        let idle = identity.interval + LOOK_SPACING;
+        let idle = identity.interval + LOOK_REFILL;
         Self {
             roster,
+            longest_idle: idle,
             idle,
-            rest: idle,
             clock: AttendedClock::new(std::time::Instant::now(), idle),
             identity,
             generations,
@@ -124,33 +123,27 @@ impl Task {
             counters,
             member,
             sync,
-            said,
+            announced,
             refused: BTreeSet::new(),
             ask: BTreeSet::new(),
             pause: RESTART_PAUSE.0,
         }
     }
 
-    /// Runs until `ends.stop` resolves, all handles are gone, or nobody receives any more.
+    /// Runs until `ends.stop` resolves, all handles are gone, or the receiver of datagrams has ended.
     pub async fn run(mut self, mut ends: Ends) {
-        let mut announce = Throttle::new(ANNOUNCE_SPACING);
-        let mut look = Throttle::new(LOOK_SPACING.max(self.identity.interval / 10));
-        let pulse_spacing = self.identity.interval / PULSES;
-        let mut announcer_runs = true;
         let mut started = Instant::now();
-        let (mut looked, mut breath) = (started, Duration::ZERO);
-        let mut pulse: Option<Instant> = None;
+        let mut announcements = Throttle::new(TokenBucket::new(ANNOUNCE_BURST, ANNOUNCE_REFILL, started));
+        let mut looks = LookSchedule::new(self.identity.interval, started);
+        let mut announcer_runs = true;
         let mut died = Box::pin(self.member.died());
         let mut pushes = Vec::with_capacity(PUSHES_AT_ONCE);
-        announce.request(started);
-        look.request(started);
+        announcements.request(started);
+        looks.note_change(started);
 
         loop {
-            let idle = looked + self.rest;
-            // Heartbeats tell of no change, so they are none of the throttle's. A look that it has put off sees them as well.
-            let pulse_due = pulse.filter(|_| look.due().is_none());
-            let look_due = look.due().map(|due| due.max(looked + breath));
-            let due = [announce.due(), look_due, pulse_due].into_iter().flatten().fold(idle, Instant::min);
+            let look_due = looks.due(self.idle);
+            let due = announcements.due().map_or(look_due, |due| due.min(look_due));
             let wake = tokio::select! {
                 _ = &mut ends.stop => Wake::Stop,
                 () = &mut died => Wake::Died,
@@ -170,15 +163,19 @@ impl Task {
             let now = Instant::now();
             match wake {
                 Wake::Stop => return,
-                Wake::Announced => announce.request(now),
+                Wake::Announced => announcements.request(now),
                 Wake::AnnouncerGone => announcer_runs = false,
-                Wake::Command(command) => self.obey(command, &mut look, now).await,
+                Wake::Command(command) => {
+                    if self.obey(command).await {
+                        looks.note_change(now);
+                    }
+                }
                 Wake::Pushes => {
                     pushes.drain(..).for_each(|push| self.receive(&push));
-                    look.request(now);
+                    looks.note_change(now);
                 }
-                Wake::Changed => look.request(now),
-                Wake::Stepped => drop(pulse.get_or_insert(now.max(looked + pulse_spacing))),
+                Wake::Changed => looks.note_change(now),
+                Wake::Stepped => looks.note_heartbeats(now),
                 Wake::Due => {}
                 Wake::Died => {
                     tokio::select! {
@@ -187,31 +184,30 @@ impl Task {
                     }
                     started = Instant::now();
                     died = Box::pin(self.member.died());
-                    announce.request(started);
-                    look.request(started);
+                    announcements.request(started);
+                    looks.note_change(started);
                 }
             }
             let now = Instant::now();
-            if announce.take(now) {
-                self.said = ends.announcement.borrow_and_update().clone();
+            if announcements.take(now) {
+                self.announced = ends.announcement.borrow_and_update().clone();
                 self.announce().await;
-                look.request(now);
+                looks.note_change(now);
             }
-            let pulses = pulse.is_some_and(|due| due <= now) && look.due().is_none();
-            let rested = now >= looked + breath;
-            if pulses || now >= looked + self.rest || rested && look.take(now) {
-                (looked, pulse) = (now, None);
+            if looks.take(self.idle, now) {
                 self.look(&ends.view).await;
-                breath = (now.elapsed() * REST_PER_WORK).min(pulse_spacing);
+                looks.note_work(now.elapsed());
             }
         }
     }
 
-    async fn obey(&mut self, command: Command, look: &mut Throttle, now: Instant) {
+    /// Does what was asked for; says whether chitchat's states may have changed.
+    async fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Snapshot(answer) => {
-                // Who asked may have given up.
+                // The caller may have given up.
                 let _ = answer.send(self.member.snapshot().await);
+                false
             }
             Command::Feed(chunks, answer) => {
                 let chunks: Result<Vec<_>, _> = chunks.iter().map(|chunk| Chunk::decode(chunk)).collect();
@@ -219,17 +215,19 @@ impl Task {
                     Ok(chunks) => {
                         self.member.feed(chunks).await;
                         self.sync = SyncState::Synced;
-                        look.request(now);
                         Ok(())
                     }
                     Err(error) => Err(error),
                 };
+                let is_fed = fed.is_ok();
                 let _ = answer.send(fed);
+                is_fed
             }
             #[cfg(test)]
             Command::Crash { pause } => {
                 self.pause = pause;
                 self.member.crash();
+                false
             }
         }
     }
@@ -244,7 +242,7 @@ impl Task {
     }
 
     async fn announce(&mut self) {
-        let Written { after, upto, changes, refused } = self.member.write(&self.said).await;
+        let Written { after, upto, changes, refused } = self.member.write(&self.announced).await;
         for key in refused.difference(&self.refused) {
             error!(key, "cannot announce: the key or its value is too large");
             self.counters.count(Reason::Oversize);
@@ -260,7 +258,7 @@ impl Task {
         }
     }
 
-    /// Looks at what all say, and shows it if it has changed.
+    /// Looks at chitchat's states, and shows them in the view if they have changed.
     pub async fn look(&mut self, view: &watch::Sender<Arc<View>>) {
         std::mem::take(&mut self.ask).into_iter().for_each(|peer| self.member.greet(peer));
 
@@ -271,7 +269,7 @@ impl Task {
         look.events.iter().for_each(log);
 
         let deadline = self.roster.next_deadline(now);
-        self.rest = deadline.map_or(self.idle, |deadline| self.idle.min(deadline - now));
+        self.idle = deadline.map_or(self.longest_idle, |deadline| self.longest_idle.min(deadline - now));
 
         if self.sync != SyncState::Synced {
             self.sync = self.sync.step(self.roster.census(), now, self.identity.interval * 2);
@@ -282,7 +280,7 @@ impl Task {
         }
     }
 
-    /// Goes on as a new incarnation that says the same and knows what the last one knew.
+    /// Starts chitchat again as a new incarnation, which announces the same and knows what the last one knew.
     async fn restart(&mut self, lasted: Duration) {
         if lasted > GOOD_RUN {
             self.pause = RESTART_PAUSE.0;
@@ -295,7 +293,7 @@ impl Task {
             let carried = known.iter().filter_map(|chunk| Chunk::decode(chunk).ok()).collect();
             let generation = self.generations.next();
             let socket = Arc::clone(&self.socket);
-            match Member::start(&self.identity, generation, socket, &self.said, carried).await {
+            match Member::start(&self.identity, generation, socket, &self.announced, carried).await {
                 Ok(member) => {
                     let now = self.clock.advance(std::time::Instant::now());
                     self.roster.start_over(member.id().clone(), now);

@@ -1,42 +1,39 @@
-//! A leading-edge throttle: the first request is served at once, later ones at a limited rate, and none is forgotten. Pure.
-
-use std::time::Duration;
+//! When requested work is to be done: a few requests at once, more at a limited rate, none forgotten. Pure; time is an argument.
 
 use tokio::time::Instant;
 
-/// When a piece of work that was asked for is to be done.
+use crate::task::token_bucket::TokenBucket;
+
+/// Work that is requested from time to time. Requests that come before the work is done are served together.
 #[derive(Debug)]
 pub(crate) struct Throttle {
-    spacing: Duration,
-    served: Option<Instant>,
+    bucket: TokenBucket,
     due: Option<Instant>,
 }
 
 impl Throttle {
-    /// Work at most every `spacing`.
-    pub fn new(spacing: Duration) -> Self {
-        Self { spacing, served: None, due: None }
+    /// Work that takes a token of `bucket` each time.
+    pub fn new(bucket: TokenBucket) -> Self {
+        Self { bucket, due: None }
     }
 
-    /// Notes that the work is wanted.
+    /// Requests the work.
     pub fn request(&mut self, now: Instant) {
-        let earliest = self.served.map_or(now, |served| now.max(served + self.spacing));
-        self.due.get_or_insert(earliest);
+        self.due.get_or_insert_with(|| self.bucket.next(now));
     }
 
-    /// When [`Throttle::take`] will next be true; `None` if nothing is wanted.
+    /// When [`Throttle::take`] will next be true; `None` if nothing is requested.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
 
     /// Whether the work is to be done now. True once per time that it is due.
     pub fn take(&mut self, now: Instant) -> bool {
-        let ripe = self.due.is_some_and(|due| due <= now);
-        if ripe {
-            self.served = Some(now);
+        let taken = self.due.is_some_and(|due| due <= now) && self.bucket.take(now);
+        if taken {
             self.due = None;
         }
-        ripe
+        taken
     }
 }
 

@@ -1,44 +1,50 @@
+use std::time::Duration;
+
 use super::*;
 use proptest::prelude::*;
 
-const SPACING: Duration = Duration::from_millis(25);
+const BURST: u32 = 3;
+const REFILL: Duration = Duration::from_millis(25);
+
+fn throttle(now: Instant) -> Throttle {
+    Throttle::new(TokenBucket::new(BURST, REFILL, now))
+}
 
 #[test]
-fn the_first_is_served_at_once_and_the_rest_together() {
-    let now = Instant::now();
-    let mut throttle = Throttle::new(SPACING);
-    assert!(!throttle.take(now), "nothing is wanted");
-    throttle.request(now);
-    assert!(throttle.take(now));
-    assert!(!throttle.take(now));
+fn a_short_row_of_requests_is_served_at_once_and_the_rest_together() {
+    let start = Instant::now();
+    let mut throttle = throttle(start);
+    assert!(!throttle.take(start), "nothing is requested");
+    for n in 0..BURST {
+        let now = start + Duration::from_millis(n.into());
+        throttle.request(now);
+        assert_eq!(throttle.due(), Some(now));
+        assert!(throttle.take(now));
+        assert!(!throttle.take(now), "one request is served once");
+    }
 
-    throttle.request(now + SPACING / 5);
-    throttle.request(now + SPACING / 2);
-    assert_eq!(throttle.due(), Some(now + SPACING));
-    assert!(!throttle.take(now + SPACING / 2));
-    assert!(throttle.take(now + SPACING));
+    throttle.request(start + REFILL / 5);
+    throttle.request(start + REFILL / 2);
+    assert_eq!(throttle.due(), Some(start + REFILL));
+    assert!(!throttle.take(start + REFILL / 2));
+    assert!(throttle.take(start + REFILL));
     assert_eq!(throttle.due(), None);
-
-    throttle.request(now + SPACING * 10);
-    assert!(throttle.take(now + SPACING * 10), "after a pause at once again");
 }
 
 proptest! {
     #[test]
-    fn no_request_waits_longer_than_the_spacing_and_none_comes_sooner(
+    fn no_request_waits_longer_than_a_refill_and_none_is_forgotten(
         steps in proptest::collection::vec(0_u64..60, 1..100)
     ) {
-        let (mut now, mut throttle, mut served) = (Instant::now(), Throttle::new(SPACING), None::<Instant>);
+        let mut now = Instant::now();
+        let mut throttle = throttle(now);
         for step in steps {
             now += Duration::from_millis(step);
             throttle.request(now);
-            let due = throttle.due().expect("it was asked for");
-            prop_assert!(due <= now + SPACING);
-            if throttle.take(due.max(now)) {
-                let at = due.max(now);
-                prop_assert!(served.is_none_or(|served| at >= served + SPACING));
-                (served, now) = (Some(at), at);
-            }
+            let due = throttle.due().expect("it was requested");
+            prop_assert!(due <= now + REFILL);
+            now = due.max(now);
+            prop_assert!(throttle.take(now), "what is due is served");
         }
     }
 }

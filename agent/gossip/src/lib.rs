@@ -50,7 +50,7 @@ pub use view::{Generations, Hosts, NodeIncarnation, Texts, View};
 use incarnation::{Member, NodeIdentity};
 use roster::Roster;
 use roster::liveness::LivenessConfig;
-use task::{Command, Ends, Task};
+use task::{COMMANDS, Command, Ends, Task};
 use transport::codec::Codec;
 use transport::seal::{Opener, Sealer};
 use transport::{GossipSocket, Receiver};
@@ -122,7 +122,7 @@ pub struct Gossip {
 /// Asks things of running gossip. Cheap to clone; does not keep gossip running.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     counters: Arc<Counters>,
     addr: SocketAddr,
 }
@@ -147,7 +147,7 @@ pub async fn spawn(
 
     let counters = Arc::new(Counters::default());
     let (announce, announcement) = watch::channel(initial);
-    let (commands, asked) = mpsc::unbounded_channel();
+    let (commands, asked) = mpsc::channel(COMMANDS);
     let (view_sender, view) = watch::channel(Arc::default());
     let (stop, stopped) = oneshot::channel();
     let (ready_sender, ready) = oneshot::channel();
@@ -184,7 +184,7 @@ struct Start {
 
 struct Channels {
     announcement: watch::Receiver<Announcement>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::Receiver<Command>,
     view: watch::Sender<Arc<View>>,
     stop: oneshot::Receiver<()>,
 }
@@ -268,7 +268,7 @@ impl Handle {
     /// [`SnapshotError::Stopped`].
     pub async fn snapshot(&self) -> Result<Vec<Vec<u8>>, SnapshotError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(Command::Snapshot(answer)).map_err(|_| SnapshotError::Stopped)?;
+        self.commands.send(Command::Snapshot(answer)).await.map_err(|_| SnapshotError::Stopped)?;
         answered.await.map_err(|_| SnapshotError::Stopped)
     }
 
@@ -279,14 +279,14 @@ impl Handle {
     /// [`SnapshotError`]; nothing was taken then.
     pub async fn feed(&self, snapshot: Vec<Vec<u8>>) -> Result<(), SnapshotError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(Command::Feed(snapshot, answer)).map_err(|_| SnapshotError::Stopped)?;
+        self.commands.send(Command::Feed(snapshot, answer)).await.map_err(|_| SnapshotError::Stopped)?;
         answered.await.map_err(|_| SnapshotError::Stopped)?
     }
 
     /// Ends chitchat as a bug in it would; it is started again after `pause`.
     #[cfg(test)]
     fn crash(&self, pause: Duration) {
-        self.commands.send(Command::Crash { pause }).expect("gossip runs");
+        self.commands.try_send(Command::Crash { pause }).expect("gossip runs and has room");
     }
 }
 

@@ -47,6 +47,9 @@ const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duratio
 /// After a run of chitchat that was longer than this, the pause before the restart is short again.
 const GOOD_RUN: Duration = Duration::from_secs(60);
 
+/// Commands that wait for the task. A caller waits while the queue is full, as it then waits for its answer.
+pub(crate) const COMMANDS: usize = 16;
+
 /// What a handle asks for.
 pub(crate) enum Command {
     Snapshot(oneshot::Sender<Vec<Vec<u8>>>),
@@ -60,7 +63,7 @@ pub(crate) enum Command {
 /// The task's ends of its channels.
 pub(crate) struct Ends {
     pub announcement: watch::Receiver<Announcement>,
-    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub commands: mpsc::Receiver<Command>,
     pub pushes: mpsc::Receiver<Push>,
     pub view: watch::Sender<Arc<View>>,
     pub stop: oneshot::Receiver<()>,

@@ -477,7 +477,7 @@ async fn gossip_that_nobody_receives_for_ends() {
     let generations = Box::new(Rising(Arc::clone(&cluster.generation)));
     let (receiver, pushes, task) = assemble(start, generations, Announcement::new()).await.expect("it starts");
     let (_announce, announcement) = watch::channel(Announcement::new());
-    let (_asking, commands) = mpsc::unbounded_channel();
+    let (_asking, commands) = mpsc::channel(COMMANDS);
     let (view, seen) = watch::channel(Arc::default());
     let (_stop, stop) = oneshot::channel();
     drop(receiver);

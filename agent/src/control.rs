@@ -151,6 +151,7 @@ impl Control for Service {
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
             barriers: show::barriers(&settled.barriers),
+            gossip_limits: self.gossip.counters().usage().map(show::gossip_limit).collect(),
         }))
     }
 

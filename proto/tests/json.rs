@@ -138,6 +138,7 @@ fn what_status_prints() {
         "endpoints",
         "failures",
         "gossip",
+        "gossip_limits",
         "host",
         "host_id",
         "hosts",
@@ -157,5 +158,6 @@ fn what_status_prints() {
     ];
     assert_eq!(keys::<wire::StatusReply>(), expected);
     assert_eq!(keys::<wire::Draining>(), ["endpoints", "id", "network"]);
+    assert_eq!(keys::<wire::GossipLimit>(), ["limit", "name", "near", "used"]);
     assert_eq!(keys::<wire::UnopenedRow>(), ["datagrams", "from", "seconds_ago"]);
 }

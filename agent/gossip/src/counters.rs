@@ -1,7 +1,8 @@
-//! What was dropped, and why. Owns the reasons and their counts; logs nothing.
+//! What was dropped and why, and how near the limits are. Owns the reasons and all numbers; logs nothing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::limits::{Gauges, Limit, Usage};
 use crate::unknown_senders::UnknownSenders;
 
 /// Why something was dropped, as counted in [`Counters`].
@@ -91,12 +92,12 @@ impl Reason {
     }
 }
 
-/// How often each [`Reason`] occurred since the start.
+/// How often each [`Reason`] occurred since the start, and how much of each [`Limit`] is in use.
 #[derive(Debug, Default)]
 pub struct Counters {
     counts: [AtomicU64; Reason::ALL.len()],
     unknown_senders: UnknownSenders,
-    digest: AtomicUsize,
+    gauges: Gauges,
 }
 
 impl Counters {
@@ -110,19 +111,23 @@ impl Counters {
         Reason::ALL.into_iter().map(|reason| (reason, self.of(reason)))
     }
 
-    /// Who of late was behind [`Reason::BadSeal`].
+    /// The senders of datagrams that were dropped lately for [`Reason::BadSeal`].
     pub fn unknown_senders(&self) -> &UnknownSenders {
         &self.unknown_senders
     }
 
-    /// Bytes of the message that last began an exchange: little more than the digest, which names each incarnation that is
-    /// known. Beyond 60,000 the others drop it, and this host hears nothing any more.
-    pub fn digest(&self) -> usize {
-        self.digest.load(Ordering::Relaxed)
+    /// How much of each limit is in use, in the order of [`Limit::ALL`].
+    pub fn usage(&self) -> impl Iterator<Item = Usage> + '_ {
+        Limit::ALL.into_iter().map(|limit| Usage { limit, used: self.gauges.get(limit) })
     }
 
-    pub(crate) fn note_digest(&self, bytes: usize) {
-        self.digest.store(bytes, Ordering::Relaxed);
+    /// How much of one limit is in use.
+    pub fn used(&self, limit: Limit) -> usize {
+        self.gauges.get(limit)
+    }
+
+    pub(crate) fn note_use(&self, limit: Limit, used: usize) {
+        self.gauges.set(limit, used);
     }
 
     pub(crate) fn count(&self, reason: Reason) {

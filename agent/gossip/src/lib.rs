@@ -22,6 +22,7 @@
 mod counters;
 mod incarnation;
 mod key;
+mod limits;
 mod push;
 mod roster;
 mod task;
@@ -43,6 +44,7 @@ pub use counters::{Counters, Reason};
 pub use incarnation::announce::{Announcement, MAX_KEY, MAX_VALUE};
 pub use incarnation::snapshot::SnapshotError;
 pub use key::{ClusterKey, KEY_BYTES, KeyError};
+pub use limits::{Limit, Usage};
 pub use roster::liveness::NodeLiveness;
 pub use unknown_senders::{UnknownSender, UnknownSenders};
 pub use view::{Generations, Hosts, NodeIncarnation, Texts, View};
@@ -256,7 +258,7 @@ impl Handle {
         self.addr
     }
 
-    /// What was dropped, and why.
+    /// What was dropped and why, and how near the limits are.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

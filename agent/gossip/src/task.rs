@@ -21,6 +21,7 @@ use crate::counters::{Counters, Reason};
 use crate::incarnation::announce::{Announcement, Written};
 use crate::incarnation::snapshot::{Chunk, SnapshotError};
 use crate::incarnation::{Member, NodeIdentity};
+use crate::limits::Limit;
 use crate::push::Push;
 use crate::roster::liveness::AttendedClock;
 use crate::roster::merge::Fit;
@@ -245,6 +246,8 @@ impl Task {
     }
 
     async fn announce(&mut self) {
+        let largest = self.announced.values().map(String::len).max();
+        self.counters.note_use(Limit::Value, largest.unwrap_or_default());
         let Written { after, upto, changes, refused } = self.member.write(&self.announced).await;
         for key in refused.difference(&self.refused) {
             error!(key, "cannot announce: the key or its value is too large");
@@ -268,7 +271,7 @@ impl Task {
         let now = self.clock.advance(std::time::Instant::now());
         let roster = &mut self.roster;
         let look = self.member.look(|states, heard| roster.look(states, heard, now)).await;
-        self.socket.note_known(self.roster.len());
+        self.counters.note_use(Limit::Incarnations, self.roster.len());
         look.events.iter().for_each(log);
 
         let deadline = self.roster.next_deadline(now);

@@ -427,6 +427,19 @@ async fn what_is_too_large_is_not_said_and_hinders_nothing_else() {
     eventually(&nodes[1], "the rest", |view| text(view, "node0", "b").is_some()).await;
     assert_eq!(text(&nodes[1].view.borrow(), "node0", "a"), None);
     assert_eq!(nodes[0].handle.counters().of(Reason::Oversize), 2);
+    assert_eq!(nodes[0].handle.counters().used(Limit::Value), huge.len(), "it is seen that the limit is passed");
+}
+
+#[tokio::test]
+async fn a_running_node_tells_how_much_of_each_limit_is_in_use() {
+    let cluster = Cluster::new();
+    let nodes = cluster.of(2).await;
+    let counters = nodes[0].handle.counters();
+    // One of two begins all exchanges.
+    until("a digest was sent", || nodes.iter().any(|node| node.handle.counters().used(Limit::Digest) > 0)).await;
+    assert_eq!(counters.used(Limit::Incarnations), 2);
+    assert_eq!(counters.used(Limit::Value), "node0".len());
+    assert!(counters.usage().all(|usage| !usage.is_near()));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ pub(crate) mod seal;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 
 use crate::counters::{Counters, Reason};
+use crate::limits::Limit;
 use crate::push::Push;
 use crate::transport::codec::{Codec, NOTHING_MORE};
 use crate::transport::exchange::Exchanges;
@@ -66,7 +67,6 @@ pub(crate) struct GossipSocket {
     counters: Arc<Counters>,
     inbox: Mutex<Option<Inbox>>,
     written: AtomicU64,
-    known: AtomicUsize,
     stepped: Notify,
     exchanges: Mutex<Exchanges>,
 }
@@ -87,7 +87,6 @@ impl GossipSocket {
             counters,
             inbox: Mutex::new(None),
             written: AtomicU64::new(0),
-            known: AtomicUsize::new(0),
             stepped: Notify::new(),
             exchanges: Mutex::new(Exchanges::new(interval)),
         }
@@ -106,11 +105,6 @@ impl GossipSocket {
     /// Notes the highest version that we have written. Before anybody else can know of it.
     pub fn note_written(&self, version: Version) {
         self.written.store(version, Ordering::Relaxed);
-    }
-
-    /// Notes how many incarnations are known.
-    pub fn note_known(&self, incarnations: usize) {
-        self.known.store(incarnations, Ordering::Relaxed);
     }
 
     /// Seals `message` once and sends it to each of `peers`. What cannot be sent is counted; the peer's own gossip asks again.
@@ -192,7 +186,7 @@ impl Receiver {
         }
         let summary = inspect::inspect(bytes)?;
         let written = self.socket.written.load(Ordering::Relaxed);
-        summary.admit((&inbox.own, written), self.socket.known.load(Ordering::Relaxed))?;
+        summary.admit((&inbox.own, written), &self.socket.counters)?;
         let envelope = self.codec.decode(bytes).await?;
         if matches!(envelope.message, ChitchatMessage::Ack { .. }) {
             locked(&self.socket.exchanges).complete(from, Instant::now());
@@ -255,13 +249,16 @@ impl Socket for SealedSocket {
             Ok(bytes) => {
                 let num_bytes_sent = bytes.len();
                 if begins {
-                    self.socket.counters.note_digest(num_bytes_sent);
+                    self.socket.counters.note_use(Limit::Digest, num_bytes_sent);
                 }
                 self.socket.send(&[to], Kind::Chitchat, bytes).await;
                 Ok(SendOutcome { num_bytes_sent })
             }
             Err(reason) => {
                 self.socket.counters.count(reason);
+                if begins && reason == Reason::Oversize {
+                    self.socket.counters.note_use(Limit::Digest, codec::MAX_ENCODED);
+                }
                 Ok(SendOutcome { num_bytes_sent: 0 })
             }
         }

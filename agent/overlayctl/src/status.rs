@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{Apart, Barrier, Draining, StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{Apart, Barrier, Draining, GossipLimit, StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -37,6 +37,8 @@ fn table(status: &StatusReply) -> String {
     lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
     lines.extend(status.barriers.iter().map(|row| format!("warning    {}", barrier(row))));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
+    let near = status.gossip_limits.iter().filter(|limit| limit.near);
+    lines.extend(near.map(|limit| format!("warning    {}", gossip_limit(limit))));
     lines.join("\n")
 }
 
@@ -111,6 +113,26 @@ fn unopened(row: &UnopenedRow) -> String {
         "{datagrams} datagram{many} from {from} could not be opened (another cluster key?), last {seconds_ago} s ago: \
          give both hosts the same --cluster-key-file, or keep that one from this port"
     )
+}
+
+/// A limit of gossip that is near, or passed.
+fn gossip_limit(row: &GossipLimit) -> String {
+    let GossipLimit { name, used, limit, .. } = row;
+    match name.as_str() {
+        "digest_bytes" => format!(
+            "gossip's list of all hosts has {used} of {limit} bytes; beyond that hosts no longer hear each other: add no more \
+             hosts to this cluster, and restart agents less often"
+        ),
+        "incarnations" => format!(
+            "this host knows of {used} agents, and gossip is made for {limit}; agents that ended within the last minutes count, \
+             too: add no more hosts to this cluster, and restart agents less often"
+        ),
+        "value_bytes" => format!(
+            "the largest value that this host announces has {used} of {limit} bytes; beyond that the other hosts keep the \
+             last one: give the networks and endpoints of this host fewer labels, names and links"
+        ),
+        _ => format!("gossip is near a limit: {used} of {limit} {name}"),
+    }
 }
 
 #[cfg(test)]

@@ -71,6 +71,17 @@ pub(super) fn unopened(senders: &[UnknownSender]) -> Vec<pb::UnopenedRow> {
     senders.iter().map(row).collect()
 }
 
+/// How much of a limit of gossip is in use.
+pub(super) fn gossip_limit(usage: gossip::Usage) -> pb::GossipLimit {
+    let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    pb::GossipLimit {
+        name: usage.limit.name().to_owned(),
+        used: number(usage.used),
+        limit: number(usage.limit.most()),
+        near: usage.is_near(),
+    }
+}
+
 /// What people call a state.
 fn state(liveness: Liveness) -> &'static str {
     match liveness {

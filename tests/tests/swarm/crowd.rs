@@ -13,7 +13,7 @@ use overlay::ledger::Input;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::network::{Network, Range, Settings};
 use overlay_agent::cluster::ClusterView;
-use overlay_gossip::{ClusterKey, Reason};
+use overlay_gossip::{ClusterKey, Limit, Reason};
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Common, Door, Home, name};
@@ -156,7 +156,7 @@ impl Crowd {
 
     /// Bytes of the largest digest.
     pub fn digest(&self) -> usize {
-        self.agents.values().map(|agent| agent.door.gossip.counters().digest()).max().unwrap_or(0)
+        self.agents.values().map(|agent| agent.door.gossip.counters().used(Limit::Digest)).max().unwrap_or(0)
     }
 
     /// What the living ones have dropped.

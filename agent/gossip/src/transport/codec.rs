@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use crate::counters::Reason;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const MAX_ENCODED: usize = 65_507;
+/// Bytes of the largest message that chitchat can encode: one UDP datagram over IPv4.
+pub(crate) const MAX_ENCODED: usize = 65_507;
 /// Loopback answers at once. It can fail to only if a local process floods the port.
 const TIMEOUT: Duration = Duration::from_secs(1);
 

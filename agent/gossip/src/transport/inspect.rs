@@ -11,16 +11,14 @@ use std::collections::BTreeSet;
 
 use chitchat::{ChitchatId, Deserializable, Version};
 
-use crate::counters::Reason;
+use crate::counters::{Counters, Reason};
+use crate::limits::{Limit, MAX_DIGEST, MAX_INCARNATIONS};
 
 /// The highest version or heartbeat that is believed: far beyond what counting reaches, far below overflow.
 pub(crate) const MAX_VERSION: Version = 1 << 62;
-/// Incarnations in one digest: at some 19 bytes each the answer's digest and some delta fit into chitchat's 65,507 bytes.
-pub(crate) const MAX_INCARNATIONS: usize = 3000;
 
 const MAGIC: u16 = 45_139;
 const FORMAT_V1: u8 = 1;
-const MAX_DIGEST: usize = 60_000;
 /// What one message may expand to; chitchat itself sets no limit.
 const MAX_EXPANDED: usize = 16 << 20;
 const MAX_BLOCK: usize = u16::MAX as usize;
@@ -35,18 +33,19 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Whether the receiver may see the message: `own` is its incarnation with the highest version that it has written, `known`
-    /// the number of incarnations that it knows.
+    /// Whether the receiver may see the message: `own` is its incarnation with the highest version that it has written. `counters`
+    /// tell how large its own digest is, with which it would answer: chitchat panics if there is no room for changes.
     ///
     /// # Errors
     ///
     /// [`Reason::AboutSelf`] or [`Reason::Overflow`].
-    pub fn admit(&self, own: (&ChitchatId, Version), known: usize) -> Result<(), Reason> {
+    pub fn admit(&self, own: (&ChitchatId, Version), counters: &Counters) -> Result<(), Reason> {
         // Our own words may come back to us, when an answer overtakes what we wrote meanwhile. Words that we never said may not.
         if self.deltas.iter().any(|(id, highest)| id == own.0 && *highest > own.1) {
             return Err(Reason::AboutSelf);
         }
-        match self.digest.max(known) > MAX_INCARNATIONS {
+        let incarnations = self.digest.max(counters.used(Limit::Incarnations));
+        match incarnations > MAX_INCARNATIONS || counters.used(Limit::Digest) > MAX_DIGEST {
             true => Err(Reason::Overflow),
             false => Ok(()),
         }

@@ -14,12 +14,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::counters::Reason;
 use crate::key::ClusterKey;
+use crate::limits::MAX_SESSIONS;
 use crate::transport::datagram::{FragmentIndex, HEADER, Session, TAG};
 use crate::transport::fragment;
 use crate::transport::replay::ReplayWindow;
-
-/// Sessions that a receiver remembers.
-pub(crate) const MAX_SESSIONS: usize = 2048;
 
 const MAGIC: &[u8; 3] = b"ovg";
 const VERSION: u8 = 1;

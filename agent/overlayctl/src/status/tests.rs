@@ -39,3 +39,18 @@ fn what_is_in_the_way_is_told_with_the_next_step() {
     let legacy = row("", "", "legacy");
     assert!(legacy.contains("`iptables-legacy -S FORWARD`") && !legacy.contains("inet"), "{legacy}");
 }
+
+#[test]
+fn a_limit_of_gossip_is_told_in_one_line_only_when_it_is_near() {
+    let limit = |name: &str, used, near| GossipLimit { name: name.to_owned(), used, limit: 60_000, near };
+    let far = ["digest_bytes", "incarnations", "value_bytes", "new_in_a_later_version"];
+    let gossip_limits = far.map(|name| limit(name, 1, false)).to_vec();
+    let quiet = table(&StatusReply { gossip_limits, ..StatusReply::default() });
+    assert!(!quiet.contains("warning"), "{quiet}");
+    for name in far {
+        let gossip_limits = vec![limit(name, 48_000, true), limit("other", 1, false)];
+        let told = table(&StatusReply { gossip_limits, ..StatusReply::default() });
+        let lines: Vec<&str> = told.lines().filter(|line| line.starts_with("warning")).collect();
+        assert!(matches!(lines[..], [line] if line.contains("48000") && line.contains("60000")), "{told}");
+    }
+}

@@ -42,3 +42,15 @@ fn a_member_that_was_never_heard_is_not_said_to_be_silent_since_the_start() {
     assert_eq!(rows.len(), 1);
     assert!(rows[0].silent_since_start && rows[0].state == "gone", "{rows:?}");
 }
+
+#[test]
+fn each_limit_of_gossip_is_shown_with_its_use() {
+    use gossip::{Limit, Usage};
+    let shown = Limit::ALL.map(|limit| gossip_limit(Usage { limit, used: limit.most() * 4 / 5 }));
+    assert_eq!(
+        shown.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),
+        ["digest_bytes", "incarnations", "value_bytes"]
+    );
+    assert_eq!(shown[0], pb::GossipLimit { name: "digest_bytes".to_owned(), used: 48_000, limit: 60_000, near: true });
+    assert!(!gossip_limit(Usage { limit: Limit::Digest, used: 47_999 }).near);
+}

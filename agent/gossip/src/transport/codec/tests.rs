@@ -1,4 +1,5 @@
 use super::*;
+use crate::limits::MAX_DIGEST;
 use crate::transport::inspect;
 use chitchat::transport::{RecvOutcome, SendOutcome, Transport};
 use chitchat::{ChitchatConfig, ChitchatId, ChitchatMessage, FailureDetectorConfig, ProtocolVersion, spawn_chitchat};
@@ -144,4 +145,29 @@ async fn a_message_as_large_as_chitchat_makes_them_passes() {
     let envelope = b.next().await;
     let length = codec.encode(envelope).await.expect("encoded").len();
     assert!((50_000..=MAX_ENCODED).contains(&length), "chitchat fills the datagram: {length}");
+}
+
+/// Bytes per incarnation in a digest of hosts of one /16 that differ in so many bits of their start and of their versions.
+async fn digest_entry(codec: &mut Codec, (start, heartbeat, version): (u32, u32, u32)) -> f64 {
+    const HOSTS: usize = 1500;
+    let mut rng = fastrand::Rng::with_seed(7);
+    let digest = (0..HOSTS).map(|_| {
+        let address = SocketAddr::from(([10, 0, rng.u8(..), rng.u8(..)], 7946));
+        let generation = 1_800_000_000_000 + rng.u64(..1 << start);
+        let numbers = [1000 + rng.u64(..1 << heartbeat), 0, 1 + rng.u64(..1 << version)];
+        (ChitchatId::new(format!("{:032x}", rng.u128(..)), generation, address), numbers)
+    });
+    let message = inspect::tests::syn(&digest.collect::<Vec<_>>());
+    let envelope = codec.decode(&message).await.expect("decoded");
+    codec.encode(envelope).await.expect("encoded").len() as f64 / HOSTS as f64
+}
+
+#[tokio::test]
+async fn a_digest_has_room_for_two_thousand_hosts_that_started_together_and_for_fewer_of_all_ages() {
+    let mut codec = Codec::open().await.expect("loopback is up");
+    let together = digest_entry(&mut codec, (22, 2, 2)).await;
+    assert!(2000.0 * together <= MAX_DIGEST as f64, "{together} bytes each");
+    let of_all_ages = digest_entry(&mut codec, (32, 22, 10)).await;
+    assert!(1600.0 * of_all_ages <= MAX_DIGEST as f64, "{of_all_ages} bytes each");
+    assert!(together > 26.0 && of_all_ages > 35.0, "the comment at MAX_DIGEST says more: {together}, {of_all_ages}");
 }

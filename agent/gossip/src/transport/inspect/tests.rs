@@ -46,6 +46,25 @@ pub fn ack_about(id: &ChitchatId, key: &str, value: &str, version: Version) -> V
     message(2, &[&[node(id), set(key, value, version)].concat()])
 }
 
+/// A message of chitchat that begins an exchange. The numbers of each incarnation are heartbeat, last gc version and max version.
+pub fn syn(digest: &[(ChitchatId, [u64; 3])]) -> Vec<u8> {
+    let mut entries = Vec::new();
+    for (id, numbers) in digest {
+        id.serialize(&mut entries);
+        numbers.iter().for_each(|number| number.serialize(&mut entries));
+    }
+    let mut bytes = message(0, &[]);
+    for part in entries.chunks(MAX_BLOCK) {
+        let block = zstd::bulk::compress(part, 0).expect("zstd");
+        bytes.push(1);
+        bytes.extend((block.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&block);
+    }
+    bytes.push(0);
+    "overlay".serialize(&mut bytes);
+    bytes
+}
+
 fn end(version: Version) -> Vec<u8> {
     let mut op = vec![2];
     version.serialize(&mut op);
@@ -67,12 +86,19 @@ fn a_delta_is_summed_up_by_its_highest_versions() {
     assert_eq!(summary, Summary { digest: 0, deltas: vec![(id(1), 4), (id(2), 9)] });
 }
 
+fn knowing(incarnations: usize, digest: usize) -> Counters {
+    let counters = Counters::default();
+    counters.note_use(Limit::Incarnations, incarnations);
+    counters.note_use(Limit::Digest, digest);
+    counters
+}
+
 #[test]
 fn words_that_we_never_said_are_refused_and_our_own_are_not() {
     let summary = inspect(&message(2, &[&[node(&id(1)), key_value(4)].concat()])).expect("well formed");
-    assert_eq!(summary.admit((&id(1), 3), 0), Err(Reason::AboutSelf));
-    assert_eq!(summary.admit((&id(1), 4), 0), Ok(()));
-    assert_eq!(summary.admit((&id(2), 0), 0), Ok(()), "an older incarnation of ours is another's to tell");
+    assert_eq!(summary.admit((&id(1), 3), &knowing(0, 0)), Err(Reason::AboutSelf));
+    assert_eq!(summary.admit((&id(1), 4), &knowing(0, 0)), Ok(()));
+    assert_eq!(summary.admit((&id(2), 0), &knowing(0, 0)), Ok(()), "an older incarnation of ours is another's to tell");
 }
 
 #[test]
@@ -100,10 +126,15 @@ fn a_digest_that_no_answer_can_hold_is_refused() {
     assert_eq!(inspect(&message(1, &[&many, &[]])), Err(Reason::Overflow), "by its bytes");
 
     let summary = Summary { digest: MAX_INCARNATIONS + 1, deltas: Vec::new() };
-    assert_eq!(summary.admit((&id(1), 0), 0), Err(Reason::Overflow));
+    assert_eq!(summary.admit((&id(1), 0), &knowing(0, 0)), Err(Reason::Overflow));
     let summary = Summary { digest: MAX_INCARNATIONS, deltas: Vec::new() };
-    assert_eq!(summary.admit((&id(1), 0), MAX_INCARNATIONS), Ok(()));
-    assert_eq!(summary.admit((&id(1), 0), MAX_INCARNATIONS + 1), Err(Reason::Overflow));
+    assert_eq!(summary.admit((&id(1), 0), &knowing(MAX_INCARNATIONS, MAX_DIGEST)), Ok(()));
+    assert_eq!(summary.admit((&id(1), 0), &knowing(MAX_INCARNATIONS + 1, 0)), Err(Reason::Overflow));
+    assert_eq!(
+        summary.admit((&id(1), 0), &knowing(0, MAX_DIGEST + 1)),
+        Err(Reason::Overflow),
+        "the answer's own digest"
+    );
 }
 
 #[test]

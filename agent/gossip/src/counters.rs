@@ -8,7 +8,7 @@ use crate::unknown_senders::UnknownSenders;
 /// Why something was dropped, as counted in [`Counters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Reason {
-    /// A datagram without our magic: a stranger's.
+    /// A datagram without our magic: of another program.
     #[error("not an overlay gossip datagram")]
     NotOurs,
     /// A datagram in a format of another version.

@@ -1,19 +1,20 @@
-//! Gossip: what each host says of itself, known to all hosts.
+//! Gossip: every host announces keys and values, and every host learns what all hosts announce.
 //!
-//! Moves maps of keys and values between hosts and tells who is alive. Knows nothing of networks, leases or endpoints, and touches
-//! nothing but one UDP socket and loopback.
+//! Moves maps of keys and values between hosts and tells which hosts are alive. Knows nothing of networks, leases or endpoints, and
+//! touches nothing but one UDP socket and loopback.
 //!
-//! - **Anti-entropy** is [chitchat](https://docs.rs/chitchat) (Scuttlebutt): whatever is lost, late or repeated, all hosts end up with the
-//!   same. Only the owner writes a host's keys.
-//! - **Eager push** on the same socket makes it fast: a change is told to every live peer at once, and arrives within milliseconds.
-//!   What a push brings is joined with chitchat's state per key by the higher version; a lost push costs only time.
-//! - **Sealing**: every datagram is encrypted and authenticated under the [`ClusterKey`]. Who does not have the key learns nothing,
-//!   changes nothing and crashes nothing. Who has it is trusted to speak for itself: a shared key cannot tell members apart.
+//! - **Anti-entropy** is [chitchat](https://docs.rs/chitchat) (Scuttlebutt). If messages are lost, late or repeated, all hosts still
+//!   end up with the same state. Only the owner writes a host's keys.
+//! - **Eager push** on the same socket makes it fast: a host sends each change to every live peer at once, and it arrives within
+//!   milliseconds. A push is joined with chitchat's state per key by the higher version. A lost push costs only time.
+//! - **Sealing**: every datagram is encrypted and authenticated under the [`ClusterKey`]. A sender without the key learns nothing,
+//!   changes nothing and crashes nothing. A sender with the key is trusted to speak for its own host, as a shared key can't tell
+//!   members apart.
 //! - **Incarnations**: each start of a host is a new one, and the old one's entries stay in the view until the new one is
 //!   [complete](NodeIncarnation::complete). So a restart takes nothing away, not even for a moment.
 //!
-//! Replays: a recorded datagram is not opened twice by one process. A process that has just started can be played an old recording,
-//! which tells it things that were once true, until it hears the newer ones.
+//! Replays: one process does not open a recorded datagram twice. A process that has just started accepts an old recording. It then
+//! believes statements that were once true, until it hears newer ones.
 
 #![forbid(unsafe_code)]
 // Not for tests, and not in the workspace yet: a new case of an enum must be looked at wherever the enum is matched.
@@ -57,8 +58,8 @@ use transport::codec::Codec;
 use transport::seal::{Opener, Sealer};
 use transport::{GossipSocket, Receiver};
 
-/// How long a dead incarnation is remembered, for as long as its host may come back, and for half as long named in digests.
-/// chitchat's default of a day fills them. A host whose machine still answers is remembered for longer, by the view.
+/// How long a dead incarnation is remembered, in case its host comes back. Digests name it for half of that time. chitchat's
+/// default of a day would fill the digests. The view remembers a host for longer if its machine still answers.
 pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
 /// How to take part.
@@ -72,8 +73,7 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// Peers to begin with. Our own address among them is ignored, so all hosts can have the same list.
     pub seeds: Vec<SocketAddr>,
-    /// Hosts, by their ids, that were there when we last were: what they say is waited for before the view is
-    /// [synced](View::synced).
+    /// The IDs of hosts that were known when this host last ran. The view is [synced](View::synced) only once their entries are here.
     pub expected: BTreeSet<String>,
     /// Between two rounds of gossip; 200 to 500 ms are sensible, and make a crashed host [`NodeLiveness::Dead`] within 2.5 s.
     pub interval: Duration,
@@ -108,7 +108,7 @@ pub enum GossipError {
     Chitchat(#[source] Box<dyn Error + Send + Sync>),
 }
 
-/// Running gossip. Dropping it ends it, and tells no one: to others that is a crash.
+/// Running gossip. Dropping it ends it without a message: to other hosts that is a crash.
 #[derive(Debug)]
 pub struct Gossip {
     /// What all hosts say, ourselves included. Its sender is gone when gossip has ended.
@@ -129,7 +129,7 @@ pub struct Handle {
     addr: SocketAddr,
 }
 
-/// Starts gossip, which says `initial` from its first word on.
+/// Starts gossip, which announces `initial` from its first message on.
 ///
 /// # Errors
 ///
@@ -201,11 +201,11 @@ async fn live(
     let said = announcement.borrow().clone();
     match assemble(start, generations, said).await {
         Ok((receiver, pushes, mut task)) => {
-            task.look(&view).await; // The first view that anybody sees has ourselves in it.
-            // Who asked for it may have given up; then the stop channel is closed as well.
+            task.look(&view).await; // The first view that a consumer sees has this host in it.
+            // The caller may have given up. Then the stop channel is closed as well.
             let _ = ready.send(Ok(()));
             let mut receiving = tokio::spawn(receiver.run());
-            // Neither is of use without the other: a deaf host would hold all others dead.
+            // The task ends with the receiver: a host that hears nothing would hold all others dead.
             tokio::select! {
                 () = task.run(Ends { announcement, commands, pushes, view, stop }) => receiving.abort(),
                 _ = &mut receiving => tracing::error!("gossip no longer receives: it ends"),

@@ -1,4 +1,4 @@
-//! Who is known, and what each says: chitchat's states joined with pushes, judged for liveness, laid out for consumers.
+//! All known incarnations and what they announce: chitchat's states joined with pushes, judged for liveness, laid out for consumers.
 //!
 //! Owns what is remembered from look to look. Pure: states, pushes and time come in; hosts and events go out.
 
@@ -28,7 +28,7 @@ pub(crate) enum Event {
     Gone { node: Arc<str> },
     /// A host that was held dead is heard.
     Back { node: Arc<str> },
-    /// Someone alive uses our host id in a later incarnation.
+    /// Another process that is alive uses this host's ID in a later incarnation.
     Rival { addr: SocketAddr },
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Look {
 pub(crate) struct Roster {
     own: ChitchatId,
     config: LivenessConfig,
-    /// Hosts that are waited for though nothing was heard of them yet.
+    /// Hosts that are expected, also if this host has not heard of them yet.
     expected: BTreeSet<String>,
     /// In the order of host, generation.
     tracks: BTreeMap<ChitchatId, Track>,
@@ -52,7 +52,7 @@ pub(crate) struct Roster {
     gone: BTreeMap<Arc<str>, bool>,
     rival_told: bool,
     dirty: bool,
-    /// What [`Roster::hosts`] has told.
+    /// What [`Roster::hosts`] has shown.
     shown: Hosts,
 }
 
@@ -74,8 +74,8 @@ impl Roster {
         Self { own, config, expected, tracks, gone, rival_told: false, dirty: true, shown: Hosts::new() }
     }
 
-    /// We go on as another incarnation, with a failure detector that has not heard anybody yet. Whoever is held dead stays so until
-    /// it is heard.
+    /// This host goes on as another incarnation, with a failure detector that has not heard any host yet. A host that is held dead
+    /// stays so until it is heard.
     pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
         self.own = own;
         let alive = self.tracks.values_mut().filter(|track| track.liveness != NodeLiveness::Dead);
@@ -138,7 +138,7 @@ impl Roster {
         self.shown.clone()
     }
 
-    /// What is said under this host's id, but not by this life of it.
+    /// What is announced under this host's ID by other incarnations than this one.
     pub fn selves(&self) -> Vec<Arc<Texts>> {
         let others = self.tracks.iter().filter(|(id, _)| id.node_id == self.own.node_id && **id != self.own);
         others.map(|(_, track)| Arc::clone(&track.shown)).collect()
@@ -150,7 +150,7 @@ impl Roster {
         alive.map(|(id, _)| id.gossip_advertise_addr).collect()
     }
 
-    /// When the next of them falls silent for too long, if nothing is heard until then.
+    /// When the next incarnation has been silent for too long, if nothing is heard until then.
     pub fn next_deadline(&self, now: Duration) -> Option<Duration> {
         self.tracks.values().filter_map(|track| next_deadline(track.observation, now, &self.config)).min()
     }
@@ -254,7 +254,7 @@ impl Track {
     fn show(&mut self) {
         let complete = self.base.get(MARKER).is_some_and(|marker| marker.value.is_some());
         if self.complete && !complete {
-            // Being fetched again: what was complete stays until that is.
+            // chitchat fetches it again: the complete state stays until the new one is complete.
             return;
         }
         self.complete = complete;
@@ -274,7 +274,7 @@ impl Track {
     }
 }
 
-/// What is told of a host's `incarnations`, which are in the order of their generations.
+/// What consumers see of a host's `incarnations`, which are in the order of their generations.
 fn told(incarnations: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = NodeIncarnation> {
     let own = incarnations.iter().enumerate().rev().filter(|(at, (id, _))| !is_copy(id, &incarnations[..*at]));
     let mut enough = false;
@@ -282,11 +282,11 @@ fn told(incarnations: &[(&ChitchatId, &Track)]) -> impl Iterator<Item = NodeInca
     told.map(|(_, (id, track))| track.incarnation(id))
 }
 
-/// Does one of the `earlier` incarnations of its host go on elsewhere? Then its disk was copied to another machine, and what
-/// this one says is not the host's word.
+/// Does one of the `earlier` incarnations of the host go on at another address? Then its disk was copied to another machine, and
+/// this incarnation does not speak for the host.
 fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
     let elsewhere = |other: &ChitchatId| other.gossip_advertise_addr.ip() != id.gossip_advertise_addr.ip();
-    // Also one that has been silent for a moment: it may have started anew there, and not be proven yet.
+    // Also if it has been silent for a moment: it may have started anew there, and not be proven yet.
     let goes_on = |track: &Track| {
         matches!(track.observation, HeartbeatObservation::Heard { .. }) && track.liveness != NodeLiveness::Dead
     };

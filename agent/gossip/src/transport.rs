@@ -1,7 +1,7 @@
 //! The one socket that gossip speaks through: chitchat's envelopes and our pushes, sealed.
 //!
-//! Owns the socket, what is done with each datagram, and the end that chitchat holds. Whatever arrives, chitchat never sees an error:
-//! a single one would end its task. Knows nothing of what is gossiped.
+//! Owns the socket, what is done with each datagram, and the end that chitchat holds. chitchat never sees an error, whatever arrives,
+//! as a single one would end its task. Knows nothing of what is gossiped.
 
 pub(crate) mod codec;
 pub(crate) mod datagram;
@@ -36,7 +36,8 @@ use crate::transport::seal::{Opener, Sealer};
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// Larger than any datagram of ours; what is longer is not ours and may be cut.
 const DATAGRAM_BUFFER: usize = 2048;
-/// Messages that wait for chitchat or for the task.
+/// Messages that wait for chitchat, and pushes that wait for the task. While a queue is full, what comes is dropped and counted as
+/// [`Reason::Backlog`]: the next round of gossip brings it again.
 const QUEUE: usize = 1024;
 /// A socket that fails again and again must not take the processor.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(10);
@@ -97,17 +98,17 @@ impl GossipSocket {
         self.stepped.notified().await;
     }
 
-    /// The next exchange with `peer` is needed, whatever came before.
+    /// Makes sure that the next exchange with `peer` takes place, also if there was one a moment ago.
     pub fn want(&self, peer: SocketAddr) {
         locked(&self.exchanges).want(peer);
     }
 
-    /// Notes the highest version that we have written. Before anybody else can know of it.
+    /// Notes the highest version that this host has written, before it is sent to any other host.
     pub fn note_written(&self, version: Version) {
         self.written.store(version, Ordering::Relaxed);
     }
 
-    /// Seals `message` once and sends it to each of `peers`. What cannot be sent is counted; the peer's own gossip asks again.
+    /// Seals `message` once and sends it to each of `peers`. A datagram that can't be sent is counted; the peer's own gossip asks again.
     pub async fn send(&self, peers: &[SocketAddr], kind: Kind, message: &[u8]) {
         let mut whole = Vec::with_capacity(1 + message.len());
         whole.push(kind as u8);

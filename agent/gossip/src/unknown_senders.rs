@@ -1,21 +1,22 @@
-//! Who sends what can't be opened: most likely hosts with another cluster key, and their operators would like to know.
+//! The senders of datagrams that can't be opened: most likely hosts with another cluster key, which an operator wants to know of.
 //!
-//! Owns a short list of senders; anybody can make senders up, so it is bounded and nothing else depends on it. Time is an argument.
+//! Owns a short list of senders. Any machine can forge sender addresses, so the list is bounded and nothing else depends on it. Time is
+//! an argument.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Who was heard this long ago is not worth mentioning any more.
+/// A sender is forgotten after it was silent for this long.
 const RECENT: Duration = Duration::from_secs(60);
-/// As many senders are kept; the one that was heard longest ago gives way.
+/// Most senders that are kept; the one that was heard longest ago gives way.
 const MAX_SENDERS: usize = 16;
 
 /// A sender whose datagrams could not be opened lately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownSender {
-    /// Where they came from; nobody vouches for it.
+    /// The source address. It can be forged.
     pub from: SocketAddr,
     /// How many, since it was first heard or heard again after a minute of silence.
     pub datagrams: u64,
@@ -34,8 +35,8 @@ struct Heard {
 }
 
 impl UnknownSenders {
-    /// Notes a datagram. Is its sender new, and worth telling of? Once the list is full nobody is: whoever makes senders up could
-    /// have any number told.
+    /// Notes a datagram. Says whether its sender is new and worth a line in the log. Once the list is full no sender is: forged
+    /// addresses could fill the log.
     pub(crate) fn note(&self, from: SocketAddr, now: Instant) -> bool {
         let mut senders = self.senders();
         senders.retain(|_, heard| heard.is_recent(now));

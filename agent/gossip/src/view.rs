@@ -1,4 +1,4 @@
-//! What gossip shows to its consumers: all hosts, what each says, and whether it is alive.
+//! What gossip shows to its consumers: all hosts, what each announces, and whether it is alive.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ pub trait Generations {
     fn next(&mut self) -> u64;
 }
 
-/// What all hosts say.
+/// What all hosts announce.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Whether what is *not* said means anything: until then nothing may be removed because nobody mentions it.
+    /// Whether a missing entry means that it does not exist. Until then nothing may be removed because no host announces it.
     ///
-    /// True at once for a host without seeds. Else once all expected hosts and all that are not [`NodeLiveness::Dead`] are complete, at least one of them
-    /// heard by ourselves, for two intervals (10 s after the first complete one, if some other never completes), or when a
-    /// [snapshot](crate::Handle::feed) was taken in. Then true for good.
+    /// True at once for a host without seeds. Otherwise true once all expected hosts, and all hosts that are not
+    /// [`NodeLiveness::Dead`], have been complete for two intervals, and this host has itself heard one of them. It does not wait longer
+    /// than 10 s after the first complete host. Also true after a [snapshot](crate::Handle::feed). Then true for good.
     pub synced: bool,
     /// All hosts that are known, ourselves among them.
     pub hosts: Hosts,
-    /// What is said under our id by others than this life of ours: by earlier ones, and by a copy of our disk.
+    /// What other incarnations announce under this host's ID: earlier ones of this host, and a copy of its disk.
     pub selves: Vec<Arc<Texts>>,
 }
 
@@ -42,10 +42,11 @@ pub struct NodeIncarnation {
     pub generation: u64,
     /// Where it is reached for gossip.
     pub gossip_addr: SocketAddr,
-    /// Whether all is here that it had said when it was first heard of: nothing of it is still to come because it is large.
+    /// Whether everything has arrived that the incarnation announced when this host first heard of it. A large announcement takes
+    /// several messages.
     pub complete: bool,
-    /// Whether it is alive. An old incarnation of a restarted host is dead soon, which says nothing of the host.
+    /// Whether it is alive. The old incarnation of a restarted host is dead soon. That does not mean that the host is.
     pub liveness: NodeLiveness,
-    /// What it says.
+    /// What it announces.
     pub entries: Arc<Texts>,
 }

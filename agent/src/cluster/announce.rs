@@ -1,4 +1,4 @@
-//! What this host says of itself, from its record to gossip.
+//! Announces this host's own record through gossip.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use crate::wire::encode_record;
 use overlay_gossip::Announcement;
 
-/// How long a new page number alone may wait.
+/// How long a record waits if only its page number is new.
 ///
-/// Whatever one host says of leases turns a page in the ledgers of all that hear it. If each told all others at once, a
-/// single lease among 500 hosts would cost a quarter of a million datagrams. And nobody waits for it: of others' pages a
-/// ledger notes only those that come with leases, and those are said at once, with the page of that moment.
+/// When a host announces a lease, the page number of every ledger that hears of it rises. If each host announced its new page
+/// number at once, a single lease among 500 hosts would cost a quarter of a million datagrams. No host waits for it: a ledger needs
+/// the page numbers of others only with their leases. Leases are announced at once, with the page number of that moment.
 const REVISION_DELAY: Duration = Duration::from_secs(30);
 
 /// Keeps announcing what the `record` says, from now on.

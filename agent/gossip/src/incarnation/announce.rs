@@ -1,14 +1,14 @@
-//! Writes what this host says of itself into its own chitchat state.
+//! Writes what this host announces into its own chitchat state.
 //!
-//! A announcement is a level: the whole of what is to be said. What changed is found by comparison, so nothing is lost if the caller
-//! restarts, and an unchanged key costs nobody anything.
+//! An announcement is a level: it has all keys. Changes are found by comparison, so nothing is lost if the caller restarts, and an
+//! unchanged key costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chitchat::{NodeState, Version};
 
-/// What a host says of itself, complete: key to value. Keys up to [`MAX_KEY`] bytes, values up to [`MAX_VALUE`].
+/// Everything that a host announces: key to value. Keys up to [`MAX_KEY`] bytes, values up to [`MAX_VALUE`].
 pub type Announcement = BTreeMap<String, String>;
 
 /// Largest value, in bytes. From 65,536 on a value never spreads and silently blocks every later key of its host (chitchat 0.13).
@@ -18,8 +18,8 @@ pub const MAX_KEY: usize = 256;
 
 /// The reserved key that is written last in each batch, and so always has the highest version.
 ///
-/// Deltas bring a host's keys in the order of their versions, each key only at its last one. So who has the marker has all that was
-/// said before it: it is the proof that an incarnation is complete.
+/// Deltas bring a host's keys in the order of their versions, each key only at its last one. So a host that has the marker has all
+/// keys that were written before it: the marker proves that an incarnation is complete.
 pub(crate) const MARKER: &str = "~";
 
 /// A key's value as of a version of its host; no value if it was deleted.
@@ -40,13 +40,13 @@ pub(crate) struct Written {
     pub upto: Version,
     /// Sets, then deletes; the marker is not among them.
     pub changes: Vec<(String, Stamped)>,
-    /// Keys that cannot be said: too long, too large or reserved. What was said of them before stands.
+    /// Keys that can't be announced: too long, too large or reserved. Their last values stand.
     pub refused: BTreeSet<String>,
 }
 
 /// Makes `state` say `wanted`: sets first, then deletes, then the marker.
 ///
-/// In that order whoever has a part of it has the new next to the old, never neither.
+/// In that order a host that has received a part of it has the new keys next to the old ones, never neither.
 pub(crate) fn write(state: &mut NodeState, wanted: &Announcement) -> Written {
     let mut written = Written { after: state.max_version(), ..Written::default() };
     for (key, value) in wanted {

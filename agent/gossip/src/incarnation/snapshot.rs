@@ -1,6 +1,6 @@
 //! What is known of one incarnation as bytes, to catch up over RPC: 100,000 keys take gossip 20 seconds and a snapshot 50 ms.
 //!
-//! Owns the form; asks and answers nobody.
+//! Owns the form; sends and receives nothing.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Who is alive, by how long its heartbeat has been the same. Pure; time is an argument.
+//! Which incarnations are alive, by how long their heartbeats have been the same. Pure; time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 pub struct LivenessConfig {
     /// Silence that is normal: rounds of gossip may get lost.
     pub suspect_after: Duration,
-    /// Silence that is nobody's death: the processor of one or the other may be busy.
+    /// A host that is silent for less than this is not dead: its processor, or the one of this host, may be busy.
     pub dead_after: Duration,
-    /// From a host's being known of to its being held dead if it was never heard.
+    /// After this time a host that was heard of, but never heard, is held dead.
     pub first_grace: Duration,
 }
 
@@ -38,10 +38,10 @@ pub enum NodeLiveness {
     Dead,
 }
 
-/// What was seen of an incarnation. Times are those of an [`AttendedClock`].
+/// When the heartbeat of an incarnation was last seen to change. Times are those of an [`AttendedClock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeartbeatObservation {
-    /// Known by hearsay; never heard since we started to listen.
+    /// Other hosts told of it; this host has not heard it since it started to listen.
     Unproven { since: Duration },
     /// Heard; its heartbeat was `beat`, for the first time at `at`.
     Heard { beat: u64, at: Duration },
@@ -50,8 +50,8 @@ pub(crate) enum HeartbeatObservation {
 impl HeartbeatObservation {
     /// What is seen now that the heartbeat is `beat`; `proven` if chitchat has heard several of them in a row.
     ///
-    /// A single new heartbeat proves nothing of one that was never heard, or not for so long that it is held dead: it may be an old
-    /// one, told by a host that had heard it for longer than we.
+    /// A single new heartbeat does not prove that a dead incarnation, or one that was never heard, is alive. It may be an old
+    /// heartbeat, told by a host that had heard it for longer than this one.
     pub fn observe(self, proven: bool, beat: u64, now: Duration, config: &LivenessConfig) -> Self {
         let believed = match self {
             Self::Unproven { .. } => proven,
@@ -68,11 +68,11 @@ impl HeartbeatObservation {
 /// chitchat's failure detector is not asked: it learns how often a host is heard, which in a small cluster is so often that the pause of
 /// a busy processor looks long to it, and in a slow one so seldom that a death goes unnoticed for seconds.
 pub(crate) fn judge(observation: HeartbeatObservation, now: Duration, config: &LivenessConfig) -> NodeLiveness {
-    let within = |start: Duration, length: Duration| now.saturating_sub(start) < length;
+    let is_before = |start: Duration, timeout: Duration| now.saturating_sub(start) < timeout;
     match observation {
-        HeartbeatObservation::Unproven { since } if within(since, config.first_grace) => NodeLiveness::Live,
-        HeartbeatObservation::Heard { at, .. } if within(at, config.suspect_after) => NodeLiveness::Live,
-        HeartbeatObservation::Heard { at, .. } if within(at, config.dead_after) => NodeLiveness::Suspect,
+        HeartbeatObservation::Unproven { since } if is_before(since, config.first_grace) => NodeLiveness::Live,
+        HeartbeatObservation::Heard { at, .. } if is_before(at, config.suspect_after) => NodeLiveness::Live,
+        HeartbeatObservation::Heard { at, .. } if is_before(at, config.dead_after) => NodeLiveness::Suspect,
         HeartbeatObservation::Unproven { .. } | HeartbeatObservation::Heard { .. } => NodeLiveness::Dead,
     }
 }
@@ -90,10 +90,10 @@ pub(crate) fn next_deadline(
     deadlines.into_iter().find(|deadline| *deadline > now)
 }
 
-/// The time during which we were able to hear anybody.
+/// A clock that counts only the time during which this host was able to hear others.
 ///
-/// A thread that gets no processor, or a machine that was suspended, hears no one; that is no sign of anybody's death. So no step
-/// of this clock is longer than what passes between two looks when all is well.
+/// A thread without a processor hears nothing, and neither does a machine that is suspended. That does not mean that the others are
+/// dead. So no step of this clock is longer than the time between two looks when all is well.
 #[derive(Debug)]
 pub(crate) struct AttendedClock {
     last: Instant,

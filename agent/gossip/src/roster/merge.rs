@@ -1,5 +1,5 @@
-//! What is known of one incarnation's keys, from two sources: chitchat's state, which has no gaps up to its version, and pushes, which
-//! run ahead of it and may have some.
+//! The keys of one incarnation, from two sources: chitchat's state, which has no gaps up to its version, and pushes, which run ahead of
+//! it and may have gaps.
 //!
 //! Per key the highest version wins, so the join is commutative, associative and idempotent, and it does not matter which source was
 //! faster. Pure.
@@ -38,10 +38,10 @@ pub(crate) struct PushedEntries {
     upto: Version,
 }
 
-/// Keys that one incarnation may be ahead by; beyond that anti-entropy is the faster way.
+/// Most keys of one incarnation that pushes may be ahead by. Beyond that anti-entropy is the faster way.
 const MAX_PUSHED: usize = 4096;
 
-/// Whether a push joined on to what was there.
+/// Whether a push follows what was there without a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
     /// Nothing is missing before it.
@@ -57,8 +57,8 @@ impl PushedEntries {
 
     /// Takes what `push` brings beyond `caught_up`, the version that chitchat has reached.
     ///
-    /// A delete counts only if nothing before it is missing: what takes the deleted key's place was set before it, and must not
-    /// be seen after it.
+    /// A delete counts only if nothing before it is missing. The key that replaces the deleted one was set before, and has to be
+    /// seen before the delete is.
     pub fn receive(&mut self, push: &Push, caught_up: Version) -> Fit {
         let fit = match push.after <= self.upto.max(caught_up) {
             true => Fit::Contiguous,

@@ -1,8 +1,8 @@
-//! Whether we have heard enough to act on what is *not* said. Pure; time is an argument.
+//! Whether this host has heard enough to take a missing entry for a removed one. Pure; time is an argument.
 
 use std::time::Duration;
 
-/// After this long with a peer that is complete, one that is not is no longer waited for.
+/// So long after the first complete peer, the view is synced also if other peers are incomplete.
 const INCOMPLETE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is known of the others at one moment.
@@ -17,9 +17,9 @@ pub(crate) struct Census {
 /// The rule behind [`crate::View::synced`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SyncState {
-    /// No one complete was heard yet.
+    /// No complete host was heard yet.
     Alone,
-    /// Someone was, since `first`; and since `settled` no one lacks anything.
+    /// A complete host was heard, first at `first`. Since `settled` no host lacks anything.
     Meeting { first: Duration, settled: Option<Duration> },
     /// Done; for the life of the process.
     Synced,

@@ -21,7 +21,7 @@ use crate::counters::Reason;
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Bytes of the largest message that chitchat can encode: one UDP datagram over IPv4.
 pub(crate) const MAX_ENCODED: usize = 65_507;
-/// Loopback answers at once. It can fail to only if a local process floods the port.
+/// Loopback answers at once, unless a local process floods the port.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The encoding of an acknowledgement without changes, which ends most exchanges: magic, format V1, its kind, an empty stream.

@@ -1,8 +1,8 @@
-//! Which peers have just exchanged states with us. Pure; time is an argument.
+//! Which peers have just exchanged states with this host. Pure; time is an argument.
 //!
-//! In chitchat each of two peers begins an exchange with the other in every round, and a single one already brings either side what
-//! the other has. So whoever saw a peer's exchange through to its end begins none of its own for the rest of the round. If something of
-//! it gets lost, both try as before.
+//! In chitchat each of two peers begins an exchange with the other in every round. A single exchange already brings either side what
+//! the other has. So after a peer's exchange has ended well, this host begins none with it for the rest of the round. If a message of
+//! the exchange is lost, both peers try as before.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl Exchanges {
         self.done.insert(peer, now);
     }
 
-    /// Notes that `peer` has something that we miss, whatever it has told us before.
+    /// Notes that `peer` has something that this host misses, whatever it has told before.
     pub fn want(&mut self, peer: SocketAddr) {
         self.done.remove(&peer);
     }

@@ -98,11 +98,11 @@ impl Opener {
         Self { key, own, sessions: HashMap::new(), clock: 0 }
     }
 
-    /// Opens `datagram` in index.
+    /// Opens `datagram` in place.
     ///
     /// # Errors
     ///
-    /// Why it is to be dropped. A stranger's datagram costs a comparison; one that imitates our header costs a key derivation
+    /// Why it is to be dropped. A datagram of another program costs a comparison. One that imitates the header costs a key derivation
     /// and leaves nothing behind.
     pub fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<Opened<'a>, Reason> {
         if !datagram.starts_with(MAGIC) {

@@ -72,7 +72,7 @@ pub(super) fn unopened(senders: &[UnknownSender]) -> Vec<pb::UnopenedRow> {
 }
 
 /// How much of a limit of gossip is in use.
-pub(super) fn gossip_limit(usage: gossip::Usage) -> pb::GossipLimit {
+pub(super) fn gossip_limit(usage: overlay_gossip::Usage) -> pb::GossipLimit {
     let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     pb::GossipLimit {
         name: usage.limit.name().to_owned(),

@@ -117,7 +117,7 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
     let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
     let seen = cluster::spawn(me, gossip.view.clone(), absent, state.clone(), times);
     let prober = probe::spawn(seen.clone(), absent_tx);
-    let peers = Peers::new(Arc::clone(&identity), seen.clone());
+    let peers = Peers::new(&identity, seen.clone());
     let (reconciler, reconciling) = reconcile::spawn(kernel, place, state.clone(), seen.clone());
     let names = {
         let (intents, settled) = (state.intents.clone(), reconciler.settled.clone());
@@ -141,6 +141,8 @@ pub async fn run(config: Config) -> Result<Ended, RunError> {
         interval: config.gossip_interval,
     };
     parts.need("admission", admission::spawn(state.clone(), seen.clone(), peers.clone(), policy));
+    let tended = peers.clone();
+    parts.need("the connections to other agents", async move { tended.tend_connections().await });
     let (activation, settled, owner) = (state.activation.clone(), reconciler.settled.clone(), state.clone());
     tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
 

@@ -56,8 +56,8 @@ pub fn spawn(
     })
 }
 
-/// Over one connection. Of one that does not answer no more is asked in this round; what it refuses is told again, since
-/// it may still have to hear of the network.
+/// Delivers to one host, one lease after the other. A host that does not answer is asked nothing more in this round. What it
+/// refuses is delivered again, since it may still have to hear of the network.
 async fn deliver(
     state: &state::Handle,
     peers: &Peers,
@@ -65,13 +65,9 @@ async fn deliver(
     (statements, stamp): (Vec<(NetworkId, Statement)>, Stamp),
 ) {
     let later = |error: CallError| tracing::debug!(host = %to.short(), %error, "a lease could not be delivered yet");
-    let mut line = match peers.line(to).await {
-        Ok(line) => line,
-        Err(error) => return later(error),
-    };
     for (network, statement) in statements {
         let question = Question::Deliver { network, statement };
-        let answer = match line.deliver(network, &statement, stamp).await {
+        let answer = match peers.deliver(to, network, &statement, stamp).await {
             Ok(()) => Answer::Done,
             Err(CallError::Denied(denial)) => {
                 tracing::debug!(host = %to.short(), %denial, "a lease was refused");

@@ -1,6 +1,8 @@
-//! The door of the peer port: who connects has to show quickly that it is a member, and whoever does not keeps nobody out.
+//! The acceptor of the peer port: a host that connects has to prove quickly that it is a member, and those that don't can't keep
+//! members out.
 //!
-//! Owns the connections whose TLS handshake is under way, and nothing that comes before or after.
+//! Owns the connections whose TLS handshake is pending, and nothing that comes before or after: a connection whose handshake is
+//! done takes no room here, however long it stays open.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,19 +13,26 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// How many handshakes may be under way.
-pub(super) const HANDSHAKES: usize = 128;
+/// How many handshakes may be pending.
+pub(super) const MAX_HANDSHAKES: usize = 128;
 /// How long one may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The system asks the other end of a connection whether it is still there after this time without a packet, in seconds. Agents
+/// close their connections before that: this finds those whose machine crashed or was cut off.
+const KEEPALIVE_IDLE: u32 = 90;
+/// The time between two such questions, in seconds, and how many have to go unanswered.
+const KEEPALIVE_INTERVAL: u32 = 10;
+const KEEPALIVE_COUNT: u32 = 3;
 /// After the system refused a connection, mostly for want of file descriptors: trying again at once would not free any.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who did not get in, and why; counted since the start.
+/// Connections that were refused, by the reason; counted since the start.
 #[derive(Debug, Default)]
 pub struct Refusals {
     accepts: AtomicU64,
@@ -47,32 +56,32 @@ fn count(counter: &AtomicU64) -> u64 {
 }
 
 /// The connections whose handshake has succeeded. One that fails ends itself, not the server.
-pub(super) fn enter(
+pub(super) fn accepted(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: TlsAcceptor,
     refusals: Arc<Refusals>,
 ) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
-    let knocks = Box::pin(knocks(listener, Arc::clone(&refusals)));
-    let door = Door { acceptor, handshakes: FuturesUnordered::new(), unfinished: Unfinished::default(), refusals };
-    futures::stream::unfold((door, knocks), |(mut door, mut knocks)| async {
+    let streams = Box::pin(tcp_streams(listener, Arc::clone(&refusals)));
+    let acceptor = Acceptor { tls, handshakes: FuturesUnordered::new(), pending: Pending::default(), refusals };
+    futures::stream::unfold((acceptor, streams), |(mut acceptor, mut streams)| async {
         loop {
             tokio::select! {
-                Some((ticket, done)) = door.handshakes.next() => {
-                    door.unfinished.remove(ticket);
+                Some((ticket, done)) = acceptor.handshakes.next() => {
+                    acceptor.pending.remove(ticket);
                     match done {
-                        End::In(stream) => return Some((Ok(*stream), (door, knocks))),
-                        End::Failed => _ = count(&door.refusals.handshakes),
-                        End::Displaced => _ = count(&door.refusals.displaced),
+                        End::Accepted(stream) => return Some((Ok(*stream), (acceptor, streams))),
+                        End::Failed => _ = count(&acceptor.refusals.handshakes),
+                        End::Displaced => _ = count(&acceptor.refusals.displaced),
                     }
                 }
-                Some((stream, from)) = knocks.next() => door.begin(stream, from.ip()),
+                Some((stream, from)) = streams.next() => acceptor.begin(stream, from.ip()),
                 else => return None,
             }
         }
     })
 }
 
-fn knocks(listener: TcpListener, refusals: Arc<Refusals>) -> impl Stream<Item = (TcpStream, SocketAddr)> {
+fn tcp_streams(listener: TcpListener, refusals: Arc<Refusals>) -> impl Stream<Item = (TcpStream, SocketAddr)> {
     futures::stream::unfold((listener, refusals), |(listener, refusals)| async {
         loop {
             match listener.accept().await {
@@ -88,33 +97,33 @@ fn knocks(listener: TcpListener, refusals: Arc<Refusals>) -> impl Stream<Item = 
     })
 }
 
-struct Door {
-    acceptor: TlsAcceptor,
+struct Acceptor {
+    tls: TlsAcceptor,
     handshakes: FuturesUnordered<BoxFuture<'static, (u64, End)>>,
-    unfinished: Unfinished<oneshot::Sender<()>>,
+    pending: Pending<oneshot::Sender<()>>,
     refusals: Arc<Refusals>,
 }
 
 /// How a handshake ended.
 enum End {
-    In(Box<TlsStream<TcpStream>>),
+    Accepted(Box<TlsStream<TcpStream>>),
     Failed,
     Displaced,
 }
 
-impl Door {
+impl Acceptor {
     fn begin(&mut self, stream: TcpStream, from: IpAddr) {
         // What it is replaced by closes the channel, and that ends it.
         let (keep, dropped) = oneshot::channel();
-        let ticket = self.unfinished.insert(from, keep);
-        let acceptor = self.acceptor.clone();
+        let ticket = self.pending.insert(from, keep);
+        let tls = self.tls.clone();
         let handshake = async move {
-            if stream.set_nodelay(true).is_err() {
+            if prepare(&stream).is_err() {
                 return End::Failed;
             }
             tokio::select! {
-                done = tokio::time::timeout(PATIENCE, acceptor.accept(stream)) => match done {
-                    Ok(Ok(stream)) => End::In(Box::new(stream)),
+                done = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => match done {
+                    Ok(Ok(stream)) => End::Accepted(Box::new(stream)),
                     Ok(Err(_)) | Err(_) => End::Failed,
                 },
                 _ = dropped => End::Displaced,
@@ -124,23 +133,32 @@ impl Door {
     }
 }
 
-/// What is under way, with its source. When there is no room, it is made at the cost of the source that takes the most of it: its
-/// oldest goes. So one source, however busy, only ever displaces itself, and of many the oldest goes first.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT)?;
+    Ok(())
+}
+
+/// Pending handshakes, each with its source address. When there is no room for another one, the source with the most pending
+/// handshakes loses its oldest. So a busy source only displaces itself, and among equal sources the oldest handshake goes first.
 #[derive(Debug)]
-struct Unfinished<T> {
+struct Pending<T> {
     next: u64,
     by_age: BTreeMap<u64, (IpAddr, T)>,
 }
 
-impl<T> Default for Unfinished<T> {
+impl<T> Default for Pending<T> {
     fn default() -> Self {
         Self { next: 0, by_age: BTreeMap::new() }
     }
 }
 
-impl<T> Unfinished<T> {
+impl<T> Pending<T> {
     fn insert(&mut self, from: IpAddr, item: T) -> u64 {
-        if self.by_age.len() >= HANDSHAKES
+        if self.by_age.len() >= MAX_HANDSHAKES
             && let Some(oldest) = self.oldest_of_the_busiest()
         {
             self.remove(oldest);

@@ -1,29 +1,28 @@
-//! Asking other hosts.
+//! The questions to other agents. Small ones go over a connection that is kept ([`Connections`]); those with a large answer
+//! have one of their own, so that they don't hold up the small ones.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use overlay::ledger::{Ask, Claim, Denial, LedgerSnapshot, MemberList, SealRequest};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
 use overlay::model::record::Statement;
 use overlay_proto::v1 as pb;
 use overlay_proto::v1::peer_client::PeerClient;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpSocket;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
-use super::tls;
+use super::connections::Connections;
 use crate::cluster::ClusterView;
 use crate::state::identity::Identity;
 use crate::wire::{Wire, WireError, boot_to_wire, founder_to_wire};
 
-/// How long a peer may take for an answer, and to be connected to.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to tell all members: of a thousand that is 60 KB.
 const MEMBER_LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to tell all that it knows of the leases: some hundred KB, also where several tell at once and share a
@@ -69,17 +68,26 @@ pub enum CallError {
     Denied(#[from] Denial),
 }
 
-/// The way to the other hosts.
+/// The questions to the other hosts, and the connections for them. Clones share the connections.
+///
+/// A question waits for a connection for two seconds at most, and then for the answer for as long as its timeout says. If a kept
+/// connection turns out to be broken, the question is repeated once over a new one: each question that goes over kept
+/// connections is safe to repeat, since the ledger of the other host gives the same answer to it again (docs/leases.md).
 #[derive(Debug, Clone)]
 pub struct Peers {
-    identity: Arc<Identity>,
-    seen: watch::Receiver<ClusterView>,
+    pub(super) connections: Arc<Connections>,
 }
 
 impl Peers {
-    /// The way to the hosts of this cluster.
-    pub fn new(identity: Arc<Identity>, seen: watch::Receiver<ClusterView>) -> Self {
-        Self { identity, seen }
+    /// For questions to the hosts of this cluster.
+    pub fn new(identity: &Identity, seen: watch::Receiver<ClusterView>) -> Self {
+        Self { connections: Arc::new(Connections::new(identity, seen)) }
+    }
+
+    /// Closes connections that nothing has used for a minute, and those to hosts that are gone or have moved to another address.
+    /// To be run beside the questions; never ends by itself.
+    pub async fn tend_connections(&self) {
+        self.connections.tend().await;
     }
 
     /// Asks for space or for an address. The statements are the writer's own: they go into the ledger as heard from it.
@@ -91,14 +99,26 @@ impl Peers {
         let (host, reply) = match ask {
             Ask::Space { of, range } => {
                 let request = pb::GiveSpaceRequest { network, range: range.into() };
-                (of, self.client(of).await?.give_space(request).await)
+                (
+                    of,
+                    self.call(of, ANSWER_TIMEOUT, request, |mut peer, request| async move {
+                        peer.give_space(request).await
+                    })
+                    .await,
+                )
             }
             Ask::Address { of, address } => {
                 let request = pb::GiveAddressRequest { network, address: address.to_string() };
-                (of, self.client(of).await?.give_address(request).await)
+                (
+                    of,
+                    self.call(of, ANSWER_TIMEOUT, request, |mut peer, request| async move {
+                        peer.give_address(request).await
+                    })
+                    .await,
+                )
             }
         };
-        let reply = reply.map_err(|status| refused(host, status))?.into_inner();
+        let reply = reply?;
         let nonsense = |source| CallError::Nonsense { host, source };
         if let Some(denial) = reply.denial {
             return Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?));
@@ -119,8 +139,16 @@ impl Peers {
         founder: Option<HostId>,
     ) -> Result<MemberList, CallError> {
         let request = pb::AcknowledgeRequest { stamp: Some(stamp.to_wire()), founder: founder_to_wire(founder) };
-        let reply = self.patient_client(by, MEMBER_LIST_TIMEOUT).await?.acknowledge(request).await;
-        member_list(by, reply)
+        member_list(
+            by,
+            self.call(
+                by,
+                MEMBER_LIST_TIMEOUT,
+                request,
+                |mut peer, request| async move { peer.acknowledge(request).await },
+            )
+            .await?,
+        )
     }
 
     /// Asks a member whether this host's leases still hold.
@@ -135,8 +163,9 @@ impl Peers {
     ) -> Result<MemberList, CallError> {
         let claims = claims.iter().map(|(network, claim)| (*network, claim.clone()).to_wire()).collect();
         let request = pb::AdmitRequest { stamp: Some(stamp.to_wire()), claims, founder: founder_to_wire(founder) };
-        let reply = self.patient_client(by, MEMBER_LIST_TIMEOUT).await?.admit(request).await;
-        member_list(by, reply)
+        let reply =
+            self.call(by, MEMBER_LIST_TIMEOUT, request, |mut peer, request| async move { peer.admit(request).await });
+        member_list(by, reply.await?)
     }
 
     /// Asks a member to seal a host, for this one as its heir. It has two minutes to answer; not to be asked again before.
@@ -156,9 +185,9 @@ impl Peers {
             yielded: seal_request.yielded.iter().map(|id| id.as_bytes().to_vec()).collect(),
             founder: founder_to_wire(seal_request.founder),
         };
-        let reply = self.patient_client(by, LEDGER_SNAPSHOT_TIMEOUT).await?.seal(request).await;
+        let reply = self.call_once(by, LEDGER_SNAPSHOT_TIMEOUT, |mut peer| async move { peer.seal(request).await });
         let nonsense = |source| CallError::Nonsense { host: by, source };
-        match reply.map_err(|status| refused(by, status))?.into_inner().kind {
+        match reply.await?.kind {
             Some(Kind::LedgerSnapshot(ledger_snapshot)) => {
                 LedgerSnapshot::from_wire(&ledger_snapshot).map_err(nonsense)
             }
@@ -167,12 +196,30 @@ impl Peers {
         }
     }
 
-    /// A connection to a host, for more than one call.
+    /// Delivers a lease to the host that it is for; it is durable there when this returns.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub async fn line(&self, to: HostId) -> Result<Line, CallError> {
-        Ok(Line { to, client: self.client(to).await? })
+    /// When it does not answer, or does not take it.
+    pub async fn deliver(
+        &self,
+        to: HostId,
+        network: NetworkId,
+        statement: &Statement,
+        stamp: Stamp,
+    ) -> Result<(), CallError> {
+        let request = pb::DeliverRequest {
+            network: network.as_bytes().to_vec(),
+            statement: Some(statement.to_wire()),
+            stamp: Some(stamp.to_wire()),
+        };
+        let reply = self
+            .call(to, ANSWER_TIMEOUT, request, |mut peer, request| async move { peer.deliver(request).await })
+            .await?;
+        let nonsense = |source| CallError::Nonsense { host: to, source };
+        match reply.denial {
+            Some(denial) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
+            None => Ok(()),
+        }
     }
 
     /// Waits until packets from another host find the way to a new endpoint of this one.
@@ -182,8 +229,9 @@ impl Peers {
     pub async fn await_endpoint(&self, of: HostId, network: NetworkId, endpoint: EndpointId) -> Result<(), CallError> {
         let (network, endpoint) = (network.as_bytes().to_vec(), endpoint.as_bytes().to_vec());
         let request = pb::AwaitEndpointRequest { network, endpoint };
-        self.client(of).await?.await_endpoint(request).await.map_err(|status| refused(of, status))?;
-        Ok(())
+        self.call(of, ANSWER_TIMEOUT, request, |mut peer, request| async move { peer.await_endpoint(request).await })
+            .await
+            .map(drop)
     }
 
     /// All that a host knows of the cluster, as gossip packs it.
@@ -191,64 +239,90 @@ impl Peers {
     /// # Errors
     /// When it does not answer.
     pub async fn snapshot(&self, of: HostId) -> Result<Vec<Vec<u8>>, CallError> {
-        let reply = self.client(of).await?.snapshot(pb::SnapshotRequest {}).await;
-        Ok(reply.map_err(|status| refused(of, status))?.into_inner().parts)
+        let reply =
+            self.call_once(of, ANSWER_TIMEOUT, |mut peer| async move { peer.snapshot(pb::SnapshotRequest {}).await });
+        Ok(reply.await?.parts)
     }
 
-    async fn client(&self, host: HostId) -> Result<PeerClient<Channel>, CallError> {
-        self.patient_client(host, PATIENCE).await
-    }
-
-    /// For calls that may take so long.
-    async fn patient_client(&self, host: HostId, patience: Duration) -> Result<PeerClient<Channel>, CallError> {
-        let peer = |host| self.seen.borrow().cluster.hosts.get(&host).map(|h| h.info.peer);
-        let address = peer(host).ok_or(CallError::Unknown(host))?;
-        // From the address that this host tells of: a witness knows a copied disk by where it calls from.
-        let from = peer(self.identity.id()).map(|own| SocketAddr::new(own.ip(), 0));
-        let connector = tls::connector(&self.identity, host);
-        let connect = tower::service_fn(move |_: Uri| {
-            let connector = connector.clone();
-            async move {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-                from.map_or(Ok(()), |from| socket.bind(from))?;
-                let stream = socket.connect(address).await?;
-                stream.set_nodelay(true)?;
-                // The name is not looked at: the key is.
-                let name = ServerName::IpAddress(address.ip().into());
-                connector.connect(name, stream).await.map(TokioIo::new)
-            }
-        });
-        let endpoint = Endpoint::from_static("http://peer").connect_timeout(PATIENCE).timeout(patience);
-        let channel = endpoint.connect_with_connector(connect).await;
-        let channel = channel.map_err(|e| CallError::Silent { host, address, source: Box::new(e) })?;
-        Ok(PeerClient::new(channel).max_decoding_message_size(SNAPSHOT_BYTES))
-    }
-}
-
-/// A connection to another host.
-#[derive(Debug)]
-pub struct Line {
-    to: HostId,
-    client: PeerClient<Channel>,
-}
-
-impl Line {
-    /// Brings a lease to the host that it is for; it is durable there when this returns.
-    ///
-    /// # Errors
-    /// When it does not answer, or does not take it.
-    pub async fn deliver(&mut self, network: NetworkId, statement: &Statement, stamp: Stamp) -> Result<(), CallError> {
-        let request = pb::DeliverRequest {
-            network: network.as_bytes().to_vec(),
-            statement: Some(statement.to_wire()),
-            stamp: Some(stamp.to_wire()),
+    /// Asks over the connection that is kept for the host. Only for requests that are safe to repeat, and short answers.
+    async fn call<Q: Clone, T, F: Future<Output = Reply<T>>>(
+        &self,
+        host: HostId,
+        answer_timeout: Duration,
+        request: Q,
+        ask: impl Fn(PeerClient<Channel>, Q) -> F,
+    ) -> Result<T, CallError> {
+        let connection = self.connections.to(host).await?;
+        let failure = match answer(ask(client(&connection.channel), request.clone()), answer_timeout).await {
+            Ok(reply) => return Ok(reply),
+            Err(failure) => failure,
         };
-        let reply = self.client.deliver(request).await.map_err(|status| refused(self.to, status))?;
-        let nonsense = |source| CallError::Nonsense { host: self.to, source };
-        match reply.into_inner().denial {
-            Some(denial) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
-            None => Ok(()),
+        match failure {
+            Failure::Refused(_) => return Err(failure.of(host)),
+            // The host may be slow, or the connection may have lost what was sent: the next question has a new connection.
+            Failure::TimedOut => {
+                connection.discard();
+                return Err(failure.of(host));
+            }
+            Failure::Lost(_) => connection.discard(),
         }
+        if !connection.is_reused {
+            return Err(failure.of(host));
+        }
+        let connection = self.connections.to(host).await?;
+        answer(ask(client(&connection.channel), request), answer_timeout).await.map_err(|failure| {
+            if !matches!(failure, Failure::Refused(_)) {
+                connection.discard();
+            }
+            failure.of(host)
+        })
+    }
+
+    /// Asks once over a connection that is made for this question.
+    async fn call_once<T, F: Future<Output = Reply<T>>>(
+        &self,
+        host: HostId,
+        answer_timeout: Duration,
+        ask: impl FnOnce(PeerClient<Channel>) -> F,
+    ) -> Result<T, CallError> {
+        let channel = self.connections.once(host).await?;
+        answer(ask(client(&channel)), answer_timeout).await.map_err(|failure| failure.of(host))
+    }
+}
+
+type Reply<T> = Result<tonic::Response<T>, tonic::Status>;
+
+/// Why there is no reply to a request that was sent.
+enum Failure {
+    /// The other host refused it.
+    Refused(tonic::Status),
+    /// The connection failed. The other host may have received the request or not.
+    Lost(tonic::Status),
+    /// There was no answer in time.
+    TimedOut,
+}
+
+impl Failure {
+    fn of(self, host: HostId) -> CallError {
+        let status = match self {
+            Self::Refused(status) | Self::Lost(status) => status,
+            Self::TimedOut => tonic::Status::deadline_exceeded("no answer in time"),
+        };
+        CallError::Refused { host, status: Box::new(status) }
+    }
+}
+
+fn client(channel: &Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel.clone()).max_decoding_message_size(SNAPSHOT_BYTES)
+}
+
+async fn answer<T>(asked: impl Future<Output = Reply<T>>, answer_timeout: Duration) -> Result<T, Failure> {
+    match tokio::time::timeout(answer_timeout, asked).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        // What the other host answers has no source: that is what the transport below it reports.
+        Ok(Err(status)) if status.source().is_some() => Err(Failure::Lost(status)),
+        Ok(Err(status)) => Err(Failure::Refused(status)),
+        Err(_) => Err(Failure::TimedOut),
     }
 }
 
@@ -269,19 +343,12 @@ impl CallError {
 /// What a snapshot of a large cluster takes.
 const SNAPSHOT_BYTES: usize = 64 << 20;
 
-fn member_list(
-    by: HostId,
-    reply: Result<tonic::Response<pb::MemberListReply>, tonic::Status>,
-) -> Result<MemberList, CallError> {
+fn member_list(by: HostId, reply: pb::MemberListReply) -> Result<MemberList, CallError> {
     use pb::member_list_reply::Kind;
     let nonsense = |source| CallError::Nonsense { host: by, source };
-    match reply.map_err(|status| refused(by, status))?.into_inner().kind {
+    match reply.kind {
         Some(Kind::MemberList(member_list)) => MemberList::from_wire(&member_list).map_err(nonsense),
         Some(Kind::Denial(denial)) => Err(CallError::Denied(Denial::from_wire(&denial).map_err(nonsense)?)),
         None => Err(nonsense(WireError::Missing("kind"))),
     }
-}
-
-fn refused(host: HostId, status: tonic::Status) -> CallError {
-    CallError::Refused { host, status: Box::new(status) }
 }

@@ -65,7 +65,7 @@ impl Service {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let incoming = accept::enter(listener, tls::acceptor(identity, self.seen.clone()), self.refusals());
+        let incoming = accept::accepted(listener, tls::acceptor(identity, self.seen.clone()), self.refusals());
         tonic::transport::Server::builder()
             .add_service(PeerServer::new(self))
             .serve_with_incoming_shutdown(incoming, stop)

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cluster::ClusterView;
 use crate::state;
+use crate::state::identity::Identity;
 use crate::state::store::tests::Scratch;
 use overlay::ledger::{Input, Outcome};
 use overlay::model::id::HostId;
@@ -28,9 +29,10 @@ use overlay_gossip as gossip;
 use overlay_gossip::{ClusterKey, Generations, Gossip};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Agent {
     scratch: Scratch,
@@ -39,9 +41,14 @@ pub(crate) struct Agent {
     pub(crate) peers: Peers,
     pub(crate) address: SocketAddr,
     pub(crate) sees: watch::Sender<ClusterView>,
-    _gossip: Gossip,
-    _stop: oneshot::Sender<()>,
+    pub(super) refusals: Arc<Refusals>,
+    identity: Arc<Identity>,
+    gossip: Gossip,
+    serving: Serving,
 }
+
+/// The running service: what stops it, and its task.
+type Serving = (oneshot::Sender<()>, JoinHandle<()>);
 
 struct One;
 
@@ -81,17 +88,21 @@ impl Agent {
             .expect("nothing to put in order");
         let gossip = gossip(identity.id()).await;
         let (sees, seen) = watch::channel(ClusterView::default());
-        let service = Service::new(
-            state.clone(),
-            seen.clone(),
-            tokio::sync::watch::channel(Default::default()).1,
-            gossip.handle(),
-        );
-        let (stop, stopped) = oneshot::channel::<()>();
-        let peers = Peers::new(Arc::clone(&identity), seen);
-        let id = identity.id();
-        tokio::spawn(async move { service.serve(&identity, listener, async { drop(stopped.await) }).await });
-        Self { scratch, id, state, peers, address, sees, _gossip: gossip, _stop: stop }
+        let service = service(&state, &seen, &gossip);
+        let refusals = service.refusals();
+        let peers = Peers::new(&identity, seen);
+        let serving = serve(service, Arc::clone(&identity), listener);
+        Self { scratch, id: identity.id(), state, peers, address, sees, refusals, identity, gossip, serving }
+    }
+
+    /// Its service ends, as when the agent is stopped, and starts again at the same address.
+    pub(super) async fn restart(&mut self) {
+        let (stop, ended) = std::mem::replace(&mut self.serving, (oneshot::channel().0, tokio::spawn(async {})));
+        drop(stop);
+        tokio::time::timeout(TEST_TIMEOUT, ended).await.expect("open connections don't hold it up").expect("no panic");
+        let listener = TcpListener::bind(self.address).await.expect("its port is free again");
+        let service = service(&self.state, &self.sees.subscribe(), &self.gossip);
+        self.serving = serve(service, Arc::clone(&self.identity), listener);
     }
 
     pub(crate) fn sees(&self, others: &[&Self]) {
@@ -125,6 +136,16 @@ impl Agent {
     }
 }
 
+fn service(state: &state::Handle, seen: &watch::Receiver<ClusterView>, gossip: &Gossip) -> Service {
+    Service::new(state.clone(), seen.clone(), watch::channel(Default::default()).1, gossip.handle())
+}
+
+fn serve(service: Service, identity: Arc<Identity>, listener: TcpListener) -> Serving {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = async move { service.serve(&identity, listener, async { drop(stopped.await) }).await };
+    (stop, tokio::spawn(async move { serving.await.expect("the listener works") }))
+}
+
 async fn gossip(id: HostId) -> Gossip {
     let config = gossip::Config {
         node: id.to_string(),
@@ -140,7 +161,7 @@ async fn gossip(id: HostId) -> Gossip {
 }
 
 /// Two who know each other; the first one has made a network that both know.
-async fn two() -> (Agent, Agent, Network) {
+pub(super) async fn two() -> (Agent, Agent, Network) {
     let (lender, borrower) = (Agent::start("lender").await, Agent::start("borrower").await);
     let range = Range::new("172.38.0.0/16".parse().expect("a subnet"), None).expect("a good one");
     let network = Network {
@@ -219,9 +240,9 @@ async fn what_was_delivered_is_on_the_disk_of_the_other_when_it_answers() {
     let (lender, borrower, network) = two().await;
     let outcome = lender.step(Input::GiveAddress { network: network.id, to: borrower.id, address: ADDRESS }).await;
     let Outcome::Given(statements) = outcome else { unreachable!("it is free") };
-    let mut line = lender.peers.line(borrower.id).await.expect("it answers");
-    line.deliver(network.id, &statements[0], stamp(&lender).await).await.expect("it takes it");
-    line.deliver(network.id, &statements[0], stamp(&lender).await).await.expect("also twice");
+    let (peers, stamp) = (&lender.peers, stamp(&lender).await);
+    peers.deliver(borrower.id, network.id, &statements[0], stamp).await.expect("it takes it");
+    peers.deliver(borrower.id, network.id, &statements[0], stamp).await.expect("also twice");
 
     // Killed right after the answer: what a copy of its disk says now is what it knows when it starts again.
     let copy = Scratch::new();
@@ -235,9 +256,9 @@ async fn a_lease_is_not_taken_from_one_who_could_not_write_it() {
     let (lender, borrower, network) = two().await;
     // A return of what was never lent.
     let forged = Statement::Return { address: ADDRESS, version: Version { epoch: 1, count: 2 } };
-    let mut line = borrower.peers.line(lender.id).await.expect("it answers");
     let before = lender.ledger().await;
-    let error = line.deliver(network.id, &forged, stamp(&borrower).await).await.expect_err("it was not lent");
+    let error = borrower.peers.deliver(lender.id, network.id, &forged, stamp(&borrower).await).await;
+    let error = error.expect_err("it was not lent");
     assert!(matches!(error, CallError::Denied(Denial::NotHolder { .. })), "{error}");
     assert!(error.is_answer(), "others can still be delivered");
     assert_eq!(lender.ledger().await, before);
@@ -251,10 +272,7 @@ async fn a_stranger_is_refused_whatever_it_asks() {
     stranger.sees(&[&lender, &stranger]);
     let before = lender.ledger().await;
     let statement = Statement::Return { address: ADDRESS, version: Default::default() };
-    let delivered = match stranger.peers.line(lender.id).await {
-        Ok(mut line) => line.deliver(network.id, &statement, Stamp::default()).await,
-        Err(error) => Err(error),
-    };
+    let delivered = stranger.peers.deliver(lender.id, network.id, &statement, Stamp::default()).await;
     let refused = [
         stranger.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await.map(drop),
         stranger.peers.ask(network.id, Ask::Address { of: lender.id, address: ADDRESS }).await.map(drop),
@@ -302,7 +320,7 @@ async fn without_a_key_of_ones_own_nothing_works() {
     // The server's refusal comes with the first read.
     let mut said = [0; 64];
     let read = tokio::io::AsyncReadExt::read(&mut stream, &mut said);
-    let read = tokio::time::timeout(PATIENCE, read).await.expect("it is told");
+    let read = tokio::time::timeout(TEST_TIMEOUT, read).await.expect("it is told");
     let error = read.expect_err("no certificate").to_string();
     assert!(error.contains("CertificateRequired"), "{error}");
 }
@@ -319,14 +337,14 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
             let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
             socket.bind(from).expect("all of 127.0.0.0/8 is ours");
             silent.push_front(socket.connect(to).await.expect("it listens"));
-            silent.truncate(2 * accept::HANDSHAKES);
+            silent.truncate(2 * accept::MAX_HANDSHAKES);
             told.send_modify(|count| *count += 1);
             tokio::task::yield_now().await;
         }
     });
     for round in 1..=10 {
-        let wanted = round * 2 * accept::HANDSHAKES;
-        let crowd = tokio::time::timeout(PATIENCE, opened.wait_for(|count| *count >= wanted));
+        let wanted = round * 2 * accept::MAX_HANDSHAKES;
+        let crowd = tokio::time::timeout(TEST_TIMEOUT, opened.wait_for(|count| *count >= wanted));
         crowd.await.expect("it goes on").expect("it lives");
         let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 }).await;
         assert!(asked.is_ok(), "in the midst of strangers, at the first try: {:?}", asked.err());
@@ -341,7 +359,7 @@ async fn one_who_is_not_there_is_silent_in_bounded_time() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
     borrower.sees_at(&lender, listener.local_addr().expect("it is bound"));
     let asked = borrower.peers.ask(network.id, Ask::Space { of: lender.id, range: 0 });
-    let error = tokio::time::timeout(PATIENCE, asked).await.expect("it gives up").expect_err("nobody answers");
+    let error = tokio::time::timeout(TEST_TIMEOUT, asked).await.expect("it gives up").expect_err("nobody answers");
     assert!(matches!(error, CallError::Silent { .. }), "{error}");
     let nobody = HostId::from_bytes([7; 16]);
     let error = borrower.peers.ask(network.id, Ask::Space { of: nobody, range: 0 }).await.expect_err("nobody knows it");

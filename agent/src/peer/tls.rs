@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
 };
@@ -23,24 +24,39 @@ pub(super) fn public_key_info(certificate: &CertificateDer<'_>) -> Result<Vec<u8
     Ok(ParsedCertificate::try_from(certificate)?.subject_public_key_info().to_vec())
 }
 
-/// What lets the members of the cluster in. Whom the gossip brings a moment later tries again.
+/// Accepts the members of the cluster. A host that gossip brings a moment later has to try again.
 pub(super) fn acceptor(identity: &Identity, seen: watch::Receiver<ClusterView>) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(server_config(identity, seen)))
 }
 
-/// What connects to the host `peer` and to nobody else.
-pub(super) fn connector(identity: &Identity, peer: HostId) -> TlsConnector {
-    let provider = provider();
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect("the provider has TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { who: Who::Host(peer), provider }));
-    let (certificate, key) = certificate(identity);
-    let mut config =
-        config.with_client_auth_cert(vec![certificate], key.into()).expect("our own key and certificate fit");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
+/// The certificate and key of this host for the connections that it makes; made once, since making one takes a signature.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    provider: Arc<CryptoProvider>,
+    certificate: Arc<SingleCertAndKey>,
+}
+
+impl Credentials {
+    pub fn new(identity: &Identity) -> Self {
+        let provider = provider();
+        let (certificate, key) = certificate(identity);
+        let certified = CertifiedKey::from_der(vec![certificate], key.into(), &provider);
+        let certificate = certified.expect("our own key and certificate fit");
+        Self { provider, certificate: Arc::new(SingleCertAndKey::from(certificate)) }
+    }
+
+    /// Connects to the host `peer` and to no other.
+    pub fn connector(&self, peer: HostId) -> TlsConnector {
+        let provider = Arc::clone(&self.provider);
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { who: Who::Host(peer), provider }))
+            .with_client_cert_resolver(Arc::<SingleCertAndKey>::clone(&self.certificate));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsConnector::from(Arc::new(config))
+    }
 }
 
 fn server_config(identity: &Identity, seen: watch::Receiver<ClusterView>) -> ServerConfig {

@@ -45,7 +45,7 @@ fn a_member_that_was_never_heard_is_not_said_to_be_silent_since_the_start() {
 
 #[test]
 fn each_limit_of_gossip_is_shown_with_its_use() {
-    use gossip::{Limit, Usage};
+    use overlay_gossip::{Limit, Usage};
     let shown = Limit::ALL.map(|limit| gossip_limit(Usage { limit, used: limit.most() * 4 / 5 }));
     assert_eq!(
         shown.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(),

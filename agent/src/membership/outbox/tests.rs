@@ -71,7 +71,7 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
     let network = NetworkId::from_bytes([1; 16]);
     let round = |lingering| Settled { began: Some(Instant::now()), lingering, ..Settled::default() };
     let (rounds, settled) = watch::channel(Arc::<Settled>::default());
-    let peers = Peers::new(identity, seen.clone());
+    let peers = Peers::new(&identity, seen.clone());
     let courier = spawn(state.clone(), seen, peers, settled);
     let has_it =
         move |ledger: &Ledger| ledger.accounts().values().any(|account| account.borrowed(me).contains_key(&ADDRESS));

@@ -286,7 +286,7 @@ fn attacher(host: &Host) -> Attacher {
     Attacher {
         state: host.state.clone(),
         seen: host.seen.clone(),
-        peers: Peers::new(Arc::clone(&host.identity), host.seen.clone()),
+        peers: Peers::new(&host.identity, host.seen.clone()),
         reconciler: host.reconciler.clone(),
         named: watch::channel(BTreeSet::new()).1,
         me: host.identity.id(),

@@ -26,7 +26,6 @@ use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::Refusals;
 
-
 mod code;
 mod forget;
 pub(crate) mod input;

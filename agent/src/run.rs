@@ -1,25 +1,66 @@
 //! The wiring: which task gets which channels, in what order all of it starts, and how it stops.
+//!
+//! # Tasks and threads
+//!
+//! The tasks of the first table are supervised ([`tasks::Tasks`]): when one ends or panics, the daemon ends with an error that names it, and
+//! systemd starts it again. When the daemon stops, the two services finish the calls that are under way, within [`LAST_CALLS`];
+//! everything else is aborted or ends with its channels. That is safe for each of them, because what must not be half done is done by the state thread
+//! (one transaction) or is looked at again by the next round (kernel, DNS). Almost all channels are `watch` channels, which hold
+//! one value and can't grow.
+//!
+//! | name | owns | reads | writes | aborting it |
+//! |---|---|---|---|---|
+//! | the state thread (OS thread `state`) | ledger, intents, disk | calls of all others | committed state, own record, activation (`watch`) | never: it ends when the last handle is dropped, between two calls |
+//! | gossip (OS thread `gossip`, runtime of its own) | UDP socket, chitchat | own record, commands | view of gossip (`watch`) | told to stop: it closes its socket |
+//! | the announcements | nothing | own record | publication for gossip (`watch`) | loses an announcement that the next start makes |
+//! | the view of the cluster | received records | gossip, absent hosts, own record, activation | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
+//! | the search for silent hosts | counts of missed answers | `ClusterView` | absent hosts (`watch`) | nothing is kept |
+//! | the reconciler | the kernel | committed state, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `Settled` (`watch`); state thread | the next one goes on from what the kernel has |
+//! | DNS | zone, sockets in the segments | `ClusterView`, committed state, `Settled` | served networks (`watch`) | sockets are opened anew at the next start |
+//! | the delivery of leases | nothing | `ClusterView`, own record, `Settled` | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
+//! | admission | who was asked | `ClusterView`, own record, activation | other agents; state thread | it is asked again |
+//! | catching up | nothing | `ClusterView`, a snapshot of another host | gossip | ends by itself when this host has caught up |
+//! | the connections to other agents | nothing: it closes idle connections of `Peers` | `ClusterView` | | connections close with the process |
+//! | the service for other agents | TCP socket, TLS connections | requests | state thread, gossip | finishes calls first; askers repeat theirs |
+//! | the control service | Unix socket | calls of `overlayctl` | state thread, reconciler, other agents | finishes calls first; attach and detach go on in tasks of their own |
+//!
+//! These tasks are not supervised, because each ends by itself and its end is seen by the task that waits for it:
+//!
+//! | task | started by | bound |
+//! |---|---|---|
+//! | one connection of a server | tonic, per accepted connection | peer port: members only, one kept connection per member and idle ones closed by the member after 60 s; pending handshakes: 128 (`peer/accept.rs`) |
+//! | making a connection to another agent | `peer/connections.rs` | one per host, 2 s |
+//! | one client connection of HTTP/2 | tonic | 128 kept ones, and one for each seal or snapshot that is asked for |
+//! | asking one host for seals | admission | one per host, of which 8 ask at the same time; a panic is logged, and the host is asked again |
+//! | an operation of `overlayctl` that must not be left half done | `to_its_end` | one per call that `overlayctl` has made |
+//! | the DNS listeners of a segment | `overlay_dns` | two per address of a segment; see `overlay_dns::server` |
+//! | kernel events, and blocking work in a namespace | `overlay::kernel` | two per watched namespace; one blocking call at a time |
+//!
+//! # Queues
+//!
+//! Where a queue could grow, this is its bound and what happens when it is full: requests to look at the kernel hold one, and the
+//! callers wait; pending handshakes hold 128, and the busiest source loses its oldest one; connections to other agents hold 128,
+//! and the least recently used is closed. The state thread's queue holds 256 requests, and a caller that finds it full
+//! waits until there is room.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use futures::future::BoxFuture;
+use overlay::datapath::desired::HostConfig;
 use overlay::datapath::report::StepError;
+use overlay::kernel::RealKernel;
 use overlay::kernel::preflight::PreflightError;
-use overlay::ledger::{Activation, Fencing};
-use overlay::model::host::Liveness;
-use overlay::model::id::HostId;
-use overlay_proto::v1::control_server::ControlServer;
-use tokio::net::UnixListener;
+use overlay::model::id::{HostId, NetworkId};
+use overlay_dns::server::Resolver;
+use overlay_gossip::{self as gossip, Gossip, GossipError};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use crate::cluster::announce;
 use crate::cluster::{self, ClusterView, Times};
 use crate::config::Config;
 use crate::control::{self, About};
@@ -29,16 +70,22 @@ use crate::operations::attach::{Attacher, Turns};
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::{self, Peers};
-use crate::reconcile::Settled;
-use crate::state;
+use crate::state::identity::Identity;
 use crate::state::store::StoreError;
-use crate::wire::encode_record;
-use crate::{dns, reconcile};
-use overlay_gossip::{self as gossip, Generations, Gossip, GossipError};
+use crate::{dns, reconcile, state};
 
+mod catch_up;
+mod control_socket;
+mod fencing;
+mod start_gossip;
 mod startup;
+mod tasks;
 
-use startup::{Acquaintances, Ground, socket_path};
+use startup::{BootstrapPeers, Startup};
+use tasks::Tasks;
+
+/// How long a stop may take for the calls that are under way.
+const LAST_CALLS: Duration = Duration::from_secs(1);
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +128,21 @@ pub enum RunError {
     /// Another daemon has the run directory.
     #[error("another overlayd answers on {}: stop it, or choose another --run-dir", .0.display())]
     Running(PathBuf),
-    /// A part of the daemon ended; a log line or a panic before this one says why.
+    /// A task or thread of the daemon ended; a log line or a panic before this one says why.
     #[error("{0} ended: overlayd can't go on without it and has to be started again")]
-    PartEnded(&'static str),
-    /// A server ended.
+    TaskEnded(&'static str),
+    /// A task of the daemon panicked.
+    #[error("{name} panicked ({message}): overlayd can't go on without it and has to be started again")]
+    TaskPanicked {
+        /// The task.
+        name: &'static str,
+        /// What the panic said.
+        message: String,
+    },
+    /// The service for the other agents ended.
+    #[error("the service for other agents ended")]
+    Peer(#[source] tonic::transport::Error),
+    /// The control service ended.
     #[error("the control service ended")]
     Control(#[source] tonic::transport::Error),
 }
@@ -103,295 +161,154 @@ pub enum Ended {
 /// # Errors
 /// When it can't start, or can't go on.
 pub async fn run(config: Config) -> Result<Ended, RunError> {
-    let mut ground = Ground::claim(&config).await?;
-    let (store, loaded) = ground.take_up(&config).await?;
+    let mut startup = Startup::claim(&config).await?;
+    let (store, loaded) = startup.open_state(&config).await?;
     let identity = Arc::new(loaded.identity.clone());
-    let me = identity.id();
-    let acquaintances = Acquaintances::of(&config, &loaded);
-    let (info, place) = (ground.info(&config, &loaded), ground.place(&config, me));
-    let Ground { listener, socket, kernel, trace, .. } = ground;
+    let id = identity.id();
+    let bootstrap = BootstrapPeers::of(&config, &loaded);
+    let (info, host) = (startup.info(&config, &loaded), startup.host_config(&config, id));
+    let Startup { listener, socket, kernel, trace, .. } = startup;
     let state = state::spawn(store, loaded, info, trace)?;
-    let (gossip, saying) = start_gossip(&config, me.to_string(), &acquaintances, &state).await?;
-    let handle = gossip.handle();
-    let (absent_tx, absent) = watch::channel(BTreeSet::new());
-    let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
-    let seen = cluster::spawn(me, gossip.view.clone(), absent, state.clone(), times);
-    let prober = probe::spawn(seen.clone(), absent_tx);
-    let peers = Peers::new(&identity, seen.clone());
-    let (reconciler, reconciling) = reconcile::spawn(kernel, place, state.clone(), seen.clone());
-    let names = {
-        let (intents, settled) = (state.intents.clone(), reconciler.settled.clone());
-        dns::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), intents, settled)
-    };
-    let mut parts = Parts::default();
-    parts.need("the state of this host", end_of(state.committed.clone()));
-    parts.need("gossip", end_of(gossip.view.clone()));
-    parts.need("what this host says", saying);
-    parts.need("the view of the cluster", end_of(seen.clone()));
-    parts.need("the search for silent hosts", prober);
-    parts.need("the reconciler", end_of(reconciler.settled.clone()));
-    parts.need("DNS", names.task);
-    let courier = outbox::spawn(state.clone(), seen.clone(), peers.clone(), reconciler.settled.clone());
-    parts.need("the courier of leases", courier);
-    let policy = Policy {
-        join: acquaintances.join,
-        bootstrap: config.bootstrap,
-        known: acquaintances.known,
-        strict: config.strict_boot_check,
-        interval: config.gossip_interval,
-    };
-    parts.need("admission", admission::spawn(state.clone(), seen.clone(), peers.clone(), policy));
-    let tended = peers.clone();
-    parts.need("the connections to other agents", async move { tended.tend_connections().await });
-    let (activation, settled, owner) = (state.activation.clone(), reconciler.settled.clone(), state.clone());
-    tokio::spawn(catch_up(handle.clone(), seen.clone(), peers.clone(), me));
-
-    let (stop, stopped) = watch::channel(());
-    let others = peer::Service::new(state.clone(), seen.clone(), reconciler.settled.clone(), handle.clone());
-    let refusals = others.refusals();
-    let mut serving_others = {
-        let (identity, stopped) = (Arc::clone(&identity), until(stopped.clone()));
-        tokio::spawn(async move { others.serve(&identity, listener, stopped).await })
-    };
-    let turns = Turns::default();
-    let attacher =
-        Attacher { state: state.clone(), seen: seen.clone(), peers, reconciler, me, turns, named: names.served };
-    let linker = Linker { state: state.clone(), seen: seen.clone(), settled: attacher.reconciler.settled.clone() };
-    let networks = Networks { state, seen: seen.clone(), told_to_join: !config.join.is_empty() };
-    let about = About {
-        netns_dir: config.run_dir.join("netns"),
-        gossip: handle.addr(),
-        strict_boot_check: config.strict_boot_check,
-    };
-    let control = control::Service {
-        attacher,
-        networks,
-        linker,
-        resolver: names.resolver,
-        seen,
-        gossip: handle,
-        refusals,
-        about,
-    };
-    let mut serving = tokio::spawn(serve_control(socket, control, until(stopped)));
-
-    // From here on, or whoever hears that it is ready and stops it at once would kill it.
-    let mut stop_signal = std::pin::pin!(told_to_stop());
-    // Without systemd there is nobody to tell.
+    let mut tasks = Tasks::default();
+    let gossip = start_gossip::start(&config, id, &bootstrap, &state, &mut tasks).await?;
+    let parts = Parts::start(&config, (identity, state), (kernel, host), &gossip, &mut tasks);
+    parts.start_membership(&config, bootstrap, &mut tasks);
+    parts.start_services(&config, listener, socket, &mut tasks);
+    // From here on signals are taken: a supervisor that stops the daemon as soon as it is ready would else kill it.
+    let stop_signal = std::pin::pin!(stop_signal());
+    // Without systemd there is no one to notify.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(host = %config.name, id = %me.short(), address = %config.address, "overlayd is ready");
+    tracing::info!(host = %config.name, id = %id.short(), address = %config.address, "overlayd is ready");
+    until_end(parts, tasks, gossip, stop_signal).await.inspect(|ended| {
+        if *ended == Ended::Told {
+            let _ = std::fs::remove_file(control_socket::path(&config.run_dir));
+        }
+    })
+}
+
+/// Waits for a signal, for the end of a task, or for the end of this identity, and does what is to be done then.
+async fn until_end(
+    parts: Parts,
+    mut tasks: Tasks,
+    gossip: Gossip,
+    mut stop_signal: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Ended, RunError> {
     tokio::select! {
-        ended = &mut serving => return ended.expect("the control service does not panic").map(|()| Ended::Told).map_err(RunError::Control),
-        _ = &mut serving_others => return Err(RunError::PartEnded("the service for other agents")),
-        part = parts.any_ends() => return Err(RunError::PartEnded(part)),
-        why = given_up(activation) => {
-            say_why(why);
-            let commit = owner.intents.borrow().commit;
-            until_cut_off(commit, settled).await;
-            return Ok(until_written(&owner, stop_signal).await);
+        failure = tasks.first_failure() => return Err(failure),
+        why = fencing::fenced(parts.state.activation.clone()) => {
+            let settled = parts.reconciler.settled.clone();
+            return Ok(fencing::end_identity(why, &parts.state, settled, stop_signal).await);
         }
         () = &mut stop_signal => {}
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("overlayd stops; the kernel stays as it is");
-    stop.send_replace(());
+    tasks.begin_stop();
     gossip.shutdown().await;
-    // Calls under way may end; what does not end in time is cut off with the process.
-    let _ = tokio::time::timeout(LAST_CALLS, futures::future::join(serving, serving_others)).await;
-    // Before the ways to the kernel are gone: a round that finds them closed would take that for a failure.
-    reconciling.abort();
-    let _ = tokio::time::timeout(LAST_CALLS, reconciling).await;
-    let _ = std::fs::remove_file(socket_path(&config.run_dir));
+    // The reconciler is aborted here, before the runtime closes its sockets to the kernel: a round would take that for a failure.
+    tasks.stop(LAST_CALLS).await;
     Ok(Ended::Told)
 }
 
-/// Waits until this host gives its identity up.
-async fn given_up(mut activation: watch::Receiver<Activation>) -> Fencing {
-    loop {
-        if let Activation::Fenced(why) = &*activation.borrow_and_update() {
-            return *why;
-        }
-        if activation.changed().await.is_err() {
-            // Its owner has ended, which is noticed elsewhere.
-            std::future::pending::<()>().await;
-        }
-    }
+/// The handles and channels through which the tasks work together.
+struct Parts {
+    identity: Arc<Identity>,
+    state: state::Handle,
+    gossip: gossip::Handle,
+    seen: watch::Receiver<ClusterView>,
+    peers: Peers,
+    reconciler: reconcile::Handle,
+    resolver: Resolver,
+    /// The networks in whose segments DNS answers.
+    named: watch::Receiver<BTreeSet<NetworkId>>,
 }
-
-fn say_why(why: Fencing) {
-    match why {
-        Fencing::Moves | Fencing::Unjoined => {
-            tracing::info!(%why, "this host starts again under a new identity");
-        }
-        Fencing::Forgotten { .. } | Fencing::Restored { .. } => {
-            tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
-        }
-    }
-}
-
-/// How long the kernel may take to cut off the endpoints of a fenced host.
-const CUTTING: Duration = Duration::from_secs(5);
-
-/// Before this the next life must not begin: it may not come as far as the kernel.
-async fn until_cut_off(commit: u64, mut settled: watch::Receiver<Arc<Settled>>) {
-    let cut = settled.wait_for(|settled| settled.commit >= commit && settled.failures.is_empty());
-    if !matches!(tokio::time::timeout(CUTTING, cut).await, Ok(Ok(_))) {
-        tracing::error!("the endpoints of the identity that is given up may still be up");
-    }
-}
-
-/// Between two attempts to write that this host gave its identity up.
-const REWRITE: Duration = Duration::from_secs(1);
-
-/// Before this the next life must not begin either: it would go on with the ledger that was given up.
-async fn until_written(state: &state::Handle, mut stop: Pin<&mut impl Future<Output = ()>>) -> Ended {
-    let mut told = false;
-    while let Err(error) = state.write_owed().await {
-        if !std::mem::replace(&mut told, true) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "its endpoints are cut off; it waits until it can write that it gave its identity up"
-            );
-        }
-        tokio::select! {
-            () = tokio::time::sleep(REWRITE) => {}
-            () = &mut stop => return Ended::Told,
-        }
-    }
-    Ended::Fenced
-}
-
-/// How long a stop may take for what is under way.
-const LAST_CALLS: Duration = Duration::from_secs(1);
-
-/// What the daemon can't do without. A daemon that goes on deaf is worse than one that ends and is started again.
-#[derive(Default)]
-struct Parts(Vec<BoxFuture<'static, &'static str>>);
 
 impl Parts {
-    /// A part and the future that ends with it.
-    fn need<T: Send>(&mut self, name: &'static str, end: impl Future<Output = T> + Send + 'static) {
-        self.0.push(Box::pin(async move {
-            end.await;
-            name
-        }));
+    /// Starts what makes the kernel and DNS follow the cluster and this host's state.
+    fn start(
+        config: &Config,
+        (identity, state): (Arc<Identity>, state::Handle),
+        (kernel, host): (RealKernel, HostConfig),
+        gossip: &Gossip,
+        tasks: &mut Tasks,
+    ) -> Self {
+        tasks.watch("the state thread", state.committed.clone());
+        tasks.watch("gossip", gossip.view.clone());
+        let (absent_tx, absent) = watch::channel(BTreeSet::new());
+        let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
+        let seen = cluster::spawn(identity.id(), gossip.view.clone(), absent, state.clone(), times);
+        tasks.watch("the view of the cluster", seen.clone());
+        tasks.spawn("the search for silent hosts", probe::run(seen.clone(), absent_tx));
+        let peers = Peers::new(&identity, seen.clone());
+        let (reconciler, reconciling) = reconcile::spawn(kernel, host, state.clone(), seen.clone());
+        tasks.adopt("the reconciler", reconciling);
+        let (intents, settled) = (state.intents.clone(), reconciler.settled.clone());
+        let dns = dns::spawn(&config.run_dir, config.resolv_conf.clone(), seen.clone(), intents, settled);
+        tasks.adopt("DNS", dns.task);
+        let gossip = gossip.handle();
+        Self { identity, state, gossip, seen, peers, reconciler, resolver: dns.resolver, named: dns.served }
     }
 
-    async fn any_ends(self) -> &'static str {
-        futures::future::select_all(self.0).await.0
+    fn me(&self) -> HostId {
+        self.identity.id()
     }
-}
 
-async fn end_of<T>(mut channel: watch::Receiver<T>) {
-    while channel.changed().await.is_ok() {}
-}
-
-/// Numbers the lives of this agent by its disk.
-struct Lives(state::Handle);
-
-impl Generations for Lives {
-    fn next(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
-        let now = u64::try_from(now).unwrap_or(u64::MAX);
-        self.0.next_generation_blocking(now).unwrap_or_else(|error| {
-            tracing::error!(%error, "the number of this life can't be kept");
-            now
-        })
+    /// Starts what speaks to other agents by itself.
+    fn start_membership(&self, config: &Config, bootstrap: BootstrapPeers, tasks: &mut Tasks) {
+        let (state, seen, peers) = (&self.state, &self.seen, &self.peers);
+        let delivery = outbox::spawn(state.clone(), seen.clone(), peers.clone(), self.reconciler.settled.clone());
+        tasks.adopt("the delivery of leases", delivery);
+        let policy = Policy {
+            join: bootstrap.join,
+            bootstrap: config.bootstrap,
+            known: bootstrap.known,
+            strict: config.strict_boot_check,
+            interval: config.gossip_interval,
+        };
+        tasks.adopt("admission", admission::spawn(state.clone(), seen.clone(), peers.clone(), policy));
+        let catch_up = catch_up::run(self.gossip.clone(), seen.clone(), peers.clone(), self.me());
+        tasks.spawn_until_done("catching up", catch_up);
+        let peers = peers.clone();
+        tasks.spawn("the connections to other agents", async move { peers.tend_connections().await });
     }
-}
 
-/// Starts gossip, and keeps it saying what this host has to say.
-async fn start_gossip(
-    config: &Config,
-    node: String,
-    acquaintances: &Acquaintances,
-    state: &state::Handle,
-) -> Result<(Gossip, JoinHandle<()>), GossipError> {
-    let address = SocketAddr::new(config.address, config.port);
-    let gossip_config = gossip::Config {
-        node,
-        listen: address,
-        advertise: address,
-        seeds: acquaintances.seeds.clone(),
-        expected: acquaintances.expected.clone(),
-        interval: config.gossip_interval,
-        remembered: gossip::REMEMBERED,
-        key: config.key.clone(),
-    };
-    let record = state.record.clone();
-    let first = encode_record(&record.borrow().for_others());
-    let gossip = gossip::spawn(gossip_config, Lives(state.clone()), first).await?;
-    let saying = announce::spawn(record, gossip.announce.clone());
-    Ok((gossip, saying))
-}
-
-/// Between two attempts to catch up.
-const CATCH_UP: Duration = Duration::from_millis(200);
-/// Who has heard nobody for this long is told what to look for.
-const DOUBT: Duration = Duration::from_secs(5);
-
-/// A host that has just started asks another for all that it knows, which is faster than gossip.
-async fn catch_up(gossip: gossip::Handle, mut seen: watch::Receiver<ClusterView>, peers: Peers, me: HostId) {
-    let mut doubt = std::pin::pin!(tokio::time::sleep(DOUBT));
-    let mut told = false;
-    loop {
-        let now = seen.borrow_and_update().clone();
-        if now.synced {
-            return;
-        }
-        if doubt.is_elapsed() && now.cluster.hosts.len() < 2 && !std::mem::replace(&mut told, true) {
-            tracing::warn!(
-                "no other host is heard: is overlayd up there, UDP open to it, and the cluster key the same?"
-            );
-        }
-        let live = now.cluster.hosts.iter().filter(|(id, h)| **id != me && h.liveness == Liveness::Live);
-        for (id, _) in live {
-            match peers.snapshot(*id).await {
-                Ok(parts) => match gossip.feed(parts).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::warn!(host = %id.short(), %error, "snapshot not taken"),
-                },
-                Err(error) => tracing::debug!(host = %id.short(), %error, "no snapshot"),
-            }
-        }
-        tokio::select! {
-            changed = tokio::time::timeout(CATCH_UP, seen.changed()) => if matches!(changed, Ok(Err(_))) { return },
-            () = &mut doubt, if !told => {}
-        }
+    /// Starts the services for other agents and for `overlayctl`.
+    fn start_services(&self, config: &Config, listener: TcpListener, socket: UnixListener, tasks: &mut Tasks) {
+        let (state, seen, settled) = (&self.state, &self.seen, &self.reconciler.settled);
+        let service = peer::Service::new(state.clone(), seen.clone(), settled.clone(), self.gossip.clone());
+        let refusals = service.refusals();
+        let identity = Arc::clone(&self.identity);
+        tasks.serve("the service for other agents", |stop| async move {
+            service.serve(&identity, listener, stop.cancelled_owned()).await.map_err(RunError::Peer)
+        });
+        let control = control::Service {
+            attacher: Attacher {
+                state: state.clone(),
+                seen: seen.clone(),
+                peers: self.peers.clone(),
+                reconciler: self.reconciler.clone(),
+                me: self.me(),
+                turns: Turns::default(),
+                named: self.named.clone(),
+            },
+            networks: Networks { state: state.clone(), seen: seen.clone(), told_to_join: !config.join.is_empty() },
+            linker: Linker { state: state.clone(), seen: seen.clone(), settled: settled.clone() },
+            resolver: self.resolver.clone(),
+            seen: seen.clone(),
+            gossip: self.gossip.clone(),
+            refusals,
+            about: About {
+                netns_dir: config.run_dir.join("netns"),
+                gossip: self.gossip.addr(),
+                strict_boot_check: config.strict_boot_check,
+            },
+        };
+        tasks.serve("the control service", |stop| control_socket::serve(socket, control, stop));
     }
 }
 
-async fn serve_control(
-    socket: UnixListener,
-    control: control::Service,
-    stop: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error> {
-    let connections = futures::stream::unfold((socket, false), |(socket, mut told)| async move {
-        loop {
-            match socket.accept().await {
-                Ok((stream, _)) => return Some((Ok::<_, std::io::Error>(stream), (socket, told))),
-                Err(error) => {
-                    if !std::mem::replace(&mut told, true) {
-                        tracing::warn!(%error, "connections of overlayctl are refused by the system: are its file descriptors used up?");
-                    }
-                    tokio::time::sleep(peer::ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    });
-    tonic::transport::Server::builder()
-        .add_service(ControlServer::new(control))
-        .serve_with_incoming_shutdown(connections, stop)
-        .await
-}
-
-async fn until(mut stopped: watch::Receiver<()>) {
-    // Also when the sender is gone.
-    let _ = stopped.changed().await;
-}
-
-/// Signals are taken from the moment of the call, not only when somebody waits.
-fn told_to_stop() -> impl Future<Output = ()> {
+/// Takes SIGTERM and SIGINT from the moment of the call, not only when the future is awaited.
+fn stop_signal() -> impl Future<Output = ()> {
     let mut term = signal(SignalKind::terminate()).expect("the runtime handles signals");
     let mut interrupt = signal(SignalKind::interrupt()).expect("the runtime handles signals");
     async move {

@@ -1,5 +1,5 @@
-//! Tells a host whose agent is silent from a host that is gone: whoever still refuses a connection is there, and its
-//! containers' packets flow. So stopping an agent, for however long, takes nothing from the traffic of its host.
+//! Tells a host whose agent is down from a host that is gone. If the host still refuses a connection to the agent's port, only its
+//! agent is down: its entries stay, and its containers' traffic continues for as long as that lasts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -11,21 +11,21 @@ use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::ClusterView;
 
-/// Between two rounds of questions to those that are silent.
+/// The time between two rounds of probes to silent hosts.
 const PERIOD: Duration = Duration::from_millis(200);
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_millis(300);
-/// So many questions in a row have to go unanswered: one may get lost.
-const QUESTIONS: u8 = 2;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+/// This many probes in a row have to go unanswered: one packet may get lost.
+const PROBES: u8 = 2;
 
-/// Asks the hosts that gossip does not hear, as long as it does not; `absent` are those that do not answer either.
-pub fn spawn(seen: watch::Receiver<ClusterView>, absent: watch::Sender<BTreeSet<HostId>>) -> JoinHandle<()> {
-    tokio::spawn(follow(seen, absent, is_there))
+/// Probes the hosts that gossip does not hear, for as long as it does not hear them; those that do not answer are `absent`. Ends only
+/// when the view of the cluster ends.
+pub async fn run(seen: watch::Receiver<ClusterView>, absent: watch::Sender<BTreeSet<HostId>>) {
+    follow(seen, absent, is_there).await;
 }
 
 async fn follow<A: Future<Output = bool>>(
@@ -40,14 +40,14 @@ async fn follow<A: Future<Output = bool>>(
             (silent(&seen), taken(&seen))
         };
         let there = silent.values().map(|address| {
-            // Whoever has the address now would answer for it.
+            // Another host that has the address now would answer in its place.
             let asked = (!taken.contains(address)).then(|| ask(*address));
             async move { OptionFuture::from(asked).await.unwrap_or(false) }
         });
         let there = join_all(there).await;
         let missing = silent.keys().zip(there).filter(|(_, there)| !there).map(|(id, _)| *id);
         missed = missing.map(|id| (id, missed.get(&id).map_or(1, |n| n.saturating_add(1)))).collect();
-        let now: BTreeSet<HostId> = missed.iter().filter(|(_, n)| **n >= QUESTIONS).map(|(id, _)| *id).collect();
+        let now: BTreeSet<HostId> = missed.iter().filter(|(_, n)| **n >= PROBES).map(|(id, _)| *id).collect();
         absent.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         if !silent.is_empty() {
             sleep(PERIOD).await;
@@ -62,16 +62,16 @@ fn silent(seen: &ClusterView) -> BTreeMap<HostId, SocketAddr> {
     silent.map(|(id, host)| (*id, host.info.peer)).collect()
 }
 
-/// Where hosts are heard. One that is silent there was there before: its machine has another identity now.
+/// The addresses of the hosts that are heard. A silent host with one of them is an earlier identity of that machine.
 fn taken(seen: &ClusterView) -> BTreeSet<SocketAddr> {
     let live = seen.cluster.hosts.values().filter(|host| host.liveness == Liveness::Live);
     live.map(|host| host.info.peer).collect()
 }
 
-/// Does the host's kernel answer? A port that nobody listens on is refused (RFC 9293, section 3.10.7.1), and that is an
-/// answer; a host that is down or cut off says nothing, or a router says that it is not there.
+/// Does the host's kernel answer? It refuses a connection to a port without a listener (RFC 9293, section 3.10.7.1), which is an
+/// answer. A host that is down or cut off does not answer, or a router answers that it is unreachable.
 pub async fn is_there(peer: SocketAddr) -> bool {
-    match timeout(PATIENCE, TcpStream::connect(peer)).await {
+    match timeout(ANSWER_TIMEOUT, TcpStream::connect(peer)).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
         Err(_) => false,

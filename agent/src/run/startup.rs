@@ -1,29 +1,28 @@
-//! What the daemon stands on before it does anything: its sockets, the kernel, its state, and whom it knew.
+//! The startup of the daemon: its sockets, the kernel, its state, and the hosts to contact first. It reads files and `/proc` with
+//! blocking calls: nothing else runs on the runtime yet.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, umask};
 use overlay::datapath::desired::HostConfig;
 use overlay::kernel::preflight::preflight;
 use overlay::kernel::{self, RealKernel};
 use overlay::model::host::{HostInfo, Phase};
 use overlay::model::id::HostId;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 
-use super::RunError;
+use super::{RunError, control_socket};
 use crate::config::Config;
 use crate::reconcile;
 use crate::state;
 use crate::state::run_marker::RunMarker;
 use crate::state::store::{Loaded, Machine, StartupState, Store};
 
-/// Who a host is before it has an identity.
-const NOBODY: HostId = HostId::from_bytes([0; 16]);
+/// The id of a host before it has an identity.
+const NO_HOST: HostId = HostId::from_bytes([0; 16]);
 
-/// What this process has for itself, whoever it is going to be.
-pub(super) struct Ground {
+/// What this process has before it has an identity.
+pub(super) struct Startup {
     /// For the other agents.
     pub listener: TcpListener,
     /// For `overlayctl`.
@@ -33,11 +32,11 @@ pub(super) struct Ground {
     underlay_mtu: u32,
 }
 
-impl Ground {
-    /// Takes it, unless another daemon has it.
+impl Startup {
+    /// Takes the sockets and the kernel, unless another daemon has them.
     pub async fn claim(config: &Config) -> Result<Self, RunError> {
-        if UnixStream::connect(&socket_path(&config.run_dir)).await.is_ok() {
-            return Err(RunError::Running(socket_path(&config.run_dir)));
+        if control_socket::is_answered(&config.run_dir).await {
+            return Err(RunError::Running(control_socket::path(&config.run_dir)));
         }
         if config.key_is_readable_by_others {
             let file = config.key_file.display();
@@ -47,14 +46,14 @@ impl Ground {
         let address = peer_address(config);
         let listener = TcpListener::bind(address).await;
         let listener = listener.map_err(|source| RunError::Listen { address, source })?;
-        let socket = control_socket(&config.run_dir)?;
+        let socket = control_socket::bind(&config.run_dir)?;
         let trace = RunMarker::new(&config.run_dir, &boot_id());
         let kernel = RealKernel::new(&kernel::Config { run_dir: config.run_dir.clone(), vtep: config.address })?;
         Ok(Self { listener, socket, kernel, trace, underlay_mtu })
     }
 
-    /// The state that this host goes on with. What is in the kernel of an identity that is no more is taken out first.
-    pub async fn take_up(&mut self, config: &Config) -> Result<(Store, Loaded), RunError> {
+    /// Opens the state that this host goes on with. First it removes from the kernel what an earlier identity left there.
+    pub async fn open_state(&mut self, config: &Config) -> Result<(Store, Loaded), RunError> {
         let found = StartupState::look(&config.state_dir, &machine(&self.trace))?;
         if found.is_missing() {
             tracing::warn!(
@@ -65,10 +64,10 @@ impl Ground {
             );
         }
         if !found.is_own() {
-            // First of all: on a full disk this host does not get as far as a new identity, and others may be given what the
-            // old one had.
-            let place = self.place(config, NOBODY);
-            reconcile::cut_off(&mut self.kernel, &place).await.map_err(RunError::CutOff)?;
+            // Before all else: on a full disk this host does not get as far as a new identity, and other hosts may be given
+            // what the old one had.
+            let host = self.host_config(config, NO_HOST);
+            reconcile::cut_off(&mut self.kernel, &host).await.map_err(RunError::CutOff)?;
         }
         let (store, loaded) = found.take_up()?;
         if let Some((file, why)) = &loaded.put_aside {
@@ -77,11 +76,11 @@ impl Ground {
         Ok((store, loaded))
     }
 
-    pub fn place(&self, config: &Config, me: HostId) -> HostConfig {
+    pub fn host_config(&self, config: &Config, me: HostId) -> HostConfig {
         HostConfig { me, vtep: config.address, vxlan_port: config.vxlan_port, underlay_mtu: self.underlay_mtu }
     }
 
-    /// What this host says of itself first.
+    /// What this host announces about itself first.
     pub fn info(&self, config: &Config, loaded: &Loaded) -> HostInfo {
         HostInfo {
             name: config.name.clone(),
@@ -96,19 +95,19 @@ impl Ground {
     }
 }
 
-/// Whom a host looks for when it starts.
-pub(super) struct Acquaintances {
-    /// Those that it was told to join, itself left out.
+/// The hosts that a host contacts when it starts.
+pub(super) struct BootstrapPeers {
+    /// The addresses that it was told to join, except its own.
     pub join: Vec<SocketAddr>,
-    /// Those and all that it has heard before.
+    /// Those, and all addresses at which it has heard hosts before.
     pub seeds: Vec<SocketAddr>,
-    /// Those that it has heard before, if it belongs to no cluster yet: there may be one, and it rather joins that.
+    /// The addresses at which it has heard hosts before, if it belongs to no cluster yet: it prefers to join theirs.
     pub known: Vec<SocketAddr>,
-    /// The ids of those that it has heard before as who it is now.
+    /// The ids of the hosts that it has heard before under its present identity.
     pub expected: BTreeSet<String>,
 }
 
-impl Acquaintances {
+impl BootstrapPeers {
     pub fn of(config: &Config, loaded: &Loaded) -> Self {
         let me = peer_address(config);
         let others = || loaded.peers.iter().filter(|(_, address)| **address != me);
@@ -138,26 +137,4 @@ fn machine(trace: &RunMarker) -> Machine {
     let random = crate::random();
     let nonce = u64::from_be_bytes(*random.first_chunk().expect("16 bytes are 8 and more"));
     Machine { id: first_line("/etc/machine-id"), boot: boot_id(), now: state::now(), ran: trace.find(), nonce }
-}
-
-pub(super) fn socket_path(run_dir: &Path) -> PathBuf {
-    run_dir.join("overlayd.sock")
-}
-
-/// The control socket, for its owner and group only. One that a killed daemon left is replaced.
-fn control_socket(run_dir: &Path) -> Result<UnixListener, RunError> {
-    let path = socket_path(run_dir);
-    let bind = || {
-        std::fs::create_dir_all(run_dir)?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        // So that nobody gets in between making the socket and closing it to others.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let socket = UnixListener::bind(&path);
-        umask(before);
-        socket
-    };
-    bind().map_err(|source| RunError::Socket { path: path.clone(), source })
 }

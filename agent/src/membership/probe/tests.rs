@@ -56,7 +56,7 @@ async fn who_is_silent_and_does_not_answer_twice_is_absent_until_it_is_heard() {
     assert_eq!(asked.load(Ordering::Relaxed), 0, "who is heard is not asked");
     view.send_replace(seen(peer, Liveness::Suspect));
     absent.wait_for(|a| a.contains(&id())).await.expect("the task runs");
-    assert_eq!(asked.load(Ordering::Relaxed), usize::from(QUESTIONS));
+    assert_eq!(asked.load(Ordering::Relaxed), usize::from(PROBES));
     view.send_replace(seen(peer, Liveness::Live));
     absent.wait_for(BTreeSet::is_empty).await.expect("the task runs");
 }

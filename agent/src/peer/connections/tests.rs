@@ -139,8 +139,8 @@ async fn a_question_that_is_under_way_when_its_connection_is_killed_is_asked_aga
     ask(&borrower, &lender, &network).await.expect("it answers");
     // The lender's ledger is busy, so that the question waits there.
     let (go_on, held) = std::sync::mpsc::channel::<()>();
-    let busy = lender.local.clone();
-    let busy = tokio::spawn(async move { busy.call(move |_| held.recv()).await });
+    let busy = lender.state.clone();
+    let busy = tokio::spawn(async move { busy.keep_busy(held).await });
     let break_and_go_on = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
         relay.break_all();

@@ -2,17 +2,17 @@
 //!
 //! # Tasks and threads
 //!
-//! The tasks of the first table are supervised ([`tasks::Tasks`]): when one ends or panics, the daemon ends with an error that names it, and
-//! systemd starts it again. When the daemon stops, the two services finish the calls that are under way, within [`LAST_CALLS`];
-//! everything else is aborted or ends with its channels. That is safe for each of them, because what must not be half done is done by the state thread
-//! (one transaction) or is looked at again by the next round (kernel, DNS). Almost all channels are `watch` channels, which hold
-//! one value and can't grow.
+//! The tasks of the first table are supervised ([`tasks::Tasks`]): when one ends or panics, the daemon ends with an error that
+//! names it, and systemd starts it again. When the daemon stops, the two services finish the calls that are under way, within
+//! [`LAST_CALLS`]; everything else is aborted or ends with its channels. That is safe for each of them: what must not be half
+//! done is done by the state thread (one transaction), or is looked at again by the next round (kernel, DNS). Almost all
+//! channels are `watch` channels, which hold one value and can't grow.
 //!
 //! | name | owns | reads | writes | aborting it |
 //! |---|---|---|---|---|
 //! | the state thread (OS thread `state`) | ledger, intents, disk | calls of all others | committed state, own record, activation (`watch`) | never: it ends when the last handle is dropped, between two calls |
 //! | gossip (OS thread `gossip`, runtime of its own) | UDP socket, chitchat | own record, commands | view of gossip (`watch`) | told to stop: it closes its socket |
-//! | the announcements | nothing | own record | publication for gossip (`watch`) | loses an announcement that the next start makes |
+//! | the announcements | nothing | own record | announcement for gossip (`watch`) | loses an announcement that the next start makes |
 //! | the view of the cluster | received records | gossip, absent hosts, own record, activation | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
 //! | the search for silent hosts | counts of missed answers | `ClusterView` | absent hosts (`watch`) | nothing is kept |
 //! | the reconciler | the kernel | committed state, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `Settled` (`watch`); state thread | the next one goes on from what the kernel has |
@@ -38,10 +38,10 @@
 //!
 //! # Queues
 //!
-//! Where a queue could grow, this is its bound and what happens when it is full: requests to look at the kernel hold one, and the
-//! callers wait; pending handshakes hold 128, and the busiest source loses its oldest one; connections to other agents hold 128,
-//! and the least recently used is closed. The state thread's queue holds 256 requests, and a caller that finds it full
-//! waits until there is room.
+//! Where a queue could grow, this is its bound and what happens when it is full. Requests to look at the kernel: one, and the
+//! callers wait. Pending handshakes: 128, and the source with the most loses its oldest one. Kept connections to other agents:
+//! 128 of about 40 KiB at each end, and the least recently used is closed. Calls to the state thread need no bound: each caller
+//! waits for its answer before it sends another one, so there are never more calls than tasks.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

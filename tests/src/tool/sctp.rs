@@ -17,6 +17,8 @@ const STATE_COOKIE: u16 = 7;
 const HEADER: usize = 12;
 /// Type, flags, length, tag, window, streams both ways, first number.
 const CHUNK: usize = 20;
+/// An INIT without an answer is sent again after this time, as an SCTP does that was told to hurry.
+const RESEND: Duration = Duration::from_millis(200);
 
 /// Answers `NAME ADDRESS` to each INIT for a port, for ever.
 ///
@@ -47,12 +49,19 @@ pub fn visit(to: SocketAddr, from: u16, within: Duration) -> anyhow::Result<Stri
     let from = if from == 0 { 1024 + u16::try_from(std::process::id() % 60_000)? } else { from };
     let tag = std::process::id().max(1);
     let init = Packet { kind: INIT, from, to: to.port(), verification: 0, tag, cookie: String::new() };
-    socket.send_to(&init.bytes(), SocketAddrV4::new(*to.ip(), 0))?;
     let began = Instant::now();
     let mut buffer = [0; 2048];
+    let mut sent: Option<Instant> = None;
     while let Some(left) = within.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-        socket.set_read_timeout(Some(left))?;
-        let (length, sender) = socket.recv_from(&mut buffer).context("no answer")?;
+        if sent.is_none_or(|sent| sent.elapsed() >= RESEND) {
+            socket.send_to(&init.bytes(), SocketAddrV4::new(*to.ip(), 0))?;
+            sent = Some(Instant::now());
+        }
+        socket.set_read_timeout(Some(left.min(RESEND)))?;
+        let (length, sender) = match socket.recv_from(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+            received => received.context("no answer")?,
+        };
         let packet = payload(buffer.get(..length).unwrap_or_default()).and_then(Packet::read);
         let Some(packet) = packet.filter(|p| p.kind == INIT_ACK && p.to == from) else { continue };
         ensure!(sender.ip() == *to.ip() && packet.from == to.port(), "{sender} port {} answers", packet.from);

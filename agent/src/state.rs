@@ -142,7 +142,8 @@ impl Handle {
     pub fn next_generation_blocking(&self, now_ms: u64) -> Result<u64, StoreError> {
         let (answer, result) = std::sync::mpsc::channel();
         let call: Call = Box::new(move |owner| drop(answer.send(owner.next_generation(now_ms))));
-        self.calls.blocking_send(call).expect("the state's thread lives as long as a handle");
+        // Gossip's thread is one of a runtime, where `blocking_send` panics.
+        futures::executor::block_on(self.calls.send(call)).expect("the state's thread lives as long as a handle");
         result.recv().expect("the state's thread answers every call")
     }
 

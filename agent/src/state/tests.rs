@@ -480,6 +480,15 @@ fn a_host_that_is_killed_before_the_disk_takes_it_does_not_act() {
 }
 
 #[test]
+fn a_generation_can_be_asked_for_on_a_thread_that_belongs_to_a_runtime() {
+    let host = Host::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let handle = host.handle.clone();
+    let two = runtime.block_on(async move { [handle.next_generation_blocking(7), handle.next_generation_blocking(7)] });
+    assert_eq!(two.map(|next| next.expect("the disk takes it")), [7, 8]);
+}
+
+#[test]
 fn where_a_host_was_heard_last_is_known_until_it_is_forgotten() {
     let host = Host::new();
     host.step(Input::Found);

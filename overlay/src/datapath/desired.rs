@@ -16,6 +16,7 @@ use crate::model::publish::{HostPort, Target};
 mod isolation;
 mod tables;
 
+pub use crate::model::addr::Prefixed;
 use tables::{host_table, segment_table};
 
 /// All that should be ours in the kernel of this host.
@@ -56,15 +57,6 @@ impl Segment {
         let gateways = self.bridge.addresses.iter().filter(|a| a.address != SERVICE_ADDRESS);
         gateways.map(|a| IpVersion::of(a.address)).collect()
     }
-}
-
-/// An address with the length of its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Prefixed {
-    /// The address.
-    pub address: IpAddr,
-    /// Prefix length in bits.
-    pub len: u8,
 }
 
 /// The bridge `br0` of a segment. It is up.

@@ -273,5 +273,14 @@ impl FromStr for IfName {
     }
 }
 
+/// An address with the length of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Prefixed {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length in bits.
+    pub len: u8,
+}
+
 #[cfg(test)]
 mod tests;

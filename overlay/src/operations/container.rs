@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::datapath::desired::Prefixed;
-use crate::model::addr::{IfName, Subnet};
+use crate::model::addr::{IfName, Prefixed, Subnet};
 use crate::model::intent::{Intents, NetnsRef};
 use crate::model::network::Network;
 

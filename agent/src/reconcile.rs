@@ -10,9 +10,11 @@ use std::time::Duration;
 use overlay::cluster::{Cluster, NetworkView};
 use overlay::datapath::desired::{Desired, HostConfig, Segment, desire};
 use overlay::datapath::foreign_chains::{Barrier, barriers};
+use overlay::datapath::kernel_api::{Cause, Kernel, StepError};
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::{HostStep, Knowledge, SegmentStep, Step};
-use overlay::datapath::report::{Cause, Kernel, Report, StepError, round};
+use overlay::datapath::report::Report;
+use overlay::datapath::round::round;
 use overlay::kernel::{RealKernel, netns};
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::intent::Intents;
@@ -97,9 +99,7 @@ pub enum Scope {
 
 impl Scope {
     fn of(step: &Step, desired: &Desired) -> Self {
-        use SegmentStep::{
-            ConnectPort, CreatePort, DeleteNeighbour, DeletePort, DeleteRemote, PutNeighbour, PutRemote, UpdatePort,
-        };
+        use SegmentStep::{ConnectPort, CreatePort, DeletePort, Row, UpdatePort};
         let (network, step) = match step {
             Step::Host(HostStep::SetGate(..)) => return Self::Gate,
             Step::Host(_) => return Self::Host,
@@ -112,9 +112,7 @@ impl Scope {
                 let endpoint = ports.find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id);
                 endpoint.map_or(Self::Entry(*network), |id| Self::Endpoint(*network, id))
             }
-            PutRemote(..) | DeleteRemote(_) | PutNeighbour(..) | DeleteNeighbour(_) | DeletePort(_) => {
-                Self::Entry(*network)
-            }
+            Row(_) | DeletePort(_) => Self::Entry(*network),
             _ => Self::Segment(*network),
         }
     }

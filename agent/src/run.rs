@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::datapath::desired::HostConfig;
-use overlay::datapath::report::StepError;
+use overlay::datapath::kernel_api::StepError;
 use overlay::kernel::RealKernel;
 use overlay::kernel::preflight::PreflightError;
 use overlay::model::id::{HostId, NetworkId};

@@ -1,7 +1,7 @@
 //! Kernel state: as it should be, as it is, and the steps from one to the other.
 //!
 //! [`desired`] follows from cluster and intents, [`observed`] from a look at the kernel. [`plan`](mod@plan) compares them, and
-//! [`report`] runs one round: look, plan, apply, report. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
+//! [`round`] runs one round on a [kernel](kernel_api): look, plan, apply, [`report`]. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
 //! decides about the chains of other programs.
 
 pub mod desired;
@@ -9,6 +9,9 @@ pub mod desired;
 pub mod fake;
 pub mod firewall;
 pub mod foreign_chains;
+pub mod kernel_api;
+pub mod names;
 pub mod observed;
 pub mod plan;
 pub mod report;
+pub mod round;

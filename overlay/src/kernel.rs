@@ -10,6 +10,7 @@
 //! made inside it ([`netns`]) and used one question at a time, since the kernel answers a second dump with EBUSY.
 
 mod addr;
+mod apply;
 mod error;
 mod fdb;
 mod flows;
@@ -40,15 +41,10 @@ use self::patience::within;
 use self::watch::Changes;
 use crate::datapath::desired::uplink_ifname;
 use crate::datapath::firewall::Family;
+use crate::datapath::kernel_api::{Cause, Kernel, StepError};
 use crate::datapath::observed::{Flow, Observed};
-use crate::datapath::plan::{HostStep, SegmentStep, Step};
-use crate::datapath::report::{Cause, Kernel, StepError};
-use crate::model::addr::IpVersion;
+use crate::datapath::plan::Step;
 use crate::model::id::NetworkId;
-
-/// What not every host has that lets containers reach each other by links only.
-const NEEDED_BY_FILTER: &str =
-    "networks made with --icc=false need a kernel with CONFIG_NF_TABLES_BRIDGE and nftables 1.0.2 or newer";
 
 /// What [`RealKernel`] needs to know.
 #[derive(Debug, Clone)]
@@ -166,106 +162,6 @@ impl RealKernel {
         }
         Ok(observed)
     }
-
-    async fn execute(&mut self, step: &Step) -> Result<(), StepError> {
-        match step {
-            Step::Host(HostStep::EnableForwarding(version)) => forwarding::enable(&self.host, *version),
-            Step::Host(HostStep::ReplaceFirewall(table)) => nft::replace(self.host.netns.clone(), table)
-                .await
-                .or_doing(|| "set the rules of the host in table inet overlay"),
-            Step::Host(HostStep::ForgetFlows(flows)) => flows::forget(&self.host, flows).await,
-            Step::Host(HostStep::SetGate(chain, passes)) => {
-                let doing = || format!("set the rules for containers in the chain {chain}");
-                let there = self.host.rules.ours(chain).await.or_doing(doing)?;
-                nft::set_gate(self.host.netns.clone(), chain, &there, passes).await.or_doing(doing)
-            }
-            Step::Segment(id, SegmentStep::Create(versions)) => self.create(*id, versions).await,
-            Step::Segment(id, SegmentStep::Delete) => self.delete(*id).await,
-            Step::Segment(id, step) => self.change(*id, step).await,
-        }
-    }
-
-    async fn create(&mut self, id: NetworkId, versions: &BTreeSet<IpVersion>) -> Result<(), StepError> {
-        let path = self.netns_path(id);
-        if netns::is_kept(&path) {
-            return self.refresh();
-        }
-        let netns = segment::create(&path, versions).await?;
-        let inside = Inside::made(netns, &self.changes).or_doing(|| format!("look into {}", path.display()))?;
-        self.segments.insert(id, inside);
-        Ok(())
-    }
-
-    async fn delete(&mut self, id: NetworkId) -> Result<(), StepError> {
-        if let Some(inside) = self.segments.get(&id) {
-            segment::clear(inside).await?;
-        }
-        let path = self.netns_path(id);
-        netns::remove(&path).or_doing(|| format!("remove the namespace {}", path.display()))?;
-        self.segments.remove(&id);
-        self.unforgotten.remove(&Some(id));
-        Ok(())
-    }
-
-    async fn change(&self, id: NetworkId, step: &SegmentStep) -> Result<(), StepError> {
-        let inside = self.segment(id)?;
-        let route = &inside.route;
-        match step {
-            SegmentStep::ReplaceFirewall(table) => nft::replace(inside.netns.clone(), table)
-                .await
-                .or_doing(|| format!("set the rules of {} in table inet overlay", inside.netns.path().display())),
-            SegmentStep::ReplaceFilter(table) => nft::replace(inside.netns.clone(), table)
-                .await
-                .or_doing(|| format!("set the rules of {} in table bridge overlay", inside.netns.path().display()))
-                .map_err(|error| error.with_detail(NEEDED_BY_FILTER)),
-            SegmentStep::UpdateFilter(sets) => nft::update(inside.netns.clone(), Family::Bridge, sets)
-                .await
-                .or_doing(|| format!("change the rules of {} in table bridge overlay", inside.netns.path().display())),
-            SegmentStep::DeleteFilter => nft::remove(inside.netns.clone(), Family::Bridge)
-                .await
-                .or_doing(|| format!("remove table bridge overlay in {}", inside.netns.path().display())),
-            SegmentStep::ForgetFlows(flows) => flows::forget(inside, flows).await,
-            SegmentStep::CreateBridge(bridge) => segment::create_bridge(route, bridge).await,
-            SegmentStep::UpdateBridge(bridge) => segment::update_bridge(route, bridge).await,
-            SegmentStep::CreateTunnel(tunnel) => {
-                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, inside)| inside);
-                segment::create_tunnel(&self.host, inside, others, tunnel).await
-            }
-            SegmentStep::ConnectTunnel { mtu } => segment::connect_tunnel(route, *mtu).await,
-            SegmentStep::DeleteTunnel => link::delete_named(route, segment::TUNNEL)
-                .await
-                .or_doing(|| format!("remove the tunnel {}", segment::TUNNEL)),
-            SegmentStep::CreateUplink(uplink) => segment::create_uplink(&self.host, inside, uplink).await,
-            SegmentStep::DeleteUplink => link::delete_named(route, segment::UPLINK)
-                .await
-                .or_doing(|| format!("remove the uplink {}", segment::UPLINK)),
-            SegmentStep::CreatePort(endpoint, port) => port::create(inside, *endpoint, port).await,
-            SegmentStep::UpdatePort(port) => port::update(route, port).await,
-            SegmentStep::ConnectPort(port) => port::connect(route, port).await,
-            SegmentStep::DeletePort(ifname) => port::delete(route, ifname).await,
-            // Rows are written by `rows`, and the namespace itself is not a thing in it.
-            SegmentStep::PutRemote(..)
-            | SegmentStep::DeleteRemote(_)
-            | SegmentStep::PutNeighbour(..)
-            | SegmentStep::DeleteNeighbour(_)
-            | SegmentStep::Create(_)
-            | SegmentStep::Delete => Ok(()),
-        }
-    }
-
-    fn note_forgotten(&mut self, step: &Step, is_done: bool) {
-        let (Step::Host(HostStep::ForgetFlows(flows)) | Step::Segment(_, SegmentStep::ForgetFlows(flows))) = step
-        else {
-            return;
-        };
-        let left = self.unforgotten.entry(step.network()).or_default();
-        if is_done { left.retain(|flow| !flows.contains(flow)) } else { left.extend(flows) }
-    }
-
-    fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
-        let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
-        self.segments.get(&id).ok_or_else(gone)
-    }
 }
 
 impl Kernel for RealKernel {
@@ -276,28 +172,8 @@ impl Kernel for RealKernel {
     }
 
     async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
-        for inside in std::mem::take(&mut self.lost) {
-            let doing = || format!("clear the namespace {}", inside.netns.path().display());
-            if within(doing, segment::clear(&inside)).await.is_err() {
-                self.lost.push(inside);
-            }
-        }
-        let mut results = Vec::with_capacity(steps.len());
-        for run in steps.chunk_by(|a, b| a.is_row() && b.is_row() && a.network() == b.network()) {
-            match run {
-                [Step::Segment(id, _), ..] if run[0].is_row() => match self.segment(*id) {
-                    Ok(inside) => results.extend(rows::write(&inside.route, run).await),
-                    Err(_) => results.extend(run.iter().map(|_| self.segment(*id).map(drop))),
-                },
-                _ => {
-                    for step in run {
-                        let result = within(|| step.to_string(), self.execute(step)).await;
-                        self.note_forgotten(step, result.is_ok());
-                        results.push(result);
-                    }
-                }
-            }
-        }
+        self.clear_lost().await;
+        let results = self.execute_all(steps).await;
         self.stale |= results.iter().any(|result| matches!(result, Err(error) if error.cause == Cause::Busy));
         results
     }

@@ -2,7 +2,7 @@
 
 use overlay::cluster::NetworkView;
 use overlay::datapath::desired::port_ifname;
-use overlay::datapath::report::StepError;
+use overlay::datapath::kernel_api::StepError;
 use overlay::kernel::inspect::{self, Entry, Inspected, Interface, other_end};
 use overlay::model::id::NetworkId;
 use overlay::model::intent::Attachment;

@@ -311,9 +311,9 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     let breaks = |step: &SegmentStep| Scope::of(&Step::Segment(id, step.clone()), &desired).breaks(id, endpoint);
     let (mac, address) = (Mac::of_address([172, 38, 9, 9].into()), [172, 38, 9, 9].into());
     for entry in [
-        SegmentStep::PutNeighbour(address, mac),
-        SegmentStep::DeleteNeighbour(address),
-        SegmentStep::DeleteRemote(mac),
+        RowStep::PutNeighbour(address, mac).into(),
+        RowStep::DeleteNeighbour(address).into(),
+        RowStep::DeleteRemote(mac).into(),
         SegmentStep::DeletePort(port.host_ifname.clone()),
         SegmentStep::CreatePort(EndpointId::from_bytes([9; 16]), port.clone()),
     ] {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::cluster::{Cluster, NetworkView};
 use crate::datapath::firewall::Table;
+use crate::datapath::names::{PORT_PREFIX, UPLINK_PREFIX};
 use crate::model::addr::{IfName, IpVersion, Mac, Subnet};
 use crate::model::host::Liveness;
 use crate::model::id::{EndpointId, HostId, NetworkId, Vni};
@@ -351,12 +352,12 @@ fn uplink(network: &Network, seat: Seat) -> Uplink {
 
 /// The name of the host's end of a segment's uplink.
 pub fn uplink_ifname(network: NetworkId) -> IfName {
-    format!("ovu{}", network.tag()).parse().expect("three letters and twelve digits")
+    format!("{UPLINK_PREFIX}{}", network.tag()).parse().expect("three letters and twelve digits")
 }
 
 /// The name of the segment's end of an endpoint's veth pair.
 pub fn port_ifname(endpoint: EndpointId) -> IfName {
-    format!("ovp{}", endpoint.tag()).parse().expect("three letters and twelve digits")
+    format!("{PORT_PREFIX}{}", endpoint.tag()).parse().expect("three letters and twelve digits")
 }
 
 fn transit_range(version: IpVersion) -> Subnet {

@@ -2,17 +2,20 @@
 //! refuses, and obeys the same conformance suite. No I/O, and all it does is in the order it was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use crate::datapath::desired::{Port, Remote, Tunnel};
-use crate::datapath::firewall::{Set, Table};
+use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
+use crate::datapath::firewall::Set;
 use crate::datapath::foreign_chains::{self, Calls, ChainName, Judge, Rest};
+use crate::datapath::kernel_api::{Cause, Kernel, StepError};
 use crate::datapath::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
-use crate::datapath::plan::{HostStep, SegmentStep, Step};
-use crate::datapath::report::{Cause, Kernel, StepError};
+use crate::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use crate::model::addr::{IfName, Mac};
 use crate::model::id::{EndpointId, NetworkId, Vni};
 use crate::model::intent::NetnsRef;
+
+mod harm;
+
+pub use harm::Harm;
 
 /// The kernel in memory.
 #[derive(Default)]
@@ -33,55 +36,6 @@ enum Owner {
     Foreign,
     /// The other end of this port.
     Port(NetworkId, IfName),
-}
-
-/// What somebody does by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Harm {
-    /// Turns forwarding off in the host's namespace.
-    ForwardingOff,
-    /// Deletes our table in the host's namespace.
-    DeleteHostTable,
-    /// Deletes our rules in a chain of somebody else's.
-    ShutGate(ChainName),
-    /// Deletes the namespace of a network.
-    DeleteNamespace(NetworkId),
-    /// Deletes our tables in a segment.
-    DeleteTable(NetworkId),
-    /// Adds a rule of their own to our table in a segment.
-    AddRule(NetworkId),
-    /// Deletes the bridge.
-    DeleteBridge(NetworkId),
-    /// Sets the bridge down.
-    BridgeDown(NetworkId),
-    /// Removes an address from the bridge.
-    DeleteAddress(NetworkId, IpAddr),
-    /// Deletes the VXLAN device.
-    DeleteTunnel(NetworkId),
-    /// Lets the tunnel learn and flood.
-    LetFlood(NetworkId),
-    /// Deletes the host's end of the uplink, and so both.
-    DeleteUplink(NetworkId),
-    /// Deletes the segment's default route.
-    DeleteDefaultRoute(NetworkId),
-    /// Deletes a port, and so also its other end.
-    DeletePort(NetworkId, IfName),
-    /// Takes a port off the bridge.
-    DetachPort(NetworkId, IfName),
-    /// Gives a port's end in the segment an MTU of 1280 bytes.
-    NarrowPort(NetworkId, IfName),
-    /// Takes the mark off a port: as if its making had been killed just before its end.
-    Unmark(NetworkId, IfName),
-    /// Deletes both rows of a MAC.
-    DeleteRemote(NetworkId, Mac),
-    /// Deletes the bridge's row of a MAC.
-    DeleteBridgeRow(NetworkId, Mac),
-    /// Deletes the tunnel's row of a MAC.
-    DeleteTunnelRow(NetworkId, Mac),
-    /// Makes a MAC's row of the bridge one that ages.
-    LetAge(NetworkId, Mac),
-    /// Deletes a neighbour.
-    DeleteNeighbour(NetworkId, IpAddr),
 }
 
 impl FakeKernel {
@@ -161,69 +115,72 @@ impl FakeKernel {
         self.refusal = None;
     }
 
-    /// Somebody does it by hand. What is not there is not harmed.
-    pub fn harm(&mut self, harm: &Harm) {
-        match harm {
-            Harm::ForwardingOff => self.state.forwarding.clear(),
-            Harm::DeleteHostTable => self.state.firewall = None,
-            Harm::ShutGate(chain) => {
-                self.state.others.chains.get_mut(chain).into_iter().for_each(|judge| judge.ours.clear());
-            }
-            Harm::DeleteNamespace(network) => self.delete(*network),
-            Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
-            Harm::DeleteTable(network)
-            | Harm::AddRule(network)
-            | Harm::DeleteBridge(network)
-            | Harm::BridgeDown(network)
-            | Harm::DeleteAddress(network, _)
-            | Harm::DeleteTunnel(network)
-            | Harm::LetFlood(network)
-            | Harm::DeleteUplink(network)
-            | Harm::DeleteDefaultRoute(network)
-            | Harm::DetachPort(network, _)
-            | Harm::NarrowPort(network, _)
-            | Harm::Unmark(network, _)
-            | Harm::DeleteRemote(network, _)
-            | Harm::DeleteBridgeRow(network, _)
-            | Harm::DeleteTunnelRow(network, _)
-            | Harm::LetAge(network, _)
-            | Harm::DeleteNeighbour(network, _) => {
-                if let Some(segment) = self.state.segments.get_mut(network) {
-                    harm_segment(segment, harm);
-                }
-            }
-        }
-    }
-
     fn step(&mut self, step: &Step) -> Result<(), Cause> {
         self.applied.push(step.clone());
         if let Some(cause) = self.refusal.as_mut().and_then(|refusal| refusal(step)) {
             match step {
                 Step::Host(HostStep::ForgetFlows(flows)) => self.state.unforgotten.extend(flows),
                 Step::Segment(id, SegmentStep::ForgetFlows(flows)) => self.segment(*id)?.unforgotten.extend(flows),
-                _ => {}
+                Step::Host(_) | Step::Segment(..) => {}
             }
             return Err(cause);
         }
         match step {
-            Step::Host(HostStep::EnableForwarding(version)) => drop(self.state.forwarding.insert(*version)),
-            Step::Host(HostStep::ForgetFlows(flows)) => self.state.unforgotten.retain(|flow| !flows.contains(flow)),
-            Step::Host(HostStep::ReplaceFirewall(table)) => self.state.firewall = Some(table.marks()),
-            Step::Host(HostStep::SetGate(chain, passes)) => {
+            Step::Host(step) => self.change_host(step),
+            Step::Segment(id, step) => self.change_segment(*id, step),
+        }
+    }
+
+    fn change_host(&mut self, step: &HostStep) -> Result<(), Cause> {
+        match step {
+            HostStep::EnableForwarding(version) => drop(self.state.forwarding.insert(*version)),
+            HostStep::ForgetFlows(flows) => self.state.unforgotten.retain(|flow| !flows.contains(flow)),
+            HostStep::ReplaceFirewall(table) => self.state.firewall = Some(table.marks()),
+            HostStep::SetGate(chain, passes) => {
                 let judge = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
                 judge.ours = foreign_chains::marks(passes);
             }
-            Step::Segment(id, SegmentStep::Create(_)) => drop(self.state.segments.entry(*id).or_default()),
-            Step::Segment(id, SegmentStep::Delete) => self.delete(*id),
-            Step::Segment(id, SegmentStep::CreateTunnel(tunnel)) => self.create_tunnel(*id, *tunnel)?,
-            Step::Segment(id, SegmentStep::ConnectTunnel { mtu }) => self.connect_tunnel(*id, *mtu)?,
-            Step::Segment(id, SegmentStep::CreatePort(endpoint, port)) => self.create_port(*id, *endpoint, port)?,
-            Step::Segment(id, SegmentStep::UpdatePort(port)) => self.update_port(*id, port)?,
-            Step::Segment(id, SegmentStep::DeletePort(ifname)) => {
-                self.segment(*id)?;
-                self.delete_port(*id, ifname);
+        }
+        Ok(())
+    }
+
+    fn change_segment(&mut self, id: NetworkId, step: &SegmentStep) -> Result<(), Cause> {
+        match step {
+            SegmentStep::Create(_) => drop(self.state.segments.entry(id).or_default()),
+            SegmentStep::Delete => self.delete(id),
+            SegmentStep::ReplaceFirewall(table) => self.segment(id)?.firewall = Some(table.marks()),
+            SegmentStep::ReplaceFilter(table) => self.segment(id)?.filter = Some(table.marks()),
+            SegmentStep::UpdateFilter(sets) => {
+                let filter = self.segment(id)?.filter.get_or_insert_default();
+                filter.retain(|(name, _)| !sets.iter().any(|set| set.marks().0 == *name));
+                filter.extend(sets.iter().map(Set::marks));
+                filter.sort();
             }
-            Step::Segment(id, step) => change_segment(self.segment(*id)?, step)?,
+            SegmentStep::DeleteFilter => self.segment(id)?.filter = None,
+            SegmentStep::ForgetFlows(flows) => self.segment(id)?.unforgotten.retain(|flow| !flows.contains(flow)),
+            SegmentStep::CreateBridge(bridge) => set_bridge(self.segment(id)?, bridge),
+            SegmentStep::UpdateBridge(bridge) => {
+                let segment = self.segment(id)?;
+                segment.bridge.as_ref().ok_or(Cause::Gone)?;
+                set_bridge(segment, bridge);
+            }
+            SegmentStep::CreateTunnel(tunnel) => self.create_tunnel(id, *tunnel)?,
+            SegmentStep::ConnectTunnel { mtu } => self.connect_tunnel(id, *mtu)?,
+            SegmentStep::DeleteTunnel => delete_tunnel(self.segment(id)?),
+            SegmentStep::CreateUplink(uplink) => self.segment(id)?.uplink = Some(uplink.clone()),
+            SegmentStep::DeleteUplink => self.segment(id)?.uplink = None,
+            SegmentStep::CreatePort(endpoint, port) => self.create_port(id, *endpoint, port)?,
+            SegmentStep::UpdatePort(port) => self.update_port(id, port)?,
+            SegmentStep::ConnectPort(port) => {
+                let segment = self.segment(id)?;
+                segment.bridge.as_ref().ok_or(Cause::Gone)?;
+                segment.ports.get_mut(&port.host_ifname).ok_or(Cause::Gone)?.connected = Some(port.mac);
+            }
+            SegmentStep::DeletePort(ifname) => {
+                self.segment(id)?;
+                self.delete_port(id, ifname);
+            }
+            SegmentStep::Row(row) => change_row(self.segment(id)?, row)?,
         }
         Ok(())
     }
@@ -321,47 +278,22 @@ impl Kernel for FakeKernel {
     }
 }
 
-/// What concerns nothing outside the segment.
-fn change_segment(segment: &mut ObservedSegment, step: &SegmentStep) -> Result<(), Cause> {
-    match step {
-        SegmentStep::ReplaceFirewall(table) => segment.firewall = Some(Table::marks(table)),
-        SegmentStep::ReplaceFilter(table) => segment.filter = Some(Table::marks(table)),
-        SegmentStep::UpdateFilter(sets) => {
-            let filter = segment.filter.get_or_insert_default();
-            filter.retain(|(name, _)| !sets.iter().any(|set| set.marks().0 == *name));
-            filter.extend(sets.iter().map(Set::marks));
-            filter.sort();
-        }
-        SegmentStep::DeleteFilter => segment.filter = None,
-        SegmentStep::ForgetFlows(flows) => segment.unforgotten.retain(|flow| !flows.contains(flow)),
-        SegmentStep::UpdateBridge(_) if segment.bridge.is_none() => return Err(Cause::Gone),
-        SegmentStep::CreateBridge(bridge) | SegmentStep::UpdateBridge(bridge) => {
-            segment.bridge = Some(ObservedBridge { bridge: bridge.clone(), running: true });
-        }
-        SegmentStep::DeleteTunnel => delete_tunnel(segment),
-        SegmentStep::CreateUplink(uplink) => segment.uplink = Some(uplink.clone()),
-        SegmentStep::DeleteUplink => segment.uplink = None,
-        SegmentStep::ConnectPort(port) => {
-            segment.bridge.as_ref().ok_or(Cause::Gone)?;
-            segment.ports.get_mut(&port.host_ifname).ok_or(Cause::Gone)?.connected = Some(port.mac);
-        }
-        SegmentStep::PutRemote(mac, remote) => put_remote(segment, *mac, *remote)?,
-        SegmentStep::DeleteRemote(mac) => {
+fn set_bridge(segment: &mut ObservedSegment, bridge: &Bridge) {
+    segment.bridge = Some(ObservedBridge { bridge: bridge.clone(), running: true });
+}
+
+fn change_row(segment: &mut ObservedSegment, row: &RowStep) -> Result<(), Cause> {
+    match row {
+        RowStep::PutRemote(mac, remote) => put_remote(segment, *mac, *remote)?,
+        RowStep::DeleteRemote(mac) => {
             segment.remotes.remove(mac);
             segment.half_remotes.remove(mac);
         }
-        SegmentStep::PutNeighbour(address, mac) => {
+        RowStep::PutNeighbour(address, mac) => {
             segment.bridge.as_ref().ok_or(Cause::Gone)?;
             segment.neighbours.insert(*address, *mac);
         }
-        SegmentStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
-        SegmentStep::Create(_)
-        | SegmentStep::Delete
-        | SegmentStep::CreateTunnel(_)
-        | SegmentStep::ConnectTunnel { .. }
-        | SegmentStep::CreatePort(..)
-        | SegmentStep::UpdatePort(_)
-        | SegmentStep::DeletePort(_) => {}
+        RowStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
     }
     Ok(())
 }
@@ -383,54 +315,4 @@ fn delete_tunnel(segment: &mut ObservedSegment) {
     segment.tunnel = None;
     segment.remotes.clear();
     segment.half_remotes.clear();
-}
-
-fn halve(segment: &mut ObservedSegment, mac: Mac) {
-    if segment.remotes.remove(&mac).is_some() {
-        segment.half_remotes.insert(mac);
-    }
-}
-
-fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
-    match harm {
-        Harm::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
-        Harm::AddRule(_) => {
-            if let Some((_, rules)) = segment.firewall.as_mut().and_then(|marks| marks.first_mut()) {
-                rules.push(String::new());
-            }
-        }
-        Harm::DeleteBridge(_) => {
-            segment.bridge = None;
-            segment.neighbours.clear();
-            segment.ports.values_mut().for_each(|port| port.connected = None);
-            segment.half_remotes.extend(std::mem::take(&mut segment.remotes).into_keys());
-            segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false);
-        }
-        Harm::BridgeDown(_) => segment.bridge.iter_mut().for_each(|bridge| bridge.running = false),
-        Harm::DeleteAddress(_, address) => {
-            segment.bridge.iter_mut().for_each(|b| b.bridge.addresses.retain(|a| a.address != *address));
-        }
-        Harm::DeleteTunnel(_) => delete_tunnel(segment),
-        Harm::LetFlood(_) => segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false),
-        Harm::DeleteUplink(_) | Harm::DeleteDefaultRoute(_) => segment.uplink = None,
-        Harm::DetachPort(_, ifname) => {
-            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.connected = None);
-        }
-        Harm::NarrowPort(_, ifname) => {
-            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.mtu = 1280);
-        }
-        Harm::Unmark(_, ifname) => {
-            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.endpoint = None);
-        }
-        Harm::DeleteRemote(_, mac) => drop(segment.remotes.remove(mac)),
-        Harm::DeleteBridgeRow(_, mac) | Harm::DeleteTunnelRow(_, mac) | Harm::LetAge(_, mac) => {
-            halve(segment, *mac);
-        }
-        Harm::DeleteNeighbour(_, address) => drop(segment.neighbours.remove(address)),
-        Harm::ForwardingOff
-        | Harm::DeleteHostTable
-        | Harm::ShutGate(_)
-        | Harm::DeleteNamespace(_)
-        | Harm::DeletePort(..) => {}
-    }
 }

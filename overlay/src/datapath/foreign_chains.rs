@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::datapath::desired::Desired;
+use crate::datapath::names::ANY_UPLINK;
 use crate::model::addr::{IfName, IpVersion};
 
 /// A chain, in nft's words.
@@ -223,8 +224,8 @@ impl Pass {
 impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::In => f.write_str("oifname \"ovu*\"")?,
-            Self::Out(ifname) => write!(f, "iifname \"ovu*\" oifname \"{ifname}\"")?,
+            Self::In => write!(f, "oifname \"{ANY_UPLINK}\"")?,
+            Self::Out(ifname) => write!(f, "iifname \"{ANY_UPLINK}\" oifname \"{ifname}\"")?,
         }
         write!(f, " counter accept comment \"{}\"", self.mark())
     }

@@ -15,6 +15,8 @@ use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel}
 use crate::model::addr::{IfName, IpVersion, Mac};
 use crate::model::id::{EndpointId, NetworkId};
 
+mod order;
+
 /// How much of the cluster this host knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Knowledge {
@@ -86,16 +88,23 @@ pub enum SegmentStep {
     ConnectPort(Port),
     /// Remove a veth pair.
     DeletePort(IfName),
+    /// Write or remove an entry of a table that may have thousands.
+    Row(RowStep),
+    /// Remove the namespace and all in it.
+    Delete,
+}
+
+/// A change of one entry. No entry depends on another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowStep {
     /// Make a MAC reachable through the tunnel, wherever it was before.
     PutRemote(Mac, Remote),
-    /// Withdraw a MAC.
+    /// Remove a MAC from the tunnel.
     DeleteRemote(Mac),
     /// Answer ARP or neighbour discovery for an address.
     PutNeighbour(IpAddr, Mac),
-    /// Answer no more.
+    /// Stop to answer for an address.
     DeleteNeighbour(IpAddr),
-    /// Remove the namespace and all in it.
-    Delete,
 }
 
 /// The steps from `observed` to `desired`. Empty if there is nothing to do.
@@ -191,9 +200,9 @@ fn withdraw_rows(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, s
     let here_mac = |mac: &Mac| want.ports.values().any(|p| p.mac == *mac);
     let whole = knowledge == Knowledge::Whole;
     let neighbours = have.neighbours.keys().filter(|ip| !want.neighbours.contains_key(ip));
-    steps.extend(neighbours.filter(|ip| whole || here_ip(ip)).map(|ip| SegmentStep::DeleteNeighbour(*ip)));
+    steps.extend(neighbours.filter(|ip| whole || here_ip(ip)).map(|ip| RowStep::DeleteNeighbour(*ip).into()));
     let remotes = have.remotes.keys().chain(&have.half_remotes).filter(|mac| !want.remotes.contains_key(mac));
-    steps.extend(remotes.filter(|mac| whole || here_mac(mac)).map(|mac| SegmentStep::DeleteRemote(*mac)));
+    steps.extend(remotes.filter(|mac| whole || here_mac(mac)).map(|mac| RowStep::DeleteRemote(*mac).into()));
 }
 
 /// Ports that nobody wants, and those that a failure left half-made.
@@ -255,10 +264,10 @@ fn make_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentSte
 fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
     let anew = have.bridge.is_none() || steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
     let remotes = want.remotes.iter().filter(|(mac, remote)| anew || have.remotes.get(mac) != Some(remote));
-    steps.extend(remotes.map(|(mac, remote)| SegmentStep::PutRemote(*mac, *remote)));
+    steps.extend(remotes.map(|(mac, remote)| RowStep::PutRemote(*mac, *remote).into()));
     let neighbours =
         want.neighbours.iter().filter(|(ip, mac)| have.bridge.is_none() || have.neighbours.get(ip) != Some(mac));
-    steps.extend(neighbours.map(|(ip, mac)| SegmentStep::PutNeighbour(*ip, *mac)));
+    steps.extend(neighbours.map(|(ip, mac)| RowStep::PutNeighbour(*ip, *mac).into()));
 }
 
 impl fmt::Display for Step {
@@ -298,12 +307,26 @@ impl fmt::Display for SegmentStep {
             Self::UpdatePort(port) => write!(f, "set the MTU of {} in {}", port.ifname, port.netns.path.display()),
             Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),
             Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
+            Self::Row(row) => row.fmt(f),
+            Self::Delete => f.write_str("remove the namespace"),
+        }
+    }
+}
+
+impl fmt::Display for RowStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::PutRemote(mac, remote) => write!(f, "point {mac} at {}", remote.vtep),
             Self::DeleteRemote(mac) => write!(f, "withdraw {mac}"),
             Self::PutNeighbour(address, _) => write!(f, "answer {} for {address}", discovery(*address)),
             Self::DeleteNeighbour(address) => write!(f, "answer {} for {address} no more", discovery(*address)),
-            Self::Delete => f.write_str("remove the namespace"),
         }
+    }
+}
+
+impl From<RowStep> for SegmentStep {
+    fn from(row: RowStep) -> Self {
+        Self::Row(row)
     }
 }
 

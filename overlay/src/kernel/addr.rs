@@ -13,7 +13,7 @@ use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 use super::error::Unless;
 use crate::datapath::desired::{Prefixed, is_transit};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Subnet;
 
 /// All addresses in a namespace by the index of their link, sorted.

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-use crate::datapath::report::{Cause, StepError};
+use crate::datapath::kernel_api::{Cause, StepError};
 
 /// What an errno means for a step.
 pub(super) fn cause_of(errno: Errno) -> Cause {

@@ -14,7 +14,7 @@ use rtnetlink::{Error, Handle};
 
 use super::error::Unless;
 use crate::datapath::desired::Remote;
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Mac;
 use crate::model::id::Vni;
 

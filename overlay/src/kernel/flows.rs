@@ -16,8 +16,8 @@ use tokio::task::spawn_blocking;
 use super::addr;
 use super::error::{Meaning, OrDoing};
 use super::inside::Inside;
+use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::observed::Flow;
-use crate::datapath::report::{Cause, StepError};
 
 /// The kernel makes the parts of a dump no longer than this.
 const PART: usize = 64 * 1024;

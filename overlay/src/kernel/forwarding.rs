@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::error::OrDoing;
 use super::inside::Inside;
-use crate::datapath::report::StepError;
+use crate::datapath::kernel_api::StepError;
 use crate::model::addr::IpVersion;
 
 /// The settings of each interface under IPv6, and those of all.

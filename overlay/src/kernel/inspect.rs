@@ -11,13 +11,12 @@ use rtnetlink::Handle;
 
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
-use super::link::Link;
 use super::netns::{self, Netns};
 use super::patience::within;
-use super::segment::BRIDGE;
 use super::{addr, neigh, nft};
 use crate::datapath::desired::Prefixed;
-use crate::datapath::report::StepError;
+use crate::datapath::kernel_api::StepError;
+use crate::datapath::names::BRIDGE;
 use crate::model::addr::Mac;
 use crate::model::id::Vni;
 use crate::model::intent::NetnsRef;
@@ -130,7 +129,7 @@ async fn all(route: &Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
     let messages: Vec<LinkMessage> = route.link().get().execute().try_collect().await?;
     let interface = |message: LinkMessage| {
         let (kind, stats) = (kind_of(&message), stats_of(&message));
-        let link = Link::from(message);
+        let link = super::link::Interface::from(message);
         Interface {
             index: link.index,
             kind,

@@ -1,5 +1,6 @@
-//! Links: what is seen of them, and the few requests that all devices share.
+//! Interfaces, which netlink calls links: what is seen of them, and the few requests that all devices share.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures::{StreamExt, TryStreamExt};
@@ -10,19 +11,21 @@ use netlink_packet_route::link::{
 use rtnetlink::{Error, Handle, LinkGetRequest, LinkUnspec};
 
 use super::error::{Meaning, Unless};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Mac;
 use crate::model::id::Vni;
 
-/// What a look at a link tells.
+/// What the kernel tells of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct Interface {
     pub index: u32,
     pub name: String,
     pub mac: Option<Mac>,
     pub mtu: u32,
     pub up: bool,
     pub master: Option<u32>,
+    /// 0 if it was never put into one.
+    pub group: u32,
     pub alias: Option<String>,
     /// The other end of a veth pair: its index in the namespace where it is.
     pub peer: Option<u32>,
@@ -83,27 +86,27 @@ impl PortFlags {
 }
 
 /// All links in a namespace.
-pub(super) async fn all(route: &Handle) -> Result<Vec<Link>, Error> {
-    route.link().get().execute().map_ok(Link::from).try_collect().await
+pub(super) async fn all(route: &Handle) -> Result<Vec<Interface>, Error> {
+    route.link().get().execute().map_ok(Interface::from).try_collect().await
 }
 
 /// The link of that name, if it is there.
-pub(super) async fn named(route: &Handle, name: &str) -> Result<Option<Link>, Error> {
+pub(super) async fn named(route: &Handle, name: &str) -> Result<Option<Interface>, Error> {
     one(route.link().get().match_name(name.to_owned())).await
 }
 
 /// The link of that number, if it is there.
-pub(super) async fn numbered(route: &Handle, index: u32) -> Result<Option<Link>, Error> {
+pub(super) async fn numbered(route: &Handle, index: u32) -> Result<Option<Interface>, Error> {
     one(route.link().get().match_index(index)).await
 }
 
-async fn one(request: LinkGetRequest) -> Result<Option<Link>, Error> {
+async fn one(request: LinkGetRequest) -> Result<Option<Interface>, Error> {
     // To its end: a stream dropped early leaves its answer to whoever asks next.
     let mut answers = request.execute();
     let mut found = None;
     while let Some(answer) = answers.next().await {
         match answer {
-            Ok(message) => found = Some(Link::from(message)),
+            Ok(message) => found = Some(Interface::from(message)),
             Err(error) if error.meaning() == Cause::Gone => {}
             Err(error) => return Err(error),
         }
@@ -122,6 +125,33 @@ pub(super) async fn delete_named(route: &Handle, name: &str) -> Result<(), Error
         Some(link) => delete(route, link.index).await,
         None => Ok(()),
     }
+}
+
+/// The group of links that go together. All links in a segment's namespace are ours, so the number only has to be no usual one.
+const LEAVING: u32 = 0x6f76_6c79;
+
+/// Removes links of one namespace in one request: the kernel waits for one grace period then, and not for one per link. `links`
+/// are all that there are, and `leaving` the indices of those that go.
+pub(super) async fn delete_together(route: &Handle, links: &[Interface], leaving: &BTreeSet<u32>) -> Result<(), Error> {
+    if leaving.is_empty() {
+        return Ok(());
+    }
+    // A removal that failed half-way may have left a link in the group which is to stay now.
+    for link in links.iter().filter(|link| link.group == LEAVING && !leaving.contains(&link.index)) {
+        set_group(route, link.index, 0).await?;
+    }
+    for index in leaving {
+        set_group(route, *index, LEAVING).await?;
+    }
+    let mut request = route.link().del(0);
+    request.message_mut().attributes.push(LinkAttribute::Group(LEAVING));
+    request.execute().await.unless(Cause::Gone)
+}
+
+async fn set_group(route: &Handle, index: u32, group: u32) -> Result<(), Error> {
+    let mut message = LinkUnspec::new_with_index(index).build();
+    message.attributes.push(LinkAttribute::Group(group));
+    route.link().change(message).execute().await.unless(Cause::Gone)
 }
 
 /// Sets a link up.
@@ -147,7 +177,7 @@ pub(super) async fn enslave(route: &Handle, link: u32, bridge: u32, flags: PortF
     route.link().set_port(port.build()).execute().await
 }
 
-impl From<LinkMessage> for Link {
+impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
         let mut link =
             Self { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Self::default() };
@@ -157,6 +187,7 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Address(bytes) => {
                     link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().and_then(Mac::new);
                 }
+                LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
@@ -169,7 +200,7 @@ impl From<LinkMessage> for Link {
     }
 }
 
-impl Link {
+impl Interface {
     fn read(&mut self, infos: Vec<LinkInfo>) {
         for info in infos {
             match info {

@@ -8,17 +8,16 @@ use rtnetlink::Handle;
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
-use super::link::{self, Kind, Link, PortFlags};
-use super::segment::{BRIDGE, LINK_LOCALS, TUNNEL, UPLINK, transit_prefix};
+use super::link::{self, Interface, Kind, PortFlags};
+use super::segment::{LINK_LOCALS, transit_prefix};
 use super::{addr, neigh, port};
 use crate::datapath::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
 use crate::datapath::firewall::Family;
 use crate::datapath::foreign_chains::Others;
+use crate::datapath::kernel_api::StepError;
+use crate::datapath::names::{BRIDGE, PORT_PREFIX, TUNNEL, UPLINK};
 use crate::datapath::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
-use crate::datapath::report::StepError;
 use crate::model::addr::{IfName, Mac};
-
-const PORT_PREFIX: &str = "ovp";
 
 /// The tables of the old `iptables` in the namespace of the thread that reads it (`net/ipv4/netfilter/ip_tables.c`).
 const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
@@ -99,13 +98,13 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
     })
 }
 
-fn observed_bridge(link: &Link, addresses: &BTreeMap<u32, Vec<Prefixed>>) -> Option<ObservedBridge> {
+fn observed_bridge(link: &Interface, addresses: &BTreeMap<u32, Vec<Prefixed>>) -> Option<ObservedBridge> {
     let bridge =
         Bridge { mac: link.mac?, mtu: link.mtu, addresses: addresses.get(&link.index).cloned().unwrap_or_default() };
     Some(ObservedBridge { bridge, running: link.up && link.kind == (Kind::Bridge { plain: true }) })
 }
 
-fn observed_tunnel(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<ObservedTunnel> {
+fn observed_tunnel(link: &Interface, bridge: Option<u32>, rows: &[Row]) -> Option<ObservedTunnel> {
     let Kind::Vxlan { vni: Some(vni), port, local: Some(local) } = link.kind else { return None };
     let floods = rows.iter().any(|row| row.link == link.index && row.floods());
     let connected = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::TUNNEL && !floods;
@@ -113,14 +112,14 @@ fn observed_tunnel(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<Obs
 }
 
 /// Where a row of the tunnel leads that says neither port nor VNI: to those of the device itself.
-fn own_remote(link: &Link) -> Option<Remote> {
+fn own_remote(link: &Interface) -> Option<Remote> {
     match link.kind {
         Kind::Vxlan { vni: Some(vni), port, local: Some(vtep) } => Some(Remote { vtep, port, vni }),
         _ => None,
     }
 }
 
-fn observed_port(link: &Link, bridge: Option<u32>, rows: &[Row]) -> Option<(IfName, ObservedPort)> {
+fn observed_port(link: &Interface, bridge: Option<u32>, rows: &[Row]) -> Option<(IfName, ObservedPort)> {
     if link.kind != Kind::Veth || !link.name.starts_with(PORT_PREFIX) {
         return None;
     }
@@ -140,7 +139,7 @@ async fn observed_uplink(
     host: &Inside,
     route: &Handle,
     host_ifname: &IfName,
-    inner: &Link,
+    inner: &Interface,
     addresses: &BTreeMap<u32, Vec<Prefixed>>,
 ) -> Result<Option<Uplink>, rtnetlink::Error> {
     // By its name: a dump of all the host's links may miss one while others come and go.

@@ -9,7 +9,7 @@ use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, Neig
 use rtnetlink::{Error, Handle};
 
 use super::error::Unless;
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Mac;
 
 /// The permanent neighbours on a link.

@@ -24,7 +24,7 @@ use super::addr;
 use super::error::Meaning;
 use super::link;
 use crate::datapath::desired::Prefixed;
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 use crate::model::addr::IfName;
 use crate::model::intent::{AtPath, NetnsRef};
 
@@ -288,7 +288,7 @@ pub async fn interfaces(netns: &NetnsRef) -> Result<BTreeMap<IfName, Vec<Prefixe
         |error: rtnetlink::Error| NetnsError::Refused { path: netns.path.clone(), source: io::Error::other(error) };
     let addresses = addr::all(&route).await.map_err(refused)?;
     let links = link::all(&route).await.map_err(refused)?;
-    let of = |link: &link::Link| addresses.get(&link.index).cloned().unwrap_or_default();
+    let of = |link: &link::Interface| addresses.get(&link.index).cloned().unwrap_or_default();
     Ok(links.iter().filter_map(|link| Some((link.name.parse().ok()?, of(link)))).collect())
 }
 

@@ -19,7 +19,7 @@ use super::error::Meaning;
 use super::netns::{Netns, NetnsError};
 use crate::datapath::firewall::{Family, Set, Table};
 use crate::datapath::foreign_chains::{ChainName, Pass};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 
 mod others;
 mod read;

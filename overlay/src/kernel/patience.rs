@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::datapath::report::{Cause, StepError};
+use crate::datapath::kernel_api::{Cause, StepError};
 
 /// How long the kernel may take for one step, or for one look into a namespace; it takes milliseconds, and a second
 /// with tens of thousands of rows.

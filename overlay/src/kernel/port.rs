@@ -1,15 +1,18 @@
 //! The veth pair of an endpoint: one end in its segment, the other in its container.
 
+use std::collections::BTreeSet;
+
 use rtnetlink::{Handle, LinkUnspec};
 
 use super::error::OrDoing;
 use super::inside::Inside;
-use super::link::{self, Kind, Link, PortFlags};
+use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns};
-use super::segment::{BRIDGE, get, index_of, set_if_there, veth};
+use super::segment::{get, index_of, set_if_there, veth};
 use super::{addr, fdb};
 use crate::datapath::desired::{Port, SERVICE_ADDRESS};
-use crate::datapath::report::{Cause, StepError};
+use crate::datapath::kernel_api::{Cause, StepError};
+use crate::datapath::names::BRIDGE;
 use crate::model::addr::IfName;
 use crate::model::id::EndpointId;
 
@@ -98,7 +101,7 @@ pub(super) async fn update(route: &Handle, port: &Port) -> Result<(), StepError>
     let outer = get(route, host_ifname.as_str()).await?;
     // By its peer: the container may have given it another name, and its name to something else.
     let is_other_end =
-        |link: &Link| link.kind == Kind::Veth && outer.peer == Some(link.index) && link.peer == Some(outer.index);
+        |link: &Interface| link.kind == Kind::Veth && outer.peer == Some(link.index) && link.peer == Some(outer.index);
     let other_end = link::all(&inner).await.or_doing(doing)?.into_iter().find(is_other_end);
     let gone = || StepError::new(doing(), Cause::Gone).with_detail("the interface is gone");
     link::set_mtu(&inner, other_end.ok_or_else(gone)?.index, *mtu).await.or_doing(doing)?;
@@ -118,4 +121,13 @@ pub(super) async fn connect(route: &Handle, port: &Port) -> Result<(), StepError
 /// Removes a pair; one that is gone is removed.
 pub(super) async fn delete(route: &Handle, ifname: &IfName) -> Result<(), StepError> {
     link::delete_named(route, ifname.as_str()).await.or_doing(|| format!("remove {ifname}"))
+}
+
+/// Removes pairs in one request; those that are gone are removed.
+pub(super) async fn delete_all(route: &Handle, ports: &[&IfName]) -> Result<(), StepError> {
+    let doing = || format!("remove {} ports", ports.len());
+    let links = link::all(route).await.or_doing(doing)?;
+    let is_leaving = |link: &&Interface| ports.iter().any(|ifname| ifname.as_str() == link.name);
+    let leaving: BTreeSet<u32> = links.iter().filter(is_leaving).map(|link| link.index).collect();
+    link::delete_together(route, &links, &leaving).await.or_doing(doing)
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use rtnetlink::LinkVxlan;
 
 use super::error::Meaning;
-use super::link::{self, Link};
+use super::link::{self, Interface};
 use super::netns::{self, Netns, NetnsError};
 use super::{addr, nft};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
+use crate::datapath::names::TUNNEL;
 
 /// What the daemon learns of its host on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +126,7 @@ async fn may_administer(host: &Netns) -> Result<(), PreflightError> {
 async fn has_vxlan() -> Result<(), PreflightError> {
     let nowhere = netns::create(Path::new("/proc/thread-self/ns/net"), || Ok(())).map_err(not_entered)?;
     let route = netns::connect(&nowhere).map_err(not_entered)?;
-    let device = LinkVxlan::new("vx0", 1).port(4789).local(Ipv4Addr::LOCALHOST).learning(false).build();
+    let device = LinkVxlan::new(TUNNEL, 1).port(4789).local(Ipv4Addr::LOCALHOST).learning(false).build();
     route.link().add(device).execute().await.map_err(no_device)
 }
 
@@ -140,7 +141,7 @@ fn no_device(error: rtnetlink::Error) -> PreflightError {
 async fn underlay_mtu(host: &Netns, vtep: IpAddr) -> Result<u32, PreflightError> {
     let route = netns::connect(host).map_err(not_entered)?;
     let addresses = addr::all(&route).await.map_err(|error| refused(LOOK, error))?;
-    let links: Vec<Link> = link::all(&route).await.map_err(|error| refused(LOOK, error))?;
+    let links: Vec<Interface> = link::all(&route).await.map_err(|error| refused(LOOK, error))?;
     let index = addr::link_of(&addresses, vtep);
     match links.iter().find(|link| Some(link.index) == index) {
         Some(link) => Ok(link.mtu),

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use super::error::OrDoing;
 use super::patience::{PATIENCE, no_answer, within};
-use super::segment::{BRIDGE, TUNNEL};
 use super::{fdb, link, neigh};
-use crate::datapath::plan::{SegmentStep, Step, discovery};
-use crate::datapath::report::{Cause, StepError};
+use crate::datapath::kernel_api::{Cause, StepError};
+use crate::datapath::names::{BRIDGE, TUNNEL};
+use crate::datapath::plan::{RowStep, discovery};
 
 /// Requests under way at once: enough to keep the kernel busy, few enough for the socket's buffer.
 const AT_ONCE: usize = 128;
@@ -22,23 +22,21 @@ struct Devices {
     tunnel: Option<u32>,
 }
 
-/// Writes rows of one segment, many at once. The results are in the order of the steps.
-pub(super) async fn write(route: &Handle, steps: &[Step]) -> Vec<Result<(), StepError>> {
+/// Writes rows of one segment, many at once. The results are in the order of the rows.
+pub(super) async fn write(route: &Handle, rows: &[RowStep]) -> Vec<Result<(), StepError>> {
     match within(|| format!("look for {BRIDGE} and {TUNNEL}"), find(route)).await {
         Ok(devices) => {
-            let rows: Vec<_> = steps.iter().map(|step| write_one(route, &devices, step)).collect();
-            let mut writing = pin!(stream::iter(rows).buffered(AT_ONCE));
-            let mut results = Vec::with_capacity(steps.len());
+            let writes: Vec<_> = rows.iter().map(|row| write_one(route, &devices, row)).collect();
+            let mut writing = pin!(stream::iter(writes).buffered(AT_ONCE));
+            let mut results = Vec::with_capacity(rows.len());
             // As long as rows are written, there is no hurry: there may be very many.
             while let Ok(Some(result)) = timeout(PATIENCE, writing.next()).await {
                 results.push(result);
             }
-            results.extend(steps.iter().skip(results.len()).map(|step| Err(no_answer(step.to_string()))));
+            results.extend(rows.iter().skip(results.len()).map(|row| Err(no_answer(row.to_string()))));
             results
         }
-        Err(StepError { doing, cause, .. }) => {
-            steps.iter().map(|_| Err(StepError::new(doing.clone(), cause))).collect()
-        }
+        Err(StepError { doing, cause, .. }) => rows.iter().map(|_| Err(StepError::new(doing.clone(), cause))).collect(),
     }
 }
 
@@ -49,32 +47,30 @@ async fn find(route: &Handle) -> Result<Devices, StepError> {
     Ok(Devices { bridge: bridge.map(|link| link.index), tunnel: tunnel.map(|link| link.index) })
 }
 
-async fn write_one(route: &Handle, devices: &Devices, step: &Step) -> Result<(), StepError> {
-    let Step::Segment(_, step) = step else { return Ok(()) };
-    match step {
-        SegmentStep::PutRemote(mac, remote) => {
+async fn write_one(route: &Handle, devices: &Devices, row: &RowStep) -> Result<(), StepError> {
+    match row {
+        RowStep::PutRemote(mac, remote) => {
             let doing = || format!("point {mac} at the VTEP {}", remote.vtep);
             let tunnel = devices.tunnel.ok_or_else(|| gone(doing()))?;
             fdb::put_remote(route, tunnel, *mac, *remote).await.or_doing(doing)
         }
         // Rows go with their device.
-        SegmentStep::DeleteRemote(mac) => match devices.tunnel {
+        RowStep::DeleteRemote(mac) => match devices.tunnel {
             Some(tunnel) => fdb::delete_remote(route, tunnel, *mac).await.or_doing(|| format!("withdraw {mac}")),
             None => Ok(()),
         },
-        SegmentStep::PutNeighbour(address, mac) => {
+        RowStep::PutNeighbour(address, mac) => {
             let doing = || format!("answer {} for {address}", discovery(*address));
             let bridge = devices.bridge.ok_or_else(|| gone(doing()))?;
             neigh::put(route, bridge, *address, *mac).await.or_doing(doing)
         }
-        SegmentStep::DeleteNeighbour(address) => match devices.bridge {
+        RowStep::DeleteNeighbour(address) => match devices.bridge {
             Some(bridge) => {
                 let doing = || format!("answer {} for {address} no more", discovery(*address));
                 neigh::delete(route, bridge, *address).await.or_doing(doing)
             }
             None => Ok(()),
         },
-        _ => Ok(()),
     }
 }
 

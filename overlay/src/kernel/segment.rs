@@ -13,19 +13,13 @@ use tokio::task::spawn_blocking;
 
 use super::error::{Meaning, OrDoing, Unless};
 use super::inside::Inside;
-use super::link::{self, Kind, Link, PortFlags};
+use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns};
 use super::{addr, fdb};
 use crate::datapath::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
-use crate::datapath::report::{Cause, StepError};
+use crate::datapath::kernel_api::{Cause, StepError};
+use crate::datapath::names::{BRIDGE, TUNNEL, UPLINK};
 use crate::model::addr::{IfName, IpVersion};
-
-/// The bridge's name in every segment.
-pub(super) const BRIDGE: &str = "br0";
-/// The tunnel's name in every segment.
-pub(super) const TUNNEL: &str = "vx0";
-/// The name of the segment's end of its uplink.
-pub(super) const UPLINK: &str = "up0";
 
 /// Prefix length of a transit link (RFC 3021, RFC 6164).
 pub(super) const fn transit_prefix(address: IpAddr) -> u8 {
@@ -92,20 +86,17 @@ pub(super) fn set_if_there(name: &str, value: &str) -> io::Result<()> {
     }
 }
 
-/// Removes all links in a segment, and with them their ends in the containers and in the host's namespace. One by one:
-/// a namespace that ends does it some time later, and its VNI is taken until then.
+/// Removes all links in a segment, and with them their ends in the containers and in the host's namespace: a namespace that ends
+/// does it some time later, and its VNI is taken until then.
 pub(super) async fn clear(inside: &Inside) -> Result<(), StepError> {
     let doing = || format!("clear the namespace {}", inside.netns.path().display());
-    for link in link::all(&inside.route).await.or_doing(doing)? {
-        if link.kind != Kind::Other {
-            link::delete(&inside.route, link.index).await.or_doing(doing)?;
-        }
-    }
-    Ok(())
+    let links = link::all(&inside.route).await.or_doing(doing)?;
+    let leaving = links.iter().filter(|link| link.kind != Kind::Other).map(|link| link.index).collect();
+    link::delete_together(&inside.route, &links, &leaving).await.or_doing(doing)
 }
 
 /// A device that has to be there.
-pub(super) async fn get(route: &Handle, name: &str) -> Result<Link, StepError> {
+pub(super) async fn get(route: &Handle, name: &str) -> Result<Interface, StepError> {
     let found = link::named(route, name).await.or_doing(|| format!("look for {name}"))?;
     found.ok_or_else(|| StepError::new(format!("look for {name}"), Cause::Gone))
 }

@@ -5,8 +5,9 @@ use overlay::datapath::desired::{Desired, Prefixed};
 use overlay::datapath::fake::Harm;
 use overlay::datapath::firewall::Element;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
-use overlay::datapath::plan::{Knowledge, SegmentStep, Step, plan};
-use overlay::datapath::report::{Cause, Kernel, round};
+use overlay::datapath::kernel_api::{Cause, Kernel};
+use overlay::datapath::plan::{Knowledge, RowStep, SegmentStep, Step, plan};
+use overlay::datapath::round::round;
 use overlay::model::addr::IfName;
 
 use crate::bench::{Bench, go, look, refused, settle};
@@ -102,8 +103,8 @@ pub async fn a_step_that_finds_its_work_done_succeeds<B: Bench>(mut bench: B) ->
     }
     ensure!(look(&mut bench).await? == whole, "doing it all again changed something");
     let absent = [
-        SegmentStep::DeleteRemote(mac(99)),
-        SegmentStep::DeleteNeighbour(address(99)),
+        RowStep::DeleteRemote(mac(99)).into(),
+        RowStep::DeleteNeighbour(address(99)).into(),
         SegmentStep::DeletePort("ovp000000000000".parse()?),
     ];
     for step in absent {
@@ -137,6 +138,33 @@ pub async fn an_endpoint_goes_and_leaves_nothing<B: Bench>(mut bench: B) -> anyh
     ensure!(observed == before, "left: {observed:?}");
     ensure!(bench.interfaces(&db)?.is_empty(), "left in the container: {:?}", bench.interfaces(&db)?);
     ensure!(!bench.interfaces(&web)?.is_empty(), "the other container lost its interface");
+    Ok(())
+}
+
+pub async fn many_endpoints_go_in_one_round_and_the_others_stay<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let names: Vec<String> = (1..=6).map(|m| format!("c{m}")).collect();
+    let mut containers = Vec::new();
+    for name in &names {
+        containers.push(bench.open_container(name)?);
+    }
+    let all: Vec<_> = (1..).zip(&containers).collect();
+    settle(&mut bench, &host_with(&all[..2])).await?;
+    let before = look(&mut bench).await?;
+    settle(&mut bench, &host_with(&all)).await?;
+    let report = go(&mut bench, &host_with(&all[..2])).await?;
+    let leaving = |step: &&Step| matches!(step, Step::Segment(_, SegmentStep::DeletePort(_)));
+    ensure!(report.done.iter().filter(leaving).count() == 4 && report.settled(), "{report:?}");
+    ensure!(look(&mut bench).await? == before, "something else is left or gone");
+    // One of them is gone by hand meanwhile: the others go nonetheless.
+    settle(&mut bench, &host_with(&all)).await?;
+    let nothing = Harm::DeletePort(network(1), overlay::datapath::desired::port_ifname(endpoint(4)));
+    let steps = plan(&look(&mut bench).await?, &host_with(&all[..2]), Knowledge::Whole);
+    bench.harm(&nothing)?;
+    let ports: Vec<Step> = steps.into_iter().filter(|step| leaving(&step)).collect();
+    for result in bench.kernel().apply(&ports).await {
+        result.context("one of the ports")?;
+    }
+    settle(&mut bench, &host_with(&all[..2])).await?;
     Ok(())
 }
 
@@ -313,7 +341,11 @@ pub async fn a_mac_moves_between_hosts_and_home_again<B: Bench>(mut bench: B) ->
     let segment = elsewhere.segments.get_mut(&network(1)).context("the network")?;
     add_remote(segment, 1, unlike(3));
     let report = go(&mut bench, &elsewhere).await?;
-    ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::PutRemote(..))]), "{:?}", report.done);
+    ensure!(
+        matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::Row(RowStep::PutRemote(..)))]),
+        "{:?}",
+        report.done
+    );
     settle(&mut bench, &elsewhere).await.context("on the third")?;
     settle(&mut bench, &host_with(&[(1, &web)])).await.context("here")?;
     settle(&mut bench, &elsewhere).await.context("and away again")?;

@@ -36,6 +36,7 @@ fn main() -> anyhow::Result<()> {
         a_step_that_finds_its_work_done_succeeds,
         another_agent_adopts_what_is_there,
         an_endpoint_goes_and_leaves_nothing,
+        many_endpoints_go_in_one_round_and_the_others_stay,
         a_segment_goes_and_leaves_nothing,
         an_interface_that_exists_is_never_touched,
         a_namespace_that_is_gone_is_refused,

@@ -13,7 +13,7 @@ use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use overlay::datapath::fake::Harm;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
-use overlay::datapath::report::Kernel;
+use overlay::datapath::kernel_api::Kernel;
 use overlay::kernel::{Config, RealKernel, netns};
 use overlay::model::addr::IfName;
 use overlay::model::id::{NetworkId, Vni};

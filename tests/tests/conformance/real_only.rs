@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use overlay::datapath::desired::{Desired, Remote};
 use overlay::datapath::fake::Harm;
-use overlay::datapath::report::Cause;
+use overlay::datapath::kernel_api::Cause;
 use overlay::kernel::netns::{self, Netns, NetnsError};
 use overlay::kernel::preflight::{PreflightError, preflight};
 use overlay::model::addr::Mac;

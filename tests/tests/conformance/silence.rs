@@ -8,8 +8,8 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use overlay::datapath::plan::{HostStep, SegmentStep, Step};
-use overlay::datapath::report::{Cause, Kernel, StepError};
+use overlay::datapath::kernel_api::{Cause, Kernel, StepError};
+use overlay::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use overlay_tests::eventually::eventually;
 use tokio::time;
 
@@ -49,7 +49,7 @@ async fn what_is_not_answered_is_given_up(mut bench: RealBench) -> anyhow::Resul
     add_remote(first, 22, alike(first, 2));
     settle(&mut bench, &desired).await?;
     let unserved = bench.restart_unserved()?;
-    let rows = desired.segments[&network(1)].remotes.iter().map(|(mac, to)| SegmentStep::PutRemote(*mac, *to));
+    let rows = desired.segments[&network(1)].remotes.iter().map(|(mac, to)| RowStep::PutRemote(*mac, *to).into());
     let rows: Vec<Step> = rows.map(|step| Step::Segment(network(1), step)).collect();
     let device = Step::Segment(network(1), SegmentStep::ConnectTunnel { mtu: 1300 });
     time::pause();

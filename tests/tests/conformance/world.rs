@@ -9,6 +9,7 @@ use overlay::datapath::desired::{
     port_ifname, uplink_ifname,
 };
 use overlay::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use overlay::datapath::names::UPLINK;
 use overlay::model::addr::{IpVersion, Mac, Subnet};
 use overlay::model::id::{EndpointId, HostId, NetworkId, Vni};
 use overlay::model::intent::{Intents, NetnsRef};
@@ -234,7 +235,7 @@ pub fn filter() -> Table {
 }
 
 fn table() -> Table {
-    let up = || "up0".to_owned();
+    let up = || UPLINK.to_owned();
     let subnet = Subnet::of([10, 9, 0, 0].into(), 24).expect("a subnet");
     Table {
         family: Family::Inet,

@@ -9,7 +9,7 @@ use overlay::cluster::{Cluster, bootstrap, derive};
 use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
-use overlay::datapath::report::round;
+use overlay::datapath::round::round;
 use overlay::ledger::{self, Activation, Input, Ledger, Millis, Outcome};
 use overlay::model::host::{HostInfo, Liveness, Phase};
 use overlay::model::id::{EndpointId, HostId};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use overlay::datapath::report::StepError;
+use overlay::datapath::kernel_api::StepError;
 use overlay::kernel::netns::NetnsError;
 use overlay::ledger::Denial;
 use overlay::model::addr::{IfName, Mac, Subnet};

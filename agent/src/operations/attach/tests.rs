@@ -357,7 +357,7 @@ async fn what_the_kernel_refuses_leaves_nothing_behind() {
         kernel.refuse(|step| {
             use overlay::datapath::plan::{SegmentStep, Step};
             matches!(step, Step::Segment(_, SegmentStep::CreateTunnel(_)))
-                .then_some(overlay::datapath::report::Cause::AlreadyExists)
+                .then_some(overlay::datapath::kernel_api::Cause::AlreadyExists)
         });
     });
     let error = attacher.connect(&wanted("web")).await.expect_err("the tunnel is refused");

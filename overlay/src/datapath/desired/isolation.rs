@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::{Attachment, port_ifname};
 use crate::cluster::NetworkView;
 use crate::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use crate::datapath::names::ANY_PORT;
 use crate::model::addr::{IpVersion, Mac};
 use crate::model::endpoint::Endpoint;
 use crate::model::host::Liveness;
@@ -165,7 +166,7 @@ fn links(version: IpVersion, view: Option<&NetworkView>, kept: Option<&Links>, a
 /// A container speaks for itself only: neither has it the address of one that is linked, nor does it say so, nor that it is a
 /// router. In a tag it could hide what it says from these rules, but not from who hears it.
 fn senders(versions: &[IpVersion]) -> Vec<Rule> {
-    let from = || Match::In("ovp*".to_owned());
+    let from = || Match::In(ANY_PORT.to_owned());
     let foreign = |kind, set, parts| Rule::new([from(), Match::Is(kind), Match::Unlisted(set, parts)], Verdict::Drop);
     let new = |kind| Rule::new([from(), Match::Is(kind), Match::Listed(MACS, Parts::Frame)], Verdict::Accept);
     let mut rules = vec![Rule::new([from(), Match::Is(Kind::Foreign)], Verdict::Drop), new(Kind::ArpProbe)];
@@ -234,7 +235,7 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
     let mut rules: Vec<Rule> = versions.iter().map(|version| found(*version)).collect();
     rules.extend(of_each(&continued));
     rules.extend(of_each(&asked));
-    rules.push(accept(vec![Match::NotOut("ovp*".to_owned())]));
+    rules.push(accept(vec![Match::NotOut(ANY_PORT.to_owned())]));
     rules.extend(of_each(&opened));
     rules.extend(of_each(&answered));
     rules.push(drop(Vec::new()));

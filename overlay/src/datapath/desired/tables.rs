@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Way, transit_range};
 use crate::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use crate::datapath::names::{ANY_UPLINK, BRIDGE, UPLINK};
 use crate::model::addr::{IpVersion, Subnet};
 use crate::model::network::Network;
 use crate::model::publish::widest;
@@ -135,7 +136,7 @@ pub(super) fn host_table<'a>(
 }
 
 fn ours() -> String {
-    "ovu*".to_owned()
+    ANY_UPLINK.to_owned()
 }
 
 /// The set first: it is empty on most hosts, and each packet comes by here.
@@ -188,7 +189,7 @@ fn masquerades(version: IpVersion, routed: &BTreeSet<Subnet>) -> Vec<Rule> {
 
 /// The rules of a segment.
 pub(super) fn segment_table<'a>(network: &Network, ways: impl Iterator<Item = Way<'a>>) -> Table {
-    let uplink = || "up0".to_owned();
+    let uplink = || UPLINK.to_owned();
     if network.settings.internal {
         let forward = Chain { name: "forward", hook: FORWARD, rules: vec![Rule::new([], Verdict::Drop)] };
         return Table { family: Family::Inet, sets: Vec::new(), chains: vec![forward] };
@@ -213,7 +214,7 @@ pub(super) fn segment_table<'a>(network: &Network, ways: impl Iterator<Item = Wa
         rules: network.versions().map(published).collect(),
     };
     // What is not to pass the bridge is not to pass the gateway either.
-    let bridge = || "br0".to_owned();
+    let bridge = || BRIDGE.to_owned();
     let turned_back = Rule::new([Match::In(bridge()), Match::Out(bridge())], Verdict::Drop);
     let turned_back = (!network.settings.icc).then_some(turned_back);
     // A container whose interface says more than its network carries, or does so since a moment ago, hears it from who answers.

@@ -16,7 +16,9 @@ use crate::datapath::desired::{Prefixed, Transit, port_ifname, uplink_ifname};
 use crate::datapath::fake::{FakeKernel, Harm};
 use crate::datapath::firewall::{Chain, Family, Match, Rule, Verdict};
 use crate::datapath::foreign_chains::{Calls, Protocols, Rest};
-use crate::datapath::report::{Cause, Report, round};
+use crate::datapath::kernel_api::Cause;
+use crate::datapath::report::Report;
+use crate::datapath::round::round;
 use crate::model::addr::Subnet;
 use crate::model::id::Vni;
 use crate::model::intent::NetnsRef;
@@ -323,8 +325,8 @@ proptest! {
             let Step::Segment(id, step) = step else { continue };
             let here = || after.segments.get(&id).into_iter().flat_map(|segment| segment.ports.values());
             match step {
-                SegmentStep::DeleteRemote(mac) => prop_assert!(here().any(|port| port.mac == mac), "{}", mac),
-                SegmentStep::DeleteNeighbour(ip) => {
+                SegmentStep::Row(RowStep::DeleteRemote(mac)) => prop_assert!(here().any(|port| port.mac == mac), "{}", mac),
+                SegmentStep::Row(RowStep::DeleteNeighbour(ip)) => {
                     prop_assert!(here().any(|port| port.addresses.iter().any(|a| a.address == ip)), "{}", ip);
                 }
                 _ => {}
@@ -368,8 +370,8 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         | SegmentStep::ReplaceFilter(_)
         | SegmentStep::UpdateFilter(_)
         | SegmentStep::DeleteFilter => 1,
-        SegmentStep::DeleteNeighbour(_) => 2,
-        SegmentStep::DeleteRemote(_) => 3,
+        SegmentStep::Row(RowStep::DeleteNeighbour(_)) => 2,
+        SegmentStep::Row(RowStep::DeleteRemote(_)) => 3,
         SegmentStep::DeletePort(_) => 4,
         SegmentStep::CreateBridge(_) | SegmentStep::UpdateBridge(_) => 5,
         SegmentStep::DeleteTunnel => 6,
@@ -377,8 +379,8 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::ConnectTunnel { .. } => 8,
         SegmentStep::CreateUplink(_) | SegmentStep::DeleteUplink => 9,
         SegmentStep::CreatePort(..) | SegmentStep::UpdatePort(_) | SegmentStep::ConnectPort(_) => 10,
-        SegmentStep::PutRemote(..) => 11,
-        SegmentStep::PutNeighbour(..) => 12,
+        SegmentStep::Row(RowStep::PutRemote(..)) => 11,
+        SegmentStep::Row(RowStep::PutNeighbour(..)) => 12,
     };
     (*id == of).then_some(rank)
 }
@@ -414,8 +416,8 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     // Even at the start, when nothing else is withdrawn: the address can't be in two places.
     let report = go(&mut kernel, &wish(home), Knowledge::Partial);
     let withdrawn = [
-        Step::Segment(network(1), SegmentStep::DeleteNeighbour(address(1))),
-        Step::Segment(network(1), SegmentStep::DeleteRemote(mac(1))),
+        Step::Segment(network(1), RowStep::DeleteNeighbour(address(1)).into()),
+        Step::Segment(network(1), RowStep::DeleteRemote(mac(1)).into()),
     ];
     assert_eq!(report.done[..2], withdrawn);
     let segment = &kernel.state().segments[&network(1)];

@@ -13,7 +13,7 @@ use super::read::{
     TABLE, comment, nested, text_of,
 };
 use crate::datapath::foreign_chains::{Calls, ChainName, DOCKER_USER, Judge, Pass, Protocols, Rest};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 
 const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet];
 const NFTA_TABLE_FLAGS: u16 = 2;

@@ -11,7 +11,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use super::super::error::Meaning;
 use super::super::netns::{Netns, NetnsError};
 use crate::datapath::firewall::{Family, Marks, mark};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 
 pub(super) const TABLE: &str = "overlay";
 const NFPROTO_INET: u8 = 1;

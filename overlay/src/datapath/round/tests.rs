@@ -3,7 +3,19 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::datapath::desired::port_ifname;
+use crate::datapath::kernel_api::Cause;
 use crate::datapath::plan::tests::{go, kernel, mac, network, wish};
+use crate::datapath::plan::{HostStep, RowStep, SegmentStep};
+use crate::model::id::EndpointId;
+
+fn is_row(step: &Step) -> bool {
+    matches!(step, Step::Segment(_, SegmentStep::Row(_)))
+}
+
+fn is_leaving_port(step: &Step) -> bool {
+    matches!(step, Step::Segment(_, SegmentStep::DeletePort(_)))
+}
 
 /// Which steps of a network fail.
 fn fails(step: &SegmentStep, kind: u8) -> bool {
@@ -73,44 +85,44 @@ proptest! {
     #[test]
     fn a_failed_row_stops_nothing(wish in wish()) {
         let mut kernel = kernel();
-        kernel.refuse(|step| step.is_row().then_some(Cause::NoSpace));
+        kernel.refuse(|step| is_row(step).then_some(Cause::NoSpace));
         let report = go(&mut kernel, &wish, Knowledge::Whole);
         prop_assert!(report.skipped.is_empty());
-        prop_assert!(report.failed.iter().all(|(step, _)| step.is_row()));
+        prop_assert!(report.failed.iter().all(|(step, _)| is_row(step)));
         let rows = wish.segments.values().map(|segment| segment.remotes.len() + segment.neighbours.len()).sum::<usize>();
         prop_assert_eq!(report.failed.len(), rows);
     }
 
     #[test]
-    fn batches_keep_the_order_and_join_only_rows(before in wish(), after in wish()) {
+    fn batches_keep_the_order_and_join_only_what_goes_together(before in wish(), after in wish()) {
         let mut kernel = kernel();
         go(&mut kernel, &before, Knowledge::Whole);
         let steps = plan(kernel.state(), &after, Knowledge::Whole);
         let batches = batches(steps.clone());
         prop_assert_eq!(batches.concat(), steps);
         for batch in batches.iter().filter(|batch| batch.len() != 1) {
-            prop_assert!(batch.iter().all(|step| step.is_row() && step.network() == batch[0].network()));
+            prop_assert!(batch.iter().all(|step| step.joins(&batch[0])));
+            prop_assert!(batch.iter().all(|step| is_row(step) || is_leaving_port(step)));
         }
         for pair in batches.windows(2) {
             let (last, first) = (&pair[0][0], &pair[1][0]);
-            prop_assert!(!(last.is_row() && first.is_row() && last.same_kind_of_row(first)), "two that could be one");
+            prop_assert!(!first.joins(last), "two that could be one");
         }
     }
 }
 
 #[test]
 fn rows_of_two_networks_are_two_batches() {
-    let row = |n| Step::Segment(network(n), SegmentStep::DeleteRemote(mac(1)));
+    let row = |n| Step::Segment(network(n), RowStep::DeleteRemote(mac(1)).into());
     assert_eq!(batches(vec![row(1), row(1), row(2)]), vec![vec![row(1), row(1)], vec![row(2)]]);
 }
 
 #[test]
-fn a_failure_says_what_was_tried_and_why_it_failed() {
-    let error = StepError::new("make the bridge br0", Cause::Denied);
-    assert_eq!(
-        error.to_string(),
-        "make the bridge br0: the kernel denied it: CAP_NET_ADMIN and CAP_SYS_ADMIN are needed"
-    );
-    let error = StepError::new("set up vx0", Cause::AlreadyExists).with_detail("`other` has its port: remove it");
-    assert_eq!(error.to_string(), "set up vx0: `other` has its port: remove it");
+fn ports_of_one_network_go_together() {
+    let port = |n: u8, m: u8| {
+        let ifname = port_ifname(EndpointId::from_bytes([m; 16]));
+        Step::Segment(network(n), SegmentStep::DeletePort(ifname))
+    };
+    let steps = vec![port(1, 1), port(1, 2), port(2, 3)];
+    assert_eq!(batches(steps), vec![vec![port(1, 1), port(1, 2)], vec![port(2, 3)]]);
 }

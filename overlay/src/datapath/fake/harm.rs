@@ -1,0 +1,144 @@
+//! What people break by hand.
+
+use std::net::IpAddr;
+
+use super::{FakeKernel, delete_tunnel};
+use crate::datapath::foreign_chains::ChainName;
+use crate::datapath::observed::ObservedSegment;
+use crate::model::addr::{IfName, Mac};
+use crate::model::id::NetworkId;
+
+/// One thing that a person breaks by hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Harm {
+    /// Turns forwarding off in the host's namespace.
+    ForwardingOff,
+    /// Deletes our table in the host's namespace.
+    DeleteHostTable,
+    /// Deletes our rules in a chain of somebody else's.
+    ShutGate(ChainName),
+    /// Deletes the namespace of a network.
+    DeleteNamespace(NetworkId),
+    /// Deletes our tables in a segment.
+    DeleteTable(NetworkId),
+    /// Adds a rule of their own to our table in a segment.
+    AddRule(NetworkId),
+    /// Deletes the bridge.
+    DeleteBridge(NetworkId),
+    /// Sets the bridge down.
+    BridgeDown(NetworkId),
+    /// Removes an address from the bridge.
+    DeleteAddress(NetworkId, IpAddr),
+    /// Deletes the VXLAN device.
+    DeleteTunnel(NetworkId),
+    /// Lets the tunnel learn and flood.
+    LetFlood(NetworkId),
+    /// Deletes the host's end of the uplink, and so both.
+    DeleteUplink(NetworkId),
+    /// Deletes the segment's default route.
+    DeleteDefaultRoute(NetworkId),
+    /// Deletes a port, and so also its other end.
+    DeletePort(NetworkId, IfName),
+    /// Takes a port off the bridge.
+    DetachPort(NetworkId, IfName),
+    /// Gives a port's end in the segment an MTU of 1280 bytes.
+    NarrowPort(NetworkId, IfName),
+    /// Takes the mark off a port: as if its making had been killed just before its end.
+    Unmark(NetworkId, IfName),
+    /// Deletes both rows of a MAC.
+    DeleteRemote(NetworkId, Mac),
+    /// Deletes the bridge's row of a MAC.
+    DeleteBridgeRow(NetworkId, Mac),
+    /// Deletes the tunnel's row of a MAC.
+    DeleteTunnelRow(NetworkId, Mac),
+    /// Makes a MAC's row of the bridge one that ages.
+    LetAge(NetworkId, Mac),
+    /// Deletes a neighbour.
+    DeleteNeighbour(NetworkId, IpAddr),
+}
+
+impl FakeKernel {
+    /// Breaks it. An object that is not there is not harmed.
+    pub fn harm(&mut self, harm: &Harm) {
+        match harm {
+            Harm::ForwardingOff => self.state.forwarding.clear(),
+            Harm::DeleteHostTable => self.state.firewall = None,
+            Harm::ShutGate(chain) => {
+                self.state.others.chains.get_mut(chain).into_iter().for_each(|judge| judge.ours.clear());
+            }
+            Harm::DeleteNamespace(network) => self.delete(*network),
+            Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
+            Harm::DeleteTable(network)
+            | Harm::AddRule(network)
+            | Harm::DeleteBridge(network)
+            | Harm::BridgeDown(network)
+            | Harm::DeleteAddress(network, _)
+            | Harm::DeleteTunnel(network)
+            | Harm::LetFlood(network)
+            | Harm::DeleteUplink(network)
+            | Harm::DeleteDefaultRoute(network)
+            | Harm::DetachPort(network, _)
+            | Harm::NarrowPort(network, _)
+            | Harm::Unmark(network, _)
+            | Harm::DeleteRemote(network, _)
+            | Harm::DeleteBridgeRow(network, _)
+            | Harm::DeleteTunnelRow(network, _)
+            | Harm::LetAge(network, _)
+            | Harm::DeleteNeighbour(network, _) => {
+                if let Some(segment) = self.state.segments.get_mut(network) {
+                    harm_segment(segment, harm);
+                }
+            }
+        }
+    }
+}
+
+fn halve(segment: &mut ObservedSegment, mac: Mac) {
+    if segment.remotes.remove(&mac).is_some() {
+        segment.half_remotes.insert(mac);
+    }
+}
+
+fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
+    match harm {
+        Harm::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
+        Harm::AddRule(_) => {
+            if let Some((_, rules)) = segment.firewall.as_mut().and_then(|marks| marks.first_mut()) {
+                rules.push(String::new());
+            }
+        }
+        Harm::DeleteBridge(_) => {
+            segment.bridge = None;
+            segment.neighbours.clear();
+            segment.ports.values_mut().for_each(|port| port.connected = None);
+            segment.half_remotes.extend(std::mem::take(&mut segment.remotes).into_keys());
+            segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false);
+        }
+        Harm::BridgeDown(_) => segment.bridge.iter_mut().for_each(|bridge| bridge.running = false),
+        Harm::DeleteAddress(_, address) => {
+            segment.bridge.iter_mut().for_each(|b| b.bridge.addresses.retain(|a| a.address != *address));
+        }
+        Harm::DeleteTunnel(_) => delete_tunnel(segment),
+        Harm::LetFlood(_) => segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false),
+        Harm::DeleteUplink(_) | Harm::DeleteDefaultRoute(_) => segment.uplink = None,
+        Harm::DetachPort(_, ifname) => {
+            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.connected = None);
+        }
+        Harm::NarrowPort(_, ifname) => {
+            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.mtu = 1280);
+        }
+        Harm::Unmark(_, ifname) => {
+            segment.ports.get_mut(ifname).into_iter().for_each(|port| port.endpoint = None);
+        }
+        Harm::DeleteRemote(_, mac) => drop(segment.remotes.remove(mac)),
+        Harm::DeleteBridgeRow(_, mac) | Harm::DeleteTunnelRow(_, mac) | Harm::LetAge(_, mac) => {
+            halve(segment, *mac);
+        }
+        Harm::DeleteNeighbour(_, address) => drop(segment.neighbours.remove(address)),
+        Harm::ForwardingOff
+        | Harm::DeleteHostTable
+        | Harm::ShutGate(_)
+        | Harm::DeleteNamespace(_)
+        | Harm::DeletePort(..) => {}
+    }
+}

@@ -1,0 +1,86 @@
+//! What a kernel is to the core: something that can be looked at and that executes steps, and why it refuses one.
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::datapath::observed::Observed;
+use crate::datapath::plan::Step;
+
+/// A kernel: the real one, or the one in memory. It executes and decides nothing.
+pub trait Kernel {
+    /// All that is ours, as it is now.
+    fn observe(&mut self) -> impl Future<Output = Result<Observed, StepError>> + Send;
+
+    /// Executes steps that do not depend on each other, in any order or at once; the results are in their order.
+    /// A step that finds its work done succeeds.
+    fn apply(&mut self, steps: &[Step]) -> impl Future<Output = Vec<Result<(), StepError>>> + Send;
+}
+
+/// Why the kernel refused: errno turned into meaning where it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Cause {
+    /// Something of that name or number is there already (EEXIST, EADDRINUSE).
+    #[error("something of that name or number is there already")]
+    AlreadyExists,
+    /// What it is about is not there (ENOENT, ENODEV, ESRCH).
+    #[error(
+        "what it is about is gone: see that the container runs and that nobody else removes interfaces; it is tried again"
+    )]
+    Gone,
+    /// Somebody else is at it; try again (EBUSY, EAGAIN, EINTR).
+    #[error("the kernel is busy: it is tried again")]
+    Busy,
+    /// A capability is missing (EPERM, EACCES).
+    #[error("the kernel denied it: CAP_NET_ADMIN and CAP_SYS_ADMIN are needed")]
+    Denied,
+    /// This kernel can't do it (EOPNOTSUPP, EPROTONOSUPPORT).
+    #[error("this kernel does not support it: use Linux 5.14 or newer with vxlan, bridge, veth and nftables")]
+    Unsupported,
+    /// Memory, or the disk, or a table is full (ENOMEM, ENOSPC, ENOBUFS).
+    #[error("memory, or a table of the kernel, is full: it is tried again")]
+    NoSpace,
+    /// Anything else: our mistake (EINVAL and others).
+    #[error("the kernel refused it: see `dmesg`, and report it if it stays; it is tried again")]
+    Refused,
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {}", why(*cause, detail.as_deref()))]
+pub struct StepError {
+    /// What was tried, and on which object.
+    pub doing: String,
+    /// What the refusal means.
+    pub cause: Cause,
+    /// Where more is known than the number says: who is in the way, and what to do. It is told in the cause's place.
+    pub detail: Option<String>,
+    /// What the kernel, or the program that talks to it, said.
+    #[source]
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+fn why(cause: Cause, detail: Option<&str>) -> String {
+    detail.map_or_else(|| cause.to_string(), str::to_owned)
+}
+
+impl StepError {
+    /// Trying `doing` failed, as far as is known for this cause only.
+    pub fn new(doing: impl Into<String>, cause: Cause) -> Self {
+        Self { doing: doing.into(), cause, detail: None, source: None }
+    }
+
+    /// The same, as told by `source`.
+    #[must_use]
+    pub fn said_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(Box::new(source)), ..self }
+    }
+
+    /// The same, with what a person should know instead of the bare cause.
+    #[must_use]
+    pub fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! One round: look, plan, apply, report.
+
+use crate::datapath::desired::Desired;
+use crate::datapath::kernel_api::{Kernel, StepError};
+use crate::datapath::observed::Observed;
+use crate::datapath::plan::{Knowledge, Step, plan};
+use crate::datapath::report::Report;
+
+/// One round. A failed step is reported, and the other segments go on.
+///
+/// # Errors
+/// Only when the kernel can't even be looked at.
+pub async fn round(
+    kernel: &mut impl Kernel,
+    desired: &Desired,
+    knowledge: Knowledge,
+) -> Result<(Observed, Report), StepError> {
+    let observed = kernel.observe().await?;
+    let mut report = Report::default();
+    for batch in batches(plan(&observed, desired, knowledge)) {
+        let broken: Vec<&Step> =
+            report.failed.iter().map(|(step, _)| step).filter(|step| step.carries_others()).collect();
+        let (skipped, batch): (Vec<Step>, Vec<Step>) =
+            batch.into_iter().partition(|step| broken.iter().any(|failed| step.stands_on(failed)));
+        report.skipped.extend(skipped);
+        let results = kernel.apply(&batch).await;
+        for (step, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(()) => report.done.push(step),
+                Err(error) => report.failed.push((step, error)),
+            }
+        }
+    }
+    Ok((observed, report))
+}
+
+/// Cuts a plan where a step may depend on the one before it: steps that can be done together stay together, all others are alone.
+fn batches(steps: Vec<Step>) -> Vec<Vec<Step>> {
+    let mut batches: Vec<Vec<Step>> = Vec::new();
+    for step in steps {
+        match batches.last_mut() {
+            Some(batch) if batch.last().is_some_and(|last| step.joins(last)) => batch.push(step),
+            _ => batches.push(vec![step]),
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests;

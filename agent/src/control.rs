@@ -151,6 +151,7 @@ impl Control for Service {
             apart: shown.apart(me.info.founder),
             barriers: show::barriers(&settled.barriers),
             gossip_limits: self.gossip.counters().usage().map(show::gossip_limit).collect(),
+            last_round: Some(show::last_round(settled.last)),
         }))
     }
 
@@ -199,7 +200,8 @@ impl Control for Service {
     async fn inspect_network(&self, request: Request<pb::NetworkRef>) -> Answer<pb::InspectNetworkReply> {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
-        let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
+        let observed = self.attacher.reconciler.look_into(view.network.id).await;
+        let observed = observed.map_err(|e| Status::internal(e.to_string()))?;
         let segment = observed.segments.get(&view.network.id);
         let netns = self.about.netns_dir.join(view.network.id.to_string());
         let shown = self.shown(&cluster);
@@ -329,7 +331,8 @@ impl Control for Service {
     async fn list_fdb(&self, request: Request<pb::NetworkRef>) -> Answer<pb::ListFdbReply> {
         let cluster = self.cluster();
         let view = show::find(&cluster, &request.get_ref().network)?;
-        let observed = self.attacher.reconciler.look().await.map_err(|e| Status::internal(e.to_string()))?;
+        let observed = self.attacher.reconciler.look_into(view.network.id).await;
+        let observed = observed.map_err(|e| Status::internal(e.to_string()))?;
         let rows = self.shown(&cluster).fdb(view, observed.segments.get(&view.network.id));
         Ok(Response::new(pb::ListFdbReply { rows }))
     }

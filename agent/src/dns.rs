@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use overlay::cluster::Cluster;
+use overlay::datapath::status::ReconcileStatus;
 use overlay::kernel::netns;
 use overlay::model::id::NetworkId;
 use overlay::model::intent::Intents;
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cluster::ClusterView;
-use crate::reconcile::Settled;
 use crate::state::CommittedIntents;
 
 /// Where DNS listens (RFC 1035, section 4.2).
@@ -39,7 +39,7 @@ pub fn spawn(
     resolv_conf: PathBuf,
     seen: watch::Receiver<ClusterView>,
     kept: watch::Receiver<CommittedIntents>,
-    settled: watch::Receiver<Arc<Settled>>,
+    settled: watch::Receiver<Arc<ReconcileStatus>>,
 ) -> Names {
     let (zone_tx, zone) = watch::channel(Arc::new(Zone::build(&seen.borrow().cluster, &kept.borrow().intents)));
     let resolver = Resolver::new(zone, Forwarder::new(Config { resolv_conf, ..Config::default() }), Limits::default());
@@ -91,7 +91,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, mut settled: watch::Receiver<Arc<Settled>>) {
+    async fn run(mut self, mut settled: watch::Receiver<Arc<ReconcileStatus>>) {
         loop {
             let segments = settled.borrow_and_update().segments.clone();
             self.keep(&segments);

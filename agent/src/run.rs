@@ -15,9 +15,9 @@
 //! | the announcements | nothing | own record | announcement for gossip (`watch`) | loses an announcement that the next start makes |
 //! | the view of the cluster | received records | gossip, absent hosts, own record, activation | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
 //! | the search for silent hosts | counts of missed answers | `ClusterView` | absent hosts (`watch`) | nothing is kept |
-//! | the reconciler | the kernel | committed state, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `Settled` (`watch`); state thread | the next one goes on from what the kernel has |
-//! | DNS | zone, sockets in the segments | `ClusterView`, committed state, `Settled` | served networks (`watch`) | sockets are opened anew at the next start |
-//! | the delivery of leases | nothing | `ClusterView`, own record, `Settled` | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
+//! | the reconciler | the kernel | committed state, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `ReconcileStatus` (`watch`); state thread | the next one goes on from what the kernel has |
+//! | DNS | zone, sockets in the segments | `ClusterView`, committed state, `ReconcileStatus` | served networks (`watch`) | sockets are opened anew at the next start |
+//! | the delivery of leases | nothing | `ClusterView`, own record, `ReconcileStatus` | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
 //! | admission | who was asked | `ClusterView`, own record, activation | other agents; state thread | it is asked again |
 //! | catching up | nothing | `ClusterView`, a snapshot of another host | gossip | ends by itself when this host has caught up |
 //! | the connections to other agents | nothing: it closes idle connections of `Peers` | `ClusterView` | | connections close with the process |

@@ -1,9 +1,11 @@
 //! Kernel state: as it should be, as it is, and the steps from one to the other.
 //!
 //! [`desired`] follows from cluster and intents, [`observed`] from a look at the kernel. [`plan`](mod@plan) compares them, and
-//! [`round`] runs one round on a [kernel](kernel_api): look, plan, apply, [`report`]. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
+//! [`round`] runs one round on a [kernel](kernel_api): look, plan, apply, [`report`].
+//! [`attention`] decides which parts a round looks at, and [`status`] says how the last one ended. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
 //! decides about the chains of other programs.
 
+pub mod attention;
 pub mod desired;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -15,3 +17,4 @@ pub mod observed;
 pub mod plan;
 pub mod report;
 pub mod round;
+pub mod status;

@@ -17,6 +17,7 @@ mod flows;
 mod forwarding;
 mod inside;
 pub mod inspect;
+mod legacy;
 mod link;
 mod look;
 mod neigh;
@@ -33,13 +34,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use self::error::OrDoing;
+use self::forwarding::Switches;
 use self::inside::Inside;
-use self::netns::NetnsError;
+use self::legacy::Lists;
+use self::netns::{Netns, NetnsError, blocking};
 use self::patience::within;
 use self::watch::Changes;
-use crate::datapath::desired::uplink_ifname;
+use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::{Cause, Kernel, StepError};
 use crate::datapath::observed::{Flow, Observed};
@@ -60,6 +64,8 @@ pub struct RealKernel {
     netns_dir: PathBuf,
     vtep: IpAddr,
     host: Inside,
+    switches: Switches,
+    legacy: Lists,
     /// The segments as last seen: only their sockets, never their state.
     segments: BTreeMap<NetworkId, Inside>,
     /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
@@ -86,10 +92,13 @@ impl RealKernel {
             netns::remove(&path).or_doing(doing)?;
         }
         let host = Inside::host(&changes).or_doing(|| "look into the host's network namespace")?;
+        let switches = Switches::open(&host.netns)?;
         Ok(Self {
             netns_dir,
             vtep: config.vtep,
             host,
+            switches,
+            legacy: Lists::default(),
             segments: BTreeMap::new(),
             lost: Vec::new(),
             unforgotten: BTreeMap::new(),
@@ -98,8 +107,8 @@ impl RealKernel {
         })
     }
 
-    /// Counts up whenever something of ours may have changed; also by our own doing.
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    /// Tells of each part of which something of ours may have changed; also by our own doing.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<News> {
         self.changes.subscribe()
     }
 
@@ -109,64 +118,97 @@ impl RealKernel {
     }
 
     /// Opens other sockets in all the namespaces. The host's is the one that it always was: it is kept open.
-    fn renew(&mut self) -> Result<(), StepError> {
-        self.host.renew_host(&self.changes).or_doing(|| "look into the host's network namespace")?;
+    async fn renew(&mut self, look: &Look) -> Result<(), StepError> {
+        let doing = || "look into the host's network namespace";
+        self.host = Inside::renewed(Arc::clone(&self.host.netns), &self.changes).await.or_doing(doing)?;
+        self.note_unheard(Part::Host, look);
         self.segments.clear();
         self.stale = false;
         Ok(())
     }
 
-    /// Opens what is new, and closes what is gone.
-    fn refresh(&mut self) -> Result<(), StepError> {
-        let there: BTreeMap<NetworkId, PathBuf> =
-            kept(&self.netns_dir)?.into_iter().filter(|(_, path)| netns::is_kept(path)).collect();
-        let in_place = |id: &NetworkId, inside: &Inside| there.contains_key(id) && inside.netns.is_in_place();
-        let (kept, lost): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.segments).into_iter().partition(|(id, inside)| in_place(id, inside));
-        self.segments = kept;
-        self.lost.extend(lost.into_values());
+    /// Opens the namespaces that are new, and closes those that are gone. Those that are not looked at are news if they are.
+    async fn refresh(&mut self, look: &Look) -> Result<(), StepError> {
+        let Found { mut there, lost } = self.find(look).await?;
+        for id in lost {
+            self.lost.extend(self.segments.remove(&id));
+            self.note_unheard(Part::Segment(id), look);
+        }
+        there.retain(|id, _| !self.segments.contains_key(id));
         for (id, path) in there {
-            if !self.segments.contains_key(&id) {
-                let doing = || format!("look into {}", path.display());
-                match Inside::segment(&path, &self.changes) {
-                    Ok(inside) => drop(self.segments.insert(id, inside)),
-                    // Removed a moment ago.
-                    Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => {}
-                    Err(error) => return Err(error).or_doing(doing),
-                }
+            let doing = || format!("look into {}", path.display());
+            match Inside::segment(path.clone(), id, &self.changes).await {
+                Ok(inside) => drop(self.segments.insert(id, inside)),
+                // Removed a moment ago.
+                Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => {}
+                Err(error) => return Err(error).or_doing(doing),
             }
+            self.note_unheard(Part::Segment(id), look);
         }
         Ok(())
     }
 
-    async fn look(&mut self) -> Result<Observed, StepError> {
-        if self.stale {
-            self.renew()?;
+    /// Its changes could not be heard until now: unless it is looked at anyway, there is reason to.
+    fn note_unheard(&self, part: Part, look: &Look) {
+        if !look.has(part) {
+            self.changes.note(part);
         }
-        self.refresh()?;
-        let doing = || "look at the rules of the host";
-        let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
-        let doing = || "look at the rules of others on the host";
-        let others = within(doing, look::others(&mut self.host, self.vtep)).await?;
-        let doing = || "look at the links of the host";
-        let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
-        let forwarding = forwarding::seen(&self.host)?;
-        let unforgotten = self.unforgotten.get(&None).cloned().unwrap_or_default();
-        let mut observed =
-            Observed { underlay_mtu, forwarding, firewall, unforgotten, others, segments: BTreeMap::new() };
-        for (id, inside) in &mut self.segments {
+    }
+
+    /// The namespaces that are kept: of those that are open or looked at, or of all.
+    async fn find(&self, look: &Look) -> Result<Found, StepError> {
+        let known: Vec<(NetworkId, Arc<Netns>)> =
+            self.segments.iter().map(|(id, inside)| (*id, Arc::clone(&inside.netns))).collect();
+        let paths = match look {
+            Look::Only(parts) if !known.is_empty() => {
+                let ids = parts.iter().filter_map(|part| part.segment()).chain(self.segments.keys().copied());
+                Some(ids.map(|id| (id, self.netns_path(id))).collect::<BTreeMap<_, _>>())
+            }
+            Look::Only(_) | Look::Everything => None,
+        };
+        let netns_dir = self.netns_dir.clone();
+        let found = blocking(move || {
+            let paths = paths.map_or_else(|| kept(&netns_dir), Ok)?;
+            let there: BTreeMap<_, _> = paths.into_iter().filter(|(_, path)| netns::is_kept(path)).collect();
+            let is_lost = |(id, netns): &(NetworkId, Arc<Netns>)| !there.contains_key(id) || !netns.is_in_place();
+            let lost = known.into_iter().filter(is_lost).map(|(id, _)| id).collect();
+            Ok(Found { there, lost })
+        });
+        found.await
+    }
+
+    async fn look(&mut self, look: &Look) -> Result<Observed, StepError> {
+        if self.stale {
+            self.renew(look).await?;
+        }
+        self.refresh(look).await?;
+        let mut observed = if look.has(Part::Host) { self.look_at_host().await? } else { Observed::default() };
+        for (id, inside) in self.segments.iter_mut().filter(|(id, _)| look.has(Part::Segment(**id))) {
             let doing = || format!("look into the segment {}", id.short());
-            let mut segment = within(doing, look::segment(&self.host, inside, &uplink_ifname(*id))).await?;
+            let mut segment = within(doing, look::segment(&self.host, inside, *id, &self.changes)).await?;
             segment.unforgotten = self.unforgotten.get(&Some(*id)).cloned().unwrap_or_default();
             observed.segments.insert(*id, segment);
         }
         Ok(observed)
     }
+
+    /// The host's part.
+    async fn look_at_host(&mut self) -> Result<Observed, StepError> {
+        let doing = || "look at the rules of the host";
+        let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
+        let doing = || "look at the rules of others on the host";
+        let others = within(doing, look::others(&mut self.host, &mut self.legacy, self.vtep)).await?;
+        let doing = || "look at the links of the host";
+        let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
+        let forwarding = self.switches.seen()?;
+        let unforgotten = self.unforgotten.get(&None).cloned().unwrap_or_default();
+        Ok(Observed { underlay_mtu, forwarding, firewall, unforgotten, others, segments: BTreeMap::new() })
+    }
 }
 
 impl Kernel for RealKernel {
-    async fn observe(&mut self) -> Result<Observed, StepError> {
-        let seen = self.look().await;
+    async fn observe(&mut self, look: &Look) -> Result<Observed, StepError> {
+        let seen = self.look(look).await;
         self.stale |= seen.is_err();
         seen
     }
@@ -179,14 +221,21 @@ impl Kernel for RealKernel {
     }
 }
 
+/// What is found where namespaces are kept.
+struct Found {
+    there: BTreeMap<NetworkId, PathBuf>,
+    /// Those that were open and are no longer what stands at their paths.
+    lost: Vec<NetworkId>,
+}
+
 /// The files that stand for namespaces: those whose names are ids.
-fn kept(netns_dir: &Path) -> Result<Vec<(NetworkId, PathBuf)>, StepError> {
+fn kept(netns_dir: &Path) -> Result<BTreeMap<NetworkId, PathBuf>, StepError> {
     let doing = || format!("read the directory {}", netns_dir.display());
-    let mut files = Vec::new();
+    let mut files = BTreeMap::new();
     for entry in fs::read_dir(netns_dir).or_doing(doing)? {
         let entry = entry.or_doing(doing)?;
         if let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            files.push((id, entry.path()));
+            files.insert(id, entry.path());
         }
     }
     Ok(files)

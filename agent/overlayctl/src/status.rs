@@ -1,6 +1,6 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{Apart, Barrier, Draining, GossipLimit, StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{Apart, Barrier, Draining, GossipLimit, LastRound, StatusReply, StatusRequest, UnopenedRow};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -33,6 +33,7 @@ fn table(status: &StatusReply) -> String {
         format!("kernel     {}", if status.settled { "as it should be" } else { "not as it should be:" }),
     ];
     lines.extend(status.failures.iter().map(|failure| format!("           {failure}")));
+    lines.extend(status.last_round.iter().map(|last| format!("rounds     {}", rounds(last))));
     lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
     lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
     lines.extend(status.barriers.iter().map(|row| format!("warning    {}", barrier(row))));
@@ -40,6 +41,13 @@ fn table(status: &StatusReply) -> String {
     let near = status.gossip_limits.iter().filter(|limit| limit.near);
     lines.extend(near.map(|limit| format!("warning    {}", gossip_limit(limit))));
     lines.join("\n")
+}
+
+/// Why the kernel was last compared with what it should be, and how often since the start.
+fn rounds(last: &LastRound) -> String {
+    let LastRound { reason, took_us, rounds, looks } = last;
+    let (ms, tenths) = (took_us / 1000, took_us / 100 % 10);
+    format!("{rounds} since the start, {looks} with a look at the kernel; the last one: {reason}, {ms}.{tenths} ms")
 }
 
 /// May the host act on what it holds, and if not, why?

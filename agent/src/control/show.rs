@@ -9,6 +9,7 @@ use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::datapath::desired::{SERVICE_ADDRESS, port_ifname};
 use overlay::datapath::foreign_chains::{Barrier, ChainName};
 use overlay::datapath::observed::ObservedSegment;
+use overlay::datapath::status::{Failure, LastRound, Scope};
 use overlay::ledger::{Account, Activation, Membership};
 use overlay::model::addr::IpVersion;
 use overlay::model::host::{Liveness, Phase};
@@ -24,7 +25,6 @@ use tonic::Status;
 
 use crate::cluster::{LastHeard, LastSeen};
 use crate::peer::Refusals;
-use crate::reconcile::{Failure, Scope};
 use overlay::operations::link::missing;
 use overlay_gossip::{Counters, UnknownSender};
 
@@ -160,6 +160,13 @@ pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<pb::Barrier> {
     barriers.iter().map(row).collect()
 }
 
+/// Why the last round ran, for how long, and how many there were.
+pub(super) fn last_round(last: LastRound) -> pb::LastRound {
+    let LastRound { reason, took, rounds, looks } = last;
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    pb::LastRound { reason: reason.to_string(), took_us, rounds, looks }
+}
+
 impl Shown<'_> {
     fn host_name(&self, id: HostId) -> String {
         name(self.cluster, id)
@@ -171,7 +178,7 @@ impl Shown<'_> {
 
     /// What could not be done, and for which network.
     pub(super) fn failure(&self, failure: &Failure) -> String {
-        let Some(id) = failure.scope.network() else { return failure.message.clone() };
+        let Some(id) = failure.scope.network() else { return failure.to_string() };
         let view = self.cluster.networks.get(&id);
         // A deleted network that still has endpoints here is in no view.
         let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
@@ -181,7 +188,7 @@ impl Shown<'_> {
             Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         let whose = endpoint.map_or_else(String::new, |name| format!("endpoint `{name}`: "));
-        format!("network `{network}`: {whose}{}", failure.message)
+        format!("network `{network}`: {whose}{failure}")
     }
 
     /// The deleted networks that endpoints of this host are still in.

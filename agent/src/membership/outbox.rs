@@ -2,9 +2,10 @@
 //! and lets the ledger know that time passes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use overlay::datapath::status::ReconcileStatus;
 use overlay::ledger::{Answer, Input, Question, REST};
 use overlay::model::host::Liveness;
 use overlay::model::id::{HostId, NetworkId};
@@ -16,7 +17,6 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::ClusterView;
 use crate::peer::{CallError, Peers};
-use crate::reconcile::Settled;
 use crate::state;
 
 /// Between two rounds if nothing happens.
@@ -30,13 +30,13 @@ pub fn spawn(
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     peers: Peers,
-    settled: watch::Receiver<Arc<Settled>>,
+    settled: watch::Receiver<Arc<ReconcileStatus>>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut record = state.record.clone();
         loop {
             let settled = Arc::clone(&settled.borrow());
-            let clear = |id: &NetworkId| settled.is_clear(*id, Duration::from_millis(REST));
+            let clear = |id: &NetworkId| settled.is_clear(*id, Duration::from_millis(REST), Instant::now());
             let clear = state.state().ledger.accounts().keys().copied().filter(clear).collect();
             if let Err(error) = state.tell(Input::Tick { clear }).await {
                 tracing::error!(%error, "addresses that have rested can't be given back");

@@ -319,7 +319,7 @@ impl Attacher {
         let mut settled = self.reconciler.settled.clone();
         let done = tokio::time::timeout(KERNEL_TIMEOUT, settled.wait_for(|s| s.commit >= commit)).await;
         let Ok(Ok(settled)) = done else { return Err("the kernel took too long".to_owned()) };
-        settled.failures.iter().find(|f| f.scope.breaks(network, endpoint)).map_or(Ok(()), |f| Err(f.message.clone()))
+        settled.failures.iter().find(|f| f.scope.breaks(network, endpoint)).map_or(Ok(()), |f| Err(f.to_string()))
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use overlay::datapath::status::ReconcileStatus;
 use overlay::model::links::Link;
 use overlay::operations::link::{DecideLink, LinkRefusal};
 use tokio::sync::watch;
 
 use crate::cluster::ClusterView;
-use crate::reconcile::Settled;
 use crate::state::store::StoreError;
 use crate::state::{self, DecideError};
 
@@ -43,7 +43,7 @@ pub struct Linker {
     /// The cluster.
     pub seen: watch::Receiver<ClusterView>,
     /// What has become of the kernel.
-    pub settled: watch::Receiver<Arc<Settled>>,
+    pub settled: watch::Receiver<Arc<ReconcileStatus>>,
 }
 
 impl Linker {
@@ -69,7 +69,7 @@ impl Linker {
         let id = cluster.find(network).map(|view| view.network.id);
         let request = DecideLink { network: network.to_owned(), link: link.clone(), removed, cluster, synced };
         let decision = self.state.decide(request).await?.answer;
-        let follows = |settled: &Arc<Settled>| {
+        let follows = |settled: &Arc<ReconcileStatus>| {
             let view = id.and_then(|id| settled.cluster.networks.get(&id));
             view.is_none_or(|view| view.links.of(&link).is_some_and(|known| known >= decision))
         };

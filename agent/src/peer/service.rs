@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster;
+use overlay::datapath::status::ReconcileStatus;
 use overlay::ledger::{Answer, Asker, Claim, Question, SealRequest};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
@@ -18,7 +19,6 @@ use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::cluster::ClusterView;
-use crate::reconcile::Settled;
 use crate::state;
 use crate::state::identity::{Identity, host_id};
 use crate::wire::{Wire, boot_from_wire, founder_from_wire, network_id};
@@ -31,7 +31,7 @@ use super::tls;
 pub struct Service {
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
-    settled: watch::Receiver<Arc<Settled>>,
+    settled: watch::Receiver<Arc<ReconcileStatus>>,
     gossip: overlay_gossip::Handle,
     refusals: Arc<Refusals>,
 }
@@ -44,7 +44,7 @@ impl Service {
     pub fn new(
         state: state::Handle,
         seen: watch::Receiver<ClusterView>,
-        settled: watch::Receiver<Arc<Settled>>,
+        settled: watch::Receiver<Arc<ReconcileStatus>>,
         gossip: overlay_gossip::Handle,
     ) -> Self {
         Self { state, seen, settled, gossip, refusals: Arc::default() }

@@ -1,9 +1,12 @@
 //! A host with a real disk and a kernel in memory; what the others say is made by hand. The attacher's tests stand on it too.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::foreign_chains::{ChainName, Pass, Protocols};
+use overlay::datapath::kernel_api::Cause;
+use overlay::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use overlay::ledger::{Input, Outcome, Request};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
@@ -19,6 +22,8 @@ use crate::state::run_marker::RunMarker;
 use crate::state::store::tests::Scratch;
 use overlay_gossip as gossip;
 
+mod economy;
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -28,6 +33,8 @@ pub(crate) struct Shared {
     kernel: Arc<Mutex<FakeKernel>>,
     /// How often it was looked at.
     looks: Arc<Mutex<u32>>,
+    /// Who hears of its changes, also of those that steps make.
+    listener: Arc<Mutex<Option<watch::Sender<News>>>>,
     /// Can it not be looked at?
     blind: Arc<Mutex<bool>>,
 }
@@ -41,18 +48,26 @@ impl Shared {
         *self.looks.lock().expect("no test panicked with it")
     }
 
+    /// Tells of the changes so far, if somebody listens.
+    fn echo(&self) {
+        let news = self.with(|kernel| kernel.news().clone());
+        if let Some(listener) = &*self.listener.lock().expect("no test panicked with it") {
+            listener.send_if_modified(|known| std::mem::replace(known, news.clone()) != news);
+        }
+    }
+
     fn blind(&self, blind: bool) {
         *self.blind.lock().expect("no test panicked with it") = blind;
     }
 }
 
 impl Kernel for Shared {
-    async fn observe(&mut self) -> Result<Observed, StepError> {
+    async fn observe(&mut self, look: &Look) -> Result<Observed, StepError> {
         *self.looks.lock().expect("no test panicked with it") += 1;
         if *self.blind.lock().expect("no test panicked with it") {
             return Err(StepError::new("look", Cause::Busy));
         }
-        Ok(self.with(|kernel| kernel.state().clone()))
+        Ok(self.with(|kernel| kernel.look(look)))
     }
 
     async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {
@@ -60,6 +75,7 @@ impl Kernel for Shared {
         let mut own = self.with(std::mem::take);
         let results = own.apply(steps).await;
         self.with(|kernel| *kernel = own);
+        self.echo();
         results
     }
 }
@@ -70,7 +86,7 @@ pub(crate) struct Host {
     pub(crate) seen: watch::Receiver<ClusterView>,
     pub(crate) kernel: Shared,
     pub(crate) reconciler: Handle,
-    news: watch::Sender<u64>,
+    news: watch::Sender<News>,
     _gossip: watch::Sender<Arc<gossip::View>>,
     _found: watch::Sender<BTreeSet<HostId>>,
     _scratch: Scratch,
@@ -100,14 +116,17 @@ impl Host {
         let times = Times { interval: Duration::from_millis(250), remembered: gossip::REMEMBERED };
         let seen = cluster::spawn(me, heard, found, state.clone(), times);
         let kernel = Shared::default();
-        let (news, changes) = watch::channel(0);
+        let (news, changes) = watch::channel(News::default());
         let place = HostConfig { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
         let (reconciler, _) = start((kernel.clone(), changes), place, state.clone(), seen.clone());
         Self { identity, state, seen, kernel, reconciler, news, _gossip: gossip, _found: found_tx, _scratch: scratch }
     }
 
     pub(crate) async fn create(&self) -> Network {
-        let network = network(self.identity.id());
+        self.make(network(self.identity.id())).await
+    }
+
+    async fn make(&self, network: Network) -> Network {
         let input = Input::Create(network.clone());
         self.state.tell(input).await.expect("the disk takes it");
         let id = network.id;
@@ -152,13 +171,17 @@ impl Host {
         (attachment, commit)
     }
 
-    /// The kernel says that something has changed.
+    /// The kernel tells of the changes so far, and of one on the host.
     pub(crate) fn tell_news(&self) {
-        self.news.send_modify(|n| *n += 1);
+        let news = self.kernel.with(|kernel| {
+            kernel.note(Part::Host);
+            kernel.news().clone()
+        });
+        self.news.send_replace(news);
     }
 
     /// Waits until the reconciler's state is as wanted.
-    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Settled) -> bool) -> Arc<Settled> {
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&ReconcileStatus) -> bool) -> Arc<ReconcileStatus> {
         let mut settled = self.reconciler.settled.clone();
         let waited = tokio::time::timeout(PATIENCE, settled.wait_for(|s| wanted(s))).await;
         waited.expect(what).expect("the reconciler runs").clone()
@@ -229,27 +252,6 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));
 }
 
-#[test]
-fn what_was_let_go_of_is_out_of_the_kernel_after_a_round_that_began_later_and_has_removed_it() {
-    let [one, other] = [1, 2].map(|number| NetworkId::from_bytes([number; 16]));
-    let clear = |settled: &Settled| [one, other].map(|network| settled.is_clear(network, PATIENCE));
-    assert_eq!(clear(&Settled::default()), [false, false], "before the first round nothing is known");
-    let failed = |step| (Step::Segment(one, step), StepError::new("try", Cause::Busy));
-    let after = |failed: Vec<_>| {
-        let report = Report { failed, ..Report::default() };
-        Settled { began: Some(Instant::now()), lingering: lingering(&report), ..Settled::default() }
-    };
-    let port = "port".parse().expect("a name of an interface");
-    assert_eq!(clear(&after(vec![failed(SegmentStep::DeletePort(port))])), [false, true]);
-    assert_eq!(clear(&after(vec![failed(SegmentStep::Delete)])), [false, true]);
-    assert_eq!(
-        clear(&after(vec![failed(SegmentStep::Create(BTreeSet::new()))])),
-        [true, true],
-        "that has nothing to do with it"
-    );
-    assert!(!after(Vec::new()).is_clear(one, Duration::ZERO), "it may have been let go of since");
-}
-
 #[tokio::test]
 async fn a_kernel_that_can_not_be_looked_at_for_a_moment_stops_no_dns() {
     let host = Host::start();
@@ -278,7 +280,7 @@ async fn a_failure_that_makes_news_is_not_tried_again_at_once() {
         kernel.refuse(move |step| {
             let fails = matches!(step, Step::Segment(_, SegmentStep::CreatePort(..)));
             fails.then(|| {
-                news.send_modify(|n| *n += 1);
+                news.send_modify(|n| n.note(Part::Host));
                 Cause::AlreadyExists
             })
         });

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Ended;
-use crate::reconcile::Settled;
 use crate::state;
+use overlay::datapath::status::ReconcileStatus;
 
 /// How long the kernel may take to cut off the endpoints of a fenced host.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub(super) async fn fenced(mut activation: watch::Receiver<Activation>) -> Fenci
 pub(super) async fn end_identity(
     why: Fencing,
     state: &state::Handle,
-    settled: watch::Receiver<Arc<Settled>>,
+    settled: watch::Receiver<Arc<ReconcileStatus>>,
     stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Ended {
     log(why);
@@ -56,7 +56,7 @@ fn log(why: Fencing) {
 }
 
 /// The next identity must not begin before the kernel is clear: it may not get far enough to clear it.
-async fn until_cut_off(commit: u64, mut settled: watch::Receiver<Arc<Settled>>) {
+async fn until_cut_off(commit: u64, mut settled: watch::Receiver<Arc<ReconcileStatus>>) {
     let cut = settled.wait_for(|settled| settled.commit >= commit && settled.failures.is_empty());
     if !matches!(timeout(CUT_OFF_TIMEOUT, cut).await, Ok(Ok(_))) {
         tracing::error!("the endpoints of the identity that is given up may still be up");

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
 use crate::datapath::firewall::Set;
 use crate::datapath::foreign_chains::{self, Calls, ChainName, Judge, Rest};
@@ -26,6 +27,8 @@ pub struct FakeKernel {
     foreign_sockets: BTreeSet<u16>,
     refusal: Option<Refusal>,
     applied: Vec<Step>,
+    news: News,
+    looks: BTreeMap<Part, u32>,
 }
 
 type Refusal = Box<dyn FnMut(&Step) -> Option<Cause> + Send>;
@@ -49,6 +52,34 @@ impl FakeKernel {
         &self.state
     }
 
+    /// What it has told of: each change, ours and that of others.
+    pub fn news(&self) -> &News {
+        &self.news
+    }
+
+    /// It tells of a change of this part.
+    pub fn note(&mut self, part: Part) {
+        self.news.note(part);
+    }
+
+    /// How often the part was looked at.
+    pub fn looks(&self, part: Part) -> u32 {
+        self.looks.get(&part).copied().unwrap_or_default()
+    }
+
+    /// What [`Kernel::observe`] gives.
+    pub fn look(&mut self, look: &Look) -> Observed {
+        let segments = self.state.segments.iter().filter(|(id, _)| look.has(Part::Segment(**id)));
+        let segments: BTreeMap<_, _> = segments.map(|(id, segment)| (*id, segment.clone())).collect();
+        let parts: BTreeSet<Part> = match look {
+            Look::Everything => segments.keys().map(|id| Part::Segment(*id)).chain([Part::Host]).collect(),
+            Look::Only(parts) => parts.clone(),
+        };
+        parts.into_iter().for_each(|part| *self.looks.entry(part).or_default() += 1);
+        let host = if look.has(Part::Host) { self.state.clone() } else { Observed::default() };
+        Observed { segments, ..host }
+    }
+
     /// All steps that were asked for so far, also those refused.
     pub fn applied(&self) -> &[Step] {
         &self.applied
@@ -69,6 +100,7 @@ impl FakeKernel {
     pub fn close_container(&mut self, netns: &NetnsRef) {
         for owner in self.containers.remove(netns).unwrap_or_default().into_values() {
             if let Owner::Port(network, ifname) = owner {
+                self.news.note(Part::Segment(network));
                 self.delete_port(network, &ifname);
             }
         }
@@ -117,6 +149,7 @@ impl FakeKernel {
 
     fn step(&mut self, step: &Step) -> Result<(), Cause> {
         self.applied.push(step.clone());
+        self.news.note(step.network().map_or(Part::Host, Part::Segment));
         if let Some(cause) = self.refusal.as_mut().and_then(|refusal| refusal(step)) {
             match step {
                 Step::Host(HostStep::ForgetFlows(flows)) => self.state.unforgotten.extend(flows),
@@ -268,8 +301,8 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
-    async fn observe(&mut self) -> Result<Observed, StepError> {
-        Ok(self.state.clone())
+    async fn observe(&mut self, look: &Look) -> Result<Observed, StepError> {
+        Ok(self.look(look))
     }
 
     async fn apply(&mut self, steps: &[Step]) -> Vec<Result<(), StepError>> {

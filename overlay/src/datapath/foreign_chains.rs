@@ -147,7 +147,7 @@ pub fn marks(passes: &BTreeSet<Pass>) -> Vec<String> {
 }
 
 /// The versions of IP that have a way out of some network.
-fn versions(desired: &Desired) -> BTreeSet<IpVersion> {
+pub(crate) fn versions(desired: &Desired) -> BTreeSet<IpVersion> {
     let uplinks = desired.segments.values().filter_map(|segment| segment.uplink.as_ref());
     uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host)).collect()
 }

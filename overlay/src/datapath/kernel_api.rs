@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::future::Future;
 
+use crate::datapath::attention::Look;
 use crate::datapath::observed::Observed;
 use crate::datapath::plan::Step;
 
 /// A kernel: the real one, or the one in memory. It executes and decides nothing.
 pub trait Kernel {
-    /// All that is ours, as it is now.
-    fn observe(&mut self) -> impl Future<Output = Result<Observed, StepError>> + Send;
+    /// All that is ours in these parts, as it is now. Of the other parts the answer has nothing.
+    fn observe(&mut self, look: &Look) -> impl Future<Output = Result<Observed, StepError>> + Send;
 
     /// Executes steps that do not depend on each other, in any order or at once; the results are in their order.
     /// A step that finds its work done succeeds.

@@ -5,17 +5,22 @@
 //! again, and whatever a step could not do, the next look at the kernel finds missing.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 
-use crate::datapath::desired::{Bridge, Desired, Port, Remote, Segment, Tunnel, Uplink};
-use crate::datapath::firewall::{Field, Marks, Set, Table, key_part};
-use crate::datapath::foreign_chains::{self, ChainName, Pass};
+use crate::datapath::attention::{Look, Part};
+use crate::datapath::desired::{Desired, Segment, Tunnel};
+use crate::datapath::firewall::{Field, Marks, Table, key_part};
+use crate::datapath::foreign_chains;
 use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
-use crate::model::addr::{IfName, IpVersion, Mac};
-use crate::model::id::{EndpointId, NetworkId};
+use crate::model::addr::{IfName, Mac};
+use crate::model::id::NetworkId;
 
 mod order;
+mod step;
+
+#[cfg(feature = "kernel")]
+pub(crate) use step::discovery;
+pub use step::{HostStep, RowStep, SegmentStep, Step};
 
 /// How much of the cluster this host knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,109 +31,42 @@ pub enum Knowledge {
     Whole,
 }
 
-/// One change of the kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// In the host's namespace.
-    Host(HostStep),
-    /// In, or of, a network's namespace.
-    Segment(NetworkId, SegmentStep),
-}
-
-/// A change in the host's namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostStep {
-    /// Turn forwarding on: containers reach the world through the host.
-    EnableForwarding(IpVersion),
-    /// Replace our table.
-    ReplaceFirewall(Table),
-    /// Forget the connections to ports that lead elsewhere now.
-    ForgetFlows(BTreeSet<Flow>),
-    /// Give a chain of somebody else's just these rules of ours, and leave all else in it.
-    SetGate(ChainName, BTreeSet<Pass>),
-}
-
-/// A change of one segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SegmentStep {
-    /// Make the namespace: loopback up, and these versions of IP forwarded; without IPv6 it has none of its own.
-    Create(BTreeSet<IpVersion>),
-    /// Replace our table.
-    ReplaceFirewall(Table),
-    /// Replace our table of what passes the bridge.
-    ReplaceFilter(Table),
-    /// Give these sets of it just their elements, and leave all else.
-    UpdateFilter(Vec<Set>),
-    /// Remove it.
-    DeleteFilter,
-    /// Forget the connections to ports that lead elsewhere now.
-    ForgetFlows(BTreeSet<Flow>),
-    /// Make the bridge.
-    CreateBridge(Bridge),
-    /// Give the bridge these attributes and exactly these addresses.
-    UpdateBridge(Bridge),
-    /// Make the VXLAN device: its socket in the host's namespace, itself in the segment.
-    CreateTunnel(Tunnel),
-    /// Make the tunnel a port of the bridge that neither learns nor floods, with this MTU in bytes, and up.
-    ConnectTunnel {
-        /// MTU in bytes.
-        mtu: u32,
-    },
-    /// Remove the VXLAN device.
-    DeleteTunnel,
-    /// Make the uplink with its addresses and routes; what is left of an older one goes first.
-    CreateUplink(Uplink),
-    /// Remove the uplink.
-    DeleteUplink,
-    /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
-    CreatePort(EndpointId, Port),
-    /// Give both ends of a pair the port's MTU, the container's first: what is seen of it is the other one's.
-    UpdatePort(Port),
-    /// Make the port one of the bridge's, with the container's MAC as its only entry, and up.
-    ConnectPort(Port),
-    /// Remove a veth pair.
-    DeletePort(IfName),
-    /// Write or remove an entry of a table that may have thousands.
-    Row(RowStep),
-    /// Remove the namespace and all in it.
-    Delete,
-}
-
-/// A change of one entry. No entry depends on another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowStep {
-    /// Make a MAC reachable through the tunnel, wherever it was before.
-    PutRemote(Mac, Remote),
-    /// Remove a MAC from the tunnel.
-    DeleteRemote(Mac),
-    /// Answer ARP or neighbour discovery for an address.
-    PutNeighbour(IpAddr, Mac),
-    /// Stop to answer for an address.
-    DeleteNeighbour(IpAddr),
-}
-
 /// The steps from `observed` to `desired`. Empty if there is nothing to do.
 pub fn plan(observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec<Step> {
+    plan_parts(&Look::Everything, observed, desired, knowledge)
+}
+
+/// The same for the parts of the kernel that were looked at. What `observed` says of the others is not read.
+pub fn plan_parts(look: &Look, observed: &Observed, desired: &Desired, knowledge: Knowledge) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut stale = observed.unforgotten.clone();
-    if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
-        steps.push(Step::Host(HostStep::ReplaceFirewall(desired.firewall.clone())));
-        // Behind the address of the host, which is one part or four.
-        stale.extend(moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]));
+    if look.has(Part::Host) {
+        steps.extend(plan_host(observed, desired).into_iter().map(Step::Host));
     }
-    steps.extend((!stale.is_empty()).then_some(Step::Host(HostStep::ForgetFlows(stale))));
-    let unforwarded = desired.forwarding.difference(&observed.forwarding);
-    steps.extend(unforwarded.map(|version| Step::Host(HostStep::EnableForwarding(*version))));
-    // After our own rules, which judge what then passes.
-    let gates = foreign_chains::changes(&observed.others, desired).into_iter();
-    steps.extend(gates.map(|(chain, passes)| Step::Host(HostStep::SetGate(chain, passes))));
-    for id in observed.segments.keys().filter(|id| !desired.segments.contains_key(id)) {
+    let is_seen = |id: &&NetworkId| look.has(Part::Segment(**id));
+    for id in observed.segments.keys().filter(is_seen).filter(|id| !desired.segments.contains_key(id)) {
         steps.push(Step::Segment(*id, SegmentStep::Delete));
     }
-    for (id, want) in &desired.segments {
+    for (id, want) in desired.segments.iter().filter(|(id, _)| is_seen(id)) {
         let segment = plan_segment(observed.segments.get(id), want, knowledge);
         steps.extend(segment.into_iter().map(|step| Step::Segment(*id, step)));
     }
+    steps
+}
+
+fn plan_host(observed: &Observed, desired: &Desired) -> Vec<HostStep> {
+    let mut steps = Vec::new();
+    let mut stale = observed.unforgotten.clone();
+    if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
+        steps.push(HostStep::ReplaceFirewall(desired.firewall.clone()));
+        // Behind the address of the host, which is one part or four.
+        stale.extend(moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]));
+    }
+    steps.extend((!stale.is_empty()).then_some(HostStep::ForgetFlows(stale)));
+    let unforwarded = desired.forwarding.difference(&observed.forwarding);
+    steps.extend(unforwarded.map(|version| HostStep::EnableForwarding(*version)));
+    // After our own rules, which judge what then passes.
+    let gates = foreign_chains::changes(&observed.others, desired).into_iter();
+    steps.extend(gates.map(|(chain, passes)| HostStep::SetGate(chain, passes)));
     steps
 }
 
@@ -268,71 +206,6 @@ fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>
     let neighbours =
         want.neighbours.iter().filter(|(ip, mac)| have.bridge.is_none() || have.neighbours.get(ip) != Some(mac));
     steps.extend(neighbours.map(|(ip, mac)| RowStep::PutNeighbour(*ip, *mac).into()));
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host(HostStep::EnableForwarding(version)) => write!(f, "turn on {version} forwarding"),
-            Self::Host(HostStep::ForgetFlows(_)) => f.write_str("forget the connections to ports that have changed"),
-            Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
-            Self::Host(HostStep::SetGate(chain, passes)) if passes.is_empty() => {
-                write!(f, "take the rules for containers out of the chain {chain}")
-            }
-            Self::Host(HostStep::SetGate(chain, _)) => write!(f, "let containers pass the chain {chain}"),
-            Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
-        }
-    }
-}
-
-impl fmt::Display for SegmentStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create(_) => f.write_str("make the namespace"),
-            Self::ReplaceFirewall(_) => f.write_str("set the rules"),
-            Self::ReplaceFilter(_) => f.write_str("set the rules for the bridge"),
-            Self::UpdateFilter(_) => f.write_str("change the rules for the bridge"),
-            Self::DeleteFilter => f.write_str("remove the rules for the bridge"),
-            Self::ForgetFlows(_) => f.write_str("forget the connections to ports that have changed"),
-            Self::CreateBridge(_) => f.write_str("make the bridge"),
-            Self::UpdateBridge(_) => f.write_str("set up the bridge"),
-            Self::CreateTunnel(tunnel) => {
-                write!(f, "make the tunnel with VNI {} on UDP port {}", tunnel.vni, tunnel.port)
-            }
-            Self::ConnectTunnel { .. } => f.write_str("connect the tunnel"),
-            Self::DeleteTunnel => f.write_str("remove the tunnel"),
-            Self::DeleteUplink => f.write_str("remove the uplink"),
-            Self::CreateUplink(uplink) => write!(f, "make the uplink {}", uplink.host_ifname),
-            Self::CreatePort(_, port) => write!(f, "make {} in {}", port.ifname, port.netns.path.display()),
-            Self::UpdatePort(port) => write!(f, "set the MTU of {} in {}", port.ifname, port.netns.path.display()),
-            Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),
-            Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
-            Self::Row(row) => row.fmt(f),
-            Self::Delete => f.write_str("remove the namespace"),
-        }
-    }
-}
-
-impl fmt::Display for RowStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PutRemote(mac, remote) => write!(f, "point {mac} at {}", remote.vtep),
-            Self::DeleteRemote(mac) => write!(f, "withdraw {mac}"),
-            Self::PutNeighbour(address, _) => write!(f, "answer {} for {address}", discovery(*address)),
-            Self::DeleteNeighbour(address) => write!(f, "answer {} for {address} no more", discovery(*address)),
-        }
-    }
-}
-
-impl From<RowStep> for SegmentStep {
-    fn from(row: RowStep) -> Self {
-        Self::Row(row)
-    }
-}
-
-/// How a MAC is asked for (RFC 826, RFC 4861).
-pub(crate) fn discovery(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "ARP" } else { "neighbour discovery" }
 }
 
 #[cfg(test)]

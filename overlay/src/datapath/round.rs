@@ -1,23 +1,27 @@
 //! One round: look, plan, apply, report.
 
+use crate::datapath::attention::Look;
 use crate::datapath::desired::Desired;
 use crate::datapath::kernel_api::{Kernel, StepError};
 use crate::datapath::observed::Observed;
-use crate::datapath::plan::{Knowledge, Step, plan};
+use crate::datapath::plan::{Knowledge, Step, plan_parts};
 use crate::datapath::report::Report;
 
 /// One round. A failed step is reported, and the other segments go on.
+///
+/// Only the parts in `look` are looked at and changed, and only they are in the answer.
 ///
 /// # Errors
 /// Only when the kernel can't even be looked at.
 pub async fn round(
     kernel: &mut impl Kernel,
+    look: &Look,
     desired: &Desired,
     knowledge: Knowledge,
 ) -> Result<(Observed, Report), StepError> {
-    let observed = kernel.observe().await?;
+    let observed = kernel.observe(look).await?;
     let mut report = Report::default();
-    for batch in batches(plan(&observed, desired, knowledge)) {
+    for batch in batches(plan_parts(look, &observed, desired, knowledge)) {
         let broken: Vec<&Step> =
             report.failed.iter().map(|(step, _)| step).filter(|step| step.carries_others()).collect();
         let (skipped, batch): (Vec<Step>, Vec<Step>) =

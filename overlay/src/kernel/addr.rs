@@ -223,6 +223,14 @@ pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Erro
     Ok(routes(route, None).await?.iter().filter(|route| is_default(route)).filter_map(gateway).collect())
 }
 
+/// The interface that a route leads over, if it is one.
+pub(super) fn interface(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
 /// Where a route leads.
 pub(super) fn gateway(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::error::OrDoing;
 use super::inside::Inside;
+use super::netns::blocking;
 use super::patience::within;
 use super::{RealKernel, flows, forwarding, link, netns, nft, port, rows, segment};
+use crate::datapath::attention::Part;
 use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::{TUNNEL, UPLINK};
@@ -92,7 +94,7 @@ impl RealKernel {
 
     async fn change_host(&mut self, step: &HostStep) -> Result<(), StepError> {
         match step {
-            HostStep::EnableForwarding(version) => forwarding::enable(&self.host, *version),
+            HostStep::EnableForwarding(version) => forwarding::enable(&self.host, *version).await,
             HostStep::ReplaceFirewall(table) => nft::replace(self.host.netns.clone(), table)
                 .await
                 .or_doing(|| "set the rules of the host in table inet overlay"),
@@ -161,10 +163,11 @@ impl RealKernel {
     async fn create(&mut self, id: NetworkId, versions: &BTreeSet<IpVersion>) -> Result<(), StepError> {
         let path = self.netns_path(id);
         if netns::is_kept(&path) {
-            return self.refresh();
+            return self.refresh(&Part::Segment(id).into()).await;
         }
         let netns = segment::create(&path, versions).await?;
-        let inside = Inside::made(netns, &self.changes).or_doing(|| format!("look into {}", path.display()))?;
+        let inside = Inside::made(netns, id, &self.changes).await;
+        let inside = inside.or_doing(|| format!("look into {}", path.display()))?;
         self.segments.insert(id, inside);
         Ok(())
     }
@@ -174,8 +177,11 @@ impl RealKernel {
             segment::clear(inside).await?;
         }
         let path = self.netns_path(id);
-        netns::remove(&path).or_doing(|| format!("remove the namespace {}", path.display()))?;
+        let doing = || format!("remove the namespace {}", path.display());
+        let removed = path.clone();
+        blocking(move || netns::remove(&removed)).await.or_doing(doing)?;
         self.segments.remove(&id);
+        self.changes.forget(id);
         self.unforgotten.remove(&Some(id));
         Ok(())
     }

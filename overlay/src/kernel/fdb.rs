@@ -50,7 +50,15 @@ pub(super) enum RowKind {
 
 /// All rows in a namespace.
 pub(super) async fn all(route: &Handle) -> Result<Vec<Row>, Error> {
-    let rows = route.neighbours().get().set_address_family(AddressFamily::Bridge).execute();
+    of(route, 0).await
+}
+
+/// The rows of one link; of all links if it is 0. The kernel goes through a bridge's whole table for each of its ports that it is
+/// asked for.
+async fn of(route: &Handle, link: u32) -> Result<Vec<Row>, Error> {
+    let mut request = route.neighbours().get().set_address_family(AddressFamily::Bridge);
+    request.message_mut().header.ifindex = link;
+    let rows = request.execute();
     rows.try_filter_map(|message| std::future::ready(Ok(row(&message)))).try_collect().await
 }
 
@@ -77,7 +85,7 @@ pub(super) async fn delete_remote(route: &Handle, tunnel: u32, mac: Mac) -> Resu
 
 /// Removes what would make the tunnel flood.
 pub(super) async fn delete_flooding(route: &Handle, tunnel: u32) -> Result<(), Error> {
-    for row in all(route).await?.iter().filter(|row| row.link == tunnel && row.floods()) {
+    for row in of(route, tunnel).await?.iter().filter(|row| row.link == tunnel && row.floods()) {
         delete(route, tunnel, &row.mac, NeighbourFlags::Own).await?;
     }
     Ok(())
@@ -86,7 +94,7 @@ pub(super) async fn delete_flooding(route: &Handle, tunnel: u32) -> Result<(), E
 /// Makes `mac` the one that is behind a container's port.
 pub(super) async fn set_container(route: &Handle, port: u32, mac: Mac) -> Result<(), Error> {
     let others = |row: &Row| row.link == port && row.is_behind_port() && row.mac != *mac.as_bytes();
-    for row in all(route).await?.iter().filter(|row| others(row)) {
+    for row in of(route, port).await?.iter().filter(|row| others(row)) {
         delete(route, port, &row.mac, NeighbourFlags::Controller).await?;
     }
     let request = route.neighbours().add_bridge(port, mac.as_bytes());
@@ -114,11 +122,11 @@ impl Row {
     }
 }
 
-/// The MACs behind `tunnel`: those with one row of each, and those with anything else.
-pub(super) fn remotes(rows: &[Row], tunnel: u32, own: Remote) -> (BTreeMap<Mac, Remote>, BTreeSet<Mac>) {
+/// The MACs behind a tunnel, whose rows these are: those with one row of each, and those with anything else.
+pub(super) fn remotes(rows: &[&Row], own: Remote) -> (BTreeMap<Mac, Remote>, BTreeSet<Mac>) {
     let mut bridge = BTreeMap::<Mac, usize>::new();
     let mut vteps = BTreeMap::<Mac, Vec<Option<Remote>>>::new();
-    for row in rows.iter().filter(|row| row.link == tunnel) {
+    for row in rows {
         let Some(mac) = Mac::new(row.mac) else { continue };
         match row.kind {
             RowKind::Bridge { local: true, .. } => {}

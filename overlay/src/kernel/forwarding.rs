@@ -1,12 +1,14 @@
 //! The host's switches for forwarding. They are the whole host's, and stay on.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::OrDoing;
 use super::inside::Inside;
+use super::netns::Netns;
 use crate::datapath::kernel_api::StepError;
 use crate::model::addr::IpVersion;
 
@@ -21,31 +23,49 @@ const fn switch(version: IpVersion) -> &'static str {
     }
 }
 
-/// What is forwarded in the host's namespace. A kernel without IPv6 has no switch for it.
-pub(super) fn seen(host: &Inside) -> Result<BTreeSet<IpVersion>, StepError> {
-    let mut seen = BTreeSet::new();
-    for version in IpVersion::ALL {
-        let doing = || format!("read {}", switch(version));
-        match host.netns.run(|| fs::read_to_string(switch(version))).or_doing(doing)? {
-            Ok(text) if text.trim() == "0" => {}
-            Ok(_) => drop(seen.insert(version)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).or_doing(doing),
+/// The switches of the host's namespace, kept open: an open switch stays the one of the namespace that it was opened in, whoever
+/// reads it. So a look needs no thread that enters the namespace.
+pub(super) struct Switches(Vec<(IpVersion, File)>);
+
+impl Switches {
+    /// Opens them. A kernel without IPv6 has no switch for it.
+    pub(super) fn open(host: &Netns) -> Result<Self, StepError> {
+        let mut switches = Vec::new();
+        for version in IpVersion::ALL {
+            let doing = || format!("read {}", switch(version));
+            match host.run(|| File::open(switch(version))).or_doing(doing)? {
+                Ok(file) => switches.push((version, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).or_doing(doing),
+            }
         }
+        Ok(Self(switches))
     }
-    Ok(seen)
+
+    /// What is forwarded now. It is read from memory: nothing is waited for.
+    pub(super) fn seen(&self) -> Result<BTreeSet<IpVersion>, StepError> {
+        let mut seen = BTreeSet::new();
+        for (version, file) in &self.0 {
+            let mut text = [0; 16];
+            let len = file.read_at(&mut text, 0).or_doing(|| format!("read {}", switch(*version)))?;
+            if text[..len].trim_ascii() != b"0" {
+                seen.insert(*version);
+            }
+        }
+        Ok(seen)
+    }
 }
 
 /// Turns it on.
-pub(super) fn enable(host: &Inside, version: IpVersion) -> Result<(), StepError> {
+pub(super) async fn enable(host: &Inside, version: IpVersion) -> Result<(), StepError> {
     let doing = || format!("turn on {version} forwarding in {}", switch(version));
-    let switched = host.netns.run(|| {
+    let switched = host.netns.run_off(move || {
         if version == IpVersion::V6 {
             keep_hearing_routers()?;
         }
         fs::write(switch(version), "1")
     });
-    switched.or_doing(doing)?.or_doing(doing)
+    switched.await.or_doing(doing)?.or_doing(doing)
 }
 
 /// A host that forwards takes no more notice of routers' advertisements, and would lose the addresses and routes that it has of

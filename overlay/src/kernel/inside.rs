@@ -1,13 +1,14 @@
 //! What is kept open of one namespace: sockets that were made inside it and are used from here.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rtnetlink::Handle;
 
-use super::netns::{self, Netns, NetnsError};
+use super::netns::{self, Netns, NetnsError, blocking};
 use super::nft::Reader;
 use super::watch::{Answered, Changes, Watcher};
+use crate::model::id::NetworkId;
 
 /// The way into a namespace.
 pub(super) struct Inside {
@@ -26,22 +27,31 @@ impl Inside {
         Self::new(Arc::new(netns), watcher, Answered::default())
     }
 
-    /// Opens other sockets in the host's namespace, wherever the calling thread is.
-    pub(super) fn renew_host(&mut self, changes: &Changes) -> Result<(), NetnsError> {
-        let watcher = Watcher::of_host(&self.netns, changes)?;
-        *self = Self::new(Arc::clone(&self.netns), watcher, Answered::default())?;
-        Ok(())
+    /// The way into the namespace of the host once more, with other sockets, wherever the calling thread is.
+    pub(super) async fn renewed(netns: Arc<Netns>, changes: &Changes) -> Result<Self, NetnsError> {
+        let changes = changes.clone();
+        blocking(move || {
+            let watcher = Watcher::of_host(&netns, &changes)?;
+            Self::new(netns, watcher, Answered::default())
+        })
+        .await
     }
 
-    /// The segment whose namespace is kept at `path`.
-    pub(super) fn segment(path: &Path, changes: &Changes) -> Result<Self, NetnsError> {
-        Self::made(Netns::open(path)?, changes)
+    /// The segment of a network whose namespace is kept at `path`.
+    pub(super) async fn segment(path: PathBuf, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
+        let changes = changes.clone();
+        blocking(move || Self::open(Netns::open(&path)?, network, &changes)).await
     }
 
     /// A segment that was just made.
-    pub(super) fn made(netns: Netns, changes: &Changes) -> Result<Self, NetnsError> {
+    pub(super) async fn made(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
+        let changes = changes.clone();
+        blocking(move || Self::open(netns, network, &changes)).await
+    }
+
+    fn open(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
         let answered = Answered::default();
-        let watcher = Watcher::of_segment(&netns, changes, &answered)?;
+        let watcher = Watcher::of_segment(&netns, network, changes, &answered)?;
         Self::new(Arc::new(netns), watcher, answered)
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures::{StreamExt, TryStreamExt};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Error, Handle, LinkGetRequest, LinkUnspec};
 
@@ -87,7 +88,7 @@ impl PortFlags {
 
 /// All links in a namespace.
 pub(super) async fn all(route: &Handle) -> Result<Vec<Interface>, Error> {
-    route.link().get().execute().map_ok(Interface::from).try_collect().await
+    without_counters(route.link().get()).execute().map_ok(Interface::from).try_collect().await
 }
 
 /// The link of that name, if it is there.
@@ -100,9 +101,14 @@ pub(super) async fn numbered(route: &Handle, index: u32) -> Result<Option<Interf
     one(route.link().get().match_index(index)).await
 }
 
+/// The counters of an interface cost the kernel more than all the rest of the answer (`rtnl_fill_stats`), and no look reads them.
+fn without_counters(request: LinkGetRequest) -> LinkGetRequest {
+    request.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+}
+
 async fn one(request: LinkGetRequest) -> Result<Option<Interface>, Error> {
     // To its end: a stream dropped early leaves its answer to whoever asks next.
-    let mut answers = request.execute();
+    let mut answers = without_counters(request).execute();
     let mut found = None;
     while let Some(answer) = answers.next().await {
         match answer {

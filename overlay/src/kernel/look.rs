@@ -8,22 +8,22 @@ use rtnetlink::Handle;
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::inside::Inside;
+use super::legacy::Lists;
 use super::link::{self, Interface, Kind, PortFlags};
 use super::segment::{LINK_LOCALS, transit_prefix};
+use super::watch::Changes;
 use super::{addr, neigh, port};
-use crate::datapath::desired::{Bridge, Prefixed, Remote, Transit, Uplink};
+use crate::datapath::desired::{Bridge, Prefixed, Remote, Transit, Uplink, uplink_ifname};
 use crate::datapath::firewall::Family;
 use crate::datapath::foreign_chains::Others;
 use crate::datapath::kernel_api::StepError;
 use crate::datapath::names::{BRIDGE, PORT_PREFIX, TUNNEL, UPLINK};
 use crate::datapath::observed::{ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::model::addr::{IfName, Mac};
-
-/// The tables of the old `iptables` in the namespace of the thread that reads it (`net/ipv4/netfilter/ip_tables.c`).
-const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
+use crate::model::id::NetworkId;
 
 /// What others have in the host's namespace, and the links that lead to other hosts.
-pub(super) async fn others(host: &mut Inside, vtep: IpAddr) -> Result<Others, StepError> {
+pub(super) async fn others(host: &mut Inside, legacy: &mut Lists, vtep: IpAddr) -> Result<Others, StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
     let mut ways = BTreeSet::new();
@@ -40,10 +40,7 @@ pub(super) async fn others(host: &mut Inside, vtep: IpAddr) -> Result<Others, St
             ways.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
         }
     }
-    let read = || LEGACY.map(std::fs::read_to_string);
-    let tables = host.netns.run(read).or_doing(doing)?;
-    // A kernel without them has no such files.
-    let has_legacy = tables.into_iter().flatten().any(|tables| tables.lines().any(|table| table == "filter"));
+    let has_legacy = legacy.has_filter(&host.netns).await.or_doing(doing)?;
     Ok(Others { chains, ways, has_legacy })
 }
 
@@ -56,7 +53,13 @@ pub(super) async fn underlay_mtu(host: &Inside, vtep: IpAddr) -> Result<Option<u
 }
 
 /// What is in a segment, and the host's end of its uplink.
-pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName) -> Result<ObservedSegment, StepError> {
+pub(super) async fn segment(
+    host: &Inside,
+    inside: &mut Inside,
+    network: NetworkId,
+    changes: &Changes,
+) -> Result<ObservedSegment, StepError> {
+    let uplink = uplink_ifname(network);
     let path = inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
     let firewall = inside.rules.marks(Family::Inet).await.or_doing(doing)?;
@@ -72,6 +75,9 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
         }
     }
     let rows = fdb::all(route).await.or_doing(doing)?;
+    let mut rows_of = BTreeMap::<u32, Vec<&Row>>::new();
+    rows.iter().for_each(|row| rows_of.entry(row.link).or_default().push(row));
+    let rows_of = |link: &Interface| rows_of.get(&link.index).map_or([].as_slice(), Vec::as_slice);
     let bridge = named(BRIDGE).filter(|link| matches!(link.kind, Kind::Bridge { .. }));
     let neighbours = match bridge {
         Some(bridge) => neigh::permanent(route, bridge.index).await.or_doing(doing)?,
@@ -79,18 +85,20 @@ pub(super) async fn segment(host: &Inside, inside: &mut Inside, uplink: &IfName)
     };
     inside.answered.set(neighbours.keys().copied());
     let tunnel = named(TUNNEL).zip(bridge).and_then(|(link, bridge)| Some((link, own_remote(link)?, bridge.index)));
-    let (remotes, half_remotes) = tunnel.map(|(link, own, _)| fdb::remotes(&rows, link.index, own)).unwrap_or_default();
+    let (remotes, half_remotes) = tunnel.map(|(link, own, _)| fdb::remotes(rows_of(link), own)).unwrap_or_default();
     let master = bridge.map(|bridge| bridge.index);
     Ok(ObservedSegment {
         firewall,
         filter,
         bridge: bridge.and_then(|link| observed_bridge(link, &addresses)),
-        tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, &rows)),
+        tunnel: named(TUNNEL).and_then(|link| observed_tunnel(link, master, rows_of(link))),
         uplink: match named(UPLINK) {
-            Some(link) => observed_uplink(host, route, uplink, link, &addresses).await.or_doing(doing)?,
+            Some(link) => {
+                observed_uplink((host, changes, network), route, &uplink, link, &addresses).await.or_doing(doing)?
+            }
             None => None,
         },
-        ports: links.iter().filter_map(|link| observed_port(link, master, &rows)).collect(),
+        ports: links.iter().filter_map(|link| observed_port(link, master, rows_of(link))).collect(),
         remotes,
         half_remotes,
         neighbours,
@@ -104,9 +112,9 @@ fn observed_bridge(link: &Interface, addresses: &BTreeMap<u32, Vec<Prefixed>>) -
     Some(ObservedBridge { bridge, running: link.up && link.kind == (Kind::Bridge { plain: true }) })
 }
 
-fn observed_tunnel(link: &Interface, bridge: Option<u32>, rows: &[Row]) -> Option<ObservedTunnel> {
+fn observed_tunnel(link: &Interface, bridge: Option<u32>, rows: &[&Row]) -> Option<ObservedTunnel> {
     let Kind::Vxlan { vni: Some(vni), port, local: Some(local) } = link.kind else { return None };
-    let floods = rows.iter().any(|row| row.link == link.index && row.floods());
+    let floods = rows.iter().any(|row| row.floods());
     let connected = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::TUNNEL && !floods;
     Some(ObservedTunnel { vni, port, local, mtu: link.mtu, connected })
 }
@@ -119,11 +127,11 @@ fn own_remote(link: &Interface) -> Option<Remote> {
     }
 }
 
-fn observed_port(link: &Interface, bridge: Option<u32>, rows: &[Row]) -> Option<(IfName, ObservedPort)> {
+fn observed_port(link: &Interface, bridge: Option<u32>, rows: &[&Row]) -> Option<(IfName, ObservedPort)> {
     if link.kind != Kind::Veth || !link.name.starts_with(PORT_PREFIX) {
         return None;
     }
-    let behind: Vec<&Row> = rows.iter().filter(|row| row.link == link.index && row.is_behind_port()).collect();
+    let behind: Vec<&Row> = rows.iter().copied().filter(|row| row.is_behind_port()).collect();
     let only = match behind.as_slice() {
         [row] if matches!(row.kind, RowKind::Bridge { fixed: true, .. }) => Mac::new(row.mac),
         _ => None,
@@ -136,7 +144,7 @@ fn observed_port(link: &Interface, bridge: Option<u32>, rows: &[Row]) -> Option<
 
 /// The uplink if it is whole: a pair, both ends up and with their addresses, and the default routes over it.
 async fn observed_uplink(
-    host: &Inside,
+    (host, changes, network): (&Inside, &Changes, NetworkId),
     route: &Handle,
     host_ifname: &IfName,
     inner: &Interface,
@@ -144,6 +152,7 @@ async fn observed_uplink(
 ) -> Result<Option<Uplink>, rtnetlink::Error> {
     // By its name: a dump of all the host's links may miss one while others come and go.
     let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
+    changes.set_uplink(network, outer.index);
     let outer_addresses = addr::of(&host.route, outer.index).await?;
     let outer_addresses = addr::rooted(&host.route, outer.index, &outer_addresses).await?;
     let gateways = addr::default_gateways(route).await?;

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use nix::errno::Errno;
@@ -19,6 +20,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::sys::statfs::{FsType, statfs};
 use nix::{getsockopt_impl, sockopt_impl};
+use tokio::task::spawn_blocking;
 
 use super::addr;
 use super::error::Meaning;
@@ -189,6 +191,18 @@ impl Netns {
         run_in(self.file.as_fd(), work).map_err(|errno| NetnsError::from_errno(&self.path, errno))
     }
 
+    /// Runs `work` inside, off the threads of the runtime.
+    ///
+    /// # Errors
+    /// If it can't be entered.
+    pub(super) async fn run_off<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, NetnsError> {
+        let netns = Arc::clone(self);
+        blocking(move || netns.run(work)).await
+    }
+
     /// Is it still what stands at its path? While it is open its inode number belongs to no other.
     pub(super) fn is_in_place(&self) -> bool {
         match (fs::metadata(&self.path), self.file.metadata()) {
@@ -199,6 +213,19 @@ impl Netns {
 
     pub(super) fn raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+/// Does `work` off the threads of the runtime, which it would hold up: entering a namespace takes a thread of its own, and the kernel
+/// may let it wait.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only when the runtime ends, which ends this task as well.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
@@ -269,7 +296,7 @@ pub fn identify(path: &Path) -> Result<NetnsRef, NetnsError> {
     Ok(NetnsRef { path, cookie })
 }
 
-/// What stands now where the namespace was.
+/// What stands now where the namespace was. It waits for the kernel: not to be called on a thread of the runtime.
 pub fn at_path(netns: &NetnsRef) -> AtPath {
     use NetnsError::{NotFound, NotNetns, Replaced};
     match Netns::of(netns) {
@@ -278,12 +305,23 @@ pub fn at_path(netns: &NetnsRef) -> AtPath {
     }
 }
 
+/// Opens the namespace if it is still the one that was meant, and a route-netlink connection inside it.
+pub(super) async fn enter(netns: &NetnsRef) -> Result<(Arc<Netns>, rtnetlink::Handle), NetnsError> {
+    let netns = netns.clone();
+    blocking(move || {
+        let open = Netns::of(&netns)?;
+        let route = connect(&open)?;
+        Ok((Arc::new(open), route))
+    })
+    .await
+}
+
 /// The interfaces in a namespace with their addresses.
 ///
 /// # Errors
 /// If it is gone, or can't be looked at.
 pub async fn interfaces(netns: &NetnsRef) -> Result<BTreeMap<IfName, Vec<Prefixed>>, NetnsError> {
-    let route = connect(&Netns::of(netns)?)?;
+    let (_, route) = enter(netns).await?;
     let refused =
         |error: rtnetlink::Error| NetnsError::Refused { path: netns.path.clone(), source: io::Error::other(error) };
     let addresses = addr::all(&route).await.map_err(refused)?;

@@ -1,6 +1,7 @@
 //! The veth pair of an endpoint: one end in its segment, the other in its container.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use rtnetlink::{Handle, LinkUnspec};
 
@@ -32,8 +33,7 @@ pub(super) fn marked(alias: &str) -> Option<EndpointId> {
 pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) -> Result<(), StepError> {
     let Port { host_ifname, ifname, netns, .. } = port;
     let doing = || format!("make {ifname} in {} for endpoint {}", netns.path.display(), endpoint.short());
-    let container = Netns::of(netns).or_doing(doing)?;
-    let inner = netns::connect(&container).or_doing(doing)?;
+    let (container, inner) = netns::enter(netns).await.or_doing(doing)?;
     match link::named(&segment.route, host_ifname.as_str()).await.or_doing(doing)? {
         Some(there) if there.alias.as_deref().and_then(marked) == Some(endpoint) => return Ok(()),
         // Half-made by an attempt that was killed.
@@ -61,15 +61,14 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
     made
 }
 
-async fn set_up_container(container: &Netns, inner: &Handle, port: &Port) -> Result<(), StepError> {
+async fn set_up_container(container: &Arc<Netns>, inner: &Handle, port: &Port) -> Result<(), StepError> {
     let doing = || format!("set up {} in {}", port.ifname, port.netns.path.display());
     let index = index_of(inner, port.ifname.as_str()).await?;
     if port.addresses.iter().any(|a| a.address.is_ipv6()) {
         // Runtimes turn IPv6 off where they give none; and no neighbour is to become the router by saying so.
-        for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
-            let setting = format!("ipv6/conf/{}/{setting}", port.ifname);
-            container.run(|| set_if_there(&setting, value)).or_doing(doing)?.or_doing(doing)?;
-        }
+        let settings = ["disable_ipv6", "accept_ra"].map(|name| (format!("ipv6/conf/{}/{name}", port.ifname), "0"));
+        let set = move || settings.iter().try_for_each(|(setting, value)| set_if_there(setting, value));
+        container.run_off(set).await.or_doing(doing)?.or_doing(doing)?;
     }
     for address in &port.addresses {
         addr::add(inner, index, *address).await.or_doing(doing)?;
@@ -96,8 +95,7 @@ async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(
 pub(super) async fn update(route: &Handle, port: &Port) -> Result<(), StepError> {
     let Port { host_ifname, ifname, netns, mtu, .. } = port;
     let doing = || format!("set the MTU of {ifname} in {} to {mtu}", netns.path.display());
-    let container = Netns::of(netns).or_doing(doing)?;
-    let inner = netns::connect(&container).or_doing(doing)?;
+    let (_container, inner) = netns::enter(netns).await.or_doing(doing)?;
     let outer = get(route, host_ifname.as_str()).await?;
     // By its peer: the container may have given it another name, and its name to something else.
     let is_other_end =

@@ -9,12 +9,10 @@ use std::path::Path;
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
-use tokio::task::spawn_blocking;
-
 use super::error::{Meaning, OrDoing, Unless};
 use super::inside::Inside;
 use super::link::{self, Interface, Kind, PortFlags};
-use super::netns::{self, Netns};
+use super::netns::{self, Netns, NetnsError, blocking};
 use super::{addr, fdb};
 use crate::datapath::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -68,14 +66,16 @@ pub(super) async fn create(path: &Path, versions: &BTreeSet<IpVersion>) -> Resul
         SETTINGS.iter().chain(of_ipv6).try_for_each(|(name, value)| set_if_there(name, value))
     };
     // Not on a thread of the runtime: the kernel may let it wait until others that end have ended.
-    let made = spawn_blocking(move || netns::create(&owned, settle)).await;
-    let netns = made.map_err(io::Error::other).or_doing(doing)?.or_doing(doing)?;
-    let route = netns::connect(&netns).or_doing(doing)?;
+    let made = blocking(move || {
+        let netns = netns::create(&owned, settle)?;
+        let route = netns::connect(&netns)?;
+        Ok::<_, NetnsError>((netns, route))
+    });
+    let (netns, route) = made.await.or_doing(doing)?;
     if let Some(loopback) = link::named(&route, "lo").await.or_doing(doing)? {
         link::set_up(&route, loopback.index).await.or_doing(doing)?;
     }
-    netns::keep(&netns).or_doing(doing)?;
-    Ok(netns)
+    blocking(move || netns::keep(&netns).map(|()| netns)).await.or_doing(doing)
 }
 
 /// Writes a setting of the calling thread's namespace; a kernel without it needs none.
@@ -215,10 +215,9 @@ pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Upli
         ("ipv6/conf/IFNAME/accept_ra", "0"),
         ("ipv4/conf/IFNAME/route_localnet", "1"),
     ];
-    for (setting, value) in settings {
-        let setting = setting.replace("IFNAME", host_ifname.as_str());
-        host.netns.run(|| set_if_there(&setting, value)).or_doing(doing)?.or_doing(doing)?;
-    }
+    let settings = settings.map(|(setting, value)| (setting.replace("IFNAME", host_ifname.as_str()), value));
+    let set = move || settings.iter().try_for_each(|(setting, value)| set_if_there(setting, value));
+    host.netns.run_off(set).await.or_doing(doing)?.or_doing(doing)?;
     let [host_local, segment_local] = LINK_LOCALS.map(|link_local| with_ipv6.then_some(link_local));
     let (host_ends, segment_ends): (Vec<IpAddr>, Vec<IpAddr>) =
         uplink.transits.iter().map(|transit| (transit.host, transit.segment)).unzip();

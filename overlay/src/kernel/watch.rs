@@ -3,12 +3,12 @@
 //! Nothing is decided here: a change is a reason to look, and looking twice is harmless. What must not happen is that
 //! a change goes unnoticed, so also an overrun (ENOBUFS: messages were dropped) is a change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use netlink_packet_core::NetlinkMessage;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::RouteMessage;
@@ -19,7 +19,9 @@ use tokio::task::JoinHandle;
 
 use super::addr;
 use super::netns::{Netns, NetnsError};
+use crate::datapath::attention::{News, Part};
 use crate::datapath::desired::is_transit;
+use crate::model::id::NetworkId;
 
 /// Multicast groups as bits (`linux/rtnetlink.h`, `linux/netfilter/nfnetlink.h`): group n is bit n-1.
 const LINKS: u32 = 1 << 0;
@@ -39,21 +41,88 @@ const RULES: u32 = 1 << 6;
 const RECEIVE_BUFFER: u32 = 4 << 20;
 const PART: usize = 64 * 1024;
 
-/// Counts the changes seen in all the namespaces that are watched.
+/// The changes seen in all the namespaces that are watched, by part.
 #[derive(Debug, Clone)]
-pub(super) struct Changes(Arc<watch::Sender<u64>>);
+pub(super) struct Changes {
+    news: Arc<watch::Sender<News>>,
+    /// The indices of the uplinks' ends in the host's namespace, as last seen. A look at a segment reads these ends as well, so a
+    /// change of one is a change of its segment.
+    uplinks: Arc<Mutex<BTreeMap<u32, NetworkId>>>,
+}
 
 impl Changes {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self { news: Arc::new(watch::Sender::new(News::default())), uplinks: Arc::default() }
     }
 
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+    pub(super) fn subscribe(&self) -> watch::Receiver<News> {
+        self.news.subscribe()
     }
 
-    fn note(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    /// The part has changed, or may have.
+    pub(super) fn note(&self, part: Part) {
+        self.news.send_modify(|news| news.note(part));
+    }
+
+    /// The segment is no more, which is no reason to look.
+    pub(super) fn forget(&self, network: NetworkId) {
+        self.uplinks().retain(|_, of| *of != network);
+        self.news.send_if_modified(|news| {
+            news.forget(Part::Segment(network));
+            false
+        });
+    }
+
+    /// The host's end of the network's uplink has this index. To be told before the end is looked at.
+    pub(super) fn set_uplink(&self, network: NetworkId, index: u32) {
+        let mut uplinks = self.uplinks();
+        uplinks.retain(|_, of| *of != network);
+        uplinks.insert(index, network);
+    }
+
+    fn uplinks(&self) -> MutexGuard<'_, BTreeMap<u32, NetworkId>> {
+        self.uplinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something in the host's namespace has changed: this interface, if it is known.
+    fn note_host(&self, index: Option<u32>) {
+        self.note(Part::Host);
+        let network = index.and_then(|index| self.uplinks().get(&index).copied());
+        network.into_iter().for_each(|network| self.note(Part::Segment(network)));
+    }
+
+    /// Anything in the host's namespace may have changed.
+    fn note_overrun(&self) {
+        self.note(Part::Host);
+        let networks: Vec<NetworkId> = self.uplinks().values().copied().collect();
+        networks.into_iter().for_each(|network| self.note(Part::Segment(network)));
+    }
+}
+
+/// What is told of the changes of one part.
+#[derive(Debug, Clone)]
+struct ChangesOf {
+    changes: Changes,
+    part: Part,
+}
+
+impl ChangesOf {
+    fn note(&self, index: Option<u32>) {
+        match self.part {
+            Part::Host => self.changes.note_host(index),
+            Part::Segment(_) => self.changes.note(self.part),
+        }
+    }
+
+    fn note_overrun(&self) {
+        match self.part {
+            Part::Host => self.changes.note_overrun(),
+            Part::Segment(_) => self.changes.note(self.part),
+        }
+    }
+
+    fn is_uplink(&self, index: Option<u32>) -> bool {
+        index.is_some_and(|index| self.changes.uplinks().contains_key(&index))
     }
 }
 
@@ -85,20 +154,26 @@ impl Watcher {
         Self::start(
             netns,
             LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS,
-            changes,
+            ChangesOf { changes: changes.clone(), part: Part::Host },
             (&Answered::default(), leads_to_us),
         )
     }
 
     /// A segment: all that is in it.
-    pub(super) fn of_segment(netns: &Netns, changes: &Changes, answered: &Answered) -> Result<Self, NetnsError> {
+    pub(super) fn of_segment(
+        netns: &Netns,
+        network: NetworkId,
+        changes: &Changes,
+        answered: &Answered,
+    ) -> Result<Self, NetnsError> {
+        let changes = ChangesOf { changes: changes.clone(), part: Part::Segment(network) };
         Self::start(netns, LINKS | NEIGHBOURS | ADDRESSES | ROUTES, changes, (answered, |_| true))
     }
 
     fn start(
         netns: &Netns,
         groups: u32,
-        changes: &Changes,
+        changes: ChangesOf,
         (answered, is_ours): (&Answered, RoutesOfOurs),
     ) -> Result<Self, NetnsError> {
         let route = subscribe(netns, NETLINK_ROUTE, groups)?;
@@ -106,8 +181,14 @@ impl Watcher {
         let answered = answered.clone();
         Ok(Self {
             tasks: [
-                tokio::spawn(follow(route, changes.clone(), move |part| matters(part, &answered, is_ours))),
-                tokio::spawn(follow(filter, changes.clone(), |_| true)),
+                tokio::spawn(follow(route, changes.clone(), move |part, changes| {
+                    if let Told::Change(index) =
+                        read(part, &answered, |route, index| is_ours(route) || changes.is_uplink(index))
+                    {
+                        changes.note(index);
+                    }
+                })),
+                tokio::spawn(follow(filter, changes, |_, changes| changes.note(None))),
             ],
         })
     }
@@ -132,31 +213,46 @@ fn subscribe(netns: &Netns, protocol: isize, groups: u32) -> Result<TokioSocket,
     made.map_err(|source| NetnsError::Refused { path: netns.path().to_owned(), source })
 }
 
-async fn follow(socket: TokioSocket, changes: Changes, matters: impl Fn(&[u8]) -> bool) {
+async fn follow(socket: TokioSocket, changes: ChangesOf, tell: impl Fn(&[u8], &ChangesOf)) {
     let mut part = Vec::with_capacity(PART);
     loop {
         part.clear();
         match socket.recv(&mut part).await {
-            Ok(()) if !matters(&part) => {}
-            Ok(()) => changes.note(),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => changes.note(),
-            // The socket is of no more use; the rounds that come by the clock go on.
-            Err(_) => return changes.note(),
+            Ok(()) => tell(&part, &changes),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => changes.note_overrun(),
+            // The socket is of no more use; the audits go on.
+            Err(_) => return changes.note_overrun(),
         }
     }
 }
 
-/// All that is not known to be of no matter.
-fn matters(part: &[u8], answered: &Answered, is_ours: RoutesOfOurs) -> bool {
-    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(part) else { return true };
-    match message.payload {
-        netlink_packet_core::NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewNeighbour(neighbour) | RouteNetlinkMessage::DelNeighbour(neighbour),
-        ) => !is_passing(&neighbour, answered),
-        netlink_packet_core::NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => is_ours(&route),
-        _ => true,
+/// What a message tells of.
+enum Told {
+    /// Of nothing that is ours.
+    Nothing,
+    /// Of a change: of this interface, if it says so.
+    Change(Option<u32>),
+}
+
+/// All that is not known to be of no matter is a change.
+fn read(part: &[u8], answered: &Answered, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelNeighbour, DelRoute, NewAddress, NewLink, NewNeighbour, NewRoute,
+    };
+    let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) =
+        NetlinkMessage::<RouteNetlinkMessage>::deserialize(part)
+    else {
+        return Told::Change(None);
+    };
+    match message {
+        NewNeighbour(neighbour) | DelNeighbour(neighbour) if is_passing(&neighbour, answered) => Told::Nothing,
+        NewRoute(route) | DelRoute(route) => {
+            let index = addr::interface(&route);
+            if is_ours(&route, index) { Told::Change(index) } else { Told::Nothing }
+        }
+        NewLink(link) | DelLink(link) => Told::Change(Some(link.header.index)),
+        NewAddress(address) | DelAddress(address) => Told::Change(Some(address.header.index)),
+        _ => Told::Change(None),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
+use overlay::datapath::attention::Look;
 use overlay::datapath::desired::Desired;
 use overlay::datapath::fake::Harm;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
@@ -44,8 +45,9 @@ pub trait Bench: Sized {
 
 /// One round.
 pub async fn go(bench: &mut impl Bench, desired: &Desired) -> anyhow::Result<Report> {
-    let (_, report) =
-        round(bench.kernel(), desired, Knowledge::Whole).await.context("the kernel can't be looked at")?;
+    let (_, report) = round(bench.kernel(), &Look::Everything, desired, Knowledge::Whole)
+        .await
+        .context("the kernel can't be looked at")?;
     Ok(report)
 }
 
@@ -61,7 +63,7 @@ pub async fn settle(bench: &mut impl Bench, desired: &Desired) -> anyhow::Result
 }
 
 pub async fn look(bench: &mut impl Bench) -> anyhow::Result<Observed> {
-    bench.kernel().observe().await.context("the kernel can't be looked at")
+    bench.kernel().observe(&Look::Everything).await.context("the kernel can't be looked at")
 }
 
 /// One round in which exactly one step fails, for this cause. The step, and what the failure says.

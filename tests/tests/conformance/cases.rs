@@ -1,6 +1,7 @@
 //! What holds for every kernel.
 
 use anyhow::{Context, bail, ensure};
+use overlay::datapath::attention::{Look, Part};
 use overlay::datapath::desired::{Desired, Prefixed};
 use overlay::datapath::fake::Harm;
 use overlay::datapath::firewall::Element;
@@ -78,6 +79,42 @@ pub async fn whatever_is_broken_by_hand_is_repaired_by_one_round<B: Bench>(mut b
         ensure!(broken != whole, "{harm:?} is not seen");
         let repaired = settle(&mut bench, &desired).await.with_context(|| format!("after {harm:?}"))?;
         ensure!(repaired == whole, "{harm:?} left something else: {repaired:?}");
+    }
+    Ok(())
+}
+
+pub async fn a_look_at_a_part_shows_just_that_part<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let whole = settle(&mut bench, &desired).await?;
+    for id in [network(1), network(2)] {
+        let seen = bench.kernel().observe(&Part::Segment(id).into()).await?;
+        ensure!(seen.segments.get(&id) == whole.segments.get(&id) && seen.segments.len() == 1, "{seen:?}");
+        ensure!(seen.firewall.is_none() && seen.forwarding.is_empty(), "the host is in it: {seen:?}");
+    }
+    let seen = bench.kernel().observe(&Part::Host.into()).await?;
+    ensure!(seen.firewall == whole.firewall && seen.forwarding == whole.forwarding, "{seen:?}");
+    ensure!(seen.others == whole.others && seen.underlay_mtu == whole.underlay_mtu, "{seen:?}");
+    ensure!(seen.segments.is_empty(), "a segment is in it: {seen:?}");
+    let absent = bench.kernel().observe(&Part::Segment(network(9)).into()).await?;
+    ensure!(absent.segments.is_empty(), "{absent:?}");
+    Ok(())
+}
+
+pub async fn a_round_of_a_part_repairs_it_and_leaves_the_others<B: Bench>(mut bench: B) -> anyhow::Result<()> {
+    let desired = busy_host(&mut bench)?;
+    let whole = settle(&mut bench, &desired).await?;
+    let (one, other) = (network(1), network(2));
+    for harm in [Harm::DeleteBridge, Harm::DeleteNamespace, Harm::DeleteTunnel] {
+        bench.harm(&harm(one))?;
+        bench.harm(&harm(other))?;
+        let part = Look::from(Part::Segment(one));
+        let (_, report) = round(bench.kernel(), &part, &desired, Knowledge::Whole).await?;
+        ensure!(report.settled() && !report.done.is_empty(), "{report:?}");
+        ensure!(report.done.iter().all(|step| step.network() == Some(one)), "{report:?}");
+        let observed = look(&mut bench).await?;
+        ensure!(observed.segments.get(&one) == whole.segments.get(&one), "{observed:?}");
+        ensure!(observed.segments.get(&other) != whole.segments.get(&other), "the other was repaired as well");
+        ensure!(settle(&mut bench, &desired).await? == whole, "something is left");
     }
     Ok(())
 }
@@ -382,7 +419,7 @@ pub async fn what_is_not_known_yet_is_not_taken_away<B: Bench>(mut bench: B) -> 
         let sets = segment.filter.iter_mut().flat_map(|filter| &mut filter.sets);
         sets.filter(|set| !["own", "own6", "told6"].contains(&set.name)).for_each(|set| set.elements.clear());
     }
-    let (_, report) = round(bench.kernel(), &ignorant, Knowledge::Partial).await?;
+    let (_, report) = round(bench.kernel(), &Look::Everything, &ignorant, Knowledge::Partial).await?;
     ensure!(report.done.is_empty(), "{:?}", report.done);
     ensure!(look(&mut bench).await? == before, "something was taken away");
     settle(&mut bench, &ignorant).await?;

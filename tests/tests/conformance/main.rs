@@ -33,6 +33,8 @@ fn main() -> anyhow::Result<()> {
     let mut trials = trials![
         a_round_makes_what_is_desired_and_the_next_has_nothing_to_do,
         whatever_is_broken_by_hand_is_repaired_by_one_round,
+        a_look_at_a_part_shows_just_that_part,
+        a_round_of_a_part_repairs_it_and_leaves_the_others,
         a_step_that_finds_its_work_done_succeeds,
         another_agent_adopts_what_is_there,
         an_endpoint_goes_and_leaves_nothing,

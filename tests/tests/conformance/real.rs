@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, ensure};
 use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
+use overlay::datapath::attention::Look;
 use overlay::datapath::fake::Harm;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
 use overlay::datapath::kernel_api::Kernel;
@@ -98,7 +99,7 @@ impl RealBench {
             let idle = unserved.0.as_ref().context("a runtime")?;
             idle.block_on(async {
                 let mut kernel = RealKernel::new(&self.config)?;
-                kernel.observe().await?;
+                kernel.observe(&Look::Everything).await?;
                 anyhow::Ok(kernel)
             })
         };

@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
-use overlay::datapath::desired::{Desired, Remote};
+use overlay::datapath::attention::{News, Part};
+use overlay::datapath::desired::{Desired, Remote, uplink_ifname};
 use overlay::datapath::fake::Harm;
-use overlay::datapath::kernel_api::Cause;
+use overlay::datapath::kernel_api::{Cause, Kernel};
+use overlay::datapath::plan::Knowledge;
+use overlay::datapath::round::round;
 use overlay::kernel::netns::{self, Netns, NetnsError};
 use overlay::kernel::preflight::{PreflightError, preflight};
 use overlay::model::addr::Mac;
@@ -18,7 +21,7 @@ use overlay::model::intent::AtPath;
 use overlay_tests::eventually::eventually;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, refused, settle};
+use crate::bench::{Bench, look, refused, settle};
 use crate::real::{self, RealBench, inside, sh};
 use crate::world::{
     PORT, VTEP, add_remote, address, alike, host_with, mac, network, only_ipv4, port, segment, tunnel_of, unlike, vni,
@@ -38,6 +41,8 @@ pub fn trials() -> Vec<Trial> {
     trials![
         the_first_packet_to_another_host_gets_through_and_nothing_else_is_sent,
         whatever_is_broken_by_hand_is_noticed,
+        a_change_of_the_host_s_end_of_an_uplink_is_noticed,
+        a_namespace_that_lost_its_path_is_noticed_by_a_look_at_another_part,
         a_container_s_traffic_is_not_taken_for_a_change,
         a_container_reaches_the_tunnel_of_no_host,
         the_tunnel_s_socket_is_in_the_host_s_namespace,
@@ -190,15 +195,67 @@ async fn whatever_is_broken_by_hand_is_noticed(mut bench: RealBench) -> anyhow::
         settle(&mut bench, &desired).await?;
         let mut changes = bench.kernel().changes();
         quiet(&mut changes).await;
+        // Only the parts that are told of are looked at: it has to be the right one.
+        let part = match harm {
+            Harm::ForwardingOff | Harm::DeleteHostTable => Part::Host,
+            _ => Part::Segment(n),
+        };
+        let before = changes.borrow_and_update().clone();
         bench.harm(&harm)?;
-        let noticed = timeout(SOON, changes.changed()).await;
+        let noticed = timeout(SOON, changes.wait_for(|news| news.since(&before).contains(&part))).await;
         noticed.with_context(|| format!("{harm:?} is not noticed"))?.context("nobody watches")?;
     }
     Ok(())
 }
 
+/// A look at a segment reads also the host's end of its uplink: what changes there is told of the segment.
+async fn a_change_of_the_host_s_end_of_an_uplink_is_noticed(mut bench: RealBench) -> anyhow::Result<()> {
+    let desired = host_with(&[]);
+    let (n, name) = (network(1), uplink_ifname(network(1)));
+    for command in [
+        format!("ip addr flush dev {name}"),
+        format!("ip link set {name} down"),
+        format!("ip addr add 192.0.2.77/32 dev {name}"),
+        format!("ip route del local 169.254.128.2 dev {name} table local"),
+    ] {
+        let whole = settle(&mut bench, &desired).await?;
+        let mut changes = bench.kernel().changes();
+        quiet(&mut changes).await;
+        let before = changes.borrow_and_update().clone();
+        sh(&command)?;
+        let noticed = timeout(SOON, changes.wait_for(|news| news.since(&before).contains(&Part::Segment(n)))).await;
+        noticed.with_context(|| format!("`{command}` is not noticed"))?.context("nobody watches")?;
+        let (_, report) = round(bench.kernel(), &Part::Segment(n).into(), &desired, Knowledge::Whole).await?;
+        ensure!(report.settled() && !report.done.is_empty(), "`{command}`: {report:?}");
+        ensure!(look(&mut bench).await? == whole, "`{command}` is not repaired");
+    }
+    Ok(())
+}
+
+/// No netlink message tells of it: any look does.
+async fn a_namespace_that_lost_its_path_is_noticed_by_a_look_at_another_part(
+    mut bench: RealBench,
+) -> anyhow::Result<()> {
+    let mut desired = host_with(&[]);
+    desired.segments.insert(network(2), segment(2, &[]));
+    let whole = settle(&mut bench, &desired).await?;
+    let mut changes = bench.kernel().changes();
+    quiet(&mut changes).await;
+    bench.harm(&Harm::DeleteNamespace(network(1)))?;
+    quiet(&mut changes).await;
+    let before = changes.borrow_and_update().clone();
+    let seen = bench.kernel().observe(&Part::Segment(network(2)).into()).await?;
+    ensure!(seen.segments.len() == 1 && seen.segments.contains_key(&network(2)), "{seen:?}");
+    let part = Part::Segment(network(1));
+    ensure!(changes.borrow().since(&before) == [part].into(), "{:?}", changes.borrow());
+    let (_, report) = round(bench.kernel(), &part.into(), &desired, Knowledge::Whole).await?;
+    ensure!(report.settled(), "{report:?}");
+    ensure!(look(&mut bench).await? == whole, "it is not made again");
+    Ok(())
+}
+
 /// Waits until what was done before has been told to its end.
-async fn quiet(changes: &mut tokio::sync::watch::Receiver<u64>) {
+async fn quiet(changes: &mut tokio::sync::watch::Receiver<News>) {
     while timeout(Duration::from_millis(200), changes.changed()).await.is_ok() {}
 }
 

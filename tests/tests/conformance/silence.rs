@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use overlay::datapath::attention::Look;
 use overlay::datapath::kernel_api::{Cause, Kernel, StepError};
 use overlay::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use overlay_tests::eventually::eventually;
@@ -36,7 +37,7 @@ async fn sockets_that_broke_are_opened_anew(mut bench: RealBench) -> anyhow::Res
     let web = bench.open_container("web")?;
     settle(&mut bench, &host_with(&[])).await?;
     drop(bench.restart_unserved()?);
-    ensure!(bench.kernel().observe().await.is_err(), "they did not break");
+    ensure!(bench.kernel().observe(&Look::Everything).await.is_err(), "they did not break");
     // Both in the host's namespace and in the segments.
     settle(&mut bench, &host_with(&[(1, &web)])).await?;
     Ok(())
@@ -54,7 +55,7 @@ async fn what_is_not_answered_is_given_up(mut bench: RealBench) -> anyhow::Resul
     let device = Step::Segment(network(1), SegmentStep::ConnectTunnel { mtu: 1300 });
     time::pause();
     let given_up = time::timeout(LONG, async {
-        let seen = bench.kernel().observe().await;
+        let seen = bench.kernel().observe(&Look::Everything).await;
         let made = bench.kernel().apply(&[device]).await;
         (seen, made, bench.kernel().apply(&rows).await)
     });

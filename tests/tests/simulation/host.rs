@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay::cluster::{Cluster, bootstrap, derive};
+use overlay::datapath::attention::Look;
 use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
@@ -318,7 +319,7 @@ impl Host {
 
     fn reconcile(&mut self) {
         let desired = desire(&self.cluster, self.intents(), &self.place());
-        let done = futures::executor::block_on(round(&mut self.kernel, &desired, Knowledge::Whole));
+        let done = futures::executor::block_on(round(&mut self.kernel, &Look::Everything, &desired, Knowledge::Whole));
         let (_, report) = done.expect("the fake kernel can be looked at");
         assert!(report.settled(), "h{}: {:?}", self.index, report.failed);
     }

@@ -54,3 +54,13 @@ fn a_limit_of_gossip_is_told_in_one_line_only_when_it_is_near() {
         assert!(matches!(lines[..], [line] if line.contains("48000") && line.contains("60000")), "{told}");
     }
 }
+
+#[test]
+fn the_last_round_is_one_line() {
+    let last = LastRound { reason: "intents changed".to_owned(), took_us: 3_456, rounds: 17, looks: 5 };
+    let status = StatusReply { last_round: Some(last), ..StatusReply::default() };
+    let expected = "rounds     17 since the start, 5 with a look at the kernel; the last one: intents changed, 3.4 ms";
+    assert!(table(&status).lines().any(|line| line == expected), "{}", table(&status));
+    // An older overlayd does not say.
+    assert!(!table(&StatusReply::default()).contains("rounds"));
+}

@@ -5,7 +5,6 @@ use overlay::ledger::{self, Ledger, Outcome, Request};
 use overlay::model::id::EndpointId;
 use overlay::model::lease::Version;
 use overlay::model::network::{Network, Range, Settings};
-use tokio::time::Instant;
 
 use super::*;
 use crate::cluster::tests::info;
@@ -69,8 +68,8 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
         state::spawn(store, loaded, info, RunMarker::new(&scratch.0, "boot 1")).expect("nothing to put in order");
     let (_sees, seen) = watch::channel(ClusterView::default());
     let network = NetworkId::from_bytes([1; 16]);
-    let round = |lingering| Settled { began: Some(Instant::now()), lingering, ..Settled::default() };
-    let (rounds, settled) = watch::channel(Arc::<Settled>::default());
+    let round = |lingering| ReconcileStatus { began: Some(Instant::now()), lingering, ..ReconcileStatus::default() };
+    let (rounds, settled) = watch::channel(Arc::<ReconcileStatus>::default());
     let peers = Peers::new(&identity, seen.clone());
     let courier = spawn(state.clone(), seen, peers, settled);
     let has_it =

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{FakeKernel, delete_tunnel};
+use crate::datapath::attention::Part;
 use crate::datapath::foreign_chains::ChainName;
 use crate::datapath::observed::ObservedSegment;
 use crate::model::addr::{IfName, Mac};
@@ -60,6 +61,7 @@ pub enum Harm {
 impl FakeKernel {
     /// Breaks it. An object that is not there is not harmed.
     pub fn harm(&mut self, harm: &Harm) {
+        self.note_harm(harm);
         match harm {
             Harm::ForwardingOff => self.state.forwarding.clear(),
             Harm::DeleteHostTable => self.state.firewall = None,
@@ -89,6 +91,33 @@ impl FakeKernel {
                     harm_segment(segment, harm);
                 }
             }
+        }
+    }
+
+    fn note_harm(&mut self, harm: &Harm) {
+        match harm {
+            Harm::ForwardingOff | Harm::DeleteHostTable | Harm::ShutGate(_) => self.note(Part::Host),
+            Harm::DeleteUplink(network) | Harm::DeleteNamespace(network) => {
+                self.note(Part::Host);
+                self.note(Part::Segment(*network));
+            }
+            Harm::DeletePort(network, _)
+            | Harm::DeleteTable(network)
+            | Harm::AddRule(network)
+            | Harm::DeleteBridge(network)
+            | Harm::BridgeDown(network)
+            | Harm::DeleteAddress(network, _)
+            | Harm::DeleteTunnel(network)
+            | Harm::LetFlood(network)
+            | Harm::DeleteDefaultRoute(network)
+            | Harm::DetachPort(network, _)
+            | Harm::NarrowPort(network, _)
+            | Harm::Unmark(network, _)
+            | Harm::DeleteRemote(network, _)
+            | Harm::DeleteBridgeRow(network, _)
+            | Harm::DeleteTunnelRow(network, _)
+            | Harm::LetAge(network, _)
+            | Harm::DeleteNeighbour(network, _) => self.note(Part::Segment(*network)),
         }
     }
 }

@@ -12,15 +12,15 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::datapath::desired::{Prefixed, Transit, port_ifname, uplink_ifname};
+use crate::datapath::desired::{Bridge, Port, Prefixed, Remote, Transit, Uplink, port_ifname, uplink_ifname};
 use crate::datapath::fake::{FakeKernel, Harm};
 use crate::datapath::firewall::{Chain, Family, Match, Rule, Verdict};
-use crate::datapath::foreign_chains::{Calls, Protocols, Rest};
+use crate::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
 use crate::datapath::kernel_api::Cause;
 use crate::datapath::report::Report;
 use crate::datapath::round::round;
-use crate::model::addr::Subnet;
-use crate::model::id::Vni;
+use crate::model::addr::{IpVersion, Subnet};
+use crate::model::id::{EndpointId, Vni};
 use crate::model::intent::NetnsRef;
 
 pub(crate) fn network(n: u8) -> NetworkId {
@@ -243,10 +243,20 @@ fn foreign() -> IfName {
 
 /// One round. The kernel in memory never waits.
 pub(crate) fn go(kernel: &mut FakeKernel, wish: &Desired, knowledge: Knowledge) -> Report {
-    match pin!(round(kernel, wish, knowledge)).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome.expect("it can always be looked at").1,
+    wait(round(kernel, &Look::Everything, wish, knowledge)).expect("it can always be looked at").1
+}
+
+/// What a future gives that never waits.
+pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
+    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
         Poll::Pending => unreachable!("the kernel in memory never waits"),
     }
+}
+
+/// What people break by hand between two rounds.
+pub(crate) fn harms() -> impl Strategy<Value = Vec<Harm>> {
+    vec(harm(), 0..4)
 }
 
 proptest! {

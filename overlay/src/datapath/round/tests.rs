@@ -6,7 +6,7 @@ use super::*;
 use crate::datapath::desired::port_ifname;
 use crate::datapath::kernel_api::Cause;
 use crate::datapath::plan::tests::{go, kernel, mac, network, wish};
-use crate::datapath::plan::{HostStep, RowStep, SegmentStep};
+use crate::datapath::plan::{HostStep, RowStep, SegmentStep, plan};
 use crate::model::id::EndpointId;
 
 fn is_row(step: &Step) -> bool {

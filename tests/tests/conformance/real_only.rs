@@ -216,7 +216,7 @@ async fn a_change_of_the_host_s_end_of_an_uplink_is_noticed(mut bench: RealBench
         format!("ip addr flush dev {name}"),
         format!("ip link set {name} down"),
         format!("ip addr add 192.0.2.77/32 dev {name}"),
-        format!("ip route del local 169.254.128.2 dev {name} table local"),
+        format!("ip route del 169.254.128.2/31 dev {name}"),
     ] {
         let whole = settle(&mut bench, &desired).await?;
         let mut changes = bench.kernel().changes();

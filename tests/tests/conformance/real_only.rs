@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use overlay::datapath::attention::{News, Part};
-use overlay::datapath::desired::{Desired, Remote, uplink_ifname};
+use overlay::datapath::desired::{Desired, Port, Remote, uplink_ifname};
 use overlay::datapath::fake::Harm;
 use overlay::datapath::kernel_api::{Cause, Kernel};
-use overlay::datapath::plan::Knowledge;
+use overlay::datapath::plan::{Knowledge, SegmentStep, Step};
 use overlay::datapath::round::round;
 use overlay::kernel::netns::{self, Netns, NetnsError};
 use overlay::kernel::preflight::{PreflightError, preflight};
@@ -24,7 +24,8 @@ use tokio::time::timeout;
 use crate::bench::{Bench, look, refused, settle};
 use crate::real::{self, RealBench, inside, sh};
 use crate::world::{
-    PORT, VTEP, add_remote, address, alike, host_with, mac, network, only_ipv4, port, segment, tunnel_of, unlike, vni,
+    PORT, VTEP, add_remote, address, alike, endpoint, host_with, mac, network, only_ipv4, port, segment, tunnel_of,
+    unlike, vni,
 };
 
 /// A change has to be noticed within this time; it takes about a millisecond.
@@ -55,6 +56,7 @@ pub fn trials() -> Vec<Trial> {
         what_is_no_namespace_is_named,
         sockets_are_made_inside_a_namespace,
         the_preflight_names_what_is_wrong,
+        many_ports_go_faster_together_than_one_by_one,
         ten_thousand_rows_are_written_in_seconds,
     ]
 }
@@ -392,6 +394,36 @@ async fn the_preflight_names_what_is_wrong(bench: RealBench) -> anyhow::Result<(
     ensure!(says.contains("203.0.113.9") && says.contains(&VTEP.to_string()), "{says}");
     let error = preflight(VTEP.into(), Path::new("/proc/sys")).await.err().context("no directory to write in")?;
     ensure!(matches!(error, PreflightError::RunDir { .. }), "{error:?}");
+    Ok(())
+}
+
+/// Each removal alone waits for a grace period of the kernel.
+async fn many_ports_go_faster_together_than_one_by_one(mut bench: RealBench) -> anyhow::Result<()> {
+    const EACH: u8 = 50;
+    let web = bench.open_container("web")?;
+    let mut desired = host_with(&[]);
+    for m in 1..=2 * EACH {
+        let port = Port { ifname: format!("eth{m}").parse()?, gateways: Vec::new(), ..port(m, &web) };
+        segment_of(&mut desired)?.ports.insert(endpoint(m), port);
+    }
+    settle(&mut bench, &desired).await?;
+    let leaving: Vec<Step> = segment_of(&mut desired)?
+        .ports
+        .values()
+        .map(|port| Step::Segment(network(1), SegmentStep::DeletePort(port.host_ifname.clone())))
+        .collect();
+    let (together, alone) = leaving.split_at(EACH.into());
+    let start = std::time::Instant::now();
+    ensure!(bench.kernel().apply(together).await.iter().all(Result::is_ok), "they do not go together");
+    let at_once = start.elapsed();
+    for step in alone {
+        ensure!(bench.kernel().apply(std::slice::from_ref(step)).await.iter().all(Result::is_ok), "{step}");
+    }
+    let one_by_one = start.elapsed() - at_once;
+    println!("{EACH} ports went together in {at_once:?}, one by one in {one_by_one:?}");
+    ensure!(at_once * 2 < one_by_one, "together {at_once:?}, one by one {one_by_one:?}");
+    ensure!(bench.interfaces(&web)?.is_empty(), "left: {:?}", bench.interfaces(&web)?);
+    settle(&mut bench, &host_with(&[])).await?;
     Ok(())
 }
 

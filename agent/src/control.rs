@@ -291,7 +291,7 @@ impl Control for Service {
         let network = &request.get_ref().network;
         let rows = |view: &NetworkView| -> Vec<_> { view.links.open().map(|link| show::link(view, link)).collect() };
         let links = if network.is_empty() {
-            cluster.networks.values().flat_map(rows).collect()
+            cluster.networks.values().flat_map(|view| rows(view)).collect()
         } else {
             rows(show::find(&cluster, network)?)
         };

@@ -316,7 +316,7 @@ fn log(status: &ReconcileStatus, before: &ReconcileStatus, intents: &Intents, re
 
 /// What people call a network. A deleted one that still has endpoints here is in no cluster.
 fn network_name(id: NetworkId, cluster: &Cluster, intents: &Intents) -> String {
-    let shown = cluster.networks.get(&id).map(NetworkView::shown_name);
+    let shown = cluster.networks.get(&id).map(|view| view.shown_name());
     shown.or_else(|| Some(intents.networks.get(&id)?.name.to_string())).unwrap_or_else(|| id.short())
 }
 

@@ -40,7 +40,7 @@ pub enum Answer {
 
 /// Answers a question. The order of several addresses is drawn from `seed`, so that they share the load.
 pub fn answer(zone: &Zone, asker: &Asker, question: &Query, seed: u64) -> Answer {
-    let networks: Vec<&Names> = zone.networks_of(asker).collect();
+    let networks: Vec<Names<'_>> = zone.networks_of(asker).collect();
     let transfer = matches!(question.query_type, RecordType::AXFR | RecordType::IXFR);
     if networks.is_empty() || transfer || question.query_class != DNSClass::IN {
         return Answer::Refuse;
@@ -75,7 +75,7 @@ enum Found {
     Elsewhere,
 }
 
-fn find(networks: &[&Names], name: &DnsName) -> Found {
+fn find(networks: &[Names<'_>], name: &DnsName) -> Found {
     if let Some(reverse) = Reverse::parse(name) {
         return find_reverse(networks, &reverse);
     }
@@ -95,9 +95,9 @@ fn find(networks: &[&Names], name: &DnsName) -> Found {
     }
 }
 
-fn find_reverse(networks: &[&Names], reverse: &Reverse) -> Found {
-    let holds = |names: &Names| names.subnets().iter().any(|subnet| reverse.is_within(subnet));
-    let ours: Vec<&Names> = networks.iter().copied().filter(|names| holds(names)).collect();
+fn find_reverse(networks: &[Names<'_>], reverse: &Reverse) -> Found {
+    let holds = |names: &&Names<'_>| names.subnets().any(|subnet| reverse.is_within(subnet));
+    let ours: Vec<&Names<'_>> = networks.iter().filter(holds).collect();
     if ours.is_empty() {
         // A link-local address is this link's own, and nobody beyond it knows whose.
         return if reverse.is_link_local() { Found::Nothing } else { Found::Elsewhere };
@@ -109,20 +109,21 @@ fn find_reverse(networks: &[&Names], reverse: &Reverse) -> Found {
     }
 }
 
-fn pointer(names: &Names, address: IpAddr) -> Option<Found> {
-    let labels = [names.owner(address)?.as_str().as_bytes(), names.label().as_bytes()];
+fn pointer(names: &Names<'_>, address: IpAddr) -> Option<Found> {
+    let label = names.label();
+    let labels = [names.owner(address)?.as_str().as_bytes(), label.as_bytes()];
     Some(Found::Pointer(DnsName::from_labels(labels).expect("two labels of at most 63 bytes make a name")))
 }
 
 /// The network that a last label means. What people see comes first: a doubled name belongs to one network only.
-fn network_named<'a>(networks: &[&'a Names], label: &[u8]) -> Option<&'a Names> {
+fn network_named<'a>(networks: &'a [Names<'_>], label: &[u8]) -> Option<&'a Names<'a>> {
     let shown = networks.iter().find(|names| names.is_shown_as(label));
-    shown.or_else(|| networks.iter().find(|names| names.is_named(label))).copied()
+    shown.or_else(|| networks.iter().find(|names| names.is_named(label)))
 }
 
-fn addresses(names: &Names, label: &[u8]) -> Option<Vec<IpAddr>> {
+fn addresses(names: &Names<'_>, label: &[u8]) -> Option<Vec<IpAddr>> {
     let name: Name = std::str::from_utf8(label).ok()?.parse().ok()?;
-    Some(names.addresses(&name)?.iter().copied().collect())
+    Some(names.addresses(&name)).filter(|addresses| !addresses.is_empty())
 }
 
 #[cfg_attr(

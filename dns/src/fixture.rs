@@ -16,13 +16,14 @@ use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
+use overlay::model::intent::Intents;
 use overlay::model::lease::Version;
 use overlay::model::network::{Network, Range, Settings};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::tcp;
-use crate::zone::Asker;
+use crate::zone::{Asker, Zone};
 
 /// An endpoint as the tests write it.
 #[derive(Debug, Clone)]
@@ -86,8 +87,7 @@ pub(crate) fn network(number: u8, name: &str, endpoints: &[Given]) -> NetworkVie
         since: 0,
         settings: Settings::default(),
     };
-    let located = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given));
-    let endpoints = located.map(|l| (l.endpoint.id, l)).collect();
+    let endpoints = endpoints.iter().enumerate().map(|(n, given)| located(id, n, given)).collect();
     NetworkView { endpoints, ..NetworkView::new(&network) }
 }
 
@@ -110,8 +110,23 @@ fn located(network: NetworkId, number: usize, given: &Given) -> Located {
 }
 
 pub(crate) fn cluster(networks: impl IntoIterator<Item = NetworkView>) -> Cluster {
-    let networks = networks.into_iter().map(|view| (view.network.id, view)).collect();
+    let networks = networks.into_iter().map(|view| (view.network.id, view.into())).collect();
     Cluster { networks, ..Cluster::default() }
+}
+
+/// The zone of a host with an endpoint in each of these networks.
+pub(crate) fn zone(networks: impl IntoIterator<Item = NetworkView>) -> Zone {
+    let cluster = cluster(networks);
+    Zone::build(&cluster, &in_networks(cluster.networks.keys()))
+}
+
+/// What a host is asked for that has an endpoint in each of these networks.
+pub(crate) fn in_networks<'a>(networks: impl IntoIterator<Item = &'a NetworkId>) -> Intents {
+    let mut intents = Intents::default();
+    for network in networks {
+        intents.seats.insert(*network, intents.seat(*network));
+    }
+    intents
 }
 
 pub(crate) fn asker(network: u8) -> Asker {

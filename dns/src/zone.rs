@@ -2,8 +2,10 @@
 //!
 //! Owns the meaning of names; knows nothing of packets, sockets or time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::model::addr::Subnet;
@@ -16,12 +18,15 @@ use overlay::model::network::Name;
 /// Bytes in the longest label (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;
 
-/// The names of all networks.
+/// The names of the networks that this host has endpoints in.
+///
+/// They are looked up in the networks themselves, which the zone shares with the cluster. So a change anywhere costs the zone
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone {
-    networks: BTreeMap<NetworkId, Names>,
+    networks: BTreeMap<NetworkId, Arc<NetworkView>>,
     /// Of the containers of this host that are in several networks: which those are, by each of their addresses.
-    together: BTreeMap<Asker, Vec<NetworkId>>,
+    together: Arc<BTreeMap<Asker, Vec<NetworkId>>>,
 }
 
 /// Who asks: the network whose listener was asked, and the source address of the question.
@@ -36,33 +41,37 @@ pub struct Asker {
 }
 
 /// The names of one network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Names {
-    shown: String,
-    name: Name,
-    internal: bool,
-    subnets: Vec<Subnet>,
-    addresses: BTreeMap<Name, BTreeSet<IpAddr>>,
-    owners: BTreeMap<IpAddr, Name>,
-}
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a>(&'a NetworkView);
 
 impl Zone {
     /// The names of all endpoints on hosts that are live. A host that is only suspected has its names withdrawn: to
     /// resolve to a neighbour is better than to resolve to nobody.
     pub fn build(cluster: &Cluster, intents: &Intents) -> Self {
-        Self {
-            networks: cluster.networks.iter().map(|(id, view)| (*id, Names::of(view))).collect(),
-            together: together(intents),
-        }
+        Self { networks: networks(cluster, intents), together: Arc::new(together(intents)) }
+    }
+
+    /// The zone of another cluster, for the same intents; `None` if it is the same zone.
+    pub fn follow(&self, cluster: &Cluster, intents: &Intents) -> Option<Self> {
+        let networks = networks(cluster, intents);
+        let is_same = self.networks.len() == networks.len()
+            && self.networks.iter().zip(&networks).all(|(old, new)| old.0 == new.0 && Arc::ptr_eq(old.1, new.1));
+        (!is_same).then(|| Self { networks, together: Arc::clone(&self.together) })
     }
 
     /// The networks whose names the asker may know: those that its container is in. The one that it asked in comes first, then
     /// the others in the order in which they are its way out.
-    pub fn networks_of(&self, asker: &Asker) -> impl Iterator<Item = &Names> + use<'_> {
+    pub fn networks_of(&self, asker: &Asker) -> impl Iterator<Item = Names<'_>> + use<'_> {
         let asked = asker.network;
         let others = self.together.get(asker).into_iter().flatten().copied().filter(move |id| *id != asked);
-        std::iter::once(asked).chain(others).filter_map(|id| self.networks.get(&id))
+        std::iter::once(asked).chain(others).filter_map(|id| self.networks.get(&id).map(|view| Names(view)))
     }
+}
+
+/// Those that this host has endpoints in: only their listeners are asked, by containers that are in no others.
+fn networks(cluster: &Cluster, intents: &Intents) -> BTreeMap<NetworkId, Arc<NetworkView>> {
+    let here = intents.seats.keys();
+    here.filter_map(|id| Some((*id, Arc::clone(cluster.networks.get(id)?)))).collect()
 }
 
 fn together(intents: &Intents) -> BTreeMap<Asker, Vec<NetworkId>> {
@@ -84,75 +93,56 @@ fn together(intents: &Intents) -> BTreeMap<Asker, Vec<NetworkId>> {
     all
 }
 
-impl Names {
-    fn of(view: &NetworkView) -> Self {
-        let mut addresses: BTreeMap<Name, BTreeSet<IpAddr>> = BTreeMap::new();
-        let mut owners = BTreeMap::new();
-        for endpoint in view.endpoints.values().filter(|l| is_live(l)).map(|l| &l.endpoint) {
-            for alias in &endpoint.aliases {
-                addresses.entry(alias.clone()).or_default().extend(addresses_of(endpoint));
-            }
-            owners.extend(addresses_of(endpoint).map(|address| (address, endpoint.name.clone())));
-        }
-        // A name beats an alias, or one endpoint could take over another's name by calling itself the same.
-        for (name, located) in bearers(view).into_iter().filter(|(_, l)| is_live(l)) {
-            addresses.insert(name.clone(), addresses_of(&located.endpoint).collect());
-        }
-        let subnets = view.network.ranges.iter().map(|range| range.subnet).collect();
-        let (name, internal) = (view.network.name.clone(), view.network.settings.internal);
-        Self { shown: view.shown_name(), name, internal, subnets, addresses, owners }
-    }
-
+impl<'a> Names<'a> {
     /// The last label of the names in the network: what people see as its name. A doubled name with a mark of its own
     /// may be too long for a label; then it is the plain one, which those in the network can resolve as well.
-    pub fn label(&self) -> &str {
-        if self.shown.len() <= LONGEST_LABEL { &self.shown } else { self.name.as_str() }
+    pub fn label(&self) -> Cow<'a, str> {
+        let name = self.0.network.name.as_str();
+        let marked = self.0.shadowed.then(|| self.0.shown_name()).filter(|shown| shown.len() <= LONGEST_LABEL);
+        marked.map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
     /// Is this label what people see as the network's name?
     pub fn is_shown_as(&self, label: &[u8]) -> bool {
-        self.shown.as_bytes().eq_ignore_ascii_case(label)
+        self.0.is_shown_as(label)
     }
 
     /// Is this label the name that the network was created under, which may mean another network as well?
     pub fn is_named(&self, label: &[u8]) -> bool {
-        self.name.as_str().as_bytes().eq_ignore_ascii_case(label)
+        self.0.network.name.as_str().as_bytes().eq_ignore_ascii_case(label)
     }
 
-    /// The addresses of the endpoint with this name, or of all those with this alias; never empty.
-    pub fn addresses(&self, name: &Name) -> Option<&BTreeSet<IpAddr>> {
-        self.addresses.get(name)
+    /// The addresses of the endpoint with this name, or of all those with this alias, sorted; none if there is no such name.
+    ///
+    /// A name beats an alias, or one endpoint could take over another's name by calling itself the same.
+    pub fn addresses(&self, name: &Name) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = match self.0.named(name).filter(|located| is_live(located)) {
+            Some(bearer) => addresses_of(&bearer.endpoint).collect(),
+            None => {
+                let aliased = |located: &&Located| is_live(located) && located.endpoint.aliases.contains(name);
+                let called = self.0.endpoints.called(name).filter(aliased);
+                called.flat_map(|located| addresses_of(&located.endpoint)).collect()
+            }
+        };
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
     /// The name of the endpoint with this address.
-    pub fn owner(&self, address: IpAddr) -> Option<&Name> {
-        self.owners.get(&address)
+    pub fn owner(&self, address: IpAddr) -> Option<&'a Name> {
+        self.0.at(address).filter(|located| is_live(located)).map(|located| &located.endpoint.name)
     }
 
     /// Does nothing lead out of the network, not even a question?
     pub fn is_internal(&self) -> bool {
-        self.internal
+        self.0.network.settings.internal
     }
 
     /// The network's subnets.
-    pub fn subnets(&self) -> &[Subnet] {
-        &self.subnets
+    pub fn subnets(&self) -> impl Iterator<Item = &'a Subnet> {
+        self.0.network.ranges.iter().map(|range| &range.subnet)
     }
-}
-
-/// Each name and the endpoint that it means, live or not.
-fn bearers(view: &NetworkView) -> BTreeMap<&Name, &Located> {
-    let mut bearers: BTreeMap<&Name, &Located> = BTreeMap::new();
-    let mut doubled = BTreeSet::new();
-    for located in view.endpoints.values() {
-        let name = &located.endpoint.name;
-        if bearers.insert(name, located).is_some() {
-            doubled.insert(name);
-        }
-    }
-    // `named` says who wins, but looks at every endpoint: it is asked only where there is a doubt.
-    bearers.extend(doubled.into_iter().filter_map(|name| Some((name, view.named(name)?))));
-    bearers
 }
 
 fn is_live(located: &Located) -> bool {

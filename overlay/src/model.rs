@@ -3,6 +3,7 @@
 //! Nothing here decides anything. Everything else in this crate is a function of these values.
 
 pub mod addr;
+pub mod difference;
 pub mod endpoint;
 pub mod host;
 pub mod id;

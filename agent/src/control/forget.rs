@@ -43,7 +43,7 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
         }
         // One of another cluster uses nothing here, wherever it is: it was taken for a member once.
         let matters =
-            |host: &&overlay::cluster::Host| host.liveness != Liveness::Dead && !members.foreign.contains(&id);
+            |host: &&Arc<overlay::cluster::Host>| host.liveness != Liveness::Dead && !members.foreign.contains(&id);
         if let Some(known) = known.filter(matters) {
             return Err(Status::failed_precondition(format!(
                 "host `{text}` is {}: turn the machine off or take it off the network, and try again once `overlayctl host ls` \

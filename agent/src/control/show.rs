@@ -182,7 +182,7 @@ impl Shown<'_> {
         let view = self.cluster.networks.get(&id);
         // A deleted network that still has endpoints here is in no view.
         let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
-        let network = view.map(NetworkView::shown_name).or_else(deleted).unwrap_or_else(|| id.short());
+        let network = view.map(|view| view.shown_name()).or_else(deleted).unwrap_or_else(|| id.short());
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => self.intents.attachments.get(&id).map(|attachment| &attachment.endpoint.name),
             Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
@@ -220,7 +220,7 @@ impl Shown<'_> {
         silent: &LastSeen,
     ) -> Vec<pb::HostRow> {
         let waits_for = |id: &HostId| waits.get(id).into_iter().flatten().map(|host| self.host_name(*host)).collect();
-        let row = |(id, host): (&HostId, &overlay::cluster::Host)| pb::HostRow {
+        let row = |(id, host): (&HostId, &Arc<overlay::cluster::Host>)| pb::HostRow {
             id: id.to_string(),
             name: host.info.name.to_string(),
             state: self.host_state(*id),
@@ -330,7 +330,7 @@ impl Shown<'_> {
         let view = self.cluster.networks.get(&endpoint.network);
         pb::EndpointInfo {
             id: endpoint.id.to_string(),
-            network: view.map_or_else(|| endpoint.network.short(), NetworkView::shown_name),
+            network: view.map_or_else(|| endpoint.network.short(), |view| view.shown_name()),
             name: endpoint.name.to_string(),
             aliases: endpoint.aliases.iter().map(ToString::to_string).collect(),
             addresses: view

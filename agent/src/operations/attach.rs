@@ -333,7 +333,7 @@ fn host_name(cluster: &Cluster, host: HostId) -> String {
 
 /// What people call a network, also one that is deleted.
 fn shown_name(cluster: &Cluster, network: NetworkId) -> String {
-    cluster.networks.get(&network).map_or_else(|| network.short(), |view| NetworkView::shown_name(view))
+    cluster.networks.get(&network).map_or_else(|| network.short(), |view| view.shown_name())
 }
 
 /// A network that is deleted but has endpoints here: no view shows it, and yet they can be detached. Of several none, as of

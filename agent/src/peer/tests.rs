@@ -123,7 +123,7 @@ impl Agent {
     /// Another agent is, in the eyes of this one, where a third one is.
     pub(crate) fn sees_at(&self, other: &Self, address: SocketAddr) {
         let mut cluster = Cluster::clone(&self.sees.borrow().cluster);
-        cluster.hosts.get_mut(&other.id).expect("it is seen").info.peer = address;
+        Arc::make_mut(cluster.hosts.get_mut(&other.id).expect("it is seen")).info.peer = address;
         self.sees.send_replace(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     }
 

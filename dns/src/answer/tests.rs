@@ -5,10 +5,8 @@ use overlay::model::host::Liveness;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use overlay::model::intent::Intents;
-
 use super::*;
-use crate::fixture::{Given, addresses, asker, cluster, endpoint, network, parsed, question};
+use crate::fixture::{Given, addresses, asker, endpoint, network, parsed, question, zone};
 
 /// Two networks with the same subnets, as told to an asker in the first.
 fn blue_and_red() -> Zone {
@@ -18,7 +16,7 @@ fn blue_and_red() -> Zone {
         endpoint("db_2", "172.38.0.13").alias("db"),
     ];
     let red = [endpoint("secret", "172.38.0.66").alias("db"), endpoint("web", "172.38.0.67")];
-    Zone::build(&cluster([network(1, "blue", &blue), network(2, "red", &red)]), &Intents::default())
+    zone([network(1, "blue", &blue), network(2, "red", &red)])
 }
 
 fn ask(name: &str, kind: RecordType) -> Answer {
@@ -113,7 +111,7 @@ fn another_networks_names_are_unknown() {
 fn nothing_is_asked_of_the_world_for_a_network_without_a_way_out() {
     let mut view = network(1, "blue", &[endpoint("web", "172.38.0.11")]);
     view.network.settings.internal = true;
-    let zone = Zone::build(&cluster([view]), &Intents::default());
+    let zone = zone([view]);
     let ask = |name, kind| answer(&zone, &asker(1), &question(name, kind), 0);
     for (name, kind) in
         [("example.com", RecordType::A), ("secret.red", RecordType::A), ("8.8.8.8.in-addr.arpa", RecordType::PTR)]
@@ -141,8 +139,7 @@ fn other_classes_transfers_and_unknown_networks_are_refused() {
 fn a_doubled_network_name_works_inside_both_and_is_shown_with_the_id() {
     let mut view = network(2, "blue", &[endpoint("web", "172.38.0.67")]);
     view.shadowed = true;
-    let zone =
-        Zone::build(&cluster([network(1, "blue", &[endpoint("web", "172.38.0.11")]), view]), &Intents::default());
+    let zone = zone([network(1, "blue", &[endpoint("web", "172.38.0.11")]), view]);
     let told = |name: &str, kind| match answer(&zone, &asker(2), &question(name, kind), 1) {
         Answer::Records(records) => plain(&records[0].data),
         other => format!("{other:?}"),
@@ -157,7 +154,7 @@ fn a_doubled_name_that_is_too_long_with_its_mark_is_told_without() {
     let long = "b".repeat(63);
     let mut view = network(2, &long, &[endpoint(&"w".repeat(63), "172.38.0.67")]);
     view.shadowed = true;
-    let zone = Zone::build(&cluster([view]), &Intents::default());
+    let zone = zone([view]);
     let told = |name: &str, kind| match answer(&zone, &asker(2), &question(name, kind), 1) {
         Answer::Records(records) => plain(&records[0].data),
         other => format!("{other:?}"),
@@ -171,7 +168,7 @@ fn a_doubled_name_that_is_too_long_with_its_mark_is_told_without() {
 fn every_order_of_addresses_comes_up() {
     let endpoints =
         ["172.38.0.11", "172.38.0.12", "172.38.0.13"].map(|a| endpoint(&a.replace('.', "-"), a).alias("db"));
-    let zone = Zone::build(&cluster([network(1, "blue", &endpoints)]), &Intents::default());
+    let zone = zone([network(1, "blue", &endpoints)]);
     let order = |seed| match answer(&zone, &asker(1), &question("db", RecordType::A), seed) {
         Answer::Records(records) => records.iter().map(|r| r.data.to_string()).collect::<Vec<_>>(),
         other => vec![format!("{other:?}")],
@@ -236,8 +233,8 @@ proptest! {
     fn an_answer_is_the_same_whatever_is_in_other_networks(
         blue in view(1, "blue"), red in view(2, "red"), question in any_question(), seed: u64,
     ) {
-        let alone = Zone::build(&cluster([blue.clone()]), &Intents::default());
-        let beside = Zone::build(&cluster([blue, red]), &Intents::default());
+        let alone = zone([blue.clone()]);
+        let beside = zone([blue, red]);
         prop_assert_eq!(
             answer(&alone, &asker(1), &question, seed),
             answer(&beside, &asker(1), &question, seed)
@@ -248,7 +245,7 @@ proptest! {
     fn only_live_endpoints_that_are_called_so_are_told(
         blue in view(1, "blue"), question in any_question(), seed: u64,
     ) {
-        let zone = Zone::build(&cluster([blue.clone()]), &Intents::default());
+        let zone = zone([blue.clone()]);
         if let Answer::Records(records) = answer(&zone, &asker(1), &question, seed) {
             prop_assert!(!records.is_empty());
             let label = String::from_utf8_lossy(question.name.iter().next().expect("it has one")).to_ascii_lowercase();
@@ -269,7 +266,7 @@ proptest! {
 
     #[test]
     fn every_live_endpoint_is_found_by_its_name_or_has_lost_it_to_another(blue in view(1, "blue"), seed: u64) {
-        let zone = Zone::build(&cluster([blue.clone()]), &Intents::default());
+        let zone = zone([blue.clone()]);
         for located in blue.endpoints.values().filter(|l| l.liveness == Liveness::Live) {
             let name = &located.endpoint.name;
             let wins = blue.named(name).is_some_and(|winner| winner.endpoint.id == located.endpoint.id);
@@ -287,7 +284,7 @@ proptest! {
     fn the_seed_changes_the_order_and_nothing_else(
         blue in view(1, "blue"), question in any_question(), seeds: (u64, u64),
     ) {
-        let zone = Zone::build(&cluster([blue]), &Intents::default());
+        let zone = zone([blue]);
         let sorted = |seed| match answer(&zone, &asker(1), &question, seed) {
             Answer::Records(mut records) => {
                 records.sort_by_key(ToString::to_string);

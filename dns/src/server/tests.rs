@@ -4,11 +4,9 @@ use hickory_proto::rr::{DNSClass, RecordType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use overlay::model::intent::Intents;
-
 use super::*;
 use crate::fixture::{
-    Given, Manner, Nameserver, ResolvConf, addresses, cluster, endpoint, eventually, network, network_id, question,
+    self, Given, Manner, Nameserver, ResolvConf, addresses, endpoint, eventually, network, network_id, question,
 };
 use crate::forward::Config;
 
@@ -24,7 +22,7 @@ struct Served {
 }
 
 fn zone(endpoints: &[Given]) -> Arc<Zone> {
-    Arc::new(Zone::build(&cluster([network(1, "blue", endpoints)]), &Intents::default()))
+    Arc::new(fixture::zone([network(1, "blue", endpoints)]))
 }
 
 async fn serve(endpoints: &[Given], limits: Limits, upstreams: &[Manner]) -> Served {

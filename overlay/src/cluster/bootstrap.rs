@@ -43,7 +43,11 @@ pub fn asked(cluster: &Cluster, join: &[SocketAddr], founder: Option<HostId>) ->
 }
 
 fn live(cluster: &Cluster, me: HostId) -> impl Iterator<Item = (&HostId, &Host)> {
-    cluster.hosts.iter().filter(move |(id, host)| **id != me && host.liveness == Liveness::Live)
+    cluster
+        .hosts
+        .iter()
+        .map(|(id, host)| (id, &**host))
+        .filter(move |(id, host)| **id != me && host.liveness == Liveness::Live)
 }
 
 /// The members of the cluster that `founder` founded which act, and can be given something.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::cluster::{Cluster, NetworkView};
 use crate::datapath::firewall::Table;
 use crate::datapath::names::{PORT_PREFIX, UPLINK_PREFIX};
 use crate::model::addr::{IfName, IpVersion, Mac, Subnet};
+use crate::model::endpoint::Endpoint;
 use crate::model::host::Liveness;
 use crate::model::id::{EndpointId, HostId, NetworkId, Vni};
 use crate::model::intent::{Attachment, Intents, NetnsRef, Seat};
@@ -15,9 +17,11 @@ use crate::model::network::{Driver, Network};
 use crate::model::publish::{HostPort, Target};
 
 mod isolation;
+mod kept;
 mod tables;
 
 pub use crate::model::addr::Prefixed;
+pub use kept::KeptDesired;
 use tables::{host_table, segment_table};
 
 /// All that should be ours in the kernel of this host.
@@ -27,8 +31,8 @@ pub struct Desired {
     pub forwarding: BTreeSet<IpVersion>,
     /// Our table in the host's namespace.
     pub firewall: Table,
-    /// The segments: the networks that this host has endpoints in.
-    pub segments: BTreeMap<NetworkId, Segment>,
+    /// The segments: the networks that this host has endpoints in. Shared: one that has not changed can be the same `Arc`.
+    pub segments: BTreeMap<NetworkId, Arc<Segment>>,
 }
 
 /// This host's part of one network, in a namespace of its own.
@@ -176,26 +180,60 @@ const fn overhead(underlay: IpAddr) -> u32 {
 
 /// What should be in the kernel of this host.
 pub fn desire(cluster: &Cluster, intents: &Intents, host: &HostConfig) -> Desired {
-    let segments: BTreeMap<NetworkId, Segment> = intents
-        .networks
-        .values()
-        .filter_map(|network| {
-            let attached: Vec<&Attachment> = intents.attached(network.id).map(|attachment| &**attachment).collect();
-            let seat = intents.seats.get(&network.id).filter(|_| !attached.is_empty())?;
-            let links = intents.links.get(&network.id);
-            Some((network.id, segment((network, links), *seat, &attached, cluster, host)))
-        })
-        .collect();
-    let ways = |network: NetworkId| {
-        let uplink = segments.get(&network).and_then(|segment| segment.uplink.as_ref());
-        uplink.into_iter().flat_map(move |uplink| intents.attached(network).flat_map(|a| ways(a, uplink)))
-    };
-    let routed = segments.values().filter_map(|s| s.uplink.as_ref()).flat_map(|u| u.routed.iter().copied()).collect();
-    let uplinks = segments.values().filter_map(|segment| segment.uplink.as_ref());
-    let versions = uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host));
+    let attached = by_network(intents);
+    let segments = attached.iter().filter_map(|(id, attached)| {
+        let wish = Wish::of(*id, attached, intents)?;
+        Some((*id, Arc::new(wish.segment(cluster, host))))
+    });
+    with_host(segments.collect(), &attached, host)
+}
+
+/// The attachments of each network.
+fn by_network(intents: &Intents) -> BTreeMap<NetworkId, Vec<&Attachment>> {
+    let mut attached: BTreeMap<NetworkId, Vec<&Attachment>> = BTreeMap::new();
+    for attachment in intents.attachments.values() {
+        attached.entry(attachment.endpoint.network).or_default().push(attachment);
+    }
+    attached
+}
+
+/// All that should be in the kernel if these are the segments.
+fn with_host(
+    segments: BTreeMap<NetworkId, Arc<Segment>>,
+    attached: &BTreeMap<NetworkId, Vec<&Attachment>>,
+    host: &HostConfig,
+) -> Desired {
+    let uplinks = || segments.iter().filter_map(|(id, segment)| Some((id, segment.uplink.as_ref()?)));
+    let attached = |id| attached.get(id).into_iter().flatten();
+    let ways = uplinks().flat_map(|(id, uplink)| attached(id).flat_map(|a| ways(a, uplink)));
+    let routed = uplinks().flat_map(|(_, uplink)| uplink.routed.iter().copied()).collect();
+    let transits = uplinks().flat_map(|(_, uplink)| &uplink.transits);
+    let versions = transits.map(|transit| IpVersion::of(transit.host));
     let forwarding: BTreeSet<IpVersion> = versions.chain([IpVersion::V4]).collect();
-    let firewall = host_table(host.vxlan_port, &forwarding, segments.keys().copied().flat_map(ways), &routed);
+    let firewall = host_table(host.vxlan_port, &forwarding, ways, &routed);
     Desired { forwarding, firewall, segments }
+}
+
+/// What this host was asked for in one network.
+struct Wish<'a> {
+    network: &'a Network,
+    /// What it knows of the links itself: of use while no host tells of the network.
+    links: Option<&'a Links>,
+    seat: Seat,
+    attached: &'a [&'a Attachment],
+}
+
+impl<'a> Wish<'a> {
+    /// None if there is no such network, or no seat in it.
+    fn of(network: NetworkId, attached: &'a [&'a Attachment], intents: &'a Intents) -> Option<Self> {
+        let seat = *intents.seats.get(&network)?;
+        let links = intents.links.get(&network);
+        Some(Self { network: intents.networks.get(&network)?, links, seat, attached })
+    }
+
+    fn segment(&self, cluster: &Cluster, host: &HostConfig) -> Segment {
+        segment((self.network, self.links), self.seat, self.attached, cluster, host)
+    }
 }
 
 fn segment(
@@ -205,7 +243,7 @@ fn segment(
     cluster: &Cluster,
     host: &HostConfig,
 ) -> Segment {
-    let view = cluster.networks.get(&network.id);
+    let view = cluster.networks.get(&network.id).map(Arc::as_ref);
     let mtu = mtu(network, view, cluster, host);
     let tunnel = Tunnel { vni: seat.vni, port: host.vxlan_port, local: host.vtep, mtu };
     let tunnel = (network.settings.driver == Driver::Vxlan).then_some(tunnel);
@@ -285,21 +323,25 @@ fn rows(
     cluster: &Cluster,
     me: HostId,
 ) -> (BTreeMap<Mac, Remote>, BTreeMap<IpAddr, Mac>) {
-    let mut remotes = BTreeMap::new();
-    let mut neighbours = BTreeMap::new();
-    let gateway = view.map(|v| gateway_mac(v.network.id));
-    let macs: BTreeSet<Mac> = attached.iter().map(|a| a.endpoint.mac).chain(gateway).collect();
+    let Some(view) = view else { return Default::default() };
+    let gateway = gateway_mac(view.network.id);
+    let macs: BTreeSet<Mac> = attached.iter().map(|a| a.endpoint.mac).chain([gateway]).collect();
     let addresses: BTreeSet<IpAddr> = attached.iter().flat_map(|a| &a.endpoint.addresses).map(|a| a.address).collect();
-    let others = view.into_iter().flat_map(|v| v.endpoints.values());
-    for located in others.filter(|l| l.host != me && !macs.contains(&l.endpoint.mac)) {
-        let host = cluster.hosts.get(&located.host).filter(|h| h.liveness != Liveness::Dead);
-        let vni = view.and_then(|v| v.vnis.get(&located.host));
-        let (Some(host), Some(vni)) = (host, vni) else { continue };
-        remotes.insert(located.endpoint.mac, Remote { vtep: host.info.vtep, port: host.info.vxlan_port, vni: *vni });
-        let free = located.addresses().filter(|a| !addresses.contains(a));
-        neighbours.extend(free.map(|address| (address, located.endpoint.mac)));
-    }
-    (remotes, neighbours)
+    let tunnels: BTreeMap<HostId, Remote> = view
+        .vnis
+        .iter()
+        .filter_map(|(id, vni)| {
+            let host = cluster.hosts.get(id).filter(|host| *id != me && host.liveness != Liveness::Dead)?;
+            Some((*id, Remote { vtep: host.info.vtep, port: host.info.vxlan_port, vni: *vni }))
+        })
+        .collect();
+    let others = view.endpoints.values().filter_map(|located| Some((&*located.endpoint, tunnels.get(&located.host)?)));
+    let others: Vec<(&Endpoint, &Remote)> = others.filter(|(endpoint, _)| !macs.contains(&endpoint.mac)).collect();
+    // A map of sorted entries is made faster than entry by entry.
+    let remotes = others.iter().map(|(endpoint, remote)| (endpoint.mac, **remote)).collect();
+    let neighbours =
+        others.iter().flat_map(|(endpoint, _)| endpoint.addresses.iter().map(|a| (a.address, endpoint.mac)));
+    (remotes, neighbours.filter(|(address, _)| !addresses.contains(address)).collect())
 }
 
 /// What all links on the way carry, if not less was asked for: with tunnels, the smallest underlay MTU of the hosts in the

@@ -1,5 +1,7 @@
 //! What holds for every kernel.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail, ensure};
 use overlay::datapath::attention::{Look, Part};
 use overlay::datapath::desired::{Desired, Prefixed};
@@ -21,11 +23,11 @@ fn busy_host<B: Bench>(bench: &mut B) -> anyhow::Result<Desired> {
     let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
     let mut desired = host_with(&[(1, &web)]);
     let mut second = segment(2, &[(2, &db)]);
-    let first = desired.segments.get_mut(&network(1)).context("the first network")?;
+    let first = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the first network")?);
     add_remote(first, 21, alike(first, 2));
     add_remote(first, 22, unlike(3));
     add_remote(&mut second, 23, unlike(3));
-    desired.segments.insert(network(2), second);
+    desired.segments.insert(network(2), second.into());
     Ok(desired)
 }
 
@@ -210,7 +212,7 @@ pub async fn a_segment_goes_and_leaves_nothing<B: Bench>(mut bench: B) -> anyhow
     let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
     let before = bench.inventory(&[&web, &db])?;
     let mut desired = host_with(&[(1, &web), (2, &db)]);
-    let first = desired.segments.get_mut(&network(1)).context("the network")?;
+    let first = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     add_remote(first, 21, alike(first, 2));
     settle(&mut bench, &desired).await?;
     settle(&mut bench, &host()).await?;
@@ -283,7 +285,7 @@ pub async fn a_vni_of_another_network_of_ours_is_refused<B: Bench>(mut bench: B)
     let mut desired = host_with(&[]);
     let mut second = segment(2, &[]);
     tunnel_of(&mut second).vni = vni(101);
-    desired.segments.insert(network(2), second);
+    desired.segments.insert(network(2), second.into());
     let (step, _) = refused(&mut bench, &desired, Cause::AlreadyExists).await?;
     ensure!(step.network() == Some(network(2)), "{step:?}");
     Ok(())
@@ -300,7 +302,7 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
     let web = bench.open_container("web")?;
     let mut desired = host_with(&[(1, &web)]);
     settle(&mut bench, &desired).await?;
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     segment.bridge.mtu = 1300;
     tunnel_of(segment).mtu = 1300;
     segment.ports.values_mut().for_each(|port| port.mtu = 1300);
@@ -308,11 +310,11 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
     let observed = settle(&mut bench, &desired).await.context("MTU and gateway")?;
     let mtus: Vec<u32> = observed.segments.values().flat_map(|s| s.ports.values()).map(|port| port.mtu).collect();
     ensure!(mtus == [1300], "the port has not followed: {mtus:?}");
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     tunnel_of(segment).vni = vni(4242);
     add_remote(segment, 21, alike(segment, 2));
     settle(&mut bench, &desired).await.context("VNI")?;
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     let uplink = segment.uplink.as_mut().context("the uplink")?;
     uplink.transits[0] =
         overlay::datapath::desired::Transit { host: [169, 254, 200, 0].into(), segment: [169, 254, 200, 1].into() };
@@ -324,7 +326,7 @@ pub async fn a_changed_wish_is_fulfilled<B: Bench>(mut bench: B) -> anyhow::Resu
 pub async fn rules_for_the_bridge_come_change_and_go<B: Bench>(mut bench: B) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
     settle(&mut bench, &desired).await?;
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     let filter = segment.filter.as_mut().context("the rules")?;
     filter.sets[0].elements.clear();
     let service = filter.sets[2].elements.first().cloned().context("a service")?;
@@ -332,12 +334,12 @@ pub async fn rules_for_the_bridge_come_change_and_go<B: Bench>(mut bench: B) -> 
     let report = go(&mut bench, &desired).await?;
     ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::UpdateFilter(_))]), "{report:?}");
     settle(&mut bench, &desired).await.context("other elements")?;
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     segment.filter.as_mut().context("the rules")?.chains[1].rules.pop();
     let report = go(&mut bench, &desired).await?;
     ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::ReplaceFilter(_))]), "{report:?}");
     settle(&mut bench, &desired).await.context("other rules")?;
-    desired.segments.get_mut(&network(1)).context("the network")?.filter = None;
+    Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?).filter = None;
     let observed = settle(&mut bench, &desired).await.context("none")?;
     ensure!(observed.segments.values().all(|segment| segment.filter.is_none()), "it is there: {observed:?}");
     Ok(())
@@ -347,7 +349,7 @@ pub async fn a_port_follows_the_mtu_and_is_not_made_anew<B: Bench>(mut bench: B)
     let web = bench.open_container("web")?;
     let mut desired = host_with(&[(1, &web)]);
     settle(&mut bench, &desired).await?;
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     segment.ports.values_mut().for_each(|port| port.mtu = 1400);
     let report = go(&mut bench, &desired).await?;
     ensure!(matches!(report.done.as_slice(), [Step::Segment(_, SegmentStep::UpdatePort(_))]), "{report:?}");
@@ -361,7 +363,7 @@ pub async fn a_port_whose_container_is_gone_does_not_follow<B: Bench>(mut bench:
     // Another namespace stands at its path.
     web.cookie += 1_000_000;
     let mut desired = host_with(&[(1, &web)]);
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     segment.ports.values_mut().for_each(|port| port.mtu = 1400);
     let (step, _) = refused(&mut bench, &desired, Cause::Gone).await?;
     ensure!(matches!(step, Step::Segment(_, SegmentStep::UpdatePort(_))), "{step:?}");
@@ -372,10 +374,10 @@ pub async fn a_port_whose_container_is_gone_does_not_follow<B: Bench>(mut bench:
 pub async fn a_mac_moves_between_hosts_and_home_again<B: Bench>(mut bench: B) -> anyhow::Result<()> {
     let web = bench.open_container("web")?;
     let mut elsewhere = host_with(&[]);
-    let segment = elsewhere.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(elsewhere.segments.get_mut(&network(1)).context("the network")?);
     add_remote(segment, 1, alike(segment, 2));
     settle(&mut bench, &elsewhere).await.context("on the second host")?;
-    let segment = elsewhere.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(elsewhere.segments.get_mut(&network(1)).context("the network")?);
     add_remote(segment, 1, unlike(3));
     let report = go(&mut bench, &elsewhere).await?;
     ensure!(
@@ -392,7 +394,7 @@ pub async fn a_mac_moves_between_hosts_and_home_again<B: Bench>(mut bench: B) ->
 
 pub async fn two_thousand_remotes_come_and_go<B: Bench>(mut bench: B) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
-    let segment = desired.segments.get_mut(&network(1)).context("the network")?;
+    let segment = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     let empty = segment.clone();
     for n in 0..2000_u16 {
         let [high, low] = n.to_be_bytes();
@@ -404,7 +406,7 @@ pub async fn two_thousand_remotes_come_and_go<B: Bench>(mut bench: B) -> anyhow:
     }
     let observed = settle(&mut bench, &desired).await?;
     ensure!(observed.segments.get(&network(1)).is_some_and(|s| s.remotes.len() == 2000), "some are missing");
-    desired.segments.insert(network(1), empty);
+    desired.segments.insert(network(1), empty.into());
     settle(&mut bench, &desired).await?;
     Ok(())
 }
@@ -413,7 +415,7 @@ pub async fn what_is_not_known_yet_is_not_taken_away<B: Bench>(mut bench: B) -> 
     let desired = busy_host(&mut bench)?;
     let before = settle(&mut bench, &desired).await?;
     let mut ignorant = desired.clone();
-    for segment in ignorant.segments.values_mut() {
+    for segment in ignorant.segments.values_mut().map(Arc::make_mut) {
         segment.remotes.clear();
         segment.neighbours.clear();
         let sets = segment.filter.iter_mut().flat_map(|filter| &mut filter.sets);
@@ -434,7 +436,7 @@ pub async fn two_networks_with_the_same_subnet_stand_side_by_side<B: Bench>(mut 
     let mut twin = port(1, &db);
     twin.host_ifname = overlay::datapath::desired::port_ifname(endpoint(2));
     second.ports.insert(endpoint(2), twin);
-    desired.segments.insert(network(2), second);
+    desired.segments.insert(network(2), second.into());
     let both = settle(&mut bench, &desired).await?;
     desired.segments.remove(&network(1));
     let one = settle(&mut bench, &desired).await?;
@@ -477,7 +479,7 @@ pub async fn chains_of_others_let_containers_pass_while_there_is_a_way_out<B: Be
         ensure!(judge.ours.is_empty() && judge.rest == *rest, "{name}: {judge:?}");
     }
     let mut inside = host_with(&[]);
-    inside.segments.get_mut(&network(1)).context("the network")?.uplink = None;
+    Arc::make_mut(inside.segments.get_mut(&network(1)).context("the network")?).uplink = None;
     let observed = settle(&mut bench, &inside).await.context("no way out")?;
     ensure!(observed.others.chains.values().all(|judge| judge.ours.is_empty()), "{observed:?}");
     settle(&mut bench, &host_with(&[])).await?;

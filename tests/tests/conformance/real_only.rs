@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -92,7 +93,7 @@ async fn the_first_packet_to_another_host_gets_through_and_nothing_else_is_sent(
 }
 
 fn segment_of(desired: &mut Desired) -> anyhow::Result<&mut overlay::datapath::desired::Segment> {
-    desired.segments.get_mut(&network(1)).context("the network")
+    desired.segments.get_mut(&network(1)).map(Arc::make_mut).context("the network")
 }
 
 /// Frames that were sent into the tunnel.
@@ -110,7 +111,7 @@ fn number(json: &str, pointer: &str) -> anyhow::Result<u64> {
 async fn a_container_reaches_the_tunnel_of_no_host(mut bench: RealBench) -> anyhow::Result<()> {
     let (web, db) = (bench.open_container("web")?, bench.open_container("db")?);
     let mut desired = host_with(&[(1, &web)]);
-    desired.segments.insert(network(2), segment(2, &[(2, &db)]));
+    desired.segments.insert(network(2), segment(2, &[(2, &db)]).into());
     settle(&mut bench, &desired).await?;
     // From one network a frame for the other.
     let frame = datagram(desired.segments[&network(2)].tunnel.context("a tunnel")?.vni, mac(2));
@@ -314,7 +315,7 @@ async fn a_port_that_fails_half_way_leaves_nothing(mut bench: RealBench) -> anyh
 async fn a_segment_forwards_and_has_no_ipv6_but_what_it_was_given(mut bench: RealBench) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
     only_ipv4(segment_of(&mut desired)?);
-    desired.segments.insert(network(2), segment(2, &[]));
+    desired.segments.insert(network(2), segment(2, &[]).into());
     settle(&mut bench, &desired).await?;
     for (n, switch) in [(1, "ipv4/ip_forward"), (2, "ipv4/ip_forward"), (2, "ipv6/conf/all/forwarding")] {
         let forward = bench.inside(network(n), &format!("cat /proc/sys/net/{switch}"))?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -45,7 +46,7 @@ async fn sockets_that_broke_are_opened_anew(mut bench: RealBench) -> anyhow::Res
 
 async fn what_is_not_answered_is_given_up(mut bench: RealBench) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
-    let first = desired.segments.get_mut(&network(1)).context("the network")?;
+    let first = Arc::make_mut(desired.segments.get_mut(&network(1)).context("the network")?);
     add_remote(first, 21, alike(first, 2));
     add_remote(first, 22, alike(first, 2));
     settle(&mut bench, &desired).await?;

@@ -43,7 +43,7 @@ pub fn host() -> Desired {
 /// A host with one network, number 1, and these endpoints.
 pub fn host_with(ports: &[(u8, &NetnsRef)]) -> Desired {
     let mut desired = host();
-    desired.segments.insert(network(1), segment(1, ports));
+    desired.segments.insert(network(1), segment(1, ports).into());
     desired
 }
 

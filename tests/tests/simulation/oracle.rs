@@ -1,8 +1,9 @@
 //! Sees all hosts at once, and says what no host could: that the promises hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use overlay::cluster::Cluster;
+use overlay::cluster::{Cluster, Located};
 use overlay::ledger::{Account, Denial, Input, Outcome};
 use overlay::model::host::Liveness;
 use overlay::model::id::{HostId, NetworkId};
@@ -262,14 +263,14 @@ impl World {
         let mut cluster = Cluster::clone(&self.hosts[index].cluster);
         let gone: Vec<HostId> = cluster.forgotten.keys().copied().collect();
         gone.into_iter().for_each(|id| drop(cluster.forgotten.remove(&id)));
-        cluster.hosts.values_mut().for_each(|host| host.generation = 0);
+        cluster.hosts.values_mut().for_each(|host| Arc::make_mut(host).generation = 0);
         // The old identities of hosts that were fenced before anybody forgot them stay for the operator to forget.
         cluster.hosts.retain(|_, host| host.liveness != Liveness::Dead);
         // One may be late for a moment.
-        cluster.hosts.values_mut().for_each(|host| host.liveness = Liveness::Live);
-        for view in cluster.networks.values_mut() {
-            view.endpoints.retain(|_, located| located.liveness != Liveness::Dead);
-            view.endpoints.values_mut().for_each(|located| located.liveness = Liveness::Live);
+        cluster.hosts.values_mut().for_each(|host| Arc::make_mut(host).liveness = Liveness::Live);
+        for view in cluster.networks.values_mut().map(Arc::make_mut) {
+            let there = view.endpoints.values().filter(|located| located.liveness != Liveness::Dead);
+            view.endpoints = there.map(|located| Located { liveness: Liveness::Live, ..located.clone() }).collect();
         }
         cluster
     }

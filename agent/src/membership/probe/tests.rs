@@ -19,7 +19,7 @@ fn seen(peer: SocketAddr, liveness: Liveness) -> ClusterView {
         founder: None,
     };
     let host = Host { info, liveness, record: Arc::default(), generation: 1, is_newest: true };
-    let cluster = Cluster { hosts: [(id(), host)].into(), ..Cluster::default() };
+    let cluster = Cluster { hosts: [(id(), host.into())].into(), ..Cluster::default() };
     ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() }
 }
 
@@ -79,8 +79,8 @@ async fn who_is_silent_where_another_is_heard_is_absent_and_nobody_is_asked() {
     let peer = SocketAddr::from(([192, 0, 2, 2], 7946));
     let old = seen(peer, Liveness::Suspect);
     let mut cluster = Cluster::clone(&old.cluster);
-    let new = Host { liveness: Liveness::Live, ..cluster.hosts[&id()].clone() };
-    cluster.hosts.insert(HostId::from_bytes([3; 16]), new);
+    let new = Host { liveness: Liveness::Live, ..Host::clone(&cluster.hosts[&id()]) };
+    cluster.hosts.insert(HostId::from_bytes([3; 16]), new.into());
     let (_view, seen_rx) =
         watch::channel(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     let (absent_tx, mut absent) = watch::channel(BTreeSet::new());

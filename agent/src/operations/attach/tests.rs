@@ -271,10 +271,10 @@ fn a_host_that_was_not_heard_since_the_start_is_not_said_to_be_silent_since_then
 #[test]
 fn a_network_of_another_cluster_is_refused_with_where_it_is() {
     let (mut cluster, network) = cluster();
-    cluster.networks.get_mut(&network.id).expect("it is there").apart = true;
+    Arc::make_mut(cluster.networks.get_mut(&network.id).expect("it is there")).apart = true;
     let refused = |cluster: &Cluster| tried(cluster, wanted("new")).expect_err("it is theirs");
     assert_line(&refused(&cluster), &["`net`", "another cluster", "on `alpha`, `beta`, `gamma`:", "overlayctl status"]);
-    cluster.hosts.values_mut().for_each(|host| host.liveness = Liveness::Dead);
+    cluster.hosts.values_mut().for_each(|host| Arc::make_mut(host).liveness = Liveness::Dead);
     assert_line(&refused(&cluster), &["on hosts that are gone:", "use another network"]);
 }
 

@@ -33,7 +33,7 @@ fn cluster() -> Cluster {
     let life = Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: record.into() };
     let mut cluster = derive(&[(id, vec![life])].into(), None);
     let network = define(&cluster, id, wanted("taken", "10.1.0.0/16")).expect("nothing speaks against it");
-    cluster.networks.insert(network.id, NetworkView::new(&network));
+    cluster.networks.insert(network.id, NetworkView::new(&network).into());
     cluster.now = 41;
     cluster
 }
@@ -133,7 +133,7 @@ fn a_network_without_a_subnet_gets_a_free_one() {
     let bare = || CreateNetworkRequest { name: "bare".to_owned(), ..CreateNetworkRequest::default() };
     let first = asked(&cluster, bare()).expect("there are some");
     assert_eq!(subnets(&first), ["10.128.0.0/16"]);
-    cluster.networks.insert(first.id, NetworkView::new(&Network { name: label("other"), ..first }));
+    cluster.networks.insert(first.id, NetworkView::new(&Network { name: label("other"), ..first }).into());
     let second = asked(&cluster, CreateNetworkRequest { ipv6: true, ..bare() }).expect("there are more");
     let [v4, v6] = subnets(&second).try_into().expect("one of each");
     assert_eq!(v4, "10.129.0.0/16");
@@ -154,7 +154,7 @@ fn a_network_that_can_not_be_is_told_with_object_cause_and_next_step() {
         request
     };
     let mut routed = cluster();
-    routed.networks.values_mut().for_each(|view| view.network.settings.masquerade = false);
+    routed.networks.values_mut().for_each(|view| Arc::make_mut(view).network.settings.masquerade = false);
     let plain = cluster();
     let cases: Vec<(&Cluster, CreateNetworkRequest, &[&str])> = vec![
         (&plain, request("a b", "10.2.0.0/16"), &["`a b`", "not a name", "1 to 63 letters"]),
@@ -279,8 +279,9 @@ async fn a_live_peer_gets_half_of_a_new_network() {
     // The other member of the cluster that the host founded.
     let (networks, peer) = (networks(&host), HostId::from_bytes([9; 16]));
     let mut cluster = Cluster::clone(&host.seen.borrow().cluster);
-    let HostView { info, record, .. } = cluster.hosts[&host.identity.id()].clone();
-    cluster.hosts.insert(peer, HostView { info, liveness: Liveness::Live, record, generation: 1, is_newest: true });
+    let HostView { info, record, .. } = HostView::clone(&cluster.hosts[&host.identity.id()]);
+    let other = HostView { info, liveness: Liveness::Live, record, generation: 1, is_newest: true };
+    cluster.hosts.insert(peer, other.into());
     let (_sees, seen) =
         watch::channel(ClusterView { cluster: Arc::new(cluster), synced: true, ..ClusterView::default() });
     let alone = Networks { seen, ..networks };

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::addr::Mac;
 use crate::model::endpoint::Assigned;
-use crate::model::host::Phase;
+use crate::model::host::{HostInfo, Phase};
+use crate::model::id::{EndpointId, Vni};
 use crate::model::lease::Version;
 use crate::model::member::Stamp;
 use crate::model::network::{Range, Settings};
@@ -14,15 +15,15 @@ fn derive(records: &Records) -> Cluster {
     super::derive(records, None)
 }
 
-fn host_id(number: u8) -> HostId {
+pub(in crate::cluster) fn host_id(number: u8) -> HostId {
     HostId::from_bytes([number; 16])
 }
 
-fn network_id(number: u8) -> NetworkId {
+pub(in crate::cluster) fn network_id(number: u8) -> NetworkId {
     NetworkId::from_bytes([0xa0 + number; 16])
 }
 
-fn name(text: &str) -> Name {
+pub(in crate::cluster) fn name(text: &str) -> Name {
     text.parse().expect("a label")
 }
 
@@ -43,7 +44,7 @@ fn info(number: u8) -> HostInfo {
     }
 }
 
-fn network(number: u8, text: &str, created: Lamport) -> Network {
+pub(in crate::cluster) fn network(number: u8, text: &str, created: Lamport) -> Network {
     Network {
         id: network_id(number),
         name: name(text),
@@ -55,7 +56,7 @@ fn network(number: u8, text: &str, created: Lamport) -> Network {
     }
 }
 
-fn endpoint(number: u8, network: u8, address: u8, lease: (u64, u64)) -> Endpoint {
+pub(in crate::cluster) fn endpoint(number: u8, network: u8, address: u8, lease: (u64, u64)) -> Endpoint {
     Endpoint {
         id: EndpointId::from_bytes([number; 16]),
         network: network_id(network),
@@ -67,7 +68,7 @@ fn endpoint(number: u8, network: u8, address: u8, lease: (u64, u64)) -> Endpoint
     }
 }
 
-fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
+pub(in crate::cluster) fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
     let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) });
     Record {
         host: Some(info(number)),
@@ -77,7 +78,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
     }
 }
 
-fn life(generation: u64, complete: bool, record: Record) -> Incarnation {
+pub(in crate::cluster) fn life(generation: u64, complete: bool, record: Record) -> Incarnation {
     Incarnation { generation, complete, liveness: Liveness::Live, record: record.into() }
 }
 
@@ -211,7 +212,7 @@ proptest! {
         for view in cluster.networks.values() {
             let rank = |v: &NetworkView| (v.network.created, v.network.id);
             let namesakes = cluster.networks.values().filter(|v| v.network.name == view.network.name);
-            prop_assert_eq!(view.shadowed, namesakes.map(rank).min() != Some(rank(view)));
+            prop_assert_eq!(view.shadowed, namesakes.map(|v| rank(v)).min() != Some(rank(view)));
             let id = view.network.id.to_string();
             for text in [view.shown_name(), id.clone(), format!("{}~{}", view.network.name, view.network.id.short())] {
                 prop_assert_eq!(cluster.find(&text).map(|v| v.network.id), Some(view.network.id), "{}", text);
@@ -225,10 +226,11 @@ proptest! {
         let all_live: Vec<_> = history.iter().map(|(h, l)| (*h, alive(l))).collect();
         let mut cluster = derive(&heard(&history));
         for host in cluster.hosts.values_mut().chain(cluster.forgotten.values_mut()) {
-            host.liveness = Liveness::Live;
+            Arc::make_mut(host).liveness = Liveness::Live;
         }
-        for located in cluster.networks.values_mut().flat_map(|v| v.endpoints.values_mut()) {
-            located.liveness = Liveness::Live;
+        for view in cluster.networks.values_mut() {
+            let live = view.endpoints.values().map(|l| Located { liveness: Liveness::Live, ..l.clone() }).collect();
+            Arc::make_mut(view).endpoints = live;
         }
         prop_assert_eq!(cluster, derive(&heard(&all_live)));
     }

@@ -16,7 +16,7 @@ use crate::model::record::{Incarnation, NetworkMembership, Record, Records};
 
 const ME: u8 = 1;
 
-fn host_id(number: u8) -> HostId {
+pub(super) fn host_id(number: u8) -> HostId {
     HostId::from_bytes([number; 16])
 }
 
@@ -24,7 +24,7 @@ fn vtep(number: u8) -> IpAddr {
     IpAddr::from([192, 168, 0, number])
 }
 
-fn ip(last: u8) -> IpAddr {
+pub(super) fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
 }
 
@@ -32,12 +32,12 @@ fn name(text: &str) -> Name {
     text.parse().expect("a label")
 }
 
-fn host() -> HostConfig {
+pub(super) fn host() -> HostConfig {
     HostConfig { me: host_id(ME), vtep: vtep(ME), vxlan_port: 4789, underlay_mtu: 1500 }
 }
 
 /// All networks have the same subnet.
-fn network(number: u8) -> Network {
+pub(super) fn network(number: u8) -> Network {
     Network {
         id: NetworkId::from_bytes([0xa0 + number; 16]),
         name: name(&format!("net{number}")),
@@ -49,7 +49,7 @@ fn network(number: u8) -> Network {
     }
 }
 
-fn endpoint(number: u8, network: &Network, address: u8) -> Endpoint {
+pub(super) fn endpoint(number: u8, network: &Network, address: u8) -> Endpoint {
     Endpoint {
         id: EndpointId::from_bytes([number; 16]),
         network: network.id,
@@ -108,16 +108,20 @@ fn segment_with(others: impl IntoIterator<Item = (HostId, Vec<Incarnation>)>) ->
     let net = network(0);
     let mut intents = Intents::default();
     attach(&mut intents, &net, endpoint(1, &net, 2));
-    desire(&cluster(others), &intents, &host()).segments.remove(&net.id).expect("an endpoint is here")
+    let segment = desire(&cluster(others), &intents, &host()).segments.remove(&net.id);
+    Arc::unwrap_or_clone(segment.expect("an endpoint is here"))
 }
 
 fn other(number: u8, liveness: Liveness, endpoints: &[Endpoint]) -> (HostId, Vec<Incarnation>) {
     said(number, liveness, record(number, &[network(0)], endpoints, 1500))
 }
 
+/// What the hosts say, and what this host is asked for.
+pub(super) type Scene = (Vec<(HostId, Vec<Incarnation>)>, Intents);
+
 /// Endpoints of two networks on up to three hosts, at any addresses, some twice. What this host says of itself may be not yet
 /// or no longer what it is asked for.
-fn scene() -> impl Strategy<Value = (Vec<(HostId, Vec<Incarnation>)>, Intents)> {
+pub(super) fn scene() -> impl Strategy<Value = Scene> {
     let liveness = prop_oneof![Just(Liveness::Live), Just(Liveness::Suspect), Just(Liveness::Dead)];
     let endpoints = || prop::collection::vec((0_u8..2, 2_u8..12), 0..5);
     let host = (liveness, endpoints(), prop::sample::subsequence(vec![0_u8, 1], 0..=2), 1200_u32..9000);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use proptest::bool::weighted;
@@ -53,7 +54,7 @@ pub(crate) fn wish() -> impl Strategy<Value = Desired> {
     (0..3_usize, btree_map(NETWORKS, segment(), 0..3), forwarding).prop_map(|(rules, segments, forwarding)| Desired {
         forwarding,
         firewall: table(rules),
-        segments: segments.into_iter().map(|(n, make)| (network(n), make.of(n))).collect(),
+        segments: segments.into_iter().map(|(n, make)| (network(n), make.of(n).into())).collect(),
     })
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn wish_with_uplink() -> Desired {
     Desired {
         forwarding: [IpVersion::V4].into(),
         firewall: table(0),
-        segments: BTreeMap::from([(network(1), plain().of(1))]),
+        segments: BTreeMap::from([(network(1), plain().of(1).into())]),
     }
 }
 
@@ -401,7 +402,8 @@ proptest! {
         let mut kernel = kernel();
         go(&mut kernel, &wish, Knowledge::Whole);
         let mut narrow = wish;
-        narrow.segments.values_mut().flat_map(|s| s.ports.values_mut()).for_each(|port| port.mtu = mtu);
+        let segments = narrow.segments.values_mut().map(Arc::make_mut);
+        segments.flat_map(|s| s.ports.values_mut()).for_each(|port| port.mtu = mtu);
         let report = go(&mut kernel, &narrow, Knowledge::Whole);
         let ports: Vec<&Port> = narrow.segments.values().flat_map(|s| s.ports.values()).collect();
         prop_assert_eq!(report.done.len(), ports.len());
@@ -420,7 +422,7 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     let wish = |make: Make| Desired {
         forwarding: forwarding.clone(),
         firewall: table(0),
-        segments: BTreeMap::from([(network(1), make.of(1))]),
+        segments: BTreeMap::from([(network(1), make.of(1).into())]),
     };
     go(&mut kernel, &wish(away), Knowledge::Whole);
     // Even at the start, when nothing else is withdrawn: the address can't be in two places.

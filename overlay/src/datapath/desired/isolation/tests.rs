@@ -51,9 +51,8 @@ fn table_with(links: &[(&str, &str, Option<u16>)]) -> Table {
     };
     let attached = [here(endpoint(1, "app")), here(endpoint(2, "store"))];
     let all = [endpoint(1, "app"), endpoint(2, "store"), endpoint(3, "far"), endpoint(4, "store")];
-    let located = |e: Endpoint| {
-        (e.id, Located { endpoint: e.into(), host: HostId::from_bytes([1; 16]), liveness: Liveness::Live })
-    };
+    let located =
+        |e: Endpoint| Located { endpoint: e.into(), host: HostId::from_bytes([1; 16]), liveness: Liveness::Live };
     let network = Network {
         id: NetworkId::from_bytes([9; 16]),
         name: name("closed"),

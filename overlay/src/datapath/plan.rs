@@ -4,16 +4,17 @@
 //! entries; then the neighbours that point at them. Taking away goes the other way round. Everything is safe to do
 //! again, and whatever a step could not do, the next look at the kernel finds missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::datapath::attention::{Look, Part};
-use crate::datapath::desired::{Desired, Segment, Tunnel};
+use crate::datapath::desired::{Desired, Remote, Segment, Tunnel};
 use crate::datapath::firewall::{Field, Marks, Table, key_part};
 use crate::datapath::foreign_chains;
 use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
 use crate::model::addr::{IfName, Mac};
-use crate::model::id::NetworkId;
+use crate::model::difference::differences;
+use crate::model::id::{EndpointId, NetworkId};
 
 mod order;
 mod step;
@@ -134,20 +135,32 @@ fn moved(have: Option<&Marks>, want: &Table, maps: [(&str, usize); 2]) -> BTreeS
 /// Neighbours before the entries they rely on.
 fn withdraw_rows(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
     // What is now here can't be elsewhere, however little is known of the others.
-    let here_ip = |ip: &IpAddr| want.ports.values().any(|p| p.addresses.iter().any(|a| a.address == *ip));
-    let here_mac = |mac: &Mac| want.ports.values().any(|p| p.mac == *mac);
+    let here = want.ports.values().filter(|_| knowledge == Knowledge::Partial);
+    let macs: BTreeSet<Mac> = here.clone().map(|port| port.mac).collect();
+    let addresses: BTreeSet<IpAddr> = here.flat_map(|port| port.addresses.iter().map(|a| a.address)).collect();
     let whole = knowledge == Knowledge::Whole;
-    let neighbours = have.neighbours.keys().filter(|ip| !want.neighbours.contains_key(ip));
-    steps.extend(neighbours.filter(|ip| whole || here_ip(ip)).map(|ip| RowStep::DeleteNeighbour(*ip).into()));
-    let remotes = have.remotes.keys().chain(&have.half_remotes).filter(|mac| !want.remotes.contains_key(mac));
-    steps.extend(remotes.filter(|mac| whole || here_mac(mac)).map(|mac| RowStep::DeleteRemote(*mac).into()));
+    let neighbours = gone(&have.neighbours, &want.neighbours).filter(|ip| whole || addresses.contains(ip));
+    steps.extend(neighbours.map(|ip| RowStep::DeleteNeighbour(ip).into()));
+    let halves = have.half_remotes.iter().filter(|mac| !want.remotes.contains_key(mac)).copied();
+    let remotes = gone(&have.remotes, &want.remotes).chain(halves).filter(|mac| whole || macs.contains(mac));
+    steps.extend(remotes.map(|mac| RowStep::DeleteRemote(mac).into()));
 }
 
-/// Ports that nobody wants, and those that a failure left half-made.
+/// The keys that are there and not wanted.
+fn gone<'a, K: Ord + Copy, V: PartialEq>(
+    have: &'a BTreeMap<K, V>,
+    want: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = K> + use<'a, K, V> {
+    let differ = differences(have, want, V::eq).into_iter();
+    differ.filter(|(.., want)| want.is_none()).map(|(key, ..)| *key)
+}
+
+/// Ports that are not wanted, and those that a failure left half-made.
 fn withdraw_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
-    let wanted =
-        |ifname: &IfName, endpoint| want.ports.iter().any(|(id, p)| Some(*id) == endpoint && p.host_ifname == *ifname);
-    let stale = have.ports.iter().filter(|(ifname, port)| !wanted(ifname, port.endpoint));
+    let is_wanted = |ifname: &IfName, endpoint: Option<EndpointId>| {
+        endpoint.and_then(|id| want.ports.get(&id)).is_some_and(|port| port.host_ifname == *ifname)
+    };
+    let stale = have.ports.iter().filter(|(ifname, port)| !is_wanted(ifname, port.endpoint));
     steps.extend(stale.map(|(ifname, _)| SegmentStep::DeletePort(ifname.clone())));
 }
 
@@ -200,12 +213,14 @@ fn make_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentSte
 
 /// Entries before the neighbours that rely on them. A tunnel or a bridge that is made anew has lost them all.
 fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
-    let anew = have.bridge.is_none() || steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
-    let remotes = want.remotes.iter().filter(|(mac, remote)| anew || have.remotes.get(mac) != Some(remote));
-    steps.extend(remotes.map(|(mac, remote)| RowStep::PutRemote(*mac, *remote).into()));
-    let neighbours =
-        want.neighbours.iter().filter(|(ip, mac)| have.bridge.is_none() || have.neighbours.get(ip) != Some(mac));
-    steps.extend(neighbours.map(|(ip, mac)| RowStep::PutNeighbour(*ip, *mac).into()));
+    let is_new_tunnel = steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
+    let nothing = ObservedSegment::default();
+    let neighbours = if have.bridge.is_none() { &nothing.neighbours } else { &have.neighbours };
+    let remotes = if have.bridge.is_none() || is_new_tunnel { &nothing.remotes } else { &have.remotes };
+    let remotes = differences(remotes, &want.remotes, Remote::eq).into_iter();
+    steps.extend(remotes.filter_map(|(mac, _, remote)| Some(RowStep::PutRemote(*mac, *remote?).into())));
+    let neighbours = differences(neighbours, &want.neighbours, Mac::eq).into_iter();
+    steps.extend(neighbours.filter_map(|(ip, _, mac)| Some(RowStep::PutNeighbour(*ip, *mac?).into())));
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
-use overlay::cluster::{Cluster, derive};
+use overlay::cluster::{Cluster, Derivation};
 use overlay::ledger::Activation;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
@@ -80,17 +80,23 @@ impl LastSeen {
         }
     }
 
-    fn look(&self, cluster: &Cluster, now: Instant) -> Self {
+    /// The same as of now; `None` if nothing has changed.
+    fn look(&self, cluster: &Cluster, now: Instant) -> Option<Self> {
         let hosts = cluster.hosts.iter().chain(&cluster.forgotten);
-        let heard = hosts.filter_map(|(id, host)| match (host.liveness, self.heard.get(id)) {
+        let changed = hosts.filter_map(|(id, host)| match (host.liveness, self.heard.get(id)) {
+            (Liveness::Live, Some(None)) => None,
             (Liveness::Live, _) => Some((*id, None)),
-            (Liveness::Suspect | Liveness::Dead, Some(before)) => Some((*id, Some(before.unwrap_or(now)))),
-            (Liveness::Suspect | Liveness::Dead, None) => None,
+            (Liveness::Suspect | Liveness::Dead, Some(None)) => Some((*id, Some(now))),
+            (Liveness::Suspect | Liveness::Dead, Some(Some(_)) | None) => None,
         });
-        // Also who is in gossip no more.
-        let mut all = self.heard.clone();
-        all.extend(heard);
-        Self { start: self.start, heard: all }
+        let changed: Vec<(HostId, Option<Instant>)> = changed.collect();
+        if changed.is_empty() {
+            return None;
+        }
+        // Hosts that gossip has forgotten stay.
+        let mut heard = self.heard.clone();
+        heard.extend(changed);
+        Some(Self { start: self.start, heard })
     }
 }
 
@@ -133,6 +139,7 @@ pub fn spawn(
         state,
         heard: Heard::new(remembered),
         feed: Feed::default(),
+        derivation: Derivation::default(),
         silent: Arc::default(),
     };
     sender.send_replace(follower.look());
@@ -171,6 +178,7 @@ struct Follower {
     activation: watch::Receiver<Activation>,
     heard: Heard,
     feed: Feed,
+    derivation: Derivation,
     silent: Arc<LastSeen>,
 }
 
@@ -185,9 +193,11 @@ impl Follower {
         let founder = record.host.as_ref().and_then(|host| host.founder);
         let own = Incarnation { generation: u64::MAX, complete: true, liveness: Liveness::Live, record };
         self.heard.records.insert(self.me, vec![own]);
-        let cluster = Arc::new(derive(&self.heard.records, founder));
+        let cluster = Arc::clone(self.derivation.derive(&self.heard.records, founder));
         self.heard.release(cluster.forgotten.keys());
-        self.silent = Arc::new(self.silent.look(&cluster, now));
+        if let Some(silent) = self.silent.look(&cluster, now) {
+            self.silent = Arc::new(silent);
+        }
         ClusterView { cluster, synced, silent: Arc::clone(&self.silent) }
     }
 

@@ -20,9 +20,11 @@ mod denial;
 mod keys;
 mod links;
 mod members;
+mod parts;
 
-pub use keys::{decode_record, encode_record};
+pub use keys::encode_record;
 pub use members::{boot_from_wire, boot_to_wire, founder_from_wire, founder_to_wire};
+pub use parts::{RecordPart, assemble, decode_record};
 
 /// A message that says nothing sensible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

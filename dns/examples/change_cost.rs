@@ -68,7 +68,7 @@ fn endpoint(number: u32, network: &Network) -> Endpoint {
 
 fn record(number: u32, networks: &[Network], endpoints: impl IntoIterator<Item = Endpoint>) -> Record {
     let vtep = IpAddr::V4(Ipv4Addr::from(0xc0a8_0000 + number));
-    let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) });
+    let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) }.into());
     Record {
         host: Some(HostInfo {
             name: format!("host{number}").parse().expect("a label"),

@@ -13,7 +13,7 @@ use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record, Records};
 
-use crate::wire::decode_record;
+use crate::wire::{RecordPart, assemble};
 use overlay_gossip as gossip;
 
 /// What was heard of all other hosts.
@@ -28,6 +28,8 @@ pub(super) struct Heard {
     kept: BTreeSet<HostId>,
     /// What they say.
     pub records: Records,
+    /// What their texts say, in the order of their incarnations.
+    read: BTreeMap<HostId, Vec<ReadTexts>>,
     /// What is said under this host's own id, but not by this life of it.
     pub selves: Vec<(Arc<gossip::Texts>, Arc<Record>)>,
     /// Where the newest life of each is reached.
@@ -43,6 +45,7 @@ impl Heard {
             absent: BTreeMap::new(),
             kept: BTreeSet::new(),
             records: Records::new(),
+            read: BTreeMap::new(),
             selves: Vec::new(),
             addresses: BTreeMap::new(),
         }
@@ -72,31 +75,34 @@ impl Heard {
             }
             let Some(id) = other(me, node).filter(|id| !is_same || judged_anew.contains(id)) else { continue };
             self.kept.remove(&id);
-            // Each record is that of the life at the same place.
-            let old: Vec<_> =
-                old.into_iter().flat_map(|old| old.iter()).zip(self.records.remove(&id).unwrap_or_default()).collect();
+            // Each record is that of the incarnation at the same place.
+            let known: Vec<(Incarnation, ReadTexts)> = self
+                .records
+                .remove(&id)
+                .unwrap_or_default()
+                .into_iter()
+                .zip(self.read.remove(&id).unwrap_or_default())
+                .collect();
+            let is_absent = self.absent.contains_key(&id);
             let heard = lives.iter().map(|life| {
-                let same = |(old, _): &&(&gossip::NodeIncarnation, Incarnation)| {
-                    old.generation == life.generation && old.entries == life.entries
-                };
-                let record = match old.iter().find(same) {
-                    Some((_, known)) => Arc::clone(&known.record),
-                    None => Arc::new(decode(id, &life.entries)),
-                };
-                let liveness = liveness(life.liveness, self.absent.contains_key(&id));
-                Incarnation { generation: life.generation, complete: life.complete, liveness, record }
+                let (record, read) = record_of(id, life, &known);
+                let liveness = liveness(life.liveness, is_absent);
+                (Incarnation { generation: life.generation, complete: life.complete, liveness, record }, read)
             });
-            self.records.insert(id, heard.collect());
+            let (records, read) = heard.unzip();
+            self.records.insert(id, records);
+            self.read.insert(id, read);
             self.addresses.extend(lives.first().map(|life| (id, life.gossip_addr)));
             changed.insert(id);
         }
         let selves = view.selves.iter().map(|texts| {
             let known = self.selves.iter().find(|(before, _)| Arc::ptr_eq(before, texts));
-            known.cloned().unwrap_or_else(|| (Arc::clone(texts), Arc::new(decode(me, texts))))
+            known.cloned().unwrap_or_else(|| (Arc::clone(texts), ReadTexts::read(me, texts, None).record().into()))
         });
         self.selves = selves.collect();
         let gone = before.hosts.keys().filter(|node| !view.hosts.contains_key(*node));
         let gone: BTreeSet<HostId> = gone.filter_map(|node| other(me, node)).collect();
+        self.read.retain(|id, _| !gone.contains(id));
         self.kept.extend(&gone);
         changed.extend(gone);
         changed.extend(self.judge_kept(now));
@@ -138,6 +144,7 @@ impl Heard {
     fn forget(&mut self, id: HostId) {
         self.kept.remove(&id);
         self.records.remove(&id);
+        self.read.remove(&id);
         self.addresses.remove(&id);
     }
 }
@@ -146,12 +153,49 @@ fn other(me: HostId, node: &str) -> Option<HostId> {
     node.parse().ok().filter(|id| *id != me)
 }
 
-fn decode(id: HostId, texts: &gossip::Texts) -> Record {
-    let (record, errors) = decode_record(texts.iter().map(|(k, v)| (k.as_str(), v.as_ref())));
-    for (key, error) in errors {
+/// The record of an incarnation, and what its texts say: if they are the same, the record is the same.
+fn record_of(id: HostId, life: &gossip::NodeIncarnation, known: &[(Incarnation, ReadTexts)]) -> (Arc<Record>, ReadTexts) {
+    let before = known.iter().find(|(known, _)| known.generation == life.generation);
+    match before {
+        Some((known, read)) if read.texts == life.entries => (Arc::clone(&known.record), read.clone()),
+        _ => {
+            let read = ReadTexts::read(id, &life.entries, before.or(known.first()).map(|(_, read)| read));
+            (read.record().into(), read)
+        }
+    }
+}
+
+/// The texts of an incarnation and what each says, in their order.
+#[derive(Debug, Clone)]
+struct ReadTexts {
+    texts: Arc<gossip::Texts>,
+    parts: Arc<[Arc<RecordPart>]>,
+}
+
+impl ReadTexts {
+    /// Reads the texts that were not there before.
+    fn read(id: HostId, texts: &Arc<gossip::Texts>, before: Option<&Self>) -> Self {
+        let mut before = before.into_iter().flat_map(|before| before.texts.iter().zip(before.parts.iter())).peekable();
+        let part = |(key, text): (&String, &Arc<str>)| {
+            while before.next_if(|((known, _), _)| *known < key).is_some() {}
+            let known = before.next_if(|((known, _), _)| *known == key).filter(|((_, known), _)| *known == text);
+            known.map_or_else(|| Arc::new(read_part(id, key, text)), |(_, part)| Arc::clone(part))
+        };
+        let parts = texts.iter().map(part).collect();
+        Self { texts: Arc::clone(texts), parts }
+    }
+
+    fn record(&self) -> Record {
+        assemble(self.parts.iter().map(Arc::as_ref))
+    }
+}
+
+fn read_part(id: HostId, key: &str, text: &str) -> RecordPart {
+    let part = RecordPart::read(key, text);
+    if let Some(error) = part.error() {
         tracing::warn!(host = %id.short(), key, %error, "part of a host's record can't be read");
     }
-    record
+    part
 }
 
 /// A silent agent is not a dead host: that takes a host that was asked and did not answer.

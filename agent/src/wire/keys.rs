@@ -1,4 +1,4 @@
-//! A host's record as gossip carries it: keys and text values.
+//! A host's record as gossip carries it: keys and text values. [`RecordPart`](super::RecordPart) reads them.
 //!
 //! | key | value |
 //! |---|---|
@@ -16,23 +16,18 @@
 //! looks at every key whenever anything changes. An unknown key or schema is left alone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use overlay::model::endpoint::Endpoint;
-use overlay::model::host::HostInfo;
-use overlay::model::id::{HostId, NetworkId};
-use overlay::model::links::{Decision, Link};
-use overlay::model::member::Seal;
-use overlay::model::record::{NetworkMembership, Record, Run, Statement};
+use overlay::model::id::NetworkId;
+use overlay::model::record::Record;
 use overlay_proto::v1 as pb;
 use prost::Message;
 
-use super::{Wire, WireError, id, parse, required};
+use super::Wire;
 
 /// The schema of all values so far.
-const SCHEMA: char = '1';
+pub(super) const SCHEMA: char = '1';
 
 /// What a shard may take of encoded messages: base64 makes 12 KiB of it, and the gossip refuses values above 16 KiB.
 const SHARD_BYTES: usize = 9 * 1024;
@@ -95,103 +90,10 @@ pub fn encode_record(record: &Record) -> BTreeMap<String, String> {
     entries
 }
 
-/// The record that entries make. What can't be read is left out and told: the rest of the record still counts.
-pub fn decode_record<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> (Record, Vec<(String, WireError)>) {
-    let mut record = Record::default();
-    let mut errors = Vec::new();
-    for (key, value) in entries {
-        if let Err(error) = decode_entry(&mut record, key, value) {
-            errors.push((key.to_owned(), error));
-        }
-    }
-    (record, errors)
-}
-
-fn decode_entry(record: &mut Record, key: &str, value: &str) -> Result<(), WireError> {
-    let Some(body) = value.strip_prefix(SCHEMA) else { return Ok(()) };
-    let mut parts = key.split('/');
-    let kind = parts.next().unwrap_or_default();
-    if kind == "h" {
-        record.host = Some(HostInfo::from_wire(&message(body)?)?);
-        return Ok(());
-    }
-    if kind == "f" {
-        let seals: pb::Seals = message(body)?;
-        record.seals = seals.seals.iter().map(<(HostId, Seal)>::from_wire).collect::<Result<_, _>>()?;
-        return Ok(());
-    }
-    if kind == "x" {
-        let tombstones: pb::Tombstones = message(body)?;
-        let deleted = tombstones.networks.iter().map(|network| id("networks", network));
-        record.tombstones.extend(deleted.collect::<Result<Vec<NetworkId>, _>>()?);
-        return Ok(());
-    }
-    if !matches!(kind, "n" | "b" | "l" | "o" | "k" | "e") {
-        return Ok(());
-    }
-    let id: NetworkId = parse("key", parts.next().unwrap_or_default())?;
-    match kind {
-        "n" => {
-            let membership = NetworkMembership::from_wire(&message(body)?)?;
-            if membership.network.id != id {
-                return Err(WireError::Wrong { field: "id", why: "not that of the key".to_owned() });
-            }
-            record.networks.insert(id, membership);
-        }
-        "b" | "l" => decode_holding(record, id, &message(body)?)?,
-        "o" => {
-            let outbox: pb::Outbox = message(body)?;
-            for statement in &outbox.statements {
-                record.outbox.entry(id).or_default().insert(Statement::from_wire(statement)?);
-            }
-        }
-        "k" => {
-            let links: pb::Links = message(body)?;
-            for link in &links.links {
-                let (link, decision) = <(Link, Decision)>::from_wire(link)?;
-                record.links.entry(id).or_default().decide(link, decision);
-            }
-        }
-        _ => {
-            let endpoints: pb::Endpoints = message(body)?;
-            for endpoint in &endpoints.endpoints {
-                let endpoint = Endpoint::from_wire(endpoint)?;
-                if endpoint.network != id {
-                    return Err(WireError::Wrong { field: "network", why: "not that of the key".to_owned() });
-                }
-                record.endpoints.insert(endpoint.id, Arc::new(endpoint));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn decode_holding(record: &mut Record, id: NetworkId, holding: &pb::Holding) -> Result<(), WireError> {
-    let runs = holding.runs.iter().map(Run::from_wire).collect::<Result<Vec<_>, _>>()?;
-    if !runs.is_empty() {
-        let all = record.blocks.entry(id).or_default();
-        all.extend(runs);
-        all.sort();
-        all.dedup();
-    }
-    for borrowed in &holding.borrowed {
-        let address = parse("address", &borrowed.address)?;
-        let version = required("version", borrowed.version.as_ref())?;
-        record.borrowed.entry(id).or_default().insert(address, version);
-    }
-    Ok(())
-}
-
 fn value(message: &impl Message) -> String {
     let mut text = String::from(SCHEMA);
     URL_SAFE_NO_PAD.encode_string(message.encode_to_vec(), &mut text);
     text
-}
-
-fn message<M: Message + Default>(body: &str) -> Result<M, WireError> {
-    let wrong = |why: String| WireError::Wrong { field: "value", why };
-    let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|e| wrong(e.to_string()))?;
-    M::decode(bytes.as_slice()).map_err(|e| wrong(e.to_string()))
 }
 
 /// Spreads messages over as few shards as take them, a power of two, so that one that comes or goes changes one value,

@@ -33,7 +33,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
     // Definitions never change, so that there is a network can be told by a host that may not act.
     for (id, account) in ledger.accounts().iter().filter(|(id, _)| keeps(ledger, intents, **id)) {
         let vni = intents.seats.get(id).map(|seat| seat.vni);
-        record.networks.insert(*id, NetworkMembership { network: account.network.clone(), vni });
+        record.networks.insert(*id, NetworkMembership { network: account.network.clone(), vni }.into());
         record.links.extend(intents.links.get(id).map(|links| (*id, links.clone())));
     }
     for (id, runs, borrowed, outbox) in ledger.holding() {

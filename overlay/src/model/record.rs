@@ -20,7 +20,7 @@ pub struct Record {
     /// Itself; `None` until that part has arrived.
     pub host: Option<HostInfo>,
     /// The networks that it keeps alive, and under which VNI it receives their packets, if it does.
-    pub networks: BTreeMap<NetworkId, NetworkMembership>,
+    pub networks: BTreeMap<NetworkId, Arc<NetworkMembership>>,
     /// The networks that it knows to be deleted.
     pub tombstones: BTreeSet<NetworkId>,
     /// The blocks that it holds.
@@ -57,7 +57,7 @@ impl Record {
 
     /// What other hosts are told: nothing of the networks that are on this host only.
     pub fn for_others(&self) -> Cow<'_, Self> {
-        let local = |membership: &NetworkMembership| membership.network.settings.driver == Driver::Bridge;
+        let local = |membership: &Arc<NetworkMembership>| membership.network.settings.driver == Driver::Bridge;
         if !self.networks.values().any(local) {
             return Cow::Borrowed(self);
         }

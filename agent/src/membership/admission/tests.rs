@@ -60,7 +60,7 @@ fn cluster(all: &[Heard]) -> Cluster {
             founder: heard.founder.map(id),
         };
         let networks = heard.has_network.then(|| network(id(heard.number)));
-        let networks = networks.map(|network| (network.id, NetworkMembership { network, vni: None }));
+        let networks = networks.map(|network| (network.id, NetworkMembership { network, vni: None }.into()));
         Record { host: Some(info), networks: networks.into_iter().collect(), ..Record::default() }
     };
     let records: Records = all

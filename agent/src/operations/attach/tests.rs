@@ -50,7 +50,7 @@ fn cluster() -> (Cluster, Network) {
         let endpoint = endpoint(&network, number + 1, &format!("web-{name}"));
         let record = Record {
             host: Some(info),
-            networks: [(network.id, NetworkMembership { network: network.clone(), vni: None })].into(),
+            networks: [(network.id, NetworkMembership { network: network.clone(), vni: None }.into())].into(),
             endpoints: [(endpoint.id, Arc::new(endpoint))].into(),
             ..Record::default()
         };

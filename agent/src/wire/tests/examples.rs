@@ -195,7 +195,7 @@ fn the_largest_definition_fits_into_a_value_and_none_that_is_larger_is_taken() {
     let ranges = vec![range; MAX_RANGES];
     let network = Network { id, name, ranges, created: MAX_COUNT, creator, since: LAST_SECOND, settings };
     let mut record = Record::default();
-    record.networks.insert(id, NetworkMembership { network: network.clone(), vni: Vni::new(1) });
+    record.networks.insert(id, NetworkMembership { network: network.clone(), vni: Vni::new(1) }.into());
     let longest = encode_record(&record).into_values().map(|value| value.len()).max();
     assert!(longest.is_some_and(|longest| longest <= MAX_VALUE), "{longest:?}");
     let with = |change: fn(&mut Settings)| {

@@ -228,8 +228,8 @@ pub(super) fn testimonies() -> impl Strategy<Value = LedgerSnapshot> {
 }
 
 pub(super) fn records() -> impl Strategy<Value = Record> {
-    let networks =
-        vec(memberships(), 0..4).prop_map(|all| all.into_iter().map(|m| (m.network.id, m)).collect::<BTreeMap<_, _>>());
+    let networks = vec(memberships(), 0..4)
+        .prop_map(|all| all.into_iter().map(|m| (m.network.id, Arc::new(m))).collect::<BTreeMap<_, _>>());
     let held = btree_map(network_ids(), btree_set(runs(), 1..20).prop_map(|runs| runs.into_iter().collect()), 0..3);
     let borrowed = btree_map(network_ids(), btree_map(addresses(), versions(), 1..20), 0..3);
     let outbox = btree_map(network_ids(), btree_set(statements(), 1..20), 0..3);

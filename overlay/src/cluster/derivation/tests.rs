@@ -102,7 +102,7 @@ fn apply(records: &mut Records, number: u8, change: Change) {
         Change::Detach(number) => drop(said.endpoints.remove(&EndpointId::from_bytes([number; 16]))),
         Change::Join(number, text, created, vni) => {
             let mut others = record(0, &[network(number, text, created)], &[]).networks;
-            others.values_mut().filter(|_| !vni).for_each(|membership| membership.vni = None);
+            others.values_mut().filter(|_| !vni).for_each(|membership| Arc::make_mut(membership).vni = None);
             said.networks.append(&mut others);
         }
         Change::Leave(number) => drop(said.networks.remove(&network_id(number))),

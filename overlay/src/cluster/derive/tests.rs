@@ -69,7 +69,7 @@ pub(in crate::cluster) fn endpoint(number: u8, network: u8, address: u8, lease: 
 }
 
 pub(in crate::cluster) fn record(number: u8, networks: &[Network], endpoints: &[Endpoint]) -> Record {
-    let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) });
+    let member = |n: &Network| (n.id, NetworkMembership { network: n.clone(), vni: Some(Vni::proposal(n.id)) }.into());
     Record {
         host: Some(info(number)),
         networks: networks.iter().map(member).collect(),

@@ -76,7 +76,7 @@ fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
 fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu: u32) -> Record {
     let member = |n: &Network| {
         let vni = Vni::new(u32::from(n.id.as_bytes()[0]) * 100 + u32::from(number));
-        (n.id, NetworkMembership { network: n.clone(), vni })
+        (n.id, NetworkMembership { network: n.clone(), vni }.into())
     };
     Record {
         host: Some(HostInfo {
@@ -270,7 +270,7 @@ fn rows_of_a_silent_host_stay_until_it_is_given_up() {
 fn a_host_that_takes_no_packets_of_the_network_gets_none() {
     let (id, mut lives) = other(2, Liveness::Live, &[endpoint(9, &network(0), 9)]);
     for membership in std::sync::Arc::make_mut(&mut lives[0].record).networks.values_mut() {
-        membership.vni = None;
+        Arc::make_mut(membership).vni = None;
     }
     assert!(segment_with([(id, lives)]).remotes.is_empty());
 }

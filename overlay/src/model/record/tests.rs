@@ -3,7 +3,7 @@ use crate::model::addr::Mac;
 use crate::model::endpoint::Assigned;
 use crate::model::network::{Range, Settings};
 
-fn membership(number: u8, driver: Driver) -> (NetworkId, NetworkMembership) {
+fn membership(number: u8, driver: Driver) -> (NetworkId, Arc<NetworkMembership>) {
     let id = NetworkId::from_bytes([number; 16]);
     let range = Range::new("10.0.0.0/24".parse().expect("a subnet"), None).expect("a good one");
     let network = Network {
@@ -15,7 +15,7 @@ fn membership(number: u8, driver: Driver) -> (NetworkId, NetworkMembership) {
         since: 0,
         settings: Settings { driver, ..Settings::default() },
     };
-    (id, NetworkMembership { network, vni: None })
+    (id, NetworkMembership { network, vni: None }.into())
 }
 
 #[test]

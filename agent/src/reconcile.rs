@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::cluster::{Cluster, NetworkView};
+use overlay::cluster::Cluster;
 use overlay::datapath::attention::{Confirmed, Look, News, Part};
-use overlay::datapath::desired::{Desired, HostConfig, desire};
+use overlay::datapath::desired::{Desired, HostConfig, KeptDesired, desire};
 use overlay::datapath::foreign_chains::barriers;
 use overlay::datapath::kernel_api::{Kernel, StepError};
 use overlay::datapath::observed::Observed;
@@ -62,18 +62,18 @@ pub async fn cut_off<K: Kernel>(kernel: &mut K, host: &HostConfig) -> Result<(),
 /// Starts the reconciler. Its task may be ended at any moment: the next one goes on from what the kernel has.
 pub fn spawn(
     kernel: RealKernel,
-    place: HostConfig,
+    host: HostConfig,
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let changes = kernel.changes();
-    start((kernel, changes), place, state, seen)
+    start((kernel, changes), host, state, seen)
 }
 
 /// The same for any kernel and the news of it.
 fn start<K: Kernel + Send + Sync + 'static>(
     (kernel, changes): (K, watch::Receiver<News>),
-    place: HostConfig,
+    host: HostConfig,
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
@@ -81,13 +81,13 @@ fn start<K: Kernel + Send + Sync + 'static>(
     let (asks, asks_rx) = mpsc::channel(1);
     let reconciler = Reconciler {
         kernel,
-        place,
+        host,
         state,
         seen,
         changes,
         heard: News::default(),
         confirmed: Confirmed::default(),
-        made: None,
+        kept: KeptDesired::default(),
         audited: Instant::now(),
         asks: asks_rx,
         settled: settled_tx,
@@ -98,7 +98,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
 
 struct Reconciler<K> {
     kernel: K,
-    place: HostConfig,
+    host: HostConfig,
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     changes: watch::Receiver<News>,
@@ -106,18 +106,11 @@ struct Reconciler<K> {
     heard: News,
     confirmed: Confirmed,
     /// What was last desired, and what it was made of.
-    made: Option<Made>,
+    kept: KeptDesired,
     /// When everything was last looked at.
     audited: Instant,
     asks: mpsc::Receiver<Ask>,
     settled: watch::Sender<Arc<ReconcileStatus>>,
-}
-
-struct Made {
-    cluster: Arc<Cluster>,
-    intents: Arc<Intents>,
-    place: HostConfig,
-    desired: Arc<Desired>,
 }
 
 impl<K: Kernel> Reconciler<K> {
@@ -187,7 +180,7 @@ impl<K: Kernel> Reconciler<K> {
         let seen = self.seen.borrow_and_update().clone();
         let knowledge = if seen.synced { Knowledge::Whole } else { Knowledge::Partial };
         let cluster = seen.cluster;
-        let desired = self.desire(&cluster, &intents);
+        let desired = Arc::clone(self.kept.desire(&cluster, &intents, &self.host));
         let look = self.confirmed.look(&desired, knowledge, news.since(&self.heard));
         self.heard = news;
         let before = Arc::clone(&self.settled.borrow());
@@ -219,20 +212,6 @@ impl<K: Kernel> Reconciler<K> {
         status
     }
 
-    /// What is desired now; the same value as before if it is made of the same.
-    fn desire(&mut self, cluster: &Arc<Cluster>, intents: &Arc<Intents>) -> Arc<Desired> {
-        let is_same = |made: &&Made| {
-            Arc::ptr_eq(&made.cluster, cluster) && Arc::ptr_eq(&made.intents, intents) && made.place == self.place
-        };
-        if let Some(made) = self.made.as_ref().filter(is_same) {
-            return Arc::clone(&made.desired);
-        }
-        let desired = Arc::new(desire(cluster, intents, &self.place));
-        let (cluster, intents) = (Arc::clone(cluster), Arc::clone(intents));
-        self.made = Some(Made { cluster, intents, place: self.place, desired: Arc::clone(&desired) });
-        desired
-    }
-
     /// Looks, and does what is to be done.
     async fn carry_out(
         &mut self,
@@ -257,9 +236,9 @@ impl<K: Kernel> Reconciler<K> {
 
     /// What the underlay carries has changed: the other hosts are told, and the next round, which that brings, goes by it.
     async fn follow(&mut self, underlay_mtu: Option<u32>) {
-        let Some(mtu) = underlay_mtu.filter(|mtu| *mtu != self.place.underlay_mtu) else { return };
-        tracing::info!(before = self.place.underlay_mtu, now = mtu, "the MTU of the underlay has changed");
-        self.place.underlay_mtu = mtu;
+        let Some(mtu) = underlay_mtu.filter(|mtu| *mtu != self.host.underlay_mtu) else { return };
+        tracing::info!(before = self.host.underlay_mtu, now = mtu, "the MTU of the underlay has changed");
+        self.host.underlay_mtu = mtu;
         if let Err(error) = self.state.tell(UnderlayMtu(mtu)).await {
             tracing::error!(%error, "what the underlay carries can't be told to other hosts");
         }

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay::cluster::{Derivation, derive};
+use overlay::datapath::attention::Look;
 use overlay::datapath::desired::{Desired, HostConfig, KeptDesired, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::{Knowledge, plan};
-use overlay::datapath::report::round;
+use overlay::datapath::round::round;
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::{HostInfo, Liveness, Phase};
@@ -113,7 +114,7 @@ impl World {
             intents.seats.insert(network.id, seat);
             let ifname = "eth0".parse().expect("an interface name");
             let attachment = Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() };
-            intents.attachments.insert(attachment.endpoint.id, attachment);
+            intents.attachments.insert(attachment.endpoint.id, Arc::new(attachment));
         }
         intents.networks = networks.iter().map(|network| (network.id, network.clone())).collect();
         let own = intents.attachments.values().map(|attachment| attachment.endpoint.clone());
@@ -142,7 +143,7 @@ impl World {
 
     /// Brings the kernel to what is desired.
     fn settle(&mut self, desired: &Desired) -> Observed {
-        drop(block_on(round(&mut self.kernel, desired, Knowledge::Whole)));
+        drop(block_on(round(&mut self.kernel, &Look::Everything, desired, Knowledge::Whole)));
         self.kernel.state().clone()
     }
 }

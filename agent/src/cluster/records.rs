@@ -154,7 +154,11 @@ fn other(me: HostId, node: &str) -> Option<HostId> {
 }
 
 /// The record of an incarnation, and what its texts say: if they are the same, the record is the same.
-fn record_of(id: HostId, life: &gossip::NodeIncarnation, known: &[(Incarnation, ReadTexts)]) -> (Arc<Record>, ReadTexts) {
+fn record_of(
+    id: HostId,
+    life: &gossip::NodeIncarnation,
+    known: &[(Incarnation, ReadTexts)],
+) -> (Arc<Record>, ReadTexts) {
     let before = known.iter().find(|(known, _)| known.generation == life.generation);
     match before {
         Some((known, read)) if read.texts == life.entries => (Arc::clone(&known.record), read.clone()),

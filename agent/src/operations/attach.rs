@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::cluster::{Cluster, NetworkView};
+use overlay::cluster::Cluster;
 use overlay::model::endpoint::Endpoint;
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};

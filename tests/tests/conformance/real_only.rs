@@ -240,7 +240,7 @@ async fn a_namespace_that_lost_its_path_is_noticed_by_a_look_at_another_part(
     mut bench: RealBench,
 ) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
-    desired.segments.insert(network(2), segment(2, &[]));
+    desired.segments.insert(network(2), segment(2, &[]).into());
     let whole = settle(&mut bench, &desired).await?;
     let mut changes = bench.kernel().changes();
     quiet(&mut changes).await;

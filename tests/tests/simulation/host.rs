@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::cluster::{Cluster, bootstrap, derive};
+use overlay::cluster::{Cluster, Derivation, bootstrap};
 use overlay::datapath::attention::Look;
 use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
@@ -72,6 +72,7 @@ pub struct Host {
     feed: Feed,
     activation: Activation,
     pub cluster: Arc<Cluster>,
+    derivation: Derivation,
     /// The members that know this life of it.
     pub introduced: BTreeSet<HostId>,
     /// What the cluster is made from.
@@ -120,6 +121,7 @@ impl Host {
             slot,
             feed: Feed::default(),
             cluster: Arc::default(),
+            derivation: Derivation::default(),
             introduced: BTreeSet::new(),
             records: Records::new(),
             seen: Vec::new(),
@@ -149,6 +151,7 @@ impl Host {
         self.feed = Feed::default();
         self.activation = self.ledger().membership().activation.clone();
         self.cluster = Arc::default();
+        self.derivation = Derivation::default();
         self.introduced.clear();
         self.records.clear();
         self.seen.clear();
@@ -260,7 +263,8 @@ impl Host {
         self.say();
         let changed = self.notice(now, detector, answers);
         if changed {
-            self.cluster = Arc::new(derive(&self.records, self.ledger().membership().founder));
+            let founder = self.ledger().membership().founder;
+            self.cluster = Arc::clone(self.derivation.derive(&self.records, founder));
         }
         let lives = self.listen(now).is_some();
         if lives && (changed || self.unsaid) {

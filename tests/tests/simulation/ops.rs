@@ -227,6 +227,9 @@ impl World {
 /// have to see what is in use.
 pub fn unaware(mut request: Attach) -> Attach {
     let cluster = Arc::make_mut(&mut request.cluster);
-    cluster.networks.values_mut().for_each(|view| view.endpoints.clear());
+    for view in cluster.networks.values_mut() {
+        let view = Arc::make_mut(view);
+        view.endpoints = Default::default();
+    }
     request
 }

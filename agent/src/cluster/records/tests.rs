@@ -202,8 +202,12 @@ fn of_texts_that_have_changed_only_the_changed_ones_are_read() {
         Arc::new(all.iter().map(|(key, text)| ((*key).to_owned(), (*text).into())).collect())
     };
     let read = |texts, before| ReadTexts::read(host(1), texts, before);
-    let first = read(&texts(&[("a", "1"), ("c", "1"), ("d", "1"), ("f", "1")]), None);
-    let second = read(&texts(&[("b", "1"), ("c", "1"), ("d", "2"), ("e", "1"), ("f", "1")]), Some(&first));
+    let (one, two) = (
+        texts(&[("a", "1"), ("c", "1"), ("d", "1"), ("f", "1")]),
+        texts(&[("b", "1"), ("c", "1"), ("d", "2"), ("e", "1"), ("f", "1")]),
+    );
+    let first = read(&one, None);
+    let second = read(&two, Some(&first));
     let kept = |n: usize| first.parts.iter().any(|part| Arc::ptr_eq(part, &second.parts[n]));
     assert_eq!([0, 1, 2, 3, 4].map(kept), [false, true, false, false, true]);
 }

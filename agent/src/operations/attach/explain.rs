@@ -28,7 +28,7 @@ pub(super) fn refused(seen: &ClusterView, me: HostId, request: &Attach, refusal:
     }
     let Some(then) = request.cluster.find(&spec.network) else { return unknown() };
     // What was heard since may name the endpoint that is in the way.
-    let view = seen.cluster.networks.get(&then.network.id).unwrap_or(then);
+    let view = seen.cluster.networks.get(&then.network.id).map_or(then, |view| &**view);
     let network = view.shown_name();
     let named =
         |host: HostId| if host == me { host_name(&request.cluster, me) } else { host_name(&seen.cluster, host) };

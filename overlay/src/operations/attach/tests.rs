@@ -17,7 +17,7 @@ fn cluster(network: &Network, others: &[HostId]) -> Cluster {
     for host in others.iter().chain([&ME]) {
         let info = crate::model::host::HostInfo { founder: Some(ME), ..info() };
         let membership = NetworkMembership { network: network.clone(), vni: None };
-        let networks = [(network.id, membership)].into();
+        let networks = [(network.id, Arc::new(membership))].into();
         let record = Record { host: Some(info), networks, ..Record::default() };
         let incarnation =
             Incarnation { generation: 1, complete: true, liveness: Liveness::Live, record: Arc::new(record) };

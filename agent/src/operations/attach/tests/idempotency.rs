@@ -86,7 +86,7 @@ async fn what_a_network_is_called_by_now_does_not_hide_what_is_attached() {
     // Since two parts of the cluster have found each other the name means the network of the other one.
     let mut clash = (*cluster).clone();
     let rival = Network { id: NetworkId::from_bytes([77; 16]), created: 0, ..clash.networks[&own].network.clone() };
-    let view = NetworkView::new(&rival);
+    let view = overlay::cluster::NetworkView::new(&rival);
     clash.networks.insert(view.network.id, view.into());
     Arc::make_mut(clash.networks.get_mut(&own).expect("it is there")).shadowed = true;
     // Or the network is deleted, and the name means nothing.

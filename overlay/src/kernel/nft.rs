@@ -21,10 +21,12 @@ use crate::datapath::firewall::{Family, Set, Table};
 use crate::datapath::foreign_chains::{ChainName, Pass};
 use crate::datapath::kernel_api::Cause;
 
-mod others;
+mod dump;
+mod foreign;
+mod foreign_rule;
 mod read;
 
-pub(in crate::kernel) use read::Reader;
+pub(in crate::kernel) use dump::Reader;
 
 /// How long `nft` may take; it takes some ten milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -18,6 +18,8 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("real::what_iptables_has_saved_and_restored_is_known", || real::run(iptables_reads_and_restores)),
         Trial::test("real::what_only_its_owner_may_change_is_told", || real::run(owned_tables_are_told)),
         Trial::test("real::legacy_rules_are_told", || real::run(legacy_rules_are_told)),
+        Trial::test("real::an_address_like_our_names_does_not_let_us_pass", || real::run(address_like_our_names)),
+        Trial::test("real::only_docker_s_own_chain_takes_our_rules", || real::run(chains_like_dockers)),
         Trial::test("real::outwards_only_the_ways_to_other_hosts_are_open", || real::run(bridges_stay_shut)),
     ]
 }
@@ -98,6 +100,48 @@ async fn legacy_rules_are_told(mut bench: RealBench) -> anyhow::Result<()> {
     }
     let observed = settle(&mut bench, &wish).await?;
     ensure!(barriers(&observed.others, &wish) == [Barrier::Legacy].into(), "{:?}", observed.others);
+    Ok(())
+}
+
+/// The bytes of 111.118.117 are those of `ovu`.
+async fn address_like_our_names(mut bench: RealBench) -> anyhow::Result<()> {
+    let wish = host_with(&[]);
+    sh("nft add table inet mine")?;
+    sh("nft 'add chain inet mine passing { type filter hook forward priority 0; policy drop; }'")?;
+    for rule in [
+        "ip saddr 111.118.117.0/24 accept",
+        "iifname eth0 ip daddr 111.118.117.9 accept",
+        "tcp dport 1 accept comment \\\"not for ovu0123456789ab\\\"",
+    ] {
+        sh(&format!("nft add rule inet mine passing {rule}"))?;
+        let observed = settle(&mut bench, &wish).await?;
+        let told: Vec<Barrier> = barriers(&observed.others, &wish).into_iter().collect();
+        ensure!(matches!(told.as_slice(), [Barrier::Policy(chain)] if chain.table == "mine"), "{rule}: {told:?}");
+    }
+    sh("nft add rule inet mine passing 'iifname \"ovu*\" accept'")?;
+    let observed = settle(&mut bench, &wish).await?;
+    ensure!(barriers(&observed.others, &wish).is_empty(), "{:?}", observed.others);
+    Ok(())
+}
+
+async fn chains_like_dockers(mut bench: RealBench) -> anyhow::Result<()> {
+    bench.add_way_out(&"wan0".parse()?)?;
+    let wish = host_with(&[]);
+    sh("iptables -P FORWARD DROP && iptables -N DOCKER-USER-LOG && iptables -A FORWARD -j DOCKER-USER-LOG")?;
+    sh("iptables -A FORWARD -p tcp --dport 1 -m comment --comment 'as in DOCKER-USER' -j ACCEPT")?;
+    sh("nft add rule ip filter FORWARD tcp dport 2 accept comment DOCKER-USER")?;
+    settle(&mut bench, &wish).await?;
+    let has_ours = |chain: &str| anyhow::Ok(sh(&format!("nft list chain ip filter {chain}"))?.contains("overlayd:in"));
+    ensure!(has_ours("FORWARD")?, "nothing calls Docker's chain, and this one drops");
+    // Docker starts. Its chain may also be entered for good.
+    for call in ["-j", "-g"] {
+        sh(&format!("iptables -N DOCKER-USER && iptables -I FORWARD {call} DOCKER-USER"))?;
+        settle(&mut bench, &wish).await?;
+        ensure!(has_ours("DOCKER-USER")? && !has_ours("FORWARD")?, "{call}");
+        sh(&format!("iptables -D FORWARD {call} DOCKER-USER && iptables -F DOCKER-USER && iptables -X DOCKER-USER"))?;
+    }
+    settle(&mut bench, &wish).await?;
+    ensure!(has_ours("FORWARD")?, "Docker's chain is gone");
     Ok(())
 }
 

@@ -195,7 +195,7 @@ impl RealKernel {
     /// The host's part.
     async fn look_at_host(&mut self) -> Result<Observed, StepError> {
         let doing = || "look at the rules of the host";
-        let firewall = within(doing, async { self.host.rules.marks(Family::Inet).await.or_doing(doing) }).await?;
+        let firewall = within(doing, async { self.host.rules.table(Family::Inet).await.or_doing(doing) }).await?;
         let doing = || "look at the rules of others on the host";
         let others = within(doing, look::others(&mut self.host, &mut self.legacy, self.vtep)).await?;
         let doing = || "look at the links of the host";

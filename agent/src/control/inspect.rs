@@ -1,9 +1,13 @@
 //! Looking inside: what the kernel of this host has for an endpoint, and for a network.
 
+use std::net::IpAddr;
+
 use overlay::cluster::NetworkView;
 use overlay::datapath::desired::port_ifname;
+use overlay::datapath::firewall::Field;
 use overlay::datapath::kernel_api::StepError;
-use overlay::kernel::inspect::{self, Entry, Inspected, Interface, other_end};
+use overlay::kernel::inspect::{self, Entry, Inspected, Interface, ShownElement, other_end};
+use overlay::model::endpoint::Endpoint;
 use overlay::model::id::NetworkId;
 use overlay::model::intent::Attachment;
 use overlay::model::network::Name;
@@ -32,7 +36,7 @@ pub(super) async fn endpoint(
     let leases = account.map(|account| shown.leases(&account)).unwrap_or_default();
     Ok(pb::InspectEndpointReply {
         leases: leases.into_iter().filter(|lease| covers(lease, &attachment)).collect(),
-        rules: rules_about(&inspected.rules, &attachment),
+        rules: elements_of(&inspected.elements, &attachment.endpoint),
         endpoint: Some(shown.attachment(&attachment)),
         host_end: host_end.map(|end| interface(end, &inspected.interfaces)),
         container_end: container_end.map(|end| interface(end, &theirs)),
@@ -104,30 +108,26 @@ fn entry(entry: &Entry) -> pb::ForwardingEntry {
 
 /// Is an address of the endpoint in it?
 fn covers(lease: &pb::LeaseRow, attachment: &Attachment) -> bool {
-    let end = |text: &str| text.parse::<std::net::IpAddr>().ok();
+    let end = |text: &str| text.parse::<IpAddr>().ok();
     let ends = end(&lease.first).zip(end(&lease.last));
     ends.is_some_and(|(first, last)| {
         attachment.endpoint.addresses.iter().any(|a| first <= a.address && a.address <= last)
     })
 }
 
-/// The elements of a list of rules that say something of an endpoint, each with the set or map that it is in.
-fn rules_about(rules: &str, attachment: &Attachment) -> Vec<String> {
-    let mut words: Vec<String> = attachment.endpoint.addresses.iter().map(|a| a.address.to_string()).collect();
-    words.extend([attachment.endpoint.mac.to_string(), port_ifname(attachment.endpoint.id).to_string()]);
-    let (mut of, mut found) = ("", Vec::new());
-    for line in rules.lines().map(str::trim) {
-        if line.starts_with("set ") || line.starts_with("map ") {
-            of = line.trim_end_matches(" {");
-        }
-        let elements = line.trim_start_matches("elements = {").trim_end_matches('}').split(',').map(str::trim);
-        let is_meant = |element: &&str| {
-            let parts: Vec<&str> = element.split([' ', '"']).collect();
-            words.iter().any(|word| parts.contains(&word.as_str()))
-        };
-        found.extend(elements.filter(is_meant).map(|element| format!("{of}: {element}")));
-    }
-    found
+/// The elements that say something of an endpoint, each with the set or map that it is in.
+fn elements_of(elements: &[ShownElement], endpoint: &Endpoint) -> Vec<String> {
+    let has = |address: &IpAddr| endpoint.addresses.iter().any(|assigned| assigned.address == *address);
+    let port = port_ifname(endpoint.id);
+    let is_meant = |field: &Field| match field {
+        Field::Address(address) => has(address),
+        Field::Bytes(address) => has(&IpAddr::V6(*address)),
+        Field::Mac(mac) => *mac == endpoint.mac,
+        Field::Interface(ifname) => *ifname == port,
+        Field::Within(_) | Field::Protocol(_) | Field::Port(_) => false,
+    };
+    let meant = elements.iter().filter(|shown| shown.element.fields().any(is_meant));
+    meant.map(ShownElement::to_string).collect()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod tables;
 
 pub use crate::model::addr::Prefixed;
 pub use kept::KeptDesired;
+pub(in crate::datapath) use tables::{HOST_MAPS, SEGMENT_MAPS};
 use tables::{host_table, segment_table};
 
 /// All that should be ours in the kernel of this host.

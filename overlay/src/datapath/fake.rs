@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
-use crate::datapath::firewall::Set;
+use crate::datapath::firewall::Table;
 use crate::datapath::foreign_chains::{self, Calls, ChainName, Judge, Rest};
 use crate::datapath::kernel_api::{Cause, Kernel, StepError};
 use crate::datapath::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
@@ -168,7 +168,7 @@ impl FakeKernel {
         match step {
             HostStep::EnableForwarding(version) => drop(self.state.forwarding.insert(*version)),
             HostStep::ForgetFlows(flows) => self.state.unforgotten.retain(|flow| !flows.contains(flow)),
-            HostStep::ReplaceFirewall(table) => self.state.firewall = Some(table.marks()),
+            HostStep::ReplaceFirewall(table) => self.state.firewall = Some(table.observed()),
             HostStep::SetGate(chain, passes) => {
                 let judge = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
                 judge.ours = foreign_chains::marks(passes);
@@ -181,13 +181,11 @@ impl FakeKernel {
         match step {
             SegmentStep::Create(_) => drop(self.state.segments.entry(id).or_default()),
             SegmentStep::Delete => self.delete(id),
-            SegmentStep::ReplaceFirewall(table) => self.segment(id)?.firewall = Some(table.marks()),
-            SegmentStep::ReplaceFilter(table) => self.segment(id)?.filter = Some(table.marks()),
+            SegmentStep::ReplaceFirewall(table) => self.segment(id)?.firewall = Some(Table::observed(table)),
+            SegmentStep::ReplaceFilter(table) => self.segment(id)?.filter = Some(Table::observed(table)),
             SegmentStep::UpdateFilter(sets) => {
                 let filter = self.segment(id)?.filter.get_or_insert_default();
-                filter.retain(|(name, _)| !sets.iter().any(|set| set.marks().0 == *name));
-                filter.extend(sets.iter().map(Set::marks));
-                filter.sort();
+                filter.sets.extend(sets.iter().map(|set| (set.name().to_owned(), set.stored())));
             }
             SegmentStep::DeleteFilter => self.segment(id)?.filter = None,
             SegmentStep::ForgetFlows(flows) => self.segment(id)?.unforgotten.retain(|flow| !flows.contains(flow)),

@@ -9,9 +9,13 @@ use std::net::IpAddr;
 
 use crate::model::addr::{IpVersion, Subnet, fnv1a};
 
+mod fields;
+mod observed;
 mod sets;
 
-pub use sets::{Element, Field, Set, key_part, mark};
+pub use fields::FieldType;
+pub use observed::{ObservedTable, StoredElement};
+pub use sets::{Declaration, Element, Field, Holding, Set};
 
 /// Which packets a table sees. Its name is `overlay` in either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -180,43 +184,14 @@ pub enum Verdict {
     Remember(&'static str, Parts),
 }
 
-/// What is seen of a table in the kernel: chains by name with the marks of their rules in order, and sets, `@` before their
-/// names, with their elements.
-pub type Marks = Vec<(String, Vec<String>)>;
-
 impl Table {
-    /// The marks that this table has once it is in the kernel, sorted by name.
-    pub fn marks(&self) -> Marks {
-        let rules = |c: &Chain| (c.name.to_owned(), c.rules.iter().map(|r| r.mark(c.hook)).collect());
-        let mut marks: Marks = self.sets.iter().map(Set::marks).chain(self.chains.iter().map(rules)).collect();
-        marks.sort();
-        marks
-    }
-
-    /// The same table with what is seen of its sets in the kernel besides, as far as it is worth keeping.
-    pub fn with(&self, seen: &Marks, is_kept: impl Fn(&Element) -> bool) -> Self {
-        Self { sets: self.sets.iter().map(|set| set.with(seen, &is_kept)).collect(), ..self.clone() }
-    }
-
-    /// The sets that differ from what is seen, if nothing else does: then all the others can stay, and what packets have put into
-    /// them.
-    pub fn changed_sets(&self, seen: &Marks) -> Option<Vec<Set>> {
-        let marks = self.marks();
-        let same =
-            |a: &(String, Vec<String>), b: &(String, Vec<String>)| a.0 == b.0 && (a.1 == b.1 || a.0.starts_with('@'));
-        let only_sets = marks.len() == seen.len() && marks.iter().zip(seen).all(|(a, b)| same(a, b));
-        let changed = |set: &&Set| !seen.contains(&set.marks());
-        only_sets.then(|| self.sets.iter().filter(changed).cloned().collect())
-    }
-
     /// The transaction that replaces our table of this family by this one, as `nft -f` takes it.
     pub fn script(&self) -> String {
         let mut script = format!("{}table {} overlay {{\n", self.family.removal(), self.family);
         for set in &self.sets {
-            script += &format!("  {}", set.kind);
+            script += &format!("  {}", set.declaration);
             if !set.elements.is_empty() {
-                let elements: Vec<String> = set.elements.iter().map(Element::to_string).collect();
-                script += &format!(" elements = {{ {} }}", elements.join(", "));
+                script += &format!(" elements = {{ {} }}", set.list());
             }
             script += " }\n";
         }
@@ -245,6 +220,13 @@ impl fmt::Display for Family {
             Self::Inet => "inet",
             Self::Bridge => "bridge",
         })
+    }
+}
+
+impl Chain {
+    /// The marks of its rules in order.
+    fn marks(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| rule.mark(self.hook)).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::datapath::desired::{Bridge, Remote, Uplink};
-use crate::datapath::firewall::Marks;
+use crate::datapath::firewall::ObservedTable;
 use crate::datapath::foreign_chains::Others;
 use crate::model::addr::{IfName, IpVersion, Mac};
 use crate::model::id::{EndpointId, NetworkId, Vni};
@@ -17,8 +17,8 @@ pub struct Observed {
     pub underlay_mtu: Option<u32>,
     /// What the host's namespace forwards.
     pub forwarding: BTreeSet<IpVersion>,
-    /// The marks of our table in the host's namespace; `None` if there is no such table.
-    pub firewall: Option<Marks>,
+    /// Our table in the host's namespace; `None` if there is none.
+    pub firewall: Option<ObservedTable>,
     /// Connections that were to be forgotten and could not be.
     pub unforgotten: BTreeSet<Flow>,
     /// What others have in the host's namespace that packets of ours meet.
@@ -30,12 +30,12 @@ pub struct Observed {
 /// What is in the namespace of one network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObservedSegment {
-    /// The marks of our table; `None` if there is no such table.
-    pub firewall: Option<Marks>,
+    /// Our table; `None` if there is none.
+    pub firewall: Option<ObservedTable>,
     /// Connections that were to be forgotten and could not be.
     pub unforgotten: BTreeSet<Flow>,
-    /// The marks of our table of what passes the bridge; `None` if there is no such table.
-    pub filter: Option<Marks>,
+    /// Our table of what passes the bridge; `None` if there is none.
+    pub filter: Option<ObservedTable>,
     /// The bridge, if it is there.
     pub bridge: Option<ObservedBridge>,
     /// The VXLAN device, if it is there.

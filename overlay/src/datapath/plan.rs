@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::datapath::attention::{Look, Part};
-use crate::datapath::desired::{Desired, Remote, Segment, Tunnel};
-use crate::datapath::firewall::{Field, Marks, Table, key_part};
+use crate::datapath::desired::{Desired, HOST_MAPS, Remote, SEGMENT_MAPS, Segment, Tunnel};
+use crate::datapath::firewall::{Element, Field};
 use crate::datapath::foreign_chains;
 use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
 use crate::model::addr::{IfName, Mac};
@@ -57,10 +57,10 @@ pub fn plan_parts(look: &Look, observed: &Observed, desired: &Desired, knowledge
 fn plan_host(observed: &Observed, desired: &Desired) -> Vec<HostStep> {
     let mut steps = Vec::new();
     let mut stale = observed.unforgotten.clone();
-    if observed.firewall.as_ref() != Some(&desired.firewall.marks()) {
+    if observed.firewall.as_ref() != Some(&desired.firewall.observed()) {
         steps.push(HostStep::ReplaceFirewall(desired.firewall.clone()));
-        // Behind the address of the host, which is one part or four.
-        stale.extend(moved(observed.firewall.as_ref(), &desired.firewall, [("@ports", 1), ("@ports6", 4)]));
+        let moved = desired.firewall.changed_elements(observed.firewall.as_ref(), &HOST_MAPS);
+        stale.extend(moved.iter().filter_map(flow));
     }
     steps.extend((!stale.is_empty()).then_some(HostStep::ForgetFlows(stale)));
     let unforwarded = desired.forwarding.difference(&observed.forwarding);
@@ -79,9 +79,10 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     }
     let have = have.unwrap_or(&nothing);
     let mut stale = have.unforgotten.clone();
-    if have.firewall.as_ref() != Some(&want.firewall.marks()) {
+    if have.firewall.as_ref() != Some(&want.firewall.observed()) {
         steps.push(SegmentStep::ReplaceFirewall(want.firewall.clone()));
-        stale.extend(moved(have.firewall.as_ref(), &want.firewall, [("@published", 0), ("@published6", 0)]));
+        let moved = want.firewall.changed_elements(have.firewall.as_ref(), &SEGMENT_MAPS);
+        stale.extend(moved.iter().filter_map(flow));
     }
     steps.extend((!stale.is_empty()).then_some(SegmentStep::ForgetFlows(stale)));
     set_filter(have, want, knowledge, &mut steps);
@@ -104,9 +105,12 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
     let here = want.ports.values().flat_map(|port| port.addresses.iter().map(|a| a.address));
     let known: BTreeSet<IpAddr> = here.chain(want.neighbours.keys().copied()).collect();
     let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !known.contains(address));
+    // What a container of this host may send is known.
+    let is_here = |field: &Field| matches!(field, Field::Interface(_));
+    let is_kept = |element: &Element| element.key.iter().any(is_unknown) && !element.key.iter().any(is_here);
     let filter = match knowledge {
         Knowledge::Whole => filter.clone(),
-        Knowledge::Partial => filter.with(seen, |element| element.key.iter().any(is_unknown)),
+        Knowledge::Partial => filter.with(seen, is_kept),
     };
     match filter.changed_sets(seen) {
         None => steps.push(SegmentStep::ReplaceFilter(filter)),
@@ -115,21 +119,17 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
     }
 }
 
-/// What leads elsewhere than before by these maps, in whose keys protocol and port are from the given part on.
-fn moved(have: Option<&Marks>, want: &Table, maps: [(&str, usize); 2]) -> BTreeSet<Flow> {
-    let elements = |marks: &Marks| -> BTreeSet<(usize, String)> {
-        let part = |name: &str| maps.iter().find(|(map, _)| *map == name).map(|(_, part)| *part);
-        let found = marks.iter().filter_map(|(name, elements)| Some((part(name)?, elements)));
-        found.flat_map(|(part, elements)| elements.iter().map(move |mark| (part, mark.clone()))).collect()
-    };
-    let flow = |(part, mark): &(usize, String)| {
-        let [protocol, ..] = key_part(mark, *part)?;
-        let [high, low, ..] = key_part(mark, part + 1)?;
-        Some(Flow { protocol, port: u16::from_be_bytes([high, low]) })
-    };
-    // A table that was not there has led nothing anywhere.
-    let have = have.map(elements).unwrap_or_default();
-    have.symmetric_difference(&elements(&want.marks())).filter_map(flow).collect()
+/// The packets that an element of a map leads somewhere.
+fn flow(element: &Element) -> Option<Flow> {
+    let protocol = element.key.iter().find_map(|field| match field {
+        Field::Protocol(protocol) => Some(protocol.number()),
+        _ => None,
+    })?;
+    let port = element.key.iter().find_map(|field| match field {
+        Field::Port(port) => Some(*port),
+        _ => None,
+    })?;
+    Some(Flow { protocol, port })
 }
 
 /// Neighbours before the entries they rely on.

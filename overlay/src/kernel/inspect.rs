@@ -12,9 +12,12 @@ use rtnetlink::Handle;
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::netns::{self, Netns};
+use super::nft::Reader;
+pub use super::nft::ShownElement;
 use super::patience::within;
 use super::{addr, neigh, nft};
 use crate::datapath::desired::Prefixed;
+use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::StepError;
 use crate::datapath::names::BRIDGE;
 use crate::model::addr::Mac;
@@ -83,6 +86,8 @@ pub struct Inspected {
     pub neighbours: BTreeMap<IpAddr, Mac>,
     /// The rules, with what they have counted, as `nft` lists them.
     pub rules: String,
+    /// The elements of the sets and maps of our tables.
+    pub elements: Vec<ShownElement>,
 }
 
 /// Looks into the segment at a path.
@@ -109,7 +114,12 @@ pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
             None => BTreeMap::new(),
         };
         let rules = nft::list(Arc::clone(&netns)).await.or_doing(doing)?;
-        Ok(Inspected { interfaces, entries, neighbours, rules })
+        let mut reader = Reader::open(&netns).or_doing(doing)?;
+        let mut elements = Vec::new();
+        for family in [Family::Inet, Family::Bridge] {
+            elements.extend(reader.shown_elements(family).await.or_doing(doing)?);
+        }
+        Ok(Inspected { interfaces, entries, neighbours, rules, elements })
     };
     within(doing, look).await
 }

@@ -62,8 +62,8 @@ pub(super) async fn segment(
     let uplink = uplink_ifname(network);
     let path = inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
-    let firewall = inside.rules.marks(Family::Inet).await.or_doing(doing)?;
-    let filter = inside.rules.marks(Family::Bridge).await.or_doing(doing)?;
+    let firewall = inside.rules.table(Family::Inet).await.or_doing(doing)?;
+    let filter = inside.rules.table(Family::Bridge).await.or_doing(doing)?;
     let route = &inside.route;
     let links = link::all(route).await.or_doing(doing)?;
     let named = |name: &str| links.iter().find(|link| link.name == name);

@@ -27,6 +27,7 @@ mod foreign_rule;
 mod read;
 
 pub(in crate::kernel) use dump::Reader;
+pub use read::ShownElement;
 
 /// How long `nft` may take; it takes some ten milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);

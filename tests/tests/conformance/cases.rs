@@ -419,7 +419,7 @@ pub async fn what_is_not_known_yet_is_not_taken_away<B: Bench>(mut bench: B) -> 
         segment.remotes.clear();
         segment.neighbours.clear();
         let sets = segment.filter.iter_mut().flat_map(|filter| &mut filter.sets);
-        sets.filter(|set| !["own", "own6", "told6"].contains(&set.name)).for_each(|set| set.elements.clear());
+        sets.filter(|set| !["own", "own6", "told6"].contains(&set.name())).for_each(|set| set.elements.clear());
     }
     let (_, report) = round(bench.kernel(), &Look::Everything, &ignorant, Knowledge::Partial).await?;
     ensure!(report.done.is_empty(), "{:?}", report.done);

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use overlay::cluster::Cluster;
 use overlay::datapath::desired::{
     Bridge, Desired, HostConfig, Port, Prefixed, Remote, SERVICE_ADDRESS, Segment, Transit, Tunnel, Uplink, desire,
     port_ifname, uplink_ifname,
 };
-use overlay::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use overlay::datapath::firewall::{
+    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Table, Verdict,
+};
 use overlay::datapath::names::UPLINK;
 use overlay::model::addr::{IpVersion, Mac, Subnet};
 use overlay::model::id::{EndpointId, HostId, NetworkId, Vni};
@@ -130,8 +133,11 @@ pub fn unlike(vtep: u8) -> Remote {
     Remote { vtep: [192, 0, 2, vtep].into(), port: 8472, vni: vni(77_777) }
 }
 
-/// Every kind of rule there is.
-const PUBLISHED: &str = "map published { type inet_proto . inet_service : ipv4_addr . inet_service;";
+const V4: FieldType = FieldType::Address(IpVersion::V4);
+const V6: FieldType = FieldType::Address(IpVersion::V6);
+
+const PUBLISHED: Declaration =
+    Declaration::map("published", &[FieldType::Protocol, FieldType::Port], &[V4, FieldType::Port]);
 
 /// A port on the way, and the port that it leads to.
 pub fn element(via: u16, port: u16) -> Element {
@@ -142,29 +148,25 @@ pub fn element(via: u16, port: u16) -> Element {
 }
 
 /// The sets that are looked up under a version of IP: sender, pairs, services, and what was asked.
-const SETS: [[(&str, &str); 4]; 2] = [
+const SETS: [[Declaration; 4]; 2] = {
+    use FieldType::{Interface, Mac, Port, Protocol};
+    let while_asked = Duration::from_secs(180);
     [
-        ("own", "set own { type ifname . ether_addr . ipv4_addr;"),
-        ("pairs", "set pairs { type ipv4_addr . ipv4_addr;"),
-        ("services", "set services { type ipv4_addr . ipv4_addr . inet_proto . inet_service;"),
-        (
-            "asked",
-            "set asked { type ipv4_addr . ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
-             timeout 3m;",
-        ),
-    ],
-    [
-        ("own6", "set own6 { type ifname . ether_addr . ipv6_addr;"),
-        ("pairs6", "set pairs6 { type ipv6_addr . ipv6_addr;"),
-        ("services6", "set services6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service;"),
-        (
-            "asked6",
-            "set asked6 { type ipv6_addr . ipv6_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; \
-             timeout 3m;",
-        ),
-    ],
-];
-const TOLD: &str = "set told6 { typeof iifname . ether saddr . @th,64,128;";
+        [
+            Declaration::set("own", &[Interface, Mac, V4]),
+            Declaration::set("pairs", &[V4, V4]),
+            Declaration::set("services", &[V4, V4, Protocol, Port]),
+            Declaration::set("asked", &[V4, V4, Port, Port]).from_packets(65_535, while_asked),
+        ],
+        [
+            Declaration::set("own6", &[Interface, Mac, V6]),
+            Declaration::set("pairs6", &[V6, V6]),
+            Declaration::set("services6", &[V6, V6, Protocol, Port]),
+            Declaration::set("asked6", &[V6, V6, Port, Port]).from_packets(65_535, while_asked),
+        ],
+    ]
+};
+const TOLD: Declaration = Declaration::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
 
 /// For what passes the bridge.
 pub fn filter() -> Table {
@@ -194,10 +196,7 @@ pub fn filter() -> Table {
     let of_kind = kinds.map(|kind| Rule::new([Match::Is(kind), Match::In("ovx*".to_owned())], Verdict::Drop));
     let drop = |when: Match| Rule::new([Match::In("ovx*".to_owned()), when], Verdict::Drop);
     let me = || vec![Field::Interface(port_ifname(endpoint(1))), Field::Mac(mac(1))];
-    let set = |(name, kind), key: Vec<Field>| {
-        let elements = if key.is_empty() { Vec::new() } else { vec![Element::of(key)] };
-        Set { name, kind, elements: elements.into_iter().collect() }
-    };
+    let set = |declaration: Declaration, key: Vec<Field>| declaration.with((!key.is_empty()).then(|| Element::of(key)));
     let told = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1);
     let mut sets = Vec::new();
     let mut senders =
@@ -209,20 +208,20 @@ pub fn filter() -> Table {
         sets.push(set(pairs, vec![at(1), at(2)]));
         sets.push(set(services, vec![at(1), at(2), Field::Protocol(Protocol::Tcp), Field::Port(6379)]));
         sets.push(set(asked, Vec::new()));
-        senders.push(drop(Match::Unlisted(own.0, Parts::Sender(version))));
-        let remember = Verdict::Remember(asked.0, Parts::Datagram(version));
+        senders.push(drop(Match::Unlisted(own.name, Parts::Sender(version))));
+        let remember = Verdict::Remember(asked.name, Parts::Datagram(version));
         passage.push(Rule::new([Match::Is(Kind::Udp), Match::Is(Kind::Ip(version))], remember));
         let listed = [
-            Match::Listed(pairs.0, Parts::Pair(version)),
-            Match::Listed(pairs.0, Parts::PairAnswered(version)),
-            Match::Listed(services.0, Parts::Service(version)),
-            Match::Listed(services.0, Parts::ServiceAnswered(version)),
-            Match::Listed(asked.0, Parts::DatagramAnswered(version)),
+            Match::Listed(pairs.name, Parts::Pair(version)),
+            Match::Listed(pairs.name, Parts::PairAnswered(version)),
+            Match::Listed(services.name, Parts::Service(version)),
+            Match::Listed(services.name, Parts::ServiceAnswered(version)),
+            Match::Listed(asked.name, Parts::DatagramAnswered(version)),
         ];
         passage.extend(listed.map(|listed| Rule::new([listed], Verdict::Accept)));
     }
     passage.extend(of_kind);
-    sets.push(set(("told6", TOLD), [me(), vec![Field::Bytes(told)]].concat()));
+    sets.push(set(TOLD, [me(), vec![Field::Bytes(told)]].concat()));
     let chain = |name, hook, rules| Chain { name, hook, rules };
     Table {
         family: Family::Bridge,
@@ -239,7 +238,7 @@ fn table() -> Table {
     let subnet = Subnet::of([10, 9, 0, 0].into(), 24).expect("a subnet");
     Table {
         family: Family::Inet,
-        sets: vec![Set { name: "published", kind: PUBLISHED, elements: [element(8080, 80)].into() }],
+        sets: vec![PUBLISHED.with([element(8080, 80)])],
         chains: vec![
             Chain {
                 name: "prerouting",

@@ -9,10 +9,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use super::{Attachment, port_ifname};
 use crate::cluster::NetworkView;
-use crate::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use crate::datapath::firewall::{
+    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, Table, Verdict,
+};
 use crate::datapath::names::ANY_PORT;
 use crate::model::addr::{IpVersion, Mac};
 use crate::model::endpoint::Endpoint;
@@ -21,49 +24,54 @@ use crate::model::links::Links;
 use crate::model::network::{Name, Network};
 
 /// The interface and MAC of each container here: who asks for an address has none yet.
-const MACS: &str = "macs";
-const MACS_KIND: &str = "set macs { type ifname . ether_addr;";
+const MACS: Declaration = Declaration::set("macs", &[FieldType::Interface, FieldType::Mac]);
 /// The interface, MAC and IPv6 addresses of each, as neighbour discovery tells them.
-const TOLD: &str = "told6";
-const TOLD_KIND: &str = "set told6 { typeof iifname . ether saddr . @th,64,128;";
+const TOLD: Declaration = Declaration::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
 
-/// What is looked up in one version of IP: names of sets, and what they are.
-struct Names {
+/// What is looked up in one version of IP.
+struct SetNames {
     /// The interface, MAC and address of each container here: what it sends under another one is dropped.
-    own: (&'static str, &'static str),
+    own: Declaration,
     /// Who may reach whom, and at which port.
-    linked: (&'static str, &'static str),
+    linked: Declaration,
     /// Who may reach whom at all ports.
-    pairs: (&'static str, &'static str),
+    pairs: Declaration,
     /// Who has to do with whom at all, both ways.
-    acquainted: (&'static str, &'static str),
+    acquainted: Declaration,
     /// What was asked over UDP a moment ago.
-    asked: (&'static str, &'static str),
+    asked: Declaration,
 }
 
-const NAMES: Names = Names {
-    own: ("own", "set own { type ifname . ether_addr . ipv4_addr;"),
-    linked: ("linked", "set linked { type ipv4_addr . ipv4_addr . inet_proto . inet_service;"),
-    pairs: ("pairs", "set pairs { type ipv4_addr . ipv4_addr;"),
-    acquainted: ("acquainted", "set acquainted { type ipv4_addr . ipv4_addr;"),
-    asked: (
-        "asked",
-        "set asked { type ipv4_addr . ipv4_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; timeout 3m;",
-    ),
+/// How many questions over UDP are remembered, and for how long.
+const ASKED: u32 = 65_535;
+const ASKED_FOR: Duration = Duration::from_secs(180);
+
+const V4: FieldType = FieldType::Address(IpVersion::V4);
+const V6: FieldType = FieldType::Address(IpVersion::V6);
+
+const NAMES: SetNames = {
+    use FieldType::{Interface, Mac, Port, Protocol};
+    SetNames {
+        own: Declaration::set("own", &[Interface, Mac, V4]),
+        linked: Declaration::set("linked", &[V4, V4, Protocol, Port]),
+        pairs: Declaration::set("pairs", &[V4, V4]),
+        acquainted: Declaration::set("acquainted", &[V4, V4]),
+        asked: Declaration::set("asked", &[V4, V4, Port, Port]).from_packets(ASKED, ASKED_FOR),
+    }
 };
 
-const NAMES6: Names = Names {
-    own: ("own6", "set own6 { type ifname . ether_addr . ipv6_addr;"),
-    linked: ("linked6", "set linked6 { type ipv6_addr . ipv6_addr . inet_proto . inet_service;"),
-    pairs: ("pairs6", "set pairs6 { type ipv6_addr . ipv6_addr;"),
-    acquainted: ("acquainted6", "set acquainted6 { type ipv6_addr . ipv6_addr;"),
-    asked: (
-        "asked6",
-        "set asked6 { type ipv6_addr . ipv6_addr . inet_service . inet_service; size 65535; flags dynamic,timeout; timeout 3m;",
-    ),
+const NAMES6: SetNames = {
+    use FieldType::{Interface, Mac, Port, Protocol};
+    SetNames {
+        own: Declaration::set("own6", &[Interface, Mac, V6]),
+        linked: Declaration::set("linked6", &[V6, V6, Protocol, Port]),
+        pairs: Declaration::set("pairs6", &[V6, V6]),
+        acquainted: Declaration::set("acquainted6", &[V6, V6]),
+        asked: Declaration::set("asked6", &[V6, V6, Port, Port]).from_packets(ASKED, ASKED_FOR),
+    }
 };
 
-const fn names(version: IpVersion) -> &'static Names {
+const fn names(version: IpVersion) -> &'static SetNames {
     match version {
         IpVersion::V4 => &NAMES,
         IpVersion::V6 => &NAMES6,
@@ -95,7 +103,7 @@ pub(super) fn table(
 /// What each container here may say that it is, as sets.
 fn senders_known(versions: &[IpVersion], attached: &[&Attachment]) -> Vec<Set> {
     let frame = |a: &Attachment| [Field::Interface(port_ifname(a.endpoint.id)), Field::Mac(a.endpoint.mac)];
-    let macs = attached.iter().map(|a| Element::of(frame(a))).collect();
+    let macs = MACS.with(attached.iter().map(|a| Element::of(frame(a))));
     let told = |a: &&Attachment| {
         let own = addresses(&a.endpoint, IpVersion::V6).filter_map(|address| match address {
             IpAddr::V6(address) => Some(address),
@@ -110,11 +118,9 @@ fn senders_known(versions: &[IpVersion], attached: &[&Attachment]) -> Vec<Set> {
             let (frame, all) = (frame(a), addresses(&a.endpoint, *version).chain(automatic));
             all.map(move |address| Element::of(frame.iter().cloned().chain([Field::Address(address)])))
         });
-        let (name, kind) = names(*version).own;
-        Set { name, kind, elements: own.collect() }
+        names(*version).own.with(own)
     };
-    let told = Set { name: TOLD, kind: TOLD_KIND, elements: attached.iter().flat_map(told).collect() };
-    let macs = Set { name: MACS, kind: MACS_KIND, elements: macs };
+    let told = TOLD.with(attached.iter().flat_map(told));
     versions.iter().map(own).chain([macs]).chain(versions.contains(&IpVersion::V6).then_some(told)).collect()
 }
 
@@ -158,9 +164,7 @@ fn links(version: IpVersion, view: Option<&NetworkView>, kept: Option<&Links>, a
         }
     }
     let names = names(version);
-    let sets =
-        [(names.linked, linked), (names.pairs, pairs), (names.acquainted, acquainted), (names.asked, BTreeSet::new())];
-    sets.into_iter().map(|((name, kind), elements)| Set { name, kind, elements }).collect()
+    vec![names.linked.with(linked), names.pairs.with(pairs), names.acquainted.with(acquainted), names.asked.with([])]
 }
 
 /// A container speaks for itself only: neither has it the address of one that is linked, nor does it say so, nor that it is a
@@ -168,7 +172,7 @@ fn links(version: IpVersion, view: Option<&NetworkView>, kept: Option<&Links>, a
 fn senders(versions: &[IpVersion]) -> Vec<Rule> {
     let from = || Match::In(ANY_PORT.to_owned());
     let foreign = |kind, set, parts| Rule::new([from(), Match::Is(kind), Match::Unlisted(set, parts)], Verdict::Drop);
-    let new = |kind| Rule::new([from(), Match::Is(kind), Match::Listed(MACS, Parts::Frame)], Verdict::Accept);
+    let new = |kind| Rule::new([from(), Match::Is(kind), Match::Listed(MACS.name, Parts::Frame)], Verdict::Accept);
     let mut rules = vec![Rule::new([from(), Match::Is(Kind::Foreign)], Verdict::Drop), new(Kind::ArpProbe)];
     // Without a set of its own a version is not the network's, and nobody has an address of it.
     rules.extend(
@@ -178,14 +182,14 @@ fn senders(versions: &[IpVersion]) -> Vec<Rule> {
             .map(|version| Rule::new([from(), Match::Is(Kind::Ip(version))], Verdict::Drop)),
     );
     if versions.contains(&IpVersion::V4) {
-        rules.push(foreign(Kind::Ip(IpVersion::V4), names(IpVersion::V4).own.0, Parts::Sender(IpVersion::V4)));
-        rules.push(foreign(Kind::Arp, names(IpVersion::V4).own.0, Parts::Teller));
+        rules.push(foreign(Kind::Ip(IpVersion::V4), names(IpVersion::V4).own.name, Parts::Sender(IpVersion::V4)));
+        rules.push(foreign(Kind::Arp, names(IpVersion::V4).own.name, Parts::Teller));
     }
     if versions.contains(&IpVersion::V6) {
         rules.push(Rule::new([from(), Match::Is(Kind::RouterWord)], Verdict::Drop));
         rules.push(new(Kind::Unaddressed));
-        rules.push(foreign(Kind::Ip(IpVersion::V6), names(IpVersion::V6).own.0, Parts::Sender(IpVersion::V6)));
-        rules.push(foreign(Kind::Advertisement, TOLD, Parts::Advertiser));
+        rules.push(foreign(Kind::Ip(IpVersion::V6), names(IpVersion::V6).own.name, Parts::Sender(IpVersion::V6)));
+        rules.push(foreign(Kind::Advertisement, TOLD.name, Parts::Advertiser));
     }
     rules
 }
@@ -194,32 +198,32 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
     let accept = |when: Vec<Match>| Rule::new(when, Verdict::Accept);
     let drop = |when: Vec<Match>| Rule::new(when, Verdict::Drop);
     let (is, listed) = (Match::Is, Match::Listed);
-    let of_each = |rules: &dyn Fn(IpVersion, &Names) -> Vec<Rule>| -> Vec<Rule> {
+    let of_each = |rules: &dyn Fn(IpVersion, &SetNames) -> Vec<Rule>| -> Vec<Rule> {
         versions.iter().flat_map(|version| rules(*version, names(*version))).collect()
     };
     let found = |version| accept(vec![is(if version == IpVersion::V4 { Kind::Arp } else { Kind::Discovery })]);
     // A fragment without ports is told by its addresses alone, and before all that would look for ports in it.
-    let continued = |version, names: &Names| {
-        vec![accept(vec![is(Kind::LaterFragment(version)), listed(names.acquainted.0, Parts::Pair(version))])]
+    let continued = |version, names: &SetNames| {
+        vec![accept(vec![is(Kind::LaterFragment(version)), listed(names.acquainted.name, Parts::Pair(version))])]
     };
     // What can't be remembered could not be answered.
-    let asked = |version, names: &Names| {
-        let remember = Verdict::Remember(names.asked.0, Parts::Datagram(version));
-        let linked = || vec![is(Kind::Udp), listed(names.linked.0, Parts::Service(version))];
-        let paired = || vec![is(Kind::Udp), listed(names.pairs.0, Parts::Pair(version))];
+    let asked = |version, names: &SetNames| {
+        let remember = Verdict::Remember(names.asked.name, Parts::Datagram(version));
+        let linked = || vec![is(Kind::Udp), listed(names.linked.name, Parts::Service(version))];
+        let paired = || vec![is(Kind::Udp), listed(names.pairs.name, Parts::Pair(version))];
         vec![Rule::new(linked(), remember), drop(linked()), Rule::new(paired(), remember), drop(paired())]
     };
-    let opened = |version, names: &Names| {
+    let opened = |version, names: &SetNames| {
         vec![
-            accept(vec![listed(names.linked.0, Parts::Service(version))]),
-            accept(vec![listed(names.pairs.0, Parts::Pair(version))]),
+            accept(vec![listed(names.linked.name, Parts::Service(version))]),
+            accept(vec![listed(names.pairs.name, Parts::Pair(version))]),
         ]
     };
     // From here on it can be an answer only, and has to show that it is one.
-    let answered = |version, names: &Names| {
-        let linked = || listed(names.linked.0, Parts::ServiceAnswered(version));
-        let paired = || listed(names.pairs.0, Parts::PairAnswered(version));
-        let acquainted = || listed(names.acquainted.0, Parts::Pair(version));
+    let answered = |version, names: &SetNames| {
+        let linked = || listed(names.linked.name, Parts::ServiceAnswered(version));
+        let paired = || listed(names.pairs.name, Parts::PairAnswered(version));
+        let acquainted = || listed(names.acquainted.name, Parts::Pair(version));
         vec![
             accept(vec![is(Kind::TcpGoingOn), linked()]),
             accept(vec![is(Kind::TcpGoingOn), paired()]),
@@ -227,7 +231,7 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
             drop(vec![is(Kind::SctpOpening)]),
             accept(vec![is(Kind::Sctp), linked()]),
             accept(vec![is(Kind::Sctp), paired()]),
-            accept(vec![is(Kind::Udp), listed(names.asked.0, Parts::DatagramAnswered(version))]),
+            accept(vec![is(Kind::Udp), listed(names.asked.name, Parts::DatagramAnswered(version))]),
             accept(vec![is(Kind::EchoReply(version)), paired()]),
             accept(vec![is(Kind::IcmpError(version)), acquainted()]),
         ]

@@ -8,45 +8,55 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Way, transit_range};
-use crate::datapath::firewall::{Chain, Element, Family, Field, Kind, Match, Parts, Rule, Set, Table, Verdict};
+use crate::datapath::firewall::{
+    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, Table, Verdict,
+};
 use crate::datapath::names::{ANY_UPLINK, BRIDGE, UPLINK};
 use crate::model::addr::{IpVersion, Subnet};
 use crate::model::network::Network;
 use crate::model::publish::widest;
 
 /// What is looked up in one version of IP.
-struct Names {
+struct SetNames {
     /// In the host: from a published port to the segment's end of an uplink.
-    ports: (&'static str, &'static str),
+    ports: Declaration,
     /// In the host: the published ports that not everybody may reach.
-    limited: (&'static str, &'static str),
+    limited: Declaration,
     /// In the host: who may reach those.
-    allowed: (&'static str, &'static str),
+    allowed: Declaration,
     /// In a segment: from its end of the uplink to an endpoint.
-    published: (&'static str, &'static str),
+    published: Declaration,
 }
 
-const NAMES: Names = Names {
-    ports: (
-        "ports",
-        "map ports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; flags interval;",
-    ),
-    limited: ("limited", "set limited { type ipv4_addr . inet_proto . inet_service; flags interval;"),
-    allowed: ("allowed", "set allowed { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval;"),
-    published: ("published", "map published { type inet_proto . inet_service : ipv4_addr . inet_service;"),
+const V4: FieldType = FieldType::Address(IpVersion::V4);
+const V6: FieldType = FieldType::Address(IpVersion::V6);
+
+const NAMES: SetNames = {
+    use FieldType::{Port, Protocol};
+    SetNames {
+        ports: Declaration::map("ports", &[V4, Protocol, Port], &[V4, Port]).of_ranges(),
+        limited: Declaration::set("limited", &[V4, Protocol, Port]).of_ranges(),
+        allowed: Declaration::set("allowed", &[V4, Protocol, Port, V4]).of_ranges(),
+        published: Declaration::map("published", &[Protocol, Port], &[V4, Port]),
+    }
 };
 
-const NAMES6: Names = Names {
-    ports: (
-        "ports6",
-        "map ports6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; flags interval;",
-    ),
-    limited: ("limited6", "set limited6 { type ipv6_addr . inet_proto . inet_service; flags interval;"),
-    allowed: ("allowed6", "set allowed6 { type ipv6_addr . inet_proto . inet_service . ipv6_addr; flags interval;"),
-    published: ("published6", "map published6 { type inet_proto . inet_service : ipv6_addr . inet_service;"),
+const NAMES6: SetNames = {
+    use FieldType::{Port, Protocol};
+    SetNames {
+        ports: Declaration::map("ports6", &[V6, Protocol, Port], &[V6, Port]).of_ranges(),
+        limited: Declaration::set("limited6", &[V6, Protocol, Port]).of_ranges(),
+        allowed: Declaration::set("allowed6", &[V6, Protocol, Port, V6]).of_ranges(),
+        published: Declaration::map("published6", &[Protocol, Port], &[V6, Port]),
+    }
 };
 
-const fn names(version: IpVersion) -> &'static Names {
+/// The maps by which the host's table leads packets to segments.
+pub(in crate::datapath) const HOST_MAPS: [Declaration; 2] = [NAMES.ports, NAMES6.ports];
+/// Those by which a segment's table leads them to endpoints.
+pub(in crate::datapath) const SEGMENT_MAPS: [Declaration; 2] = [NAMES.published, NAMES6.published];
+
+const fn names(version: IpVersion) -> &'static SetNames {
     match version {
         IpVersion::V4 => &NAMES,
         IpVersion::V6 => &NAMES6,
@@ -90,8 +100,7 @@ fn host_sets(version: IpVersion, ways: &[Way<'_>]) -> Vec<Set> {
         }
     }
     let names = names(version);
-    let sets = [(names.ports, ports), (names.limited, limited), (names.allowed, allowed)];
-    sets.into_iter().map(|((name, kind), elements)| Set { name, kind, elements }).collect()
+    vec![names.ports.with(ports), names.limited.with(limited), names.allowed.with(allowed)]
 }
 
 /// The rules of the host, which forwards these versions of IP, leads these ways and routes these subnets.
@@ -144,15 +153,15 @@ fn refused(version: IpVersion) -> Rule {
     let names = names(version);
     let when = [
         Match::Original,
-        Match::Listed(names.limited.0, Parts::HostPort(version)),
+        Match::Listed(names.limited.name, Parts::HostPort(version)),
         Match::Local,
-        Match::Unlisted(names.allowed.0, Parts::Client(version)),
+        Match::Unlisted(names.allowed.name, Parts::Client(version)),
     ];
     Rule::new(when, Verdict::Drop)
 }
 
 fn to_port(version: IpVersion) -> Verdict {
-    Verdict::Translate(version, names(version).ports.0, Parts::HostPort(version))
+    Verdict::Translate(version, names(version).ports.name, Parts::HostPort(version))
 }
 
 /// Translated before its route is looked up, a packet for a loopback address from outside would pass; and what is for a link-local
@@ -200,12 +209,11 @@ pub(super) fn segment_table<'a>(network: &Network, ways: impl Iterator<Item = Wa
         value: vec![Field::Address(way.endpoint), Field::Port(way.target.port)],
     };
     let set = |version| {
-        let (name, kind) = names(version).published;
         let ways = ways.iter().filter(|way| IpVersion::of(way.endpoint) == version);
-        Set { name, kind, elements: ways.map(element).collect() }
+        names(version).published.with(ways.map(element))
     };
     let published = |version| {
-        let to = Verdict::Translate(version, names(version).published.0, Parts::Port);
+        let to = Verdict::Translate(version, names(version).published.name, Parts::Port);
         Rule::new([Match::In(uplink()), Match::HasPorts, Match::Local], to)
     };
     let published = Chain {

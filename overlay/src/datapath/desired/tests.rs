@@ -367,7 +367,7 @@ fn a_port_is_published_under_the_versions_that_it_says() {
     let published = [(at(None, 1), target(1)), (at(Some(ip(9)), 2), target(2)), (at(Some(ip6(9)), 3), target(3))];
     let desired = dual_with(&published.into());
     let ports = |table: &Table, set: &str| -> BTreeSet<u16> {
-        let set = table.sets.iter().find(|s| s.name == set).expect("a set");
+        let set = table.sets.iter().find(|s| s.name() == set).expect("a set");
         let port = |element: &Element| match element.key.last() {
             Some(Field::Port(port)) => *port,
             other => panic!("{other:?} is no port"),

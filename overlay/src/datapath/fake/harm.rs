@@ -132,7 +132,7 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
     match harm {
         Harm::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
         Harm::AddRule(_) => {
-            if let Some((_, rules)) = segment.firewall.as_mut().and_then(|marks| marks.first_mut()) {
+            if let Some(rules) = segment.firewall.as_mut().and_then(|table| table.chains.values_mut().next()) {
                 rules.push(String::new());
             }
         }

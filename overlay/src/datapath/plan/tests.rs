@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::datapath::desired::{Bridge, Port, Prefixed, Remote, Transit, Uplink, port_ifname, uplink_ifname};
 use crate::datapath::fake::{FakeKernel, Harm};
-use crate::datapath::firewall::{Chain, Family, Match, Rule, Verdict};
+use crate::datapath::firewall::{Chain, Family, Match, Rule, Table, Verdict};
 use crate::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
 use crate::datapath::kernel_api::Cause;
 use crate::datapath::report::Report;

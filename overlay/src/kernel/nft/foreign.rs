@@ -15,7 +15,7 @@ use super::dump::{Answer, Query, Reader};
 use super::foreign_rule::ForeignRule;
 use super::read::TABLE;
 use crate::datapath::foreign_chains::{Calls, ChainName, Judge, Protocols, Rest};
-use crate::datapath::report::Cause;
+use crate::datapath::kernel_api::Cause;
 
 const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet];
 /// `linux/netfilter.h`

@@ -75,7 +75,7 @@ fn range(subnet: &str) -> Range {
 }
 
 /// One of the sets, whatever the version.
-type Which = fn(&Names) -> (&'static str, &'static str);
+type Which = fn(&SetNames) -> Declaration;
 
 /// The last parts of the addresses in a set and, the same, in that for IPv6, in the order of its keys.
 fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {
@@ -85,7 +85,7 @@ fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {
         other => panic!("{other:?} is no address"),
     };
     let [v4, v6] = IpVersion::ALL.map(|version| -> BTreeSet<(u8, u8)> {
-        let set = table.sets.iter().find(|s| s.name == set(names(version)).0).expect("a set");
+        let set = table.sets.iter().find(|s| s.declaration == set(names(version))).expect("a set");
         set.elements.iter().map(|element| (last(element.key.first()), last(element.key.get(1)))).collect()
     });
     assert_eq!(v4, v6, "the same may be done under both versions");
@@ -99,9 +99,12 @@ fn without_links_nobody_is_listed_but_for_who_is_here() {
     for set in sets {
         assert!(pairs(&table, set).is_empty());
     }
-    let count = |name: &str| table.sets.iter().find(|set| set.name == name).map(|set| set.elements.len());
+    let count = |name: &str| table.sets.iter().find(|set| set.name() == name).map(|set| set.elements.len());
     // Under IPv6 each has the address that it gives itself, too.
-    assert_eq!([NAMES.own.0, NAMES6.own.0, TOLD, MACS].map(count), [Some(2), Some(4), Some(4), Some(2)]);
+    assert_eq!(
+        [NAMES.own.name, NAMES6.own.name, TOLD.name, MACS.name].map(count),
+        [Some(2), Some(4), Some(4), Some(2)]
+    );
 }
 
 #[test]
@@ -148,7 +151,7 @@ fn an_interface_gives_itself_the_address_of_its_mac() {
 #[test]
 fn an_address_is_compared_with_what_is_told_byte_for_byte() {
     let table = table_with(&[]);
-    let told = table.sets.iter().find(|set| set.name == TOLD).expect("a set");
+    let told = table.sets.iter().find(|set| set.declaration == TOLD).expect("a set");
     let shown: Vec<String> = told.elements.iter().map(Element::to_string).collect();
     let expected = "\"ovp010101010101\" . 02:42:0a:00:00:01 . 0xfd000000000000000000000000000001";
     assert!(shown.iter().any(|element| element == expected), "{shown:?}");

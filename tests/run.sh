@@ -32,7 +32,7 @@ lints() { cargo clippy --quiet --profile "$PROFILE" --workspace --all-targets --
 
 documentation() { RUSTDOCFLAGS='--deny warnings' cargo doc --quiet --profile "$PROFILE" --workspace --no-deps --document-private-items; }
 
-# Who may import whom (CONTRIBUTING.md). A package alone, with default features, has to do with what it declares.
+# Who may import whom (tests/walls.txt). A package alone, with default features, has to do with what it declares.
 walls() {
     local package bad=0
     for package in overlay-proto overlay overlay-dns overlay-gossip overlay-agent overlayctl overlay-tests; do
@@ -77,7 +77,7 @@ unit_tests() {
 
 conformance() { tests --test conformance; }
 
-# A million operations: tests/tests/simulation/main.rs.
+# Its larger sister, a million operations: tests/tests/simulation/main.rs.
 simulation() { tests --test simulation; }
 
 # Its larger sister, 500 agents for a quarter of an hour, is for machines that do nothing else: tests/tests/swarm/main.rs.

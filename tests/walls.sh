@@ -4,7 +4,8 @@
 #   ./tests/walls.sh            fails, and names each import that the table does not allow
 #   ./tests/walls.sh --edges    prints the imports between modules as they are
 #
-# It reads text, so it sees imports behind features too, and needs no build. Tests may import everything.
+# It reads text, so it sees imports behind features too, and needs no build. Tests may import everything. It also names each file
+# that no `mod` declares: cargo does not compile it, and nobody would notice.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -112,7 +113,29 @@ circles() {
     ' "$TABLE" | tsort >/dev/null
 }
 
+# The sources that no `mod` declares. Cargo finds the roots of programs, examples and tests by itself.
+orphans() {
+    local file parent directory name
+    find agent dns overlay proto tests -name '*.rs' | LC_ALL=C sort | while read -r file; do
+        directory=$(dirname "$file") name=$(basename "$file" .rs)
+        case $name in lib | main | mod | build) continue ;; esac
+        case $directory in */src/bin) continue ;; esac
+        if [ -e "$(dirname "$directory")/Cargo.toml" ] && [ "$(basename "$directory")" != src ]; then continue; fi
+        for parent in "$directory.rs" "$directory"/{mod,lib,main}.rs; do
+            if [ -e "$parent" ] && grep -qE "^ *(pub(\\([a-z ]+\\))? )?mod $name;" "$parent"; then continue 2; fi
+        done
+        echo "$file: no \`mod\` declares it, so nothing compiles it: declare it or delete it"
+    done
+}
+
 bad=0
+if [ "${1-}" != --edges ]; then
+    undeclared=$(orphans)
+    if [ -n "$undeclared" ]; then
+        echo "$undeclared" >&2
+        bad=1
+    fi
+fi
 for package in $(packages); do
     if [ "${1-}" = --edges ]; then
         echo "$package"

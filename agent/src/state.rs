@@ -53,7 +53,8 @@ pub struct CommittedIntents {
 /// A request that was decided, and whose changes are durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done<A> {
-    /// The last commit as of then.
+    /// The commit of the intents that hold what was decided. A round of the reconciler that has carried it out shows it, or a later one,
+    /// in its status.
     pub commit: u64,
     /// The answer.
     pub answer: A,

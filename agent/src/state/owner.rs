@@ -80,7 +80,8 @@ impl Owner {
     pub(super) fn decide<R: Request>(&mut self, request: &R) -> Result<Done<R::Answer>, DecideError<R::Refusal>> {
         let Decision { changes, answer } = decide(&self.state, request, now()).map_err(DecideError::Refused)?;
         self.make(&changes).map_err(DecideError::Store)?;
-        Ok(Done { commit: self.commit, answer })
+        let commit = self.intents.borrow().commit;
+        Ok(Done { commit, answer })
     }
 
     /// Writes that this host gave its identity up, if that is still to be written.
@@ -175,8 +176,8 @@ impl Owner {
             {
                 tracing::warn!(
                     host = %host.short(),
-                    "not forgotten: a member has heard of it since it was said to be off; if it is off now, say `overlayctl \
-                     host forget` again"
+                    "the host is not forgotten: a member has heard from it since; if it is off now, run `overlayctl host \
+                     forget` again"
                 );
             }
         }

@@ -121,38 +121,41 @@ impl RealKernel {
     async fn renew(&mut self, look: &Look) -> Result<(), StepError> {
         let doing = || "look into the host's network namespace";
         self.host = Inside::renewed(Arc::clone(&self.host.netns), &self.changes).await.or_doing(doing)?;
-        self.note_unheard(Part::Host, look);
+        self.changes.note(Part::Host);
+        self.part_with_lost(look).await?;
         self.segments.clear();
         self.stale = false;
         Ok(())
     }
 
-    /// Opens the namespaces that are new, and closes those that are gone. Those that are not looked at are news if they are.
+    /// Opens the namespaces that are new, and parts with those that are gone. Both are news, also if they are looked at now: what is
+    /// seen may be for an operator only, and no round may have heard what changed between the old sockets and the new ones.
     async fn refresh(&mut self, look: &Look) -> Result<(), StepError> {
-        let Found { mut there, lost } = self.find(look).await?;
-        for id in lost {
-            self.lost.extend(self.segments.remove(&id));
-            self.note_unheard(Part::Segment(id), look);
-        }
+        let mut there = self.part_with_lost(look).await?;
         there.retain(|id, _| !self.segments.contains_key(id));
         for (id, path) in there {
             let doing = || format!("look into {}", path.display());
             match Inside::segment(path.clone(), id, &self.changes).await {
-                Ok(inside) => drop(self.segments.insert(id, inside)),
+                Ok(inside) => {
+                    self.segments.insert(id, inside);
+                    self.changes.note(Part::Segment(id));
+                }
                 // Removed a moment ago.
                 Err(NetnsError::NotFound { .. } | NetnsError::NotNetns { .. }) => {}
                 Err(error) => return Err(error).or_doing(doing),
             }
-            self.note_unheard(Part::Segment(id), look);
         }
         Ok(())
     }
 
-    /// Its changes could not be heard until now: unless it is looked at anyway, there is reason to.
-    fn note_unheard(&self, part: Part, look: &Look) {
-        if !look.has(part) {
-            self.changes.note(part);
+    /// Sets the namespaces aside that somebody took off their path, until the next apply clears them; the others that are kept.
+    async fn part_with_lost(&mut self, look: &Look) -> Result<BTreeMap<NetworkId, PathBuf>, StepError> {
+        let Found { there, lost } = self.find(look).await?;
+        for id in lost {
+            self.lost.extend(self.segments.remove(&id));
+            self.changes.note(Part::Segment(id));
         }
+        Ok(there)
     }
 
     /// The namespaces that are kept: of those that are open or looked at, or of all.

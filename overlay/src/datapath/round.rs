@@ -21,7 +21,12 @@ pub async fn round(
 ) -> Result<(Observed, Report), StepError> {
     let observed = kernel.observe(look).await?;
     let mut report = Report::default();
-    for batch in batches(plan_parts(look, &observed, desired, knowledge)) {
+    let mut batches = batches(plan_parts(look, &observed, desired, knowledge));
+    if batches.is_empty() {
+        // The kernel may have something to clear that no observation shows: a namespace that lost its path.
+        batches.push(Vec::new());
+    }
+    for batch in batches {
         let broken: Vec<&Step> =
             report.failed.iter().map(|(step, _)| step).filter(|step| step.carries_others()).collect();
         let (skipped, batch): (Vec<Step>, Vec<Step>) =

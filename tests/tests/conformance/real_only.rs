@@ -22,7 +22,7 @@ use overlay::model::intent::AtPath;
 use overlay_tests::eventually::eventually;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, look, refused, settle};
+use crate::bench::{Bench, go, look, refused, settle};
 use crate::real::{self, RealBench, inside, sh};
 use crate::world::{
     PORT, VTEP, add_remote, address, alike, endpoint, host_with, mac, network, only_ipv4, port, segment, tunnel_of,
@@ -44,7 +44,8 @@ pub fn trials() -> Vec<Trial> {
         the_first_packet_to_another_host_gets_through_and_nothing_else_is_sent,
         whatever_is_broken_by_hand_is_noticed,
         a_change_of_the_host_s_end_of_an_uplink_is_noticed,
-        a_namespace_that_lost_its_path_is_noticed_by_a_look_at_another_part,
+        a_namespace_that_lost_its_path_is_noticed_by_any_look,
+        a_namespace_that_lost_its_path_is_cleared_also_if_nothing_is_desired,
         a_container_s_traffic_is_not_taken_for_a_change,
         a_container_reaches_the_tunnel_of_no_host,
         the_tunnel_s_socket_is_in_the_host_s_namespace,
@@ -235,25 +236,40 @@ async fn a_change_of_the_host_s_end_of_an_uplink_is_noticed(mut bench: RealBench
     Ok(())
 }
 
-/// No netlink message tells of it: any look does.
-async fn a_namespace_that_lost_its_path_is_noticed_by_a_look_at_another_part(
-    mut bench: RealBench,
-) -> anyhow::Result<()> {
+/// No netlink message tells of it: any look does, also one at the part itself, which may be for an operator and for no round.
+async fn a_namespace_that_lost_its_path_is_noticed_by_any_look(mut bench: RealBench) -> anyhow::Result<()> {
     let mut desired = host_with(&[]);
     desired.segments.insert(network(2), segment(2, &[]).into());
-    let whole = settle(&mut bench, &desired).await?;
-    let mut changes = bench.kernel().changes();
-    quiet(&mut changes).await;
+    for looked_at in [network(2), network(1)] {
+        let whole = settle(&mut bench, &desired).await?;
+        let mut changes = bench.kernel().changes();
+        quiet(&mut changes).await;
+        bench.harm(&Harm::DeleteNamespace(network(1)))?;
+        quiet(&mut changes).await;
+        let before = changes.borrow_and_update().clone();
+        let seen = bench.kernel().observe(&Part::Segment(looked_at).into()).await?;
+        ensure!(seen.segments.keys().all(|id| *id == looked_at), "{seen:?}");
+        let part = Part::Segment(network(1));
+        ensure!(changes.borrow().since(&before) == [part].into(), "{:?}", changes.borrow());
+        let (_, report) = round(bench.kernel(), &part.into(), &desired, Knowledge::Whole).await?;
+        ensure!(report.settled(), "{report:?}");
+        ensure!(look(&mut bench).await? == whole, "it is not made again");
+    }
+    Ok(())
+}
+
+/// Its addresses are given back when nothing is left of it, so a container must not keep its interface.
+async fn a_namespace_that_lost_its_path_is_cleared_also_if_nothing_is_desired(
+    mut bench: RealBench,
+) -> anyhow::Result<()> {
+    let web = bench.open_container("web")?;
+    let mut desired = host_with(&[(1, &web)]);
+    settle(&mut bench, &desired).await?;
+    ensure!(!bench.interfaces(&web)?.is_empty(), "the container has no interface");
     bench.harm(&Harm::DeleteNamespace(network(1)))?;
-    quiet(&mut changes).await;
-    let before = changes.borrow_and_update().clone();
-    let seen = bench.kernel().observe(&Part::Segment(network(2)).into()).await?;
-    ensure!(seen.segments.len() == 1 && seen.segments.contains_key(&network(2)), "{seen:?}");
-    let part = Part::Segment(network(1));
-    ensure!(changes.borrow().since(&before) == [part].into(), "{:?}", changes.borrow());
-    let (_, report) = round(bench.kernel(), &part.into(), &desired, Knowledge::Whole).await?;
-    ensure!(report.settled(), "{report:?}");
-    ensure!(look(&mut bench).await? == whole, "it is not made again");
+    desired.segments.clear();
+    go(&mut bench, &desired).await?;
+    ensure!(bench.interfaces(&web)?.is_empty(), "the container keeps its interface");
     Ok(())
 }
 

@@ -4,8 +4,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, Nla, NlaBuffer, NlasIterator, Parseable,
+    DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla, NlaBuffer, NlasIterator, Parseable,
 };
 use netlink_packet_netfilter::nftables::{ListAttribute, NfTablesMessage, NfTablesMessageType};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
@@ -18,6 +18,8 @@ use super::super::netns::{Netns, NetnsError};
 const GENMSG: usize = 4;
 /// The kernel makes the parts of a dump no longer than this.
 const PART: usize = 32 * 1024;
+/// How often a dump is asked for that changes interrupt. After that the round fails as busy, and is tried again.
+const ATTEMPTS: u32 = 4;
 
 /// A netfilter-netlink socket inside a namespace, to look at tables there.
 pub(in crate::kernel) struct Reader {
@@ -65,8 +67,24 @@ impl Reader {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Asks about the tables of a family.
+    /// Asks about the tables of a family. A dump during which another program changes them may leave something out, and is asked for
+    /// again (`NLM_F_DUMP_INTR`, `linux/netlink.h`).
     pub(super) async fn ask(
+        &mut self,
+        family: NetfilterProtoFamily,
+        question: NfTablesMessage,
+        query: Query,
+    ) -> io::Result<Vec<Answer>> {
+        for _ in 1..ATTEMPTS {
+            match self.ask_once(family, question.clone(), query).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answers => return answers,
+            }
+        }
+        self.ask_once(family, question, query).await
+    }
+
+    async fn ask_once(
         &mut self,
         family: NetfilterProtoFamily,
         question: NfTablesMessage,
@@ -76,6 +94,7 @@ impl Reader {
         let request = request(family, question, query, self.sequence);
         self.socket.send_to(&request, &SocketAddr::new(0, 0)).await?;
         let mut answers = Vec::new();
+        let mut is_interrupted = false;
         let mut part = Vec::with_capacity(PART);
         loop {
             part.clear();
@@ -85,7 +104,9 @@ impl Reader {
                 let length = usize::try_from(message.length()).unwrap_or(usize::MAX).next_multiple_of(4);
                 // An answer to a question that was given up has another number.
                 if message.sequence_number() == self.sequence {
+                    is_interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
                     match message.message_type() {
+                        NLMSG_DONE if is_interrupted => return Err(io::ErrorKind::Interrupted.into()),
                         NLMSG_DONE => return Ok(answers),
                         NLMSG_ERROR => return Err(refusal(message.payload())),
                         kind => answers.push(Answer::of(kind, message.payload())),

@@ -104,7 +104,8 @@ impl Reader {
         let mut names = Vec::new();
         for answer in self.ask(family, NfTablesMessage::GetChain(of), Query::Dump).await? {
             let (mut table, mut name) = (String::new(), String::new());
-            for attribute in answer.all().map_err(io::Error::other)? {
+            // A chain of another program may have a name that is no text. One of ours that can't be read is missing, and made anew.
+            for attribute in answer.all().unwrap_or_default() {
                 match attribute {
                     ChainAttribute::Table(text) => table = text,
                     ChainAttribute::Name(text) => name = text,

@@ -2,9 +2,9 @@
 //!
 //! # Tasks and threads
 //!
-//! The tasks of the first table are supervised ([`tasks::Tasks`]): when one ends or panics, the daemon ends with an error that
+//! The tasks of the first table are supervised (`tasks.rs`): when one ends or panics, the daemon ends with an error that
 //! names it, and systemd starts it again. When the daemon stops, the two services finish the calls that are under way, within
-//! [`LAST_CALLS`]; everything else is aborted or ends with its channels. That is safe for each of them: what must not be half
+//! `LAST_CALLS`; everything else is aborted or ends with its channels. That is safe for each of them: what must not be half
 //! done is done by the state thread (one transaction), or is looked at again by the next round (kernel, DNS). Almost all
 //! channels are `watch` channels, which hold one value and can't grow.
 //!
@@ -60,6 +60,7 @@ use overlay_gossip::{self as gossip, Gossip, GossipError};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::cluster::{self, ClusterView, Times};
 use crate::config::Config;
@@ -204,7 +205,9 @@ async fn until_end(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("overlayd stops; the kernel stays as it is");
     tasks.begin_stop();
-    gossip.shutdown().await;
+    if timeout(LAST_CALLS, gossip.shutdown()).await.is_err() {
+        tracing::warn!("gossip did not stop in time");
+    }
     // The reconciler is aborted here, before the runtime closes its sockets to the kernel: a round would take that for a failure.
     tasks.stop(LAST_CALLS).await;
     Ok(Ended::Told)

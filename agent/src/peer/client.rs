@@ -72,7 +72,8 @@ pub enum CallError {
 ///
 /// A question waits for a connection for two seconds at most, and then for the answer for as long as its timeout says. If a kept
 /// connection turns out to be broken, the question is repeated once over a new one: each question that goes over kept
-/// connections is safe to repeat, since the ledger of the other host gives the same answer to it again (docs/leases.md).
+/// connections is safe to repeat: the ledger of the other host gives the same answer again, or at worst delegates one address more
+/// where no block is free (docs/leases.md).
 #[derive(Debug, Clone)]
 pub struct Peers {
     pub(super) connections: Arc<Connections>,
@@ -332,7 +333,9 @@ impl CallError {
         match self {
             Self::Refused { status, .. } => {
                 use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
-                !matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable | Unknown)
+                // What the other host answers has no source.
+                status.source().is_none()
+                    && !matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable | Unknown)
             }
             Self::Denied(_) | Self::Nonsense { .. } => true,
             Self::Unknown(_) | Self::Silent { .. } => false,

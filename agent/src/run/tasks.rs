@@ -19,6 +19,8 @@ pub(super) struct Tasks {
     set: JoinSet<Result<(), RunError>>,
     tasks: HashMap<Id, Task>,
     stop: CancellationToken,
+    /// Cancelled when the tasks that were started elsewhere are to be aborted.
+    abort: CancellationToken,
 }
 
 struct Task {
@@ -33,6 +35,8 @@ enum End {
     Fatal,
     /// The same, but when the daemon stops, the task may finish what is under way.
     FatalUntilStopped,
+    /// The same, but when the daemon stops, the task is aborted by its supervision, which waits for its end.
+    FatalUntilAborted,
     /// The task has done its work.
     Expected,
 }
@@ -64,11 +68,18 @@ impl Tasks {
 
     /// Takes over a task that was started elsewhere, and that the daemon needs.
     pub fn adopt(&mut self, name: &'static str, task: JoinHandle<()>) {
-        let mut task = AbortOnDrop(task);
-        self.spawn(name, async move {
-            match (&mut task.0).await {
+        let (mut task, abort) = (AbortOnDrop(task), self.abort.clone());
+        self.add(name, End::FatalUntilAborted, async move {
+            let ended = tokio::select! {
+                ended = &mut task.0 => ended,
+                () = abort.cancelled() => {
+                    task.0.abort();
+                    (&mut task.0).await
+                }
+            };
+            match ended {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Ok(()) | Err(_) => {}
+                Ok(()) | Err(_) => Ok(()),
             }
         });
     }
@@ -110,21 +121,30 @@ impl Tasks {
     /// Stops all tasks: services may finish what is under way, for so long; then all are aborted, and have ended when this returns.
     pub async fn stop(mut self, limit: Duration) {
         self.begin_stop();
-        let services = async {
-            while self.tasks.values().any(|task| task.end == End::FatalUntilStopped) {
-                let Some(ended) = self.set.join_next_with_id().await else { break };
-                self.tasks.remove(&ended.map_or_else(|error| error.id(), |(id, _)| id));
-            }
+        if timeout(limit, self.end_of(End::FatalUntilStopped)).await.is_err() {
+            tracing::info!(tasks = self.names(End::FatalUntilStopped), "calls that are under way are cut off");
+        }
+        self.abort.cancel();
+        let aborted = async {
+            self.end_of(End::FatalUntilAborted).await;
+            self.set.shutdown().await;
         };
-        if timeout(limit, services).await.is_err() {
-            let names: Vec<_> =
-                self.tasks.values().filter(|t| t.end == End::FatalUntilStopped).map(|t| t.name).collect();
-            tracing::info!(tasks = names.join(", "), "calls that are under way are cut off");
+        if timeout(limit, aborted).await.is_err() {
+            tracing::warn!(tasks = self.names(End::FatalUntilAborted), "tasks did not stop in time");
         }
-        if timeout(limit, self.set.shutdown()).await.is_err() {
-            let names: Vec<_> = self.tasks.values().map(|task| task.name).collect();
-            tracing::warn!(tasks = names.join(", "), "tasks did not stop in time");
+    }
+
+    /// Waits until all tasks of this kind have ended.
+    async fn end_of(&mut self, end: End) {
+        while self.tasks.values().any(|task| task.end == end) {
+            let Some(ended) = self.set.join_next_with_id().await else { break };
+            self.tasks.remove(&ended.map_or_else(|error| error.id(), |(id, _)| id));
         }
+    }
+
+    fn names(&self, end: End) -> String {
+        let names: Vec<_> = self.tasks.values().filter(|task| task.end == end).map(|task| task.name).collect();
+        names.join(", ")
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::cluster::ClusterView;
 use crate::operations::port_check::obstacles;
 use crate::peer::Peers;
-use crate::reconcile;
+use crate::reconcile::{self, ReleaseError, Released};
 use crate::state::{self, DecideError, Done};
 
 mod ask;
@@ -148,6 +148,8 @@ impl Attacher {
             if let Err(error) = self.state.tell(Detach(vec![id])).await {
                 tracing::error!(%error, endpoint = %name, "an endpoint that failed can't be detached");
             }
+            // The view may show the endpoint already: whoever tries again at once would find the name in use.
+            self.until_gone(network, id).await;
             return Err(AttachError::Kernel { name: name.clone(), network: shown, why });
         }
         let addresses = shown_addresses(&attachment.endpoint);
@@ -297,11 +299,12 @@ impl Attacher {
             return Ok(());
         }
         let Endpoint { id, network, .. } = old.endpoint;
-        let observed = self.reconciler.look().await;
-        let observed = observed.map_err(|source| AttachError::Look { name: spec.name.clone(), source })?;
-        if observed.is_lost(network, id, AtPath::Gone) {
-            self.state.tell(Detach(vec![id])).await?;
-        } else {
+        let released = self.reconciler.release_if_lost(network, id).await;
+        let released = released.map_err(|error| match error {
+            ReleaseError::Look(source) => AttachError::Look { name: spec.name.clone(), source },
+            ReleaseError::Store(error) => AttachError::Store(error),
+        })?;
+        if released == Released::StillHere {
             // A namespace is cleared some time after its last process has ended, and the port goes only then.
             let mut intents = self.state.intents.clone();
             let released = intents.wait_for(|now| !now.intents.attachments.contains_key(&id));

@@ -1,5 +1,5 @@
-//! What overlayctl and the runtimes' plugins ask of the daemon, over a Unix socket. It writes intents and reads what is
-//! seen; it never touches the kernel.
+//! The control service: what overlayctl asks of the daemon over a Unix socket. It hands requests to `operations` and reads what
+//! the other tasks publish; it changes nothing in the kernel itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -149,7 +149,7 @@ impl Control for Service {
             dns: overlay::datapath::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
-            barriers: show::barriers(&settled.barriers),
+            barriers: show::barriers(&settled.blocking_chains),
             gossip_limits: self.gossip.counters().usage().map(show::gossip_limit).collect(),
             last_round: Some(show::last_round(settled.last)),
         }))

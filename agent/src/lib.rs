@@ -1,11 +1,11 @@
 //! The shell of the overlay network: what the daemon does with the world outside the pure core.
 //!
 //! ```text
-//!  gossip ─► view ──────────┐                         ┌─► names (DNS)
-//!                           ├─► reconcile (kernel) ───┤
-//!  control ─► attach ─► local┘                        └─► status
-//!                │         └─► gossip, peer, courier
-//!                └─► peer (other hosts)
+//!  gossip ─► cluster ──────────────┐                         ┌─► dns
+//!                                  ├─► reconcile (kernel) ───┤
+//!  control ─► operations ─► state ─┘                         └─► status
+//!                  │           └─► gossip, peer, membership
+//!                  └─► peer (other hosts)
 //! ```
 //!
 //! [`run`] starts them all and hands each the channels and handles that it works with.

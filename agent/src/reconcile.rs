@@ -1,6 +1,6 @@
 //! The reconciler: makes the kernel what cluster and intents call for. It runs a round whenever something may have changed, here,
 //! elsewhere or in the kernel itself, and an audit every half minute in any case. A round looks only at the parts of the kernel that
-//! may have changed ([`attention`](overlay::datapath::attention) says why that is safe), and it remembers nothing of what it did.
+//! may have changed ([`attention`](overlay::datapath::attention) says why that is safe). It keeps no observation and no list of what it did.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use overlay::cluster::Cluster;
 use overlay::datapath::attention::{Confirmed, Look, News, Part};
 use overlay::datapath::desired::{Desired, HostConfig, KeptDesired, desire};
-use overlay::datapath::foreign_chains::barriers;
+use overlay::datapath::foreign_chains::blocking_chains;
 use overlay::datapath::kernel_api::{Kernel, StepError};
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::Knowledge;
@@ -196,9 +196,9 @@ impl<K: Kernel> Reconciler<K> {
                 status.lingering = lingering(&report);
                 status.segments = standing_segments(&desired, &report);
                 status.failures = Failure::all(&desired, &report);
-                status.barriers = match look.has(Part::Host) {
-                    true => barriers(&observed.others, &desired),
-                    false => before.barriers.clone(),
+                status.blocking_chains = match look.has(Part::Host) {
+                    true => blocking_chains(&observed.others, &desired),
+                    false => before.blocking_chains.clone(),
                 };
             }
             Err(error) => {
@@ -287,7 +287,7 @@ fn log(status: &ReconcileStatus, before: &ReconcileStatus, intents: &Intents, re
         let network = failure.scope.network().map(|id| display(network_name(id, &status.cluster, intents)));
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => intents.attachments.get(&id).map(|a| display(&a.endpoint.name)),
-            Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
+            Scope::Host | Scope::ForeignChain | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         tracing::warn!(network, endpoint, %failure, "the kernel is not as it should be");
     }

@@ -45,8 +45,8 @@ pub enum WireError {
 /// How many subnets a network may have: their numbers have to fit into a byte, and its definition into one value.
 const MAX_RANGES: usize = 16;
 
-/// The highest of the numbers that others count with. Nobody ever gets there by counting, and whoever hears it can go on
-/// counting without a wrap.
+/// The highest counter that is taken from another host. No host reaches it by counting, and one that hears it can still count on
+/// without overflow.
 const MAX_COUNT: u64 = 1 << 62;
 
 /// The last second of the year 9999, since 1970: no later one can be written (RFC 3339).
@@ -94,7 +94,8 @@ fn protocol(number: u32) -> Result<Protocol, WireError> {
     Protocol::numbered(number).ok_or_else(|| wrong("protocol")(&number))
 }
 
-/// Where tunnelled packets can be sent. Whoever says otherwise has them sent to everybody, or to the one who believes it.
+/// Where tunnelled packets can be sent. A multicast or broadcast address would flood them, a local one would send them back to the
+/// host that believes it.
 fn vtep(text: &str) -> Result<IpAddr, WireError> {
     let address: IpAddr = parse("vtep", text)?;
     let meant = address.to_canonical();

@@ -105,7 +105,7 @@ fn barrier(row: &Barrier) -> String {
              `oifname \"ovu*\" accept` to it"
         ),
         "owner" => format!(
-            "the {chain} can be changed by the program only that made it: unless it is told already to let containers pass, \
+            "only the program that made the {chain} can change it: if containers do not reach the world, \
              `firewall-cmd --permanent --zone=trusted --add-interface=ovu+`, then `firewall-cmd --reload`"
         ),
         _ => "there are rules of iptables-legacy, which overlayd does not see: if containers do not reach the world, look at \

@@ -97,7 +97,7 @@ fn start(flags: Flags) -> anyhow::Result<Ended> {
     Ok(runtime.block_on(overlay_agent::run::run(config))?)
 }
 
-/// Nothing of the life before is left in a program that begins again; whoever watches the process sees the same one.
+/// Replaces this program by a new run of it: no state in memory survives, and the process id stays the same.
 fn again() -> ExitCode {
     let mut arguments = std::env::args_os();
     let program = arguments.next().unwrap_or_default();

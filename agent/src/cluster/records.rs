@@ -109,7 +109,7 @@ impl Heard {
         changed
     }
 
-    /// Whom gossip has forgotten is there as long as its machine is. Who of them is judged otherwise now.
+    /// A host that gossip has dropped counts as suspect as long as its machine answers. Returns the hosts whose liveness changed.
     fn judge_kept(&mut self, now: Instant) -> BTreeSet<HostId> {
         let mut changed = BTreeSet::new();
         for id in self.kept.clone() {
@@ -127,7 +127,7 @@ impl Heard {
         changed
     }
 
-    /// These were forgotten by the operator: whoever of them gossip has forgotten too has nothing more to say.
+    /// Drops the records of the hosts that the operator has forgotten and gossip has dropped too.
     pub fn release<'a>(&mut self, forgotten: impl IntoIterator<Item = &'a HostId>) {
         for id in forgotten {
             if self.kept.contains(id) {

@@ -1,4 +1,4 @@
-//! Which gRPC code each refusal has: `overlayctl` and plugins tell by it what kind of refusal it is.
+//! Which gRPC code each refusal has: `overlayctl` tells by it what kind of refusal it is.
 
 use overlay::operations::link::LinkRefusal;
 use overlay::operations::network_refusal::NetworkRefusal;

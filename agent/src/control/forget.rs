@@ -20,7 +20,7 @@ use crate::cluster::ClusterView;
 use crate::membership::probe;
 use crate::state;
 
-/// How long one listens before nobody's being heard means anything.
+/// How long the agent has to run before the silence of a host counts.
 const LISTENING: Duration = Duration::from_secs(10);
 
 pub(super) type Progress = BoxStream<'static, Result<pb::ForgetProgress, Status>>;
@@ -61,11 +61,12 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
     let outcome = service.attacher.state.tell(input).await;
     match outcome.map_err(|error| Status::internal(in_one_line(&error)))?.answer {
         Outcome::Denied(denial) => Err(refused(&cluster, &names(), &denial)),
-        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.state.clone(), service.seen.clone())),
+        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.state.committed.clone(), service.seen.clone())),
     }
 }
 
-/// Gossip forgets who is silent for long, and knows nobody yet when the agent starts: is the host there all the same?
+/// Refuses if the host may be there all the same: gossip forgets a host that is silent for long, and knows none yet when the agent
+/// starts.
 async fn look_for(service: &Service, members: &Membership, host: HostId, text: &str) -> Result<(), Status> {
     if members.is_forgotten(host) {
         return Ok(());
@@ -92,25 +93,25 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
         Denial::Rival { host, seal } => {
             let (host, heir) = (name(cluster, *host), name(cluster, seal.heir));
             format!(
-                "host `{host}` is being forgotten by host `{heir}`: see there how far it is, and say it there again if it \
-                 is not at it; if that one is off as well, name it too: `overlayctl host forget {together} {heir}`"
+                "host `{host}` is being forgotten by host `{heir}` already: look at its progress on `{heir}`, and repeat the \
+                 command there if it has stopped; if `{heir}` is off too: `overlayctl host forget {together} {heir}`"
             )
         }
         Denial::Readmitted { host, .. } => format!(
-            "host `{}` has booted since it was heard last and was let in: is it really off? Then try again",
+            "host `{}` has booted and was admitted since this host heard of it last: make sure that it is off, then try again",
             name(cluster, *host)
         ),
         Denial::Unnamed { hosts } => {
             let more: Vec<String> = hosts.iter().map(|host| name(cluster, *host)).collect();
             let more = more.join(" ");
             format!(
-                "this host is to forget {more} already, and one that came back since may have let another in: if all \
-                 are off now, name them together: `overlayctl host forget {more} {together}`"
+                "this host is forgetting {more} already, and one of them that came back may have admitted others: if all of \
+                 these hosts are off now: `overlayctl host forget {more} {together}`"
             )
         }
         Denial::TooMany => format!(
-            "more than half of the members would be forgotten at once, and a host that only they let join would be \
-             unknown to those left: forget fewer ({together} were named), or say --force if there is no such host"
+            "{together} are more than half of the members, and this host could not know of a host that only they have \
+             admitted: forget fewer at once, or say --force if there is no such host"
         ),
         Denial::Stranger { host } => {
             let host = name(cluster, *host);
@@ -124,8 +125,11 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
 }
 
 /// What is waited for, whenever it changes, to the end.
-fn progress(hosts: BTreeSet<HostId>, state: state::Handle, seen: watch::Receiver<ClusterView>) -> Progress {
-    let committed = state.committed.clone();
+fn progress(
+    hosts: BTreeSet<HostId>,
+    committed: watch::Receiver<state::Committed>,
+    seen: watch::Receiver<ClusterView>,
+) -> Progress {
     let steps = stream::unfold(Some((seen, committed, None)), move |waiting| {
         let hosts = hosts.clone();
         async move {

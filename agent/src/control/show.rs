@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay::cluster::bootstrap::apart;
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::datapath::desired::{SERVICE_ADDRESS, port_ifname};
-use overlay::datapath::foreign_chains::{Barrier, ChainName};
+use overlay::datapath::foreign_chains::{BlockingChain, ChainName};
 use overlay::datapath::observed::ObservedSegment;
 use overlay::datapath::status::{Failure, LastRound, Scope};
 use overlay::ledger::{Account, Activation, Membership};
@@ -145,17 +145,17 @@ pub(super) fn link(view: &NetworkView, link: &Link) -> pb::LinkRow {
 }
 
 /// What others have in the way of containers.
-pub(super) fn barriers(barriers: &BTreeSet<Barrier>) -> Vec<pb::Barrier> {
+pub(super) fn barriers(barriers: &BTreeSet<BlockingChain>) -> Vec<pb::Barrier> {
     let chain = |name: &ChainName, reason: &str| pb::Barrier {
         family: name.family.to_string(),
         table: name.table.clone(),
         chain: name.chain.clone(),
         reason: reason.to_owned(),
     };
-    let row = |barrier: &Barrier| match barrier {
-        Barrier::Policy(name) => chain(name, "policy"),
-        Barrier::Owned(name) => chain(name, "owner"),
-        Barrier::Legacy => pb::Barrier { reason: "legacy".to_owned(), ..pb::Barrier::default() },
+    let row = |barrier: &BlockingChain| match barrier {
+        BlockingChain::Policy(name) => chain(name, "policy"),
+        BlockingChain::Owned(name) => chain(name, "owner"),
+        BlockingChain::Legacy => pb::Barrier { reason: "legacy".to_owned(), ..pb::Barrier::default() },
     };
     barriers.iter().map(row).collect()
 }
@@ -185,7 +185,7 @@ impl Shown<'_> {
         let network = view.map(|view| view.shown_name()).or_else(deleted).unwrap_or_else(|| id.short());
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => self.intents.attachments.get(&id).map(|attachment| &attachment.endpoint.name),
-            Scope::Host | Scope::Gate | Scope::Segment(_) | Scope::Entry(_) => None,
+            Scope::Host | Scope::ForeignChain | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         let whose = endpoint.map_or_else(String::new, |name| format!("endpoint `{name}`: "));
         format!("network `{network}`: {whose}{failure}")

@@ -40,7 +40,7 @@ impl Startup {
         }
         if config.key_is_readable_by_others {
             let file = config.key_file.display();
-            tracing::warn!(%file, "others can read the cluster key, and be members with it: chmod 600 {file}");
+            tracing::warn!(%file, "other users can read the cluster key, and could join the cluster with it: chmod 600 {file}");
         }
         let underlay_mtu = preflight(config.address, &config.run_dir).await?.underlay_mtu;
         let address = peer_address(config);
@@ -71,7 +71,7 @@ impl Startup {
         }
         let (store, loaded) = found.take_up()?;
         if let Some((file, why)) = &loaded.put_aside {
-            tracing::warn!(file = %file.display(), %why, "the state was put aside: this host has a new identity");
+            tracing::warn!(file = %file.display(), %why, "the state file is unusable and was moved away: this host has a new identity");
         }
         Ok((store, loaded))
     }

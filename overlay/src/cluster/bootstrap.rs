@@ -69,9 +69,8 @@ pub fn founds(me: HostId, join: &[SocketAddr], cluster: &Cluster) -> bool {
     nobody_may_act && join.iter().all(|address| heard.contains(address)) && live(cluster, me).all(|(id, _)| *id > me)
 }
 
-/// Should this host, if it is alone in a cluster where nothing is, rather belong to another? If somebody or something is with
-/// that one already; of two that are both alone the one with the lower id stays, whoever was told to join whom, or both would
-/// go.
+/// Whether this host, if it is alone in an empty cluster, gives it up for another cluster. It does if that one has members or
+/// networks. Of two empty ones, the host with the higher id gives way, whichever was told to join the other: otherwise both would.
 pub fn seeks(me: HostId, cluster: &Cluster) -> bool {
     live(cluster, me).filter(|(_, host)| host.info.phase == Phase::Established).any(|(id, host)| {
         let has_members = host.info.founder.is_some_and(|founder| founder != *id && founder != me);

@@ -85,8 +85,8 @@ impl Endpoints {
 
     fn remove(&mut self, id: EndpointId) {
         let Some(located) = self.by_id.remove(&id) else { return };
-        located.addresses().for_each(|address| remove(&mut self.by_address, (address, id)));
-        located.endpoint.names().for_each(|name| remove(&mut self.by_name, (hash(name), id)));
+        located.addresses().for_each(|address| remove(&mut self.by_address, &(address, id)));
+        located.endpoint.names().for_each(|name| remove(&mut self.by_name, &(hash(name), id)));
     }
 
     fn index(&mut self) {
@@ -140,8 +140,8 @@ fn insert<K: Ord>(index: &mut Vec<(K, EndpointId)>, entry: (K, EndpointId)) {
     }
 }
 
-fn remove<K: Ord>(index: &mut Vec<(K, EndpointId)>, entry: (K, EndpointId)) {
-    if let Ok(place) = index.binary_search(&entry) {
+fn remove<K: Ord>(index: &mut Vec<(K, EndpointId)>, entry: &(K, EndpointId)) {
+    if let Ok(place) = index.binary_search(entry) {
         index.remove(place);
     }
 }

@@ -72,8 +72,8 @@ pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
     std::iter::once(belongs).chain(holding).chain(posted).collect()
 }
 
-/// The boot of who acts under a host's own identity, by a record that this life of it has not written. One that waits to be
-/// let in does not act, and is a copy that the members will refuse.
+/// The boot of another agent that acts under this host's identity, from a record that this agent did not write. An agent that waits
+/// to be admitted does not act: the members will refuse it.
 pub fn twin(record: &Record) -> Option<Boot> {
     let acts = |host: &&HostInfo| host.phase == Phase::Established;
     record.host.as_ref().filter(acts).map(|host| host.stamp.boot)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
 use crate::datapath::firewall::Table;
-use crate::datapath::foreign_chains::{self, Calls, ChainName, Judge, Rest};
+use crate::datapath::foreign_chains::{self, Calls, ChainInfo, ChainName, Policy};
 use crate::datapath::kernel_api::{Cause, Kernel, StepError};
 use crate::datapath::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
 use crate::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
@@ -127,9 +127,9 @@ impl FakeKernel {
     }
 
     /// Somebody makes a chain that judges what is forwarded.
-    pub fn add_chain(&mut self, name: ChainName, rest: Rest, calls: Calls) {
-        let judge = Judge { rest, is_owned: false, calls, knows_us: false, ours: Vec::new() };
-        self.state.others.chains.insert(name, judge);
+    pub fn add_chain(&mut self, name: ChainName, policy: Policy, calls: Calls) {
+        let info = ChainInfo { policy, is_owned: false, calls, knows_us: false, ours: Vec::new() };
+        self.state.others.chains.insert(name, info);
     }
 
     /// Somebody makes a route that leads by an interface to a gateway.
@@ -169,9 +169,9 @@ impl FakeKernel {
             HostStep::EnableForwarding(version) => drop(self.state.forwarding.insert(*version)),
             HostStep::ForgetFlows(flows) => self.state.unforgotten.retain(|flow| !flows.contains(flow)),
             HostStep::ReplaceFirewall(table) => self.state.firewall = Some(table.observed()),
-            HostStep::SetGate(chain, passes) => {
-                let judge = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
-                judge.ours = foreign_chains::marks(passes);
+            HostStep::SetAcceptRules(chain, rules) => {
+                let info = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
+                info.ours = foreign_chains::marks(rules);
             }
         }
         Ok(())

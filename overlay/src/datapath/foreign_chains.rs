@@ -1,7 +1,8 @@
-//! Gates: chains of others that judge what passes between containers and the world. A packet has to pass every chain at the
-//! forward hook, so what another program's chain drops is lost, whatever our own table says (nft(8), "verdict statements").
+//! Foreign chains: chains of other programs that a packet between a container and the world meets. A packet has to pass every
+//! chain at the forward hook, so what another program's chain drops is lost, whatever our own table says (nft(8), "verdict
+//! statements").
 //!
-//! A few chains are known to be meant for it, and there rules of ours let pass what our own table has judged already; in any
+//! A few chains are meant for rules of others. There, accept rules of ours let pass what our own table has judged already; in any
 //! other chain nothing is ever changed, but it is told. Nothing stands open for longer than a network has a way out here.
 //!
 //! Inwards all passes: our own chain drops what is neither known nor for a published port. Outwards only by the ways that lead
@@ -40,8 +41,8 @@ pub enum Protocols {
 /// What others have in the host's namespace that packets of ours meet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Others {
-    /// The chains that may be gates, and all that drop by policy what is forwarded.
-    pub chains: BTreeMap<ChainName, Judge>,
+    /// The chains that take accept rules of ours, and all that drop by policy what is forwarded.
+    pub chains: BTreeMap<ChainName, ChainInfo>,
     /// The interfaces that lead to other hosts: those that a gateway is behind, and the one with the VTEP's address.
     pub ways: BTreeSet<IfName>,
     /// Is there a filter of the old `iptables`, whose rules nobody sees by way of nftables?
@@ -50,9 +51,9 @@ pub struct Others {
 
 /// A chain of somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judge {
+pub struct ChainInfo {
     /// What becomes of a packet that none of its rules decides.
-    pub rest: Rest,
+    pub policy: Policy,
     /// Its table belongs to the program that made it: the kernel lets nobody else change it (`NFT_TABLE_F_OWNER`).
     pub is_owned: bool,
     /// Whom its rules call before they decide.
@@ -65,13 +66,13 @@ pub struct Judge {
 
 /// What becomes of the packets that a chain does not decide on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
+pub enum Policy {
     /// They go on.
-    Accepted,
+    Accept,
     /// They are dropped.
-    Dropped,
+    Drop,
     /// The chain that has called this one decides.
-    Returned,
+    Return,
 }
 
 /// Which other chain a chain calls, as far as it matters.
@@ -83,9 +84,9 @@ pub enum Calls {
     DockerUser,
 }
 
-/// A rule of ours in a gate.
+/// A rule of ours in a foreign chain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pass {
+pub enum AcceptRule {
     /// What goes to a container may pass.
     In,
     /// What comes from one may leave by this interface.
@@ -94,10 +95,10 @@ pub enum Pass {
 
 /// A chain that is in the way and that is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Barrier {
+pub enum BlockingChain {
     /// It drops by policy, and is none of those that are known.
     Policy(ChainName),
-    /// It would be a gate, but the kernel lets only its owner change it.
+    /// It would take accept rules, but the kernel lets only its owner change it.
     Owned(ChainName),
     /// Rules of the old `iptables`, which may let anything pass or nothing.
     Legacy,
@@ -108,40 +109,40 @@ const MARK: &str = "overlayd:";
 
 /// What stands between containers and the world, and what of it we have to open or to shut: the chains whose rules of ours are not
 /// as they should be, with those that there should be.
-pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeSet<Pass>> {
-    let passes = passes(others, desired);
+pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeSet<AcceptRule>> {
+    let rules = rules(others, desired);
     let versions = versions(desired);
-    let is_open = |name: &ChainName| name.family.sees(&versions) && is_gate(others, name);
-    let wanted = |name: &ChainName| if is_open(name) { passes.clone() } else { BTreeSet::new() };
-    let chains = others.chains.iter().filter(|(_, judge)| !judge.is_owned);
-    let chains = chains.map(|(name, judge)| (name, &judge.ours, wanted(name)));
+    let is_open = |name: &ChainName| name.family.sees(&versions) && takes_rules(others, name);
+    let wanted = |name: &ChainName| if is_open(name) { rules.clone() } else { BTreeSet::new() };
+    let chains = others.chains.iter().filter(|(_, info)| !info.is_owned);
+    let chains = chains.map(|(name, info)| (name, &info.ours, wanted(name)));
     let changed = chains.filter(|(_, ours, wanted)| **ours != marks(wanted));
     changed.map(|(name, _, wanted)| (name.clone(), wanted)).collect()
 }
 
 /// What is in the way and stays: for a person to know of.
-pub fn barriers(others: &Others, desired: &Desired) -> BTreeSet<Barrier> {
+pub fn blocking_chains(others: &Others, desired: &Desired) -> BTreeSet<BlockingChain> {
     let versions = versions(desired);
     if versions.is_empty() {
         return BTreeSet::new();
     }
-    let barrier = |(name, judge): (&ChainName, &Judge)| {
-        let is_gate = is_gate(others, name);
+    let blocking = |(name, info): (&ChainName, &ChainInfo)| {
+        let takes_rules = takes_rules(others, name);
         // What it calls stands before its policy.
-        let is_opened = is_gate || judge.calls == Calls::DockerUser;
-        match (judge.is_owned && is_gate, judge.rest) {
-            (true, _) => Some(Barrier::Owned(name.clone())),
-            (false, Rest::Dropped) if !is_opened && !judge.knows_us => Some(Barrier::Policy(name.clone())),
+        let is_opened = takes_rules || info.calls == Calls::DockerUser;
+        match (info.is_owned && takes_rules, info.policy) {
+            (true, _) => Some(BlockingChain::Owned(name.clone())),
+            (false, Policy::Drop) if !is_opened && !info.knows_us => Some(BlockingChain::Policy(name.clone())),
             _ => None,
         }
     };
     let met = others.chains.iter().filter(|(name, _)| name.family.sees(&versions));
-    met.filter_map(barrier).chain(others.has_legacy.then_some(Barrier::Legacy)).collect()
+    met.filter_map(blocking).chain(others.has_legacy.then_some(BlockingChain::Legacy)).collect()
 }
 
 /// The marks of these rules, sorted.
-pub fn marks(passes: &BTreeSet<Pass>) -> Vec<String> {
-    let mut marks: Vec<String> = passes.iter().map(Pass::mark).collect();
+pub fn marks(rules: &BTreeSet<AcceptRule>) -> Vec<String> {
+    let mut marks: Vec<String> = rules.iter().map(AcceptRule::mark).collect();
     marks.sort();
     marks
 }
@@ -152,24 +153,24 @@ pub(crate) fn versions(desired: &Desired) -> BTreeSet<IpVersion> {
     uplinks.flat_map(|uplink| &uplink.transits).map(|transit| IpVersion::of(transit.host)).collect()
 }
 
-/// The rules of each gate.
-fn passes(others: &Others, desired: &Desired) -> BTreeSet<Pass> {
+/// The rules of ours in each chain that takes them.
+fn rules(others: &Others, desired: &Desired) -> BTreeSet<AcceptRule> {
     if versions(desired).is_empty() {
         return BTreeSet::new();
     }
     // What a rule could not name, or would take for the start of a name.
     let is_plain = |ifname: &&IfName| !ifname.as_str().contains(['"', '\\', '*']);
-    others.ways.iter().filter(is_plain).cloned().map(Pass::Out).chain([Pass::In]).collect()
+    others.ways.iter().filter(is_plain).cloned().map(AcceptRule::Out).chain([AcceptRule::In]).collect()
 }
 
 const FORWARD: &str = "FORWARD";
 
 /// The chains that are meant for rules of others, or that a program leaves to others on purpose.
-fn is_gate(others: &Others, name: &ChainName) -> bool {
+fn takes_rules(others: &Others, name: &ChainName) -> bool {
     if is_iptables(name, FORWARD) {
         // As ufw has it. Where Docker's chain is called, it stands before all the others; after `iptables -F` it is there, and nobody
         // calls it.
-        let drops = |judge: &Judge| judge.rest == Rest::Dropped && judge.calls == Calls::Nothing;
+        let drops = |info: &ChainInfo| info.policy == Policy::Drop && info.calls == Calls::Nothing;
         return others.chains.get(name).is_some_and(drops);
     }
     is_iptables(name, DOCKER_USER) || *name == firewalld()
@@ -190,7 +191,7 @@ fn firewalld() -> ChainName {
 
 impl ChainName {
     /// May rules of ours stand in it? Of all other chains only the policy matters.
-    pub fn may_be_gate(&self) -> bool {
+    pub fn takes_accept_rules(&self) -> bool {
         is_iptables(self, FORWARD) || is_iptables(self, DOCKER_USER) || *self == firewalld()
     }
 }
@@ -205,7 +206,7 @@ impl Protocols {
     }
 }
 
-impl Pass {
+impl AcceptRule {
     /// Is a rule with this comment ours?
     pub fn is_mark(comment: &str) -> bool {
         comment.starts_with(MARK)
@@ -221,7 +222,7 @@ impl Pass {
 }
 
 /// As `nft` takes it, and as `iptables` can read it: with a counter, and nothing that it has no word for.
-impl fmt::Display for Pass {
+impl fmt::Display for AcceptRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::In => write!(f, "oifname \"{ANY_UPLINK}\"")?,

@@ -25,7 +25,7 @@ pub enum Cause {
     AlreadyExists,
     /// What it is about is not there (ENOENT, ENODEV, ESRCH).
     #[error(
-        "what it is about is gone: see that the container runs and that nobody else removes interfaces; it is tried again"
+        "the object is gone: check that the container runs and that no other program removes its interfaces; overlayd tries again"
     )]
     Gone,
     /// Somebody else is at it; try again (EBUSY, EAGAIN, EINTR).

@@ -66,8 +66,8 @@ fn plan_host(observed: &Observed, desired: &Desired) -> Vec<HostStep> {
     let unforwarded = desired.forwarding.difference(&observed.forwarding);
     steps.extend(unforwarded.map(|version| HostStep::EnableForwarding(*version)));
     // After our own rules, which judge what then passes.
-    let gates = foreign_chains::changes(&observed.others, desired).into_iter();
-    steps.extend(gates.map(|(chain, passes)| HostStep::SetGate(chain, passes)));
+    let chains = foreign_chains::changes(&observed.others, desired).into_iter();
+    steps.extend(chains.map(|(chain, rules)| HostStep::SetAcceptRules(chain, rules)));
     steps
 }
 
@@ -94,8 +94,8 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     steps
 }
 
-/// What passes the bridge. To whom a link leads is not known before all are heard: until then it stays, but between those that are
-/// known.
+/// The rules on what passes the bridge. Until this host is in step with the others it may not know the endpoints of a link: until then,
+/// entries of endpoints that it does not know stay.
 fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
     let (Some(filter), Some(seen)) = (&want.filter, &have.filter) else {
         steps.extend(want.filter.clone().map(SegmentStep::ReplaceFilter));

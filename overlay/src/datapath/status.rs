@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 use crate::datapath::desired::{Desired, Segment};
-use crate::datapath::foreign_chains::Barrier;
+use crate::datapath::foreign_chains::BlockingChain;
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::plan::{HostStep, SegmentStep, Step};
 use crate::datapath::report::Report;
@@ -26,7 +26,7 @@ pub struct ReconcileStatus {
     /// What is not as it should be.
     pub failures: Vec<Failure>,
     /// What others have in the way of containers, and what is not changed.
-    pub barriers: BTreeSet<Barrier>,
+    pub blocking_chains: BTreeSet<BlockingChain>,
     /// The segments that stand, and the addresses that they answer DNS on.
     pub segments: BTreeMap<NetworkId, Vec<IpAddr>>,
     /// The cluster that the round was for.
@@ -151,7 +151,7 @@ pub enum Scope {
     /// Everything: it is about the host itself.
     Host,
     /// The way to the world, as far as others have a say in it: every endpoint of this host is whole nonetheless.
-    Gate,
+    ForeignChain,
     /// A whole segment: the rest of it stands on that step.
     Segment(NetworkId),
     /// One endpoint of this host.
@@ -169,7 +169,7 @@ impl Scope {
             UpdateBridge, UpdateFilter, UpdatePort,
         };
         let (network, step) = match step {
-            Step::Host(HostStep::SetGate(..)) => return Self::Gate,
+            Step::Host(HostStep::SetAcceptRules(..)) => return Self::ForeignChain,
             Step::Host(_) => return Self::Host,
             Step::Segment(network, step) => (network, step),
         };
@@ -201,7 +201,7 @@ impl Scope {
     /// The network that it is about; `None` for the host itself and its neighbours.
     pub fn network(self) -> Option<NetworkId> {
         match self {
-            Self::Host | Self::Gate => None,
+            Self::Host | Self::ForeignChain => None,
             Self::Segment(network) | Self::Endpoint(network, _) | Self::Entry(network) => Some(network),
         }
     }
@@ -212,7 +212,7 @@ impl Scope {
             Self::Host => true,
             Self::Segment(broken) => broken == network,
             Self::Endpoint(_, broken) => broken == endpoint,
-            Self::Gate | Self::Entry(_) => false,
+            Self::ForeignChain | Self::Entry(_) => false,
         }
     }
 }

@@ -99,10 +99,10 @@ impl RealKernel {
                 .await
                 .or_doing(|| "set the rules of the host in table inet overlay"),
             HostStep::ForgetFlows(flows) => flows::forget(&self.host, flows).await,
-            HostStep::SetGate(chain, passes) => {
+            HostStep::SetAcceptRules(chain, rules) => {
                 let doing = || format!("set the rules for containers in the chain {chain}");
                 let there = self.host.rules.ours(chain).await.or_doing(doing)?;
-                nft::set_gate(self.host.netns.clone(), chain, &there, passes).await.or_doing(doing)
+                nft::set_accept_rules(self.host.netns.clone(), chain, &there, rules).await.or_doing(doing)
             }
         }
     }

@@ -107,7 +107,7 @@ fn without_counters(request: LinkGetRequest) -> LinkGetRequest {
 }
 
 async fn one(request: LinkGetRequest) -> Result<Option<Interface>, Error> {
-    // To its end: a stream dropped early leaves its answer to whoever asks next.
+    // The stream is read to its end: answers left over would reach the next request on this socket.
     let mut answers = without_counters(request).execute();
     let mut found = None;
     while let Some(answer) = answers.next().await {

@@ -27,7 +27,7 @@ pub(super) async fn others(host: &mut Inside, legacy: &mut Lists, vtep: IpAddr) 
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
     let mut ways = BTreeSet::new();
-    // There may be very many routes: nobody wants to know where they lead if nobody is in the way.
+    // A host may have a million routes. They matter only if a foreign chain exists.
     if !chains.is_empty() {
         let routes = addr::routes(&host.route, None).await.or_doing(doing)?;
         let addresses = addr::all(&host.route).await.or_doing(doing)?;

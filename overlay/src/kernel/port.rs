@@ -20,7 +20,7 @@ use crate::model::id::EndpointId;
 /// What the alias of the segment's end says in front of the endpoint's id, once the container's end is whole.
 const MARK: &str = "overlay endpoint ";
 
-/// What the metric of a network is more for names if nothing leads out of it: higher than that of any that has a way out.
+/// Added to the metric of the route to DNS of a network without a way out, so that any network with one comes first.
 const WITHOUT_WAY_OUT: u32 = 1 << 20;
 
 /// The endpoint that an alias names.

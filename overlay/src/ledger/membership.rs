@@ -92,7 +92,9 @@ pub enum Evidence {
     #[error("something that the ledger on this disk says is held has a later lease")]
     LaterLease,
     /// The host has booted since.
-    #[error("this host has booted since the ledger on this disk was written: it is an old one, or one of two")]
+    #[error(
+        "this host has booted since the ledger on this disk was written: the disk is an old copy, or a second copy runs"
+    )]
     LaterBoot,
     /// A member that only this host can have let in is unknown to it.
     #[error("the ledger on this disk is from before this host had let others into its cluster")]
@@ -171,8 +173,8 @@ impl Membership {
     }
 
     /// The founder of this host's cluster, if `host` belongs to another: the one that `founder` founded, by what it says now,
-    /// or by what it said before. Members of the one are never members of the other: of whom they let in, those who forget a
-    /// host would not know.
+    /// or by what it said before. Members of the one are never members of the other: an heir could not know which hosts the members of
+    /// the other cluster have admitted.
     pub(super) fn apart_from(&self, host: HostId, founder: Option<HostId>) -> Option<HostId> {
         self.founder.filter(|mine| founder.is_some_and(|theirs| theirs != *mine) || self.foreign.contains(&host))
     }

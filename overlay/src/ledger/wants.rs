@@ -45,8 +45,8 @@ impl Ledger {
         wants
     }
 
-    /// Members that this life has not asked to remember this host are asked as well: a majority let it join, not all. To
-    /// the others it is a stranger, who gets nothing from them. `introduced` are those that have answered.
+    /// The members that have not answered since this agent started whether they know this host. A majority admitted it, not all:
+    /// to the others it is a stranger, and they refuse its requests. `introduced` are those that have answered.
     pub fn introductions<'a>(
         &'a self,
         heard: &'a BTreeSet<HostId>,

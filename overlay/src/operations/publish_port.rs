@@ -159,7 +159,7 @@ pub enum PortError {
     },
     /// Nobody could come.
     #[error(
-        "port {port} can't be published for {allowed} only: nobody from there comes to it in network `{network}`, which is of another version of IP"
+        "port {port} can't be published for {allowed} only: network `{network}` has no addresses of that version of IP; name a range of the other version"
     )]
     Nobody {
         /// The port.

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use overlay::datapath::attention::Look;
 use overlay::datapath::desired::Desired;
 use overlay::datapath::fake::Harm;
-use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::datapath::kernel_api::{Cause, Kernel};
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::{Knowledge, Step, plan};
@@ -35,7 +35,7 @@ pub trait Bench: Sized {
     /// Somebody binds a UDP port in the host's namespace.
     fn take_udp_port(&mut self, port: u16) -> anyhow::Result<()>;
     /// Somebody makes a chain, and a rule of their own in it; and one that calls another chain, if it does.
-    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()>;
+    fn add_chain(&mut self, name: &ChainName, policy: Policy, calls: Calls) -> anyhow::Result<()>;
     /// Somebody makes a link, and the default route by it.
     fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()>;
     fn harm(&mut self, harm: &Harm) -> anyhow::Result<()>;

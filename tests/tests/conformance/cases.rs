@@ -7,7 +7,7 @@ use overlay::datapath::attention::{Look, Part};
 use overlay::datapath::desired::{Desired, Prefixed};
 use overlay::datapath::fake::Harm;
 use overlay::datapath::firewall::Element;
-use overlay::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
+use overlay::datapath::foreign_chains::{Calls, ChainName, Policy, Protocols};
 use overlay::datapath::kernel_api::{Cause, Kernel};
 use overlay::datapath::plan::{Knowledge, RowStep, SegmentStep, Step, plan};
 use overlay::datapath::round::round;
@@ -449,39 +449,39 @@ pub async fn chains_of_others_let_containers_pass_while_there_is_a_way_out<B: Be
 ) -> anyhow::Result<()> {
     let chain =
         |family, table: &str, chain: &str| ChainName { family, table: table.to_owned(), chain: chain.to_owned() };
-    let gates = [
-        (chain(Protocols::Ip, "filter", "DOCKER-USER"), Rest::Returned),
-        (chain(Protocols::Ip6, "filter", "FORWARD"), Rest::Dropped),
-        (chain(Protocols::Inet, "firewalld", "filter_FORWARD"), Rest::Accepted),
+    let chains = [
+        (chain(Protocols::Ip, "filter", "DOCKER-USER"), Policy::Return),
+        (chain(Protocols::Ip6, "filter", "FORWARD"), Policy::Drop),
+        (chain(Protocols::Inet, "firewalld", "filter_FORWARD"), Policy::Accept),
     ];
     let others = [
-        (chain(Protocols::Ip, "filter", "FORWARD"), Rest::Dropped),
-        (chain(Protocols::Inet, "mine", "passing"), Rest::Dropped),
+        (chain(Protocols::Ip, "filter", "FORWARD"), Policy::Drop),
+        (chain(Protocols::Inet, "mine", "passing"), Policy::Drop),
     ];
     bench.add_way_out(&"wan0".parse()?)?;
-    for (name, rest) in gates.iter().chain(&others) {
-        let calls_docker = name.family == Protocols::Ip && *rest == Rest::Dropped;
-        bench.add_chain(name, *rest, if calls_docker { Calls::DockerUser } else { Calls::Nothing })?;
+    for (name, policy) in chains.iter().chain(&others) {
+        let calls_docker = name.family == Protocols::Ip && *policy == Policy::Drop;
+        bench.add_chain(name, *policy, if calls_docker { Calls::DockerUser } else { Calls::Nothing })?;
     }
     settle(&mut bench, &host()).await?;
     let before = bench.inventory(&[])?;
     let whole = settle(&mut bench, &host_with(&[])).await?;
-    for (name, rest) in &gates {
-        let judge = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
-        ensure!(judge.ours == ["overlayd:in", "overlayd:out:wan0"] && judge.rest == *rest, "{name}: {judge:?}");
-        bench.harm(&Harm::ShutGate(name.clone()))?;
+    for (name, policy) in &chains {
+        let info = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
+        ensure!(info.ours == ["overlayd:in", "overlayd:out:wan0"] && info.policy == *policy, "{name}: {info:?}");
+        bench.harm(&Harm::DeleteAcceptRules(name.clone()))?;
         ensure!(look(&mut bench).await? != whole, "{name}: it is not seen that it is shut");
         let repaired = settle(&mut bench, &host_with(&[])).await?;
         ensure!(repaired == whole, "{name}: {repaired:?}");
     }
-    for (name, rest) in &others {
-        let judge = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
-        ensure!(judge.ours.is_empty() && judge.rest == *rest, "{name}: {judge:?}");
+    for (name, policy) in &others {
+        let info = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
+        ensure!(info.ours.is_empty() && info.policy == *policy, "{name}: {info:?}");
     }
     let mut inside = host_with(&[]);
     Arc::make_mut(inside.segments.get_mut(&network(1)).context("the network")?).uplink = None;
     let observed = settle(&mut bench, &inside).await.context("no way out")?;
-    ensure!(observed.others.chains.values().all(|judge| judge.ours.is_empty()), "{observed:?}");
+    ensure!(observed.others.chains.values().all(|info| info.ours.is_empty()), "{observed:?}");
     settle(&mut bench, &host_with(&[])).await?;
     settle(&mut bench, &host()).await?;
     let after = bench.inventory(&[])?;

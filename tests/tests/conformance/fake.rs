@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use libtest_mimic::Failed;
 use overlay::datapath::fake::{FakeKernel, Harm};
-use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::model::addr::IfName;
 use overlay::model::id::Vni;
 use overlay::model::intent::NetnsRef;
@@ -70,8 +70,8 @@ impl Bench for FakeBench {
         Ok(())
     }
 
-    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()> {
-        self.kernel.add_chain(name.clone(), rest, calls);
+    fn add_chain(&mut self, name: &ChainName, policy: Policy, calls: Calls) -> anyhow::Result<()> {
+        self.kernel.add_chain(name.clone(), policy, calls);
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 mod bench;
 mod cases;
 mod fake;
-mod gates;
+mod foreign_chains;
 mod real;
 mod real_only;
 mod silence;
@@ -60,6 +60,6 @@ fn main() -> anyhow::Result<()> {
     ];
     trials.extend(real_only::trials());
     trials.extend(silence::trials());
-    trials.extend(gates::trials());
+    trials.extend(foreign_chains::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

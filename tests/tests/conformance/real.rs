@@ -13,7 +13,7 @@ use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use overlay::datapath::attention::Look;
 use overlay::datapath::fake::Harm;
-use overlay::datapath::foreign_chains::{Calls, ChainName, Rest};
+use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::datapath::kernel_api::Kernel;
 use overlay::kernel::{Config, RealKernel, netns};
 use overlay::model::addr::IfName;
@@ -189,12 +189,12 @@ impl Bench for RealBench {
         Ok(())
     }
 
-    fn add_chain(&mut self, name: &ChainName, rest: Rest, calls: Calls) -> anyhow::Result<()> {
+    fn add_chain(&mut self, name: &ChainName, policy: Policy, calls: Calls) -> anyhow::Result<()> {
         let hook = "type filter hook forward priority 0; policy";
-        let base = match rest {
-            Rest::Accepted => format!("{{ {hook} accept; }}"),
-            Rest::Dropped => format!("{{ {hook} drop; }}"),
-            Rest::Returned => String::new(),
+        let base = match policy {
+            Policy::Accept => format!("{{ {hook} accept; }}"),
+            Policy::Drop => format!("{{ {hook} drop; }}"),
+            Policy::Return => String::new(),
         };
         sh(&format!("nft add table {} {}", name.family, name.table))?;
         sh(&format!("nft 'add chain {name} {base}' && nft add rule {name} tcp dport 1 accept comment theirs"))?;
@@ -216,7 +216,7 @@ impl Bench for RealBench {
     fn harm(&mut self, harm: &Harm) -> anyhow::Result<()> {
         match harm {
             Harm::ForwardingOff => drop(sh("echo 0 > /proc/sys/net/ipv4/ip_forward")?),
-            Harm::ShutGate(chain) => {
+            Harm::DeleteAcceptRules(chain) => {
                 let handles = "sed -n 's/.*\"overlayd:.* handle //p'";
                 drop(sh(&format!(
                     "nft -a list chain {chain} | {handles} | xargs -rn1 nft delete rule {chain} handle"

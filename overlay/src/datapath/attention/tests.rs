@@ -20,9 +20,9 @@ fn go(
     *heard = news;
     let (_, report) = wait(round(kernel, &look, desired, Knowledge::Whole)).expect("it can be looked at");
     if report.settled() {
-        confirmed.set(Arc::clone(desired), Knowledge::Whole)
+        confirmed.set(Arc::clone(desired), Knowledge::Whole);
     } else {
-        confirmed.forget()
+        confirmed.forget();
     }
     match look {
         Look::Everything => None,

@@ -167,8 +167,8 @@ fn links(version: IpVersion, view: Option<&NetworkView>, kept: Option<&Links>, a
     vec![names.linked.with(linked), names.pairs.with(pairs), names.acquainted.with(acquainted), names.asked.with([])]
 }
 
-/// A container speaks for itself only: neither has it the address of one that is linked, nor does it say so, nor that it is a
-/// router. In a tag it could hide what it says from these rules, but not from who hears it.
+/// A container sends only from its own MAC and addresses, announces no others by ARP or neighbour discovery, and is no router.
+/// These rules can't see inside a frame with a VLAN tag, so they drop it.
 fn senders(versions: &[IpVersion]) -> Vec<Rule> {
     let from = || Match::In(ANY_PORT.to_owned());
     let foreign = |kind, set, parts| Rule::new([from(), Match::Is(kind), Match::Unlisted(set, parts)], Verdict::Drop);

@@ -173,8 +173,8 @@ fn published(version: IpVersion) -> Rule {
     Rule::new(when, to_port(version))
 }
 
-/// Linux takes a packet from 127.0.0.0/8 to another interface if that is allowed to take it, one from ::1 or a link-local address
-/// never: who asks there is told at once that nobody is there.
+/// Linux routes a packet from 127.0.0.0/8 to another interface if that one has `route_localnet`, but never one from ::1 or a
+/// link-local address: a connection from there is refused at once.
 fn published_here(version: IpVersion) -> Rule {
     match version {
         IpVersion::V4 => Rule::new([Match::HasPorts, Match::Local], to_port(version)),
@@ -184,7 +184,7 @@ fn published_here(version: IpVersion) -> Rule {
 
 fn masquerades(version: IpVersion, routed: &BTreeSet<Subnet>) -> Vec<Rule> {
     let transit = transit_range(version);
-    // Who comes by a published port from a container of this host would be answered past it.
+    // A container of this host that connects to a published port would get its replies past the translation.
     let inside = [transit].into_iter().chain(routed.iter().copied().filter(|subnet| subnet.version() == version));
     let inside =
         inside.map(|from| Rule::new([Match::From(from), Match::Out(ours()), Match::Translated], Verdict::Masquerade));

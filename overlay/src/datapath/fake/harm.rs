@@ -17,7 +17,7 @@ pub enum Harm {
     /// Deletes our table in the host's namespace.
     DeleteHostTable,
     /// Deletes our rules in a chain of somebody else's.
-    ShutGate(ChainName),
+    DeleteAcceptRules(ChainName),
     /// Deletes the namespace of a network.
     DeleteNamespace(NetworkId),
     /// Deletes our tables in a segment.
@@ -65,8 +65,8 @@ impl FakeKernel {
         match harm {
             Harm::ForwardingOff => self.state.forwarding.clear(),
             Harm::DeleteHostTable => self.state.firewall = None,
-            Harm::ShutGate(chain) => {
-                self.state.others.chains.get_mut(chain).into_iter().for_each(|judge| judge.ours.clear());
+            Harm::DeleteAcceptRules(chain) => {
+                self.state.others.chains.get_mut(chain).into_iter().for_each(|info| info.ours.clear());
             }
             Harm::DeleteNamespace(network) => self.delete(*network),
             Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
@@ -96,7 +96,7 @@ impl FakeKernel {
 
     fn note_harm(&mut self, harm: &Harm) {
         match harm {
-            Harm::ForwardingOff | Harm::DeleteHostTable | Harm::ShutGate(_) => self.note(Part::Host),
+            Harm::ForwardingOff | Harm::DeleteHostTable | Harm::DeleteAcceptRules(_) => self.note(Part::Host),
             Harm::DeleteUplink(network) | Harm::DeleteNamespace(network) => {
                 self.note(Part::Host);
                 self.note(Part::Segment(*network));
@@ -166,7 +166,7 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
         Harm::DeleteNeighbour(_, address) => drop(segment.neighbours.remove(address)),
         Harm::ForwardingOff
         | Harm::DeleteHostTable
-        | Harm::ShutGate(_)
+        | Harm::DeleteAcceptRules(_)
         | Harm::DeleteNamespace(_)
         | Harm::DeletePort(..) => {}
     }

@@ -1,4 +1,4 @@
-//! Which chains are gates, what may pass them, and what is told of the others.
+//! Which foreign chains take accept rules of ours, what the rules let pass, and which chains are told to be in the way.
 
 use super::*;
 use crate::datapath::plan::tests::wish_with_uplink;
@@ -7,99 +7,103 @@ fn chain(family: Protocols, table: &str, chain: &str) -> ChainName {
     ChainName { family, table: table.to_owned(), chain: chain.to_owned() }
 }
 
-fn judge(rest: Rest) -> Judge {
-    Judge { rest, is_owned: false, calls: Calls::Nothing, knows_us: false, ours: Vec::new() }
+fn info(policy: Policy) -> ChainInfo {
+    ChainInfo { policy, is_owned: false, calls: Calls::Nothing, knows_us: false, ours: Vec::new() }
 }
 
 fn forward() -> ChainName {
     chain(Protocols::Ip, "filter", "FORWARD")
 }
 
-fn others(chains: impl IntoIterator<Item = (ChainName, Judge)>) -> Others {
+fn others(chains: impl IntoIterator<Item = (ChainName, ChainInfo)>) -> Others {
     let way = "wan0".parse().expect("a name");
     Others { chains: chains.into_iter().collect(), ways: [way].into(), has_legacy: false }
 }
 
 /// The chains that are changed, and whether they are opened.
 fn opened(others: &Others, desired: &Desired) -> Vec<(String, bool)> {
-    changes(others, desired).into_iter().map(|(name, passes)| (name.to_string(), !passes.is_empty())).collect()
+    changes(others, desired).into_iter().map(|(name, rules)| (name.to_string(), !rules.is_empty())).collect()
 }
 
 #[test]
 fn a_policy_of_iptables_is_a_gate_until_docker_has_one_for_people() {
     let wish = wish_with_uplink();
-    let mut others = others([(forward(), judge(Rest::Dropped))]);
+    let mut others = others([(forward(), info(Policy::Drop))]);
     assert_eq!(opened(&others, &wish), [("ip filter FORWARD".to_owned(), true)]);
     // As it stands open, Docker starts.
-    others.chains.get_mut(&forward()).expect("it is there").ours = marks(&passes(&others.clone(), &wish));
+    others.chains.get_mut(&forward()).expect("it is there").ours = marks(&rules(&others.clone(), &wish));
     assert_eq!(opened(&others, &wish), []);
-    others.chains.insert(chain(Protocols::Ip, "filter", DOCKER_USER), judge(Rest::Returned));
+    others.chains.insert(chain(Protocols::Ip, "filter", DOCKER_USER), info(Policy::Return));
     others.chains.get_mut(&forward()).expect("it is there").calls = Calls::DockerUser;
     let moved = [("ip filter DOCKER-USER".to_owned(), true), ("ip filter FORWARD".to_owned(), false)];
     assert_eq!(opened(&others, &wish), moved);
-    assert_eq!(barriers(&others, &wish), BTreeSet::new());
+    assert_eq!(blocking_chains(&others, &wish), BTreeSet::new());
     // Somebody flushes all chains: Docker's is there still, and decides nothing.
-    others.chains.values_mut().for_each(|judge| (judge.calls, judge.ours) = (Calls::Nothing, Vec::new()));
+    others.chains.values_mut().for_each(|info| (info.calls, info.ours) = (Calls::Nothing, Vec::new()));
     let both = [("ip filter DOCKER-USER".to_owned(), true), ("ip filter FORWARD".to_owned(), true)];
     assert_eq!(opened(&others, &wish), both);
 }
 
 #[test]
 fn what_accepts_by_policy_needs_nothing() {
-    let mut others = others([(forward(), judge(Rest::Accepted))]);
+    let mut others = others([(forward(), info(Policy::Accept))]);
     assert_eq!(opened(&others, &wish_with_uplink()), []);
     // And what stood in it from before goes: its policy was changed.
-    others.chains.get_mut(&forward()).expect("it is there").ours = vec![Pass::In.mark()];
+    others.chains.get_mut(&forward()).expect("it is there").ours = vec![AcceptRule::In.mark()];
     assert_eq!(opened(&others, &wish_with_uplink()), [("ip filter FORWARD".to_owned(), false)]);
 }
 
 #[test]
 fn a_chain_of_somebody_s_own_is_told_and_left() {
     let mine = chain(Protocols::Inet, "mine", "forward");
-    let mut others = others([(mine.clone(), judge(Rest::Dropped))]);
+    let mut others = others([(mine.clone(), info(Policy::Drop))]);
     assert_eq!(opened(&others, &wish_with_uplink()), []);
-    assert_eq!(barriers(&others, &wish_with_uplink()), [Barrier::Policy(mine.clone())].into());
-    assert_eq!(barriers(&others, &Desired::default()), BTreeSet::new(), "nobody here has a way out");
+    assert_eq!(blocking_chains(&others, &wish_with_uplink()), [BlockingChain::Policy(mine.clone())].into());
+    assert_eq!(blocking_chains(&others, &Desired::default()), BTreeSet::new(), "nobody here has a way out");
     others.chains.get_mut(&mine).expect("it is there").knows_us = true;
-    assert_eq!(barriers(&others, &wish_with_uplink()), BTreeSet::new(), "its owner has let us pass");
+    assert_eq!(blocking_chains(&others, &wish_with_uplink()), BTreeSet::new(), "its owner has let us pass");
 }
 
 #[test]
 fn what_only_its_owner_may_change_is_told_and_left() {
-    let judge = Judge { is_owned: true, ..judge(Rest::Accepted) };
-    let others = others([(firewalld(), judge)]);
+    let info = ChainInfo { is_owned: true, ..info(Policy::Accept) };
+    let others = others([(firewalld(), info)]);
     assert_eq!(opened(&others, &wish_with_uplink()), []);
-    assert_eq!(barriers(&others, &wish_with_uplink()), [Barrier::Owned(firewalld())].into());
+    assert_eq!(blocking_chains(&others, &wish_with_uplink()), [BlockingChain::Owned(firewalld())].into());
 }
 
 #[test]
 fn legacy_rules_are_told() {
     let others = Others { has_legacy: true, ..Others::default() };
-    assert_eq!(barriers(&others, &wish_with_uplink()), [Barrier::Legacy].into());
+    assert_eq!(blocking_chains(&others, &wish_with_uplink()), [BlockingChain::Legacy].into());
 }
 
 #[test]
 fn only_interfaces_that_a_rule_can_name_are_open() {
     let name = |text: &str| text.parse::<IfName>().expect("a name");
     let others = Others { ways: ["wan0", "lan0", "od\"d", "all*"].map(name).into(), ..Others::default() };
-    let open = [Pass::In, Pass::Out(name("lan0")), Pass::Out(name("wan0"))];
-    assert_eq!(passes(&others, &wish_with_uplink()), open.into());
+    let open = [AcceptRule::In, AcceptRule::Out(name("lan0")), AcceptRule::Out(name("wan0"))];
+    assert_eq!(rules(&others, &wish_with_uplink()), open.into());
 }
 
 #[test]
 fn what_sees_only_ipv6_is_in_nobody_s_way_without_it() {
     let six = chain(Protocols::Ip6, "filter", "FORWARD");
     let mine = chain(Protocols::Ip6, "mine", "passing");
-    let others = others([(six, judge(Rest::Dropped)), (forward(), judge(Rest::Dropped)), (mine, judge(Rest::Dropped))]);
+    let others = others([(six, info(Policy::Drop)), (forward(), info(Policy::Drop)), (mine, info(Policy::Drop))]);
     let wish = wish_with_uplink();
     assert_eq!(opened(&others, &wish), [(forward().to_string(), true)]);
-    assert!(barriers(&others, &wish).is_empty());
+    assert!(blocking_chains(&others, &wish).is_empty());
 }
 
 #[test]
 fn a_pass_is_told_in_words_that_iptables_has() {
-    let out = Pass::Out("wan0".parse().expect("a name"));
+    let out = AcceptRule::Out("wan0".parse().expect("a name"));
     assert_eq!(out.to_string(), r#"iifname "ovu*" oifname "wan0" counter accept comment "overlayd:out:wan0""#);
-    assert_eq!(Pass::In.to_string(), r#"oifname "ovu*" counter accept comment "overlayd:in""#);
-    assert!(Pass::is_mark(&out.mark()) && Pass::is_mark(&Pass::In.mark()) && !Pass::is_mark("ov:0123"));
+    assert_eq!(AcceptRule::In.to_string(), r#"oifname "ovu*" counter accept comment "overlayd:in""#);
+    assert!(
+        AcceptRule::is_mark(&out.mark())
+            && AcceptRule::is_mark(&AcceptRule::In.mark())
+            && !AcceptRule::is_mark("ov:0123")
+    );
 }

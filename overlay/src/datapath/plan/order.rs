@@ -33,7 +33,7 @@ impl Step {
             (Self::Segment(_, SegmentStep::CreateUplink(_)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
             (Self::Segment(..), failed) => failed.is_foundation(),
             // Without our own rules nothing would filter what other programs' chains let pass.
-            (Self::Host(HostStep::SetGate(..)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
+            (Self::Host(HostStep::SetAcceptRules(..)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
             (Self::Host(_), _) => false,
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel, Uplink};
 use crate::datapath::firewall::{Set, Table};
-use crate::datapath::foreign_chains::{ChainName, Pass};
+use crate::datapath::foreign_chains::{AcceptRule, ChainName};
 use crate::datapath::observed::Flow;
 use crate::model::addr::{IfName, IpVersion, Mac};
 use crate::model::id::{EndpointId, NetworkId};
@@ -30,7 +30,7 @@ pub enum HostStep {
     /// Forget the connections to ports that lead elsewhere now.
     ForgetFlows(BTreeSet<Flow>),
     /// Give a chain of somebody else's just these rules of ours, and leave all else in it.
-    SetGate(ChainName, BTreeSet<Pass>),
+    SetAcceptRules(ChainName, BTreeSet<AcceptRule>),
 }
 
 /// A change of one segment.
@@ -98,10 +98,10 @@ impl fmt::Display for Step {
             Self::Host(HostStep::EnableForwarding(version)) => write!(f, "turn on {version} forwarding"),
             Self::Host(HostStep::ForgetFlows(_)) => f.write_str("forget the connections to ports that have changed"),
             Self::Host(HostStep::ReplaceFirewall(_)) => f.write_str("set the rules of the host"),
-            Self::Host(HostStep::SetGate(chain, passes)) if passes.is_empty() => {
+            Self::Host(HostStep::SetAcceptRules(chain, rules)) if rules.is_empty() => {
                 write!(f, "take the rules for containers out of the chain {chain}")
             }
-            Self::Host(HostStep::SetGate(chain, _)) => write!(f, "let containers pass the chain {chain}"),
+            Self::Host(HostStep::SetAcceptRules(chain, _)) => write!(f, "let containers pass the chain {chain}"),
             Self::Segment(id, step) => write!(f, "{step} of network {}", id.short()),
         }
     }

@@ -16,7 +16,7 @@ use super::*;
 use crate::datapath::desired::{Bridge, Port, Prefixed, Remote, Transit, Uplink, port_ifname, uplink_ifname};
 use crate::datapath::fake::{FakeKernel, Harm};
 use crate::datapath::firewall::{Chain, Family, Match, Rule, Table, Verdict};
-use crate::datapath::foreign_chains::{Calls, ChainName, Protocols, Rest};
+use crate::datapath::foreign_chains::{Calls, ChainName, Policy, Protocols};
 use crate::datapath::kernel_api::Cause;
 use crate::datapath::report::Report;
 use crate::datapath::round::round;
@@ -197,7 +197,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         17 => Harm::DeleteTunnelRow(network(n), mac(m)),
         18 => Harm::LetAge(network(n), mac(m)),
         19 => Harm::NarrowPort(network(n), port(n, m)),
-        20 => Harm::ShutGate(CHAINS[usize::from(m) % CHAINS.len()].of().0),
+        20 => Harm::DeleteAcceptRules(CHAINS[usize::from(m) % CHAINS.len()].of().0),
         _ => Harm::DeleteNeighbour(network(n), address(m)),
     })
 }
@@ -211,31 +211,31 @@ pub(crate) fn kernel() -> FakeKernel {
     }
     kernel.take_vni(Vni::new(4096).expect("in range"), 4789);
     kernel.add_way_out("wan0".parse().expect("a name"));
-    for (chain, rest) in CHAINS.map(Made::of) {
-        let calls_docker = chain.family == Protocols::Ip && rest == Rest::Dropped;
-        kernel.add_chain(chain, rest, if calls_docker { Calls::DockerUser } else { Calls::Nothing });
+    for (chain, policy) in CHAINS.map(Made::of) {
+        let calls_docker = chain.family == Protocols::Ip && policy == Policy::Drop;
+        kernel.add_chain(chain, policy, if calls_docker { Calls::DockerUser } else { Calls::Nothing });
     }
     kernel
 }
 
 /// A chain of somebody else's: family, table, name and policy.
 #[derive(Clone, Copy)]
-struct Made(Protocols, &'static str, &'static str, Rest);
+struct Made(Protocols, &'static str, &'static str, Policy);
 
 impl Made {
-    fn of(self) -> (ChainName, Rest) {
-        let Self(family, table, chain, rest) = self;
-        (ChainName { family, table: table.to_owned(), chain: chain.to_owned() }, rest)
+    fn of(self) -> (ChainName, Policy) {
+        let Self(family, table, chain, policy) = self;
+        (ChainName { family, table: table.to_owned(), chain: chain.to_owned() }, policy)
     }
 }
 
 /// As Docker has them, ufw, firewalld, and somebody who writes rules by hand.
 const CHAINS: [Made; 5] = [
-    Made(Protocols::Ip, "filter", "FORWARD", Rest::Dropped),
-    Made(Protocols::Ip, "filter", "DOCKER-USER", Rest::Returned),
-    Made(Protocols::Ip6, "filter", "FORWARD", Rest::Dropped),
-    Made(Protocols::Inet, "firewalld", "filter_FORWARD", Rest::Accepted),
-    Made(Protocols::Inet, "mine", "forward", Rest::Dropped),
+    Made(Protocols::Ip, "filter", "FORWARD", Policy::Drop),
+    Made(Protocols::Ip, "filter", "DOCKER-USER", Policy::Return),
+    Made(Protocols::Ip6, "filter", "FORWARD", Policy::Drop),
+    Made(Protocols::Inet, "firewalld", "filter_FORWARD", Policy::Accept),
+    Made(Protocols::Inet, "mine", "forward", Policy::Drop),
 ];
 
 fn foreign() -> IfName {

@@ -61,7 +61,7 @@ proptest! {
         let report = go(&mut kernel, &wish, Knowledge::Whole);
         prop_assert_eq!(report.failed.len(), 1);
         prop_assert!(kernel.state().segments.values().all(|segment| segment.uplink.is_none()));
-        prop_assert!(report.skipped.iter().all(|step| matches!(step, Step::Segment(_, SegmentStep::CreateUplink(_)) | Step::Host(HostStep::SetGate(..)))));
+        prop_assert!(report.skipped.iter().all(|step| matches!(step, Step::Segment(_, SegmentStep::CreateUplink(_)) | Step::Host(HostStep::SetAcceptRules(..)))));
         kernel.refuse_nothing();
         prop_assert!(go(&mut kernel, &wish, Knowledge::Whole).settled());
     }

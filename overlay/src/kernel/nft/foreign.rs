@@ -14,7 +14,7 @@ use super::super::error::Meaning;
 use super::dump::{Answer, Query, Reader};
 use super::foreign_rule::ForeignRule;
 use super::read::TABLE;
-use crate::datapath::foreign_chains::{Calls, ChainName, Judge, Protocols, Rest};
+use crate::datapath::foreign_chains::{Calls, ChainInfo, ChainName, Policy, Protocols};
 use crate::datapath::kernel_api::Cause;
 
 const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet];
@@ -22,26 +22,26 @@ const FAMILIES: [Protocols; 3] = [Protocols::Ip, Protocols::Ip6, Protocols::Inet
 const NF_DROP: u32 = 0;
 
 impl Reader {
-    /// The chains of others that may be gates, and those that drop by policy what is forwarded.
-    pub(in crate::kernel) async fn others(&mut self) -> io::Result<BTreeMap<ChainName, Judge>> {
+    /// The chains of others that take accept rules of ours, and those that drop by policy what is forwarded.
+    pub(in crate::kernel) async fn others(&mut self) -> io::Result<BTreeMap<ChainName, ChainInfo>> {
         let mut found = BTreeMap::new();
         for family in FAMILIES {
             let all = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
             let answers = self.ask(protocol(family), all, Query::Dump).await?;
             found.extend(answers.iter().filter_map(|answer| chain(family, answer)));
         }
-        let mut judges = BTreeMap::new();
-        for (name, rest) in found {
-            let is_owned = name.may_be_gate() && self.is_owned(&name).await?;
+        let mut chains = BTreeMap::new();
+        for (name, policy) in found {
+            let is_owned = name.takes_accept_rules() && self.is_owned(&name).await?;
             let (ours, theirs): (Vec<_>, Vec<_>) = self.rules(&name).await?.into_iter().partition(ForeignRule::is_ours);
             let mut ours: Vec<String> = ours.into_iter().filter_map(|rule| rule.comment).collect();
             ours.sort();
             let knows_us = theirs.iter().any(|rule| rule.names_us);
             let calls = theirs.iter().any(|rule| rule.calls == Calls::DockerUser);
             let calls = if calls { Calls::DockerUser } else { Calls::Nothing };
-            judges.insert(name, Judge { rest, is_owned, calls, knows_us, ours });
+            chains.insert(name, ChainInfo { policy, is_owned, calls, knows_us, ours });
         }
-        Ok(judges)
+        Ok(chains)
     }
 
     /// Our rules in a chain: their handles and marks.
@@ -79,7 +79,7 @@ impl Reader {
 }
 
 /// A chain that matters, and what becomes of what it does not decide on.
-fn chain(family: Protocols, answer: &Answer) -> Option<(ChainName, Rest)> {
+fn chain(family: Protocols, answer: &Answer) -> Option<(ChainName, Policy)> {
     if answer.kind != NfTablesMessageType::NewChain {
         return None;
     }
@@ -97,14 +97,14 @@ fn chain(family: Protocols, answer: &Answer) -> Option<(ChainName, Rest)> {
         }
     }
     let forward = Hook::Number(HookNumber::Inet(InetHookNumber::Forward));
-    let rest = match chain_hook {
-        None => Rest::Returned,
+    let policy = match chain_hook {
+        None => Policy::Return,
         Some(hook) if !hook.contains(&forward) || chain_type != "filter" => return None,
-        Some(_) if chain_policy == Some(NF_DROP) => Rest::Dropped,
-        Some(_) => Rest::Accepted,
+        Some(_) if chain_policy == Some(NF_DROP) => Policy::Drop,
+        Some(_) => Policy::Accept,
     };
     let is_our_table = family == Protocols::Inet && name.table == TABLE;
-    (!is_our_table && (rest == Rest::Dropped || name.may_be_gate())).then_some((name, rest))
+    (!is_our_table && (policy == Policy::Drop || name.takes_accept_rules())).then_some((name, policy))
 }
 
 fn protocol(family: Protocols) -> NetfilterProtoFamily {

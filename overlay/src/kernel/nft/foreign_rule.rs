@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::dump::{Answer, List, text_of, value_of};
 use super::read::comment;
-use crate::datapath::foreign_chains::{Calls, DOCKER_USER, Pass};
+use crate::datapath::foreign_chains::{AcceptRule, Calls, DOCKER_USER};
 
 /// How the names of our interfaces in the host's namespace begin.
 const OURS: &[u8] = b"ovu";
@@ -67,7 +67,7 @@ impl ForeignRule {
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        self.comment.as_deref().is_some_and(Pass::is_mark)
+        self.comment.as_deref().is_some_and(AcceptRule::is_mark)
     }
 
     fn of(actions: &[Action]) -> Self {
@@ -80,7 +80,7 @@ impl ForeignRule {
                 Action::Mask(from, to) if names.contains(from) => names.push(*to),
                 Action::Mask(_, to) | Action::Load(to) => names.retain(|register| register != to),
                 Action::Compare(register, bytes) => {
-                    rule.names_us |= names.contains(register) && bytes.starts_with(OURS)
+                    rule.names_us |= names.contains(register) && bytes.starts_with(OURS);
                 }
                 Action::Call(chain) if chain == DOCKER_USER => rule.calls = Calls::DockerUser,
                 Action::Comment(text) => rule.comment = Some(text.clone()),

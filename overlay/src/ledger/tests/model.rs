@@ -289,7 +289,7 @@ fn without_any_of_its_rules_the_protocol_breaks() {
     all_break(settings::broken().into_iter().filter(|setting| !settings::is_large(setting)).collect());
 }
 
-/// Minutes: `cargo test --release -p overlay --lib ledger::model -- --ignored --nocapture`.
+/// Minutes: `cargo test --release -p overlay --lib ledger::tests::model -- --include-ignored --nocapture`.
 #[test]
 #[ignore = "takes minutes"]
 fn the_protocol_holds() {

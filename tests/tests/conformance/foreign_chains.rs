@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
-use overlay::datapath::foreign_chains::{Barrier, barriers};
+use overlay::datapath::foreign_chains::{BlockingChain, blocking_chains};
 use overlay_tests::eventually::eventually;
 
 use crate::bench::{Bench, go, look, settle};
@@ -68,8 +68,8 @@ async fn owned_tables_are_told(mut bench: RealBench) -> anyhow::Result<()> {
     })?;
     let wish = host_with(&[]);
     let observed = settle(&mut bench, &wish).await?;
-    let told: Vec<Barrier> = barriers(&observed.others, &wish).into_iter().collect();
-    ensure!(matches!(told.as_slice(), [Barrier::Owned(chain)] if chain.table == "firewalld"), "{told:?}");
+    let told: Vec<BlockingChain> = blocking_chains(&observed.others, &wish).into_iter().collect();
+    ensure!(matches!(told.as_slice(), [BlockingChain::Owned(chain)] if chain.table == "firewalld"), "{told:?}");
     Ok(())
 }
 
@@ -93,13 +93,13 @@ impl Drop for Ended {
 async fn legacy_rules_are_told(mut bench: RealBench) -> anyhow::Result<()> {
     let wish = host_with(&[]);
     let observed = settle(&mut bench, &wish).await?;
-    ensure!(barriers(&observed.others, &wish).is_empty(), "{:?}", observed.others);
+    ensure!(blocking_chains(&observed.others, &wish).is_empty(), "{:?}", observed.others);
     if sh("iptables-legacy -P FORWARD DROP").is_err() {
         println!("left out: this kernel has no iptables of the old kind");
         return Ok(());
     }
     let observed = settle(&mut bench, &wish).await?;
-    ensure!(barriers(&observed.others, &wish) == [Barrier::Legacy].into(), "{:?}", observed.others);
+    ensure!(blocking_chains(&observed.others, &wish) == [BlockingChain::Legacy].into(), "{:?}", observed.others);
     Ok(())
 }
 
@@ -115,12 +115,12 @@ async fn address_like_our_names(mut bench: RealBench) -> anyhow::Result<()> {
     ] {
         sh(&format!("nft add rule inet mine passing {rule}"))?;
         let observed = settle(&mut bench, &wish).await?;
-        let told: Vec<Barrier> = barriers(&observed.others, &wish).into_iter().collect();
-        ensure!(matches!(told.as_slice(), [Barrier::Policy(chain)] if chain.table == "mine"), "{rule}: {told:?}");
+        let told: Vec<BlockingChain> = blocking_chains(&observed.others, &wish).into_iter().collect();
+        ensure!(matches!(told.as_slice(), [BlockingChain::Policy(chain)] if chain.table == "mine"), "{rule}: {told:?}");
     }
     sh("nft add rule inet mine passing 'iifname \"ovu*\" accept'")?;
     let observed = settle(&mut bench, &wish).await?;
-    ensure!(barriers(&observed.others, &wish).is_empty(), "{:?}", observed.others);
+    ensure!(blocking_chains(&observed.others, &wish).is_empty(), "{:?}", observed.others);
     Ok(())
 }
 

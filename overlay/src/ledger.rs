@@ -59,7 +59,7 @@ pub const REST: Millis = 60_000;
 pub struct Ledger {
     me: HostId,
     /// How often it has changed, boot checks aside.
-    page: u64,
+    revision: u64,
     membership: Arc<Membership>,
     accounts: BTreeMap<NetworkId, Arc<Account>>,
     tombstones: BTreeSet<NetworkId>,
@@ -72,7 +72,7 @@ impl Ledger {
     pub fn new(me: HostId) -> Self {
         Self {
             me,
-            page: 0,
+            revision: 0,
             membership: Arc::new(Membership::new()),
             accounts: BTreeMap::new(),
             tombstones: BTreeSet::new(),
@@ -108,7 +108,7 @@ impl Ledger {
 
     /// How far this host has come: goes with whatever it says.
     pub fn stamp(&self) -> Stamp {
-        Stamp { boot: self.membership.boot, page: self.page }
+        Stamp { boot: self.membership.boot, revision: self.revision }
     }
 
     /// May this host act?
@@ -122,15 +122,15 @@ impl Ledger {
             Some(denial) => LedgerStep::denied(denial),
             None => self.decide(input, now),
         };
-        if !step.changes.is_empty() && self.counts_page(input) {
-            step.changes.push(Change::Page(self.page + 1));
+        if !step.changes.is_empty() && self.counts_revision(input) {
+            step.changes.push(Change::Revision(self.revision + 1));
         }
         step
     }
 
     /// Not what a host writes because it has booted and until it is checked: by that an old disk would come up to the
-    /// page that the others have seen.
-    fn counts_page(&self, input: &Input) -> bool {
+    /// revision that the others have seen.
+    fn counts_revision(&self, input: &Input) -> bool {
         !matches!(input, Input::Booted { .. }) && !matches!(self.membership.activation, Activation::Unchecked { .. })
     }
 
@@ -187,7 +187,7 @@ impl Ledger {
                 }
                 Change::Close(id) => drop(self.accounts.remove(id)),
                 Change::Tombstone(id) => drop(self.tombstones.insert(*id)),
-                Change::Page(page) => self.page = *page,
+                Change::Revision(revision) => self.revision = *revision,
                 Change::Activation(Activation::Fenced(_)) => {
                     Arc::make_mut(&mut self.membership).apply(change);
                     self.accounts.clear();

@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use crate::wire::encode_record;
 use overlay_gossip::Announcement;
 
-/// How long a record waits if only its page number is new.
+/// How long a record waits if only its revision is new.
 ///
-/// When a host announces a lease, the page number of every ledger that hears of it rises. If each host announced its new page
+/// When a host announces a lease, the revision of every ledger that hears of it rises. If each host announced its new revision
 /// number at once, a single lease among 500 hosts would cost a quarter of a million datagrams. No host waits for it: a ledger needs
-/// the page numbers of others only with their leases. Leases are announced at once, with the page number of that moment.
+/// the revisions of others only with their leases. Leases are announced at once, with the revision of that moment.
 const REVISION_DELAY: Duration = Duration::from_secs(30);
 
 /// Keeps announcing what the `record` says, from now on.

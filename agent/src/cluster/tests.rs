@@ -137,7 +137,7 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
     run(async move {
         state.tell(Input::Found).await.expect("the disk takes it");
         let said = |phase, others: &Record| {
-            let stamp = Stamp { boot: Boot { generation: 1, nonce: 7 }, page: 1 };
+            let stamp = Stamp { boot: Boot { generation: 1, nonce: 7 }, revision: 1 };
             let record = Record { host: Some(HostInfo { phase, stamp, ..info("alpha", 9, me) }), ..Record::default() };
             let texts = encode_record(&record).into_iter().map(|(key, value)| (key, value.into())).collect();
             Arc::new(gossip::View { selves: vec![Arc::new(texts)], ..shown(others).as_ref().clone() })

@@ -138,7 +138,7 @@ impl Host {
         network
     }
 
-    /// An endpoint in a container; gives the page of its intent.
+    /// An endpoint in a container; gives the commit of its intent.
     pub(crate) async fn attach(&self, network: &Network, number: u8, netns: NetnsRef) -> (Attachment, u64) {
         let (id, name) = (EndpointId::from_bytes([number; 16]), label(&format!("web{number}")));
         let request = Request {
@@ -214,13 +214,13 @@ fn container(number: u8) -> NetnsRef {
 }
 
 #[tokio::test]
-async fn a_settled_page_has_the_endpoints_of_that_page_in_the_kernel() {
+async fn a_settled_commit_has_the_endpoints_of_that_commit_in_the_kernel() {
     let host = Host::start();
     let network = host.create().await;
     for number in 1..10 {
         let netns = container(number);
         host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-        let (attachment, page) = host.attach(&network, number, netns.clone()).await;
+        let (attachment, commit) = host.attach(&network, number, netns.clone()).await;
         // Commits of the ledger alone come in between.
         let give = Input::GiveAddress {
             network: network.id,
@@ -228,7 +228,7 @@ async fn a_settled_page_has_the_endpoints_of_that_page_in_the_kernel() {
             address: [172, 38, 9, number].into(),
         };
         host.state.tell(give).await.expect("the disk takes it");
-        let settled = host.until("the page", |s| s.commit >= page).await;
+        let settled = host.until("the commit", |s| s.commit >= commit).await;
         assert!(settled.failures.is_empty(), "{:?}", settled.failures);
         assert!(host.kernel.with(|kernel| kernel.interfaces(&netns).contains(&attachment.ifname)), "{number}");
         assert!(settled.segments.contains_key(&network.id));
@@ -241,15 +241,15 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     let network = host.create().await;
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (attachment, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
+    let (attachment, commit) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
 
     host.kernel.with(|kernel| kernel.close_container(&netns));
     host.tell_news();
     let mut intents = host.state.intents.clone();
     let gone = intents.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
-    let page = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").commit;
-    let settled = host.until("the page", |s| s.commit >= page).await;
+    let commit = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").commit;
+    let settled = host.until("the commit", |s| s.commit >= commit).await;
     assert!(settled.failures.is_empty() && settled.segments.is_empty(), "its segment goes with it: {settled:?}");
     assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));
 }
@@ -260,8 +260,8 @@ async fn a_kernel_that_can_not_be_looked_at_for_a_moment_stops_no_dns() {
     let network = host.create().await;
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (_, page) = host.attach(&network, 1, netns).await;
-    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
+    let (_, commit) = host.attach(&network, 1, netns).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
     host.kernel.blind(true);
     host.tell_news();
     let settled = host.until("the failure", |s| !s.failures.is_empty()).await;
@@ -304,8 +304,8 @@ async fn an_entry_that_can_not_be_made_breaks_no_endpoint_but_what_it_stands_on_
     let network = host.create().await;
     let netns = container(1);
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (attachment, page) = host.attach(&network, 1, netns).await;
-    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
+    let (attachment, commit) = host.attach(&network, 1, netns).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
     let (id, endpoint) = (network.id, attachment.endpoint.id);
     let place =
         HostConfig { me: host.identity.id(), vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };
@@ -343,8 +343,8 @@ async fn what_an_identity_had_that_is_given_up_is_cut_off_at_once() {
     let host = Host::start();
     let network = host.create().await;
     host.kernel.with(|kernel| kernel.open_container(container(1)));
-    let (_, page) = host.attach(&network, 1, container(1)).await;
-    host.until("the endpoint to be there", |settled| settled.commit >= page && settled.failures.is_empty()).await;
+    let (_, commit) = host.attach(&network, 1, container(1)).await;
+    host.until("the endpoint to be there", |settled| settled.commit >= commit && settled.failures.is_empty()).await;
     assert_eq!(host.kernel.with(|kernel| kernel.state().segments.len()), 1);
     // By its next life, which has a kernel and nothing else yet.
     let mut kernel = FakeKernel::default();

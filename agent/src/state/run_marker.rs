@@ -22,16 +22,16 @@ impl RunMarker {
     /// Whose ledger ran here since the machine booted, and how far it had come.
     pub fn find(&self) -> Option<(HostId, Stamp)> {
         let text = std::fs::read_to_string(&self.path).ok()?;
-        let [boot, host, generation, nonce, page] = <[&str; 5]>::try_from(text.lines().collect::<Vec<_>>()).ok()?;
+        let [boot, host, generation, nonce, revision] = <[&str; 5]>::try_from(text.lines().collect::<Vec<_>>()).ok()?;
         let lived = Boot { generation: generation.parse().ok()?, nonce: nonce.parse().ok()? };
-        (boot == self.boot).then_some((host.parse().ok()?, Stamp { boot: lived, page: page.parse().ok()? }))
+        (boot == self.boot).then_some((host.parse().ok()?, Stamp { boot: lived, revision: revision.parse().ok()? }))
     }
 
     /// Says how far the ledger has come. One that can't be left is none: when the agent starts again, it does so as after a
     /// boot of the machine, and lets go of all endpoints.
-    pub fn leave(&self, host: HostId, Stamp { boot: Boot { generation, nonce }, page }: Stamp) {
+    pub fn leave(&self, host: HostId, Stamp { boot: Boot { generation, nonce }, revision }: Stamp) {
         let new = self.path.with_extension("new");
-        let written = std::fs::write(&new, format!("{}\n{host}\n{generation}\n{nonce}\n{page}\n", self.boot));
+        let written = std::fs::write(&new, format!("{}\n{host}\n{generation}\n{nonce}\n{revision}\n", self.boot));
         if let Err(error) = written.and_then(|()| std::fs::rename(&new, &self.path)) {
             // An older one would let an older disk pass.
             _ = std::fs::remove_file(&self.path);

@@ -186,7 +186,7 @@ fn gives_back(change: &Change) -> bool {
                 | ledger::Change::Unbind(..)
                 | ledger::Change::Rested(..)
                 | ledger::Change::Unpost(..)
-                | ledger::Change::Page(_)
+                | ledger::Change::Revision(_)
         ),
         Change::Seat(_, Some(_)) | Change::Attach(_) | Change::Peer(_, Some(_)) | Change::Links(..) => false,
     }
@@ -434,7 +434,7 @@ impl Store {
 /// Is it the ledger that the machine ran on since it booted? A crash may have come between a commit and the note of it.
 fn is_what_ran(ledger: &Ledger, ran: Option<(HostId, Stamp)>) -> bool {
     let stamp = ledger.stamp();
-    ran.is_some_and(|(host, seen)| host == ledger.me() && stamp.boot == seen.boot && stamp.page >= seen.page)
+    ran.is_some_and(|(host, seen)| host == ledger.me() && stamp.boot == seen.boot && stamp.revision >= seen.revision)
 }
 
 fn put(txn: &WriteTransaction, table: Table, key: &[u8], value: &[u8]) -> Result<(), redb::Error> {

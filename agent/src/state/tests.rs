@@ -291,9 +291,9 @@ fn a_detached_endpoint_is_gone_and_its_address_rests_for_its_name() {
     let network = host.create(1);
     let (gone, stays) = (host.attached(&network, 1), host.attached(&network, 2));
     let ids = [gone.endpoint.id];
-    let page = host.tell(Detach(ids.to_vec())).expect("the disk takes it").commit;
+    let commit = host.tell(Detach(ids.to_vec())).expect("the disk takes it").commit;
     let intents = host.intents();
-    assert_eq!((host.commit(), intents.attachments.keys().copied().collect()), (page, vec![stays.endpoint.id]));
+    assert_eq!((host.commit(), intents.attachments.keys().copied().collect()), (commit, vec![stays.endpoint.id]));
     assert!(intents.seats.contains_key(&network.id), "one is still in it");
     assert_eq!(resting(&host, &network), [Some(gone.endpoint.name.clone())]);
     // It comes back under its name, also after a restart.
@@ -418,9 +418,9 @@ fn a_host_says_what_it_holds_and_owes_and_keeps_alive() {
 fn the_owner_ends_with_its_last_handle() {
     // `restart` waits for just that, and the file could not be opened again before.
     let host = Host::new();
-    let page = host.commit();
+    let commit = host.commit();
     let host = host.restart().restart();
-    assert_eq!(host.commit(), page);
+    assert_eq!(host.commit(), commit);
 }
 
 #[test]
@@ -429,14 +429,14 @@ fn a_host_that_gives_its_identity_up_wants_nothing_of_the_kernel_any_more() {
     host.step(Input::Found);
     let network = host.create(1);
     host.attached(&network, 1);
-    let page = host.commit();
+    let commit = host.commit();
     let mut activation = host.handle.activation.clone();
     activation.borrow_and_update();
     let (me, by) = (host.ledger().me(), HostId::from_bytes([9; 16]));
     host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
     assert!(matches!(*activation.borrow_and_update(), Activation::Fenced(_)));
     let intents = host.handle.intents.borrow().clone();
-    assert!(intents.commit > page, "a task that waits for this commit waits for what it wants");
+    assert!(intents.commit > commit, "a task that waits for this commit waits for what it wants");
     assert_eq!(*intents.intents, Intents::default());
     assert!(host.record().endpoints.is_empty() && host.record().networks.is_empty(), "{:?}", host.record());
 }
@@ -447,12 +447,12 @@ fn fenced_without_disk() -> Host {
     host.step(Input::Found);
     let network = host.create(1);
     let late = (host.attached(&network, 1), host.given(&network, 2, "late")).1;
-    let page = host.commit();
+    let commit = host.commit();
     let (me, by) = (host.ledger().me(), HostId::from_bytes([9; 16]));
     host.on_store(take_disk_away);
     host.step(Input::Refused { by, denial: overlay::ledger::Denial::Sealed { host: me } });
     assert!(matches!(*host.handle.activation.borrow(), Activation::Fenced(_)));
-    assert_eq!((host.commit(), &*host.intents()), (page + 1, &Intents::default()));
+    assert_eq!((host.commit(), &*host.intents()), (commit + 1, &Intents::default()));
     futures::executor::block_on(host.handle.write_owed()).expect_err("the disk is away");
     host.attach(&late).expect_err("nobody is taken in any more");
     host
@@ -510,9 +510,9 @@ fn where_a_host_was_heard_last_is_known_until_it_is_forgotten() {
     let host = host.restart();
     assert_eq!(peers(&host), [(peer, at(7)), (other, at(8))].into());
     // What is said again changes nothing.
-    let page = host.commit();
+    let commit = host.commit();
     hear(&host, peer, at(7));
-    assert_eq!(host.commit(), page);
+    assert_eq!(host.commit(), commit);
 
     let forget = Input::Forget { hosts: [(peer, overlay::model::member::Boot::default())].into(), force: false };
     host.step(forget);

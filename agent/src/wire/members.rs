@@ -26,9 +26,9 @@ pub(super) fn bytes<'a>(hosts: impl IntoIterator<Item = &'a HostId>) -> Vec<Vec<
     hosts.into_iter().map(|host| host.as_bytes().to_vec()).collect()
 }
 
-/// A boot is on the wire as a stamp without a page.
+/// A boot is on the wire as a stamp without a revision.
 pub fn boot_to_wire(boot: Boot) -> pb::Stamp {
-    Stamp { boot, page: 0 }.to_wire()
+    Stamp { boot, revision: 0 }.to_wire()
 }
 
 /// The boot of a stamp.
@@ -54,12 +54,12 @@ pub fn founder_from_wire(bytes: &[u8]) -> Result<Option<HostId>, WireError> {
 
 impl Wire<pb::Stamp> for Stamp {
     fn to_wire(&self) -> pb::Stamp {
-        pb::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, page: self.page }
+        pb::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, page: self.revision }
     }
 
     fn from_wire(wire: &pb::Stamp) -> Result<Self, WireError> {
         let generation = counted("generation", wire.generation)?;
-        Ok(Self { boot: Boot { generation, nonce: wire.nonce }, page: counted("page", wire.page)? })
+        Ok(Self { boot: Boot { generation, nonce: wire.nonce }, revision: counted("page", wire.page)? })
     }
 }
 
@@ -98,7 +98,7 @@ impl Wire<pb::Evidence> for Evidence {
     fn to_wire(&self) -> pb::Evidence {
         use pb::evidence::{Kind, LaterPage};
         let kind = match *self {
-            Self::LaterPage { page, seen } => Kind::LaterPage(LaterPage { page, seen }),
+            Self::LaterRevision { revision, seen } => Kind::LaterPage(LaterPage { page: revision, seen }),
             Self::LaterLease => Kind::LaterLease(true),
             Self::LaterBoot => Kind::LaterBoot(true),
             Self::LaterMember => Kind::LaterMember(true),
@@ -110,7 +110,7 @@ impl Wire<pb::Evidence> for Evidence {
     fn from_wire(wire: &pb::Evidence) -> Result<Self, WireError> {
         use pb::evidence::Kind;
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("evidence"))? {
-            Kind::LaterPage(seen) => Self::LaterPage { page: seen.page, seen: seen.seen },
+            Kind::LaterPage(seen) => Self::LaterRevision { revision: seen.page, seen: seen.seen },
             Kind::LaterLease(_) => Self::LaterLease,
             Kind::LaterBoot(_) => Self::LaterBoot,
             Kind::LaterMember(_) => Self::LaterMember,

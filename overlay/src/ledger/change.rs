@@ -42,7 +42,7 @@ pub enum Change {
     Member(HostId),
     /// A host belongs to another cluster.
     Foreign(HostId),
-    /// The newest boot and the highest page of a host that this one has dealt with.
+    /// The newest boot and the highest revision of a host that this one has dealt with.
     Dealt(HostId, Stamp),
     /// A host with which this one deals no more.
     Seal(HostId, Seal),
@@ -51,7 +51,7 @@ pub enum Change {
     /// This host is not the one to forget it, or has done so.
     Withdraw(HostId),
     /// How often the ledger has changed.
-    Page(u64),
+    Revision(u64),
 }
 
 /// For whom an address is kept, and since when.

@@ -44,9 +44,9 @@ impl Ledger {
         if elsewhere {
             return refused(Evidence::Elsewhere);
         }
-        if self.keeps(SafetyRule::Pages) {
-            if dealt.page > stamp.page {
-                return refused(Evidence::LaterPage { page: stamp.page, seen: dealt.page });
+        if self.keeps(SafetyRule::Revisions) {
+            if dealt.revision > stamp.revision {
+                return refused(Evidence::LaterRevision { revision: stamp.revision, seen: dealt.revision });
             }
             if claims.iter().any(|(network, claim)| self.knows_later(*network, from, claim)) {
                 return refused(Evidence::LaterLease);
@@ -131,7 +131,7 @@ impl Ledger {
             Activation::Unchecked { .. } => LedgerStep::done([later, self.unchecked()]),
             // A boot is on disk before anybody hears of it, so this disk is an old one, or there are two. Whoever could have
             // known that was not heard at the check.
-            Activation::Established if self.keeps(SafetyRule::Pages) => {
+            Activation::Established if self.keeps(SafetyRule::Revisions) => {
                 LedgerStep::done([Change::Activation(Activation::Fenced(Fencing::Restored {
                     by,
                     evidence: Evidence::LaterBoot,
@@ -164,7 +164,7 @@ impl Ledger {
             Denial::Readmitted { host, boot } => {
                 let withdraw = self.membership.forgets.contains_key(host).then_some(Change::Withdraw(*host));
                 LedgerStep::done(
-                    self.membership.note(*host, Stamp { boot: *boot, page: 0 }).into_iter().chain(withdraw),
+                    self.membership.note(*host, Stamp { boot: *boot, revision: 0 }).into_iter().chain(withdraw),
                 )
             }
             Denial::Rival { host, seal } if seal.done || seal.heir == by && by < self.me => {

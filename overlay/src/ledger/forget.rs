@@ -42,7 +42,7 @@ impl Ledger {
                 force: force || known.is_some_and(|forget| forget.force),
             };
             changes.extend([Change::Seal(host, Seal { heir: self.me, done: false }), Change::Forget(host, forget)]);
-            changes.extend(mine.note(host, Stamp { boot, page: 0 }));
+            changes.extend(mine.note(host, Stamp { boot, revision: 0 }));
         }
         changes.extend(self.with(&changes).inherit());
         LedgerStep::done(changes)
@@ -209,7 +209,7 @@ impl Ledger {
         if self.apart_from(from, founder).is_some() {
             return self.disown(from);
         }
-        if founder == Some(self.me) && self.membership.members.is_empty() && self.keeps(SafetyRule::Pages) {
+        if founder == Some(self.me) && self.membership.members.is_empty() && self.keeps(SafetyRule::Revisions) {
             let restored = Fencing::Restored { by: from, evidence: Evidence::LaterMember };
             return LedgerStep::done([Change::Activation(Activation::Fenced(restored))]);
         }

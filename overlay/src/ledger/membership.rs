@@ -20,7 +20,7 @@ pub struct Membership {
     /// Hosts that belong to another cluster. If this host took one for a member, by a request to which the answer was lost,
     /// it does so no more. A host belongs to one cluster for all its life, so what is written here stays true.
     pub foreign: BTreeSet<HostId>,
-    /// The newest boot and the highest page that this host has dealt with, of whom it dealt with.
+    /// The newest boot and the highest revision that this host has dealt with, of whom it dealt with.
     pub dealt: BTreeMap<HostId, Stamp>,
     /// The hosts that it deals with no more.
     pub seals: BTreeMap<HostId, Seal>,
@@ -81,10 +81,10 @@ pub enum Fencing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Evidence {
     /// The host has written more since.
-    #[error("the ledger on this disk is an old one: its page {page} is less than {seen}, seen before")]
-    LaterPage {
+    #[error("the ledger on this disk is an old one: its revision {revision} is less than {seen}, seen before")]
+    LaterRevision {
         /// Of the ledger.
-        page: u64,
+        revision: u64,
         /// Seen.
         seen: u64,
     },
@@ -221,7 +221,7 @@ impl Membership {
     pub(super) fn note(&self, host: HostId, stamp: Stamp) -> Option<Change> {
         let known = self.dealt.get(&host).copied().unwrap_or_default();
         let boot = if stamp.boot.supersedes(known.boot) { stamp.boot } else { known.boot };
-        let noted = Stamp { boot, page: known.page.max(stamp.page) };
+        let noted = Stamp { boot, revision: known.revision.max(stamp.revision) };
         (noted != known).then_some(Change::Dealt(host, noted))
     }
 

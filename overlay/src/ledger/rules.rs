@@ -12,8 +12,8 @@ pub(crate) enum SafetyRule {
     HighestLease,
     /// What an earlier boot of a host said is not believed.
     NewestBoot,
-    /// An old disk is known by its page number, by later leases, by members that it does not know, and by a later boot.
-    Pages,
+    /// An old disk is known by its revision, by later leases, by members that it does not know, and by a later boot.
+    Revisions,
     /// A host that was let in since it was heard last is not sealed.
     NoSealIfBack,
     /// Nothing is taken from a host that is sealed.

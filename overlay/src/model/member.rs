@@ -29,7 +29,7 @@ pub struct Stamp {
     /// The boot.
     pub boot: Boot,
     /// How often its ledger had changed: a host that comes with a lower number than one seen before has an old disk.
-    pub page: u64,
+    pub revision: u64,
 }
 
 /// A host that others deal with no more.

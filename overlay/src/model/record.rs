@@ -42,8 +42,8 @@ impl Record {
     pub fn says_the_same(&self, other: &Self) -> bool {
         let hosts_are_alike = match (&self.host, &other.host) {
             (Some(one), Some(two)) => {
-                let page = two.stamp.page;
-                *two == HostInfo { stamp: Stamp { page, ..one.stamp }, ..one.clone() }
+                let revision = two.stamp.revision;
+                *two == HostInfo { stamp: Stamp { revision, ..one.stamp }, ..one.clone() }
             }
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,

@@ -5,14 +5,14 @@ use overlay::model::member::Stamp;
 use super::*;
 use tokio::time::Instant;
 
-fn record(page: u64) -> Record {
+fn record(revision: u64) -> Record {
     let info = HostInfo {
         name: "alpha".parse().expect("a label"),
         vtep: [192, 0, 2, 1].into(),
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
-        stamp: Stamp { page, ..Stamp::default() },
+        stamp: Stamp { revision, ..Stamp::default() },
         phase: Phase::Established,
         founder: None,
     };
@@ -37,15 +37,15 @@ async fn next(said: &mut watch::Receiver<Announcement>) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_alone_waits_and_is_said_once() {
+async fn a_revision_alone_waits_and_is_said_once() {
     let (records, mut said, _saying) = started().await;
-    for page in 2..10 {
+    for revision in 2..10 {
         records.send_if_modified(|known| {
-            *known = Arc::new(record(page));
+            *known = Arc::new(record(revision));
             false
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!said.has_changed().expect("it runs"), "page {page} is said at once");
+        assert!(!said.has_changed().expect("it runs"), "revision {revision} is said at once");
     }
     let waited = next(&mut said).await;
     assert!(waited <= REVISION_DELAY - Duration::from_secs(7), "{waited:?}");
@@ -53,7 +53,7 @@ async fn a_page_alone_waits_and_is_said_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn anything_else_is_said_at_once_with_the_page_of_that_moment() {
+async fn anything_else_is_said_at_once_with_the_revision_of_that_moment() {
     let (records, mut said, _saying) = started().await;
     records.send_replace(Arc::new(record(2)));
     let more = Record { tombstones: [NetworkId::from_bytes([1; 16])].into(), ..record(3) };

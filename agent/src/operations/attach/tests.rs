@@ -375,8 +375,8 @@ async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_it
     let network = network(host.identity.id());
     let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (old, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
+    let (old, commit) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
     assert_eq!(netns::at_path(&netns), AtPath::Gone);
 
     let name = old.endpoint.name.as_str();
@@ -400,8 +400,8 @@ async fn a_container_that_is_started_again_while_the_kernel_clears_its_last_name
     let network = network(host.identity.id());
     let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
     host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (old, page) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the page", |s| s.commit >= page && s.failures.is_empty()).await;
+    let (old, commit) = host.attach(&network, 1, netns.clone()).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
 
     let again = wanted(old.endpoint.name.as_str());
     let before = host.kernel.looks();

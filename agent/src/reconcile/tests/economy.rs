@@ -16,8 +16,8 @@ async fn two_networks() -> (Host, [NetworkId; 2], [Attachment; 2]) {
     let mut attachments = Vec::new();
     for (number, network) in [(1, &one), (2, &other)] {
         host.kernel.with(|kernel| kernel.open_container(container(number)));
-        let (attachment, page) = host.attach(network, number, container(number)).await;
-        host.until("the endpoint", |s| s.commit >= page && s.failures.is_empty()).await;
+        let (attachment, commit) = host.attach(network, number, container(number)).await;
+        host.until("the endpoint", |s| s.commit >= commit && s.failures.is_empty()).await;
         attachments.push(attachment);
     }
     rest(&host).await;
@@ -75,8 +75,8 @@ async fn a_change_of_what_is_desired_looks_only_where_it_is() {
     let before = looks(&host, networks);
     host.kernel.with(|kernel| kernel.open_container(container(3)));
     let network = Network { id: networks[1], ..network(host.identity.id()) };
-    let (_, page) = host.attach(&network, 3, container(3)).await;
-    let status = host.until("the endpoint", |s| s.commit >= page).await;
+    let (_, commit) = host.attach(&network, 3, container(3)).await;
+    let status = host.until("the endpoint", |s| s.commit >= commit).await;
     assert!(status.failures.is_empty(), "{:?}", status.failures);
     rest(&host).await;
     let [on_host, here, there] = less(looks(&host, networks), before);

@@ -69,17 +69,17 @@ fn write_change(txn: &WriteTransaction, change: &ledger::Change) -> Result<(), r
         }
         ledger::Change::Founder(founder) => put(txn, META, FOUNDER.as_bytes(), founder.as_bytes()),
         ledger::Change::Boot(boot) => put(txn, META, LIFE.as_bytes(), &boot_to_wire(*boot).encode_to_vec()),
-        ledger::Change::Page(page) => put(txn, META, PAGE.as_bytes(), &page.to_be_bytes()),
+        ledger::Change::Revision(revision) => put(txn, META, REVISION.as_bytes(), &revision.to_be_bytes()),
     }
 }
 
 pub(super) const STANDING: &str = "standing";
 const FOUNDER: &str = "founder";
 const LIFE: &str = "life";
-const PAGE: &str = "ledger-page";
+const REVISION: &str = "ledger-page";
 
 /// What the ledger has only one of, by its key among the others of that kind.
-pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, PAGE];
+pub(super) const SINGLE: [&str; 4] = [STANDING, FOUNDER, LIFE, REVISION];
 
 /// The change that such a value stands for.
 pub(super) fn single(key: &str, value: &[u8]) -> Result<ledger::Change, WireError> {
@@ -88,8 +88,8 @@ pub(super) fn single(key: &str, value: &[u8]) -> Result<ledger::Change, WireErro
         FOUNDER => ledger::Change::Founder(id(value)?),
         LIFE => ledger::Change::Boot(message::<Stamp, pb::Stamp>(value)?.boot),
         _ => {
-            let page = value.try_into().map_err(|_| WireError::Missing("page"))?;
-            ledger::Change::Page(u64::from_be_bytes(page))
+            let revision = value.try_into().map_err(|_| WireError::Missing("revision"))?;
+            ledger::Change::Revision(u64::from_be_bytes(revision))
         }
     })
 }

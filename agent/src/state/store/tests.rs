@@ -130,7 +130,7 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
     let address = |last| Some(IpAddr::from([172, 38, 1, last]));
     let inputs = [
         Input::Found,
-        Input::Acknowledge { from: other, stamp: Stamp { page: 3, ..Stamp::default() }, founder: None },
+        Input::Acknowledge { from: other, stamp: Stamp { revision: 3, ..Stamp::default() }, founder: None },
         Input::Create(own.clone()),
         Input::Create(old.clone()),
         allocate(own.id, 1, address(1)),
@@ -179,7 +179,7 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
         Change::Peer(peer, Some(address)),
     ])?;
     let last = [Change::Detach(gone.endpoint.id), Change::Seat(NetworkId::from_bytes([2; 16]), None)];
-    let page = store.commit(&last)?;
+    let commit = store.commit(&last)?;
     drop(store);
 
     let (_, again) = scratch.open()?;
@@ -188,13 +188,13 @@ fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
     assert_eq!(again.seats, [(id, seat)].into());
     assert_eq!(again.attachments, [(kept.endpoint.id, Arc::new(kept))].into());
     assert_eq!(again.peers, [(peer, address)].into());
-    assert_eq!(again.commit, page);
+    assert_eq!(again.commit, commit);
     assert_eq!(again.put_aside, None);
     Ok(())
 }
 
 #[test]
-fn the_page_grows_by_one_with_each_commit_and_goes_on_after_opening_again() -> Result<(), StoreError> {
+fn the_commit_grows_by_one_with_each_commit_and_goes_on_after_opening_again() -> Result<(), StoreError> {
     let scratch = Scratch::new();
     let (mut store, loaded) = scratch.open()?;
     assert_eq!(loaded.commit, 0);
@@ -271,7 +271,7 @@ fn the_state_of_another_machine_is_put_aside_whole() -> Result<(), StoreError> {
     drop(store);
     fs::rename(aside, scratch.file()).expect("it is there");
     let back =
-        Machine { ran: Some((ledger.me(), Stamp { page: 0, ..ledger.stamp() })), ..machine("a", "boot 1", 1000) };
+        Machine { ran: Some((ledger.me(), Stamp { revision: 0, ..ledger.stamp() })), ..machine("a", "boot 1", 1000) };
     assert_eq!(Store::open(&scratch.0, &back)?.1.ledger, ledger);
     Ok(())
 }
@@ -335,7 +335,7 @@ fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Res
     }
     store.commit(&[Change::Attach(attachment(1, id).into())])?;
     let boot = ledger.membership().boot;
-    let page = ledger.stamp().page;
+    let revision = ledger.stamp().revision;
     let (before, copy) = (scratch.file(), scratch.0.join("copy"));
     fs::copy(&before, &copy).expect("it can be read");
     let step = ledger.step(&Input::Create(network(2, ledger.me())), 0);
@@ -348,7 +348,7 @@ fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Res
     let restored = scratch.open()?.1;
     assert!(restored.attachments.is_empty(), "it lets go of all that it had");
     let restored = restored.ledger;
-    assert_eq!(restored.stamp().page, page, "by that it must not come up to what the others have seen");
+    assert_eq!(restored.stamp().revision, revision, "by that it must not come up to what the others have seen");
     assert!(restored.accounts()[&id].bound.is_empty() && restored.membership().boot.supersedes(boot));
     assert!(matches!(restored.membership().activation, Activation::Unchecked { .. }));
     Ok(())

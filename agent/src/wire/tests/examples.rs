@@ -38,7 +38,7 @@ fn a_denial_says_the_same_to_the_one_who_asked() {
         Denial::Stranger { host },
         Denial::Sealed { host },
         Denial::Stale { known: boot },
-        Denial::Restored(Evidence::LaterPage { page: 1, seen: 2 }),
+        Denial::Restored(Evidence::LaterRevision { revision: 1, seen: 2 }),
         Denial::Readmitted { host, boot },
         Denial::Rival { host, seal },
         Denial::Unnamed { hosts: [host].into() },

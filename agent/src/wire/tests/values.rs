@@ -169,7 +169,7 @@ pub(super) fn boots() -> impl Strategy<Value = Boot> {
 }
 
 pub(super) fn stamps() -> impl Strategy<Value = Stamp> {
-    (boots(), 0..=MAX_COUNT).prop_map(|(boot, page)| Stamp { boot, page })
+    (boots(), 0..=MAX_COUNT).prop_map(|(boot, revision)| Stamp { boot, revision })
 }
 
 pub(super) fn seals() -> impl Strategy<Value = BTreeMap<HostId, Seal>> {
@@ -179,7 +179,7 @@ pub(super) fn seals() -> impl Strategy<Value = BTreeMap<HostId, Seal>> {
 
 pub(super) fn evidence() -> impl Strategy<Value = Evidence> {
     prop_oneof![
-        (any::<u64>(), any::<u64>()).prop_map(|(page, seen)| Evidence::LaterPage { page, seen }),
+        (any::<u64>(), any::<u64>()).prop_map(|(revision, seen)| Evidence::LaterRevision { revision, seen }),
         Just(Evidence::LaterLease),
         Just(Evidence::LaterBoot),
         Just(Evidence::LaterMember),

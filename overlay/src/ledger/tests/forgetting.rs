@@ -142,7 +142,7 @@ fn two_boots_of_one_generation_do_not_keep_a_host_from_being_forgotten() {
     let boot = |nonce| Boot { generation: 6, nonce };
     // The heir has dealt with the host, and the witness alone with one that ran on a copy of its disk.
     for (member, nonce) in [(&mut *heir, 1), (witness, 2)] {
-        member.apply(&[Change::Dealt(host(2), Stamp { boot: boot(nonce), page: 1 })]);
+        member.apply(&[Change::Dealt(host(2), Stamp { boot: boot(nonce), revision: 1 })]);
     }
     let hosts = [(host(2), boot(1))].into();
     assert_eq!(write(heir, &Input::Forget { hosts, force: false }), Outcome::Done);
@@ -200,7 +200,7 @@ fn of_two_who_act_under_one_identity_the_one_that_booted_first_gives_up() {
 fn an_heir_that_has_withdrawn_is_in_the_way_of_no_other() {
     let mut all = members(4);
     let [heir, other, witness, _] = all.as_mut_slice() else { unreachable!("there are four") };
-    let back = Stamp { boot: Boot { generation: 1, nonce: 7 }, page: 1 };
+    let back = Stamp { boot: Boot { generation: 1, nonce: 7 }, revision: 1 };
     witness.apply(&[Change::Dealt(host(3), back)]);
     assert_eq!(forget(heir, &[3], false), Outcome::Done);
     asks(heir, other, 3);

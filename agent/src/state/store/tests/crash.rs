@@ -204,7 +204,7 @@ fn lived_through() -> Life {
     let (me, other) = (life.last().state.ledger.me(), HostId::from_bytes([9; 16]));
     let (own, old) = (network(1, me), network(2, me));
     let address = |last| Some(IpAddr::from([172, 38, 1, last]));
-    let stamp = |page| Stamp { page, ..Stamp::default() };
+    let stamp = |revision| Stamp { revision, ..Stamp::default() };
     let release = |number: u8| Input::Release {
         network: own.id,
         endpoint: EndpointId::from_bytes([number; 16]),
@@ -351,8 +351,8 @@ fn crash_after(life: &Life, cuts: impl IntoIterator<Item = usize>, random: &mut 
                 continue;
             };
             let which = allowed.iter().position(|allowed| **allowed == state);
-            let which =
-                which.unwrap_or_else(|| unreachable!("{told}: page {} is none of {:?}", state.commit, pages(allowed)));
+            let which = which
+                .unwrap_or_else(|| unreachable!("{told}: commit {} is none of {:?}", state.commit, commits(allowed)));
             seen[which] += 1;
             crash_again(life, (&disk, start..=end), &state, (machine, allowed), random);
         }
@@ -371,10 +371,10 @@ fn crash_again(
     let find = |cut, mut fate: Fate| life.find(&disk.left(cut, &mut fate), machine).expect("it opens again");
     let cut = random.usize(opening.clone());
     let halfway = find(cut, Fate::SomeLost(random.fork()));
-    assert!(allowed.contains(&&halfway), "while it opens, after {cut} of {opening:?}: page {}", halfway.commit);
-    assert!(find(*opening.end(), Fate::AllLost) == *state, "page {} was found, and is gone again", state.commit);
+    assert!(allowed.contains(&&halfway), "while it opens, after {cut} of {opening:?}: commit {}", halfway.commit);
+    assert!(find(*opening.end(), Fate::AllLost) == *state, "commit {} was found, and is gone again", state.commit);
 }
 
-fn pages(states: &[&State]) -> Vec<u64> {
+fn commits(states: &[&State]) -> Vec<u64> {
     states.iter().map(|state| state.commit).collect()
 }

@@ -46,9 +46,9 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
         let (mut store, _) = scratch.open().expect("there is space for a new one");
         let (written, error) = write_until_full(&mut store);
         assert!(error.to_string().contains("nothing was changed"), "{error}");
-        let page = store.commits;
-        assert_eq!(page, written, "what failed does not count");
-        assert!(page > 1, "there was space for some");
+        let commit = store.commits;
+        assert_eq!(commit, written, "what failed does not count");
+        assert!(commit > 1, "there was space for some");
 
         let detach: Vec<Change> = many(0)
             .filter_map(|w| match w {
@@ -57,11 +57,11 @@ fn on_a_full_disk_nothing_is_written_and_what_frees_space_still_is() {
             })
             .collect();
         for (n, one) in (1..).zip(detach.chunks(4)) {
-            assert_eq!(store.commit(one).map_err(|e| e.to_string()), Ok(page + n), "a release is written");
+            assert_eq!(store.commit(one).map_err(|e| e.to_string()), Ok(commit + n), "a release is written");
         }
         drop(store);
         let (_, loaded) = scratch.open().expect("the file is whole");
-        assert_eq!(loaded.commit, page + 50);
+        assert_eq!(loaded.commit, commit + 50);
         assert_eq!(loaded.attachments.len() as u64, 200 * (written - 1));
     };
     std::thread::scope(|scope| scope.spawn(test).join()).expect("the test's thread");

@@ -20,8 +20,9 @@ fn inputs() -> impl Strategy<Value = Input> {
     let addresses = || (0_u8..16).prop_map(|last| IpAddr::from([172, 38, 0, last]));
     let blocks = || (0_u16..8).prop_map(|index| BlockId { range: 0, index });
     let versions = || (1_u64..4, 0_u64..4).prop_map(|(epoch, count)| Version { epoch, count });
-    let stamps =
-        || (0_u64..3, 0_u64..9).prop_map(|(generation, page)| Stamp { boot: Boot { generation, nonce: 1 }, page });
+    let stamps = || {
+        (0_u64..3, 0_u64..9).prop_map(|(generation, revision)| Stamp { boot: Boot { generation, nonce: 1 }, revision })
+    };
     let held = || {
         let runs = proptest::collection::vec((blocks(), 1_u16..4, 1_u64..4), 0..3);
         let runs =
@@ -158,7 +159,7 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Activation Address Bind Block Close Dealt Foreign Forget Founder Member Open Page Post Rested Seal Tombstone Unbind \
+const ALL: &str = "Activation Address Bind Block Close Dealt Foreign Forget Founder Member Open Post Rested Revision Seal Tombstone Unbind \
                    Unpost Withdraw";
 
 fn kind(change: &ledger::Change) -> String {

@@ -280,8 +280,8 @@ pub fn broken() -> Vec<Setting> {
         Setting { name: "AD hearsay is passed on", breach: Some(Breach::Hearsay), ..join() },
         Setting { name: "AE an old disk, earlier boots are believed", without: Some(SafetyRule::NewestBoot), ..roll() },
         Setting {
-            name: "AF an old disk, pages and leases are not compared",
-            without: Some(SafetyRule::Pages),
+            name: "AF an old disk, revisions and leases are not compared",
+            without: Some(SafetyRule::Revisions),
             ..roll()
         },
         Setting {

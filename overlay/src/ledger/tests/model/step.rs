@@ -268,8 +268,8 @@ impl Scene<'_> {
     fn step(&mut self, number: usize, input: &Input, now: Millis) -> Outcome {
         let ledger = self.ledger(number);
         let mut step = ledger.step(input, now);
-        if !self.counts_pages(number, &step.changes) {
-            step.changes.retain(|change| !matches!(change, Change::Page(_)));
+        if !self.counts_revisions(number, &step.changes) {
+            step.changes.retain(|change| !matches!(change, Change::Revision(_)));
         }
         if step.changes.is_empty() {
             return step.outcome;
@@ -291,9 +291,9 @@ impl Scene<'_> {
         step.outcome
     }
 
-    /// Pages would make the states endless. They matter only to a host whose disk may become an old one, and a page that
+    /// Revisions would make the states endless. They matter only to a host whose disk may become an old one, and a revision that
     /// an established host does not count can only make that harder to see.
-    fn counts_pages(&self, number: usize, changes: &[Change]) -> bool {
+    fn counts_revisions(&self, number: usize, changes: &[Change]) -> bool {
         let setting = &self.protocol.setting;
         let of_leases = || changes.iter().any(|c| matches!(c, Change::Block(..) | Change::Address(..)));
         setting.rolls > 0 && setting.rolled.contains(&number) && (!self.ledger(number).is_established() || of_leases())

@@ -217,7 +217,7 @@ impl Protocol {
 
 fn write(ledger: &mut Ledger, input: &Input) -> crate::ledger::Outcome {
     let mut step = ledger.step(input, REST);
-    step.changes.retain(|change| !matches!(change, Change::Page(_)));
+    step.changes.retain(|change| !matches!(change, Change::Revision(_)));
     ledger.apply(&step.changes);
     step.outcome
 }

@@ -247,7 +247,7 @@ impl<K: Kernel> Reconciler<K> {
     /// Releases the endpoints whose containers have ended: no event tells of that.
     async fn release_the_lost(&self, observed: &Observed, report: &Report, intents: &Intents) -> BTreeSet<EndpointId> {
         let lost = lost::lost(observed, report).await;
-        lost::release(lost, &self.state, intents).await.unwrap_or_else(|error| {
+        lost::release(&lost, &self.state, intents).await.unwrap_or_else(|error| {
             tracing::error!(%error, "endpoints whose namespaces are gone can't be released");
             BTreeSet::new()
         })

@@ -10,7 +10,7 @@ use overlay::datapath::report::Report;
 use overlay::kernel::netns;
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::intent::{AtPath, Intents, NetnsRef};
-use overlay::operations::detach::Detach;
+use overlay::operations::detach::DetachLost;
 use tokio::task::spawn_blocking;
 use tracing::field::display;
 
@@ -56,8 +56,8 @@ pub(super) async fn release_if_lost<K: Kernel>(
     if !observed.is_lost(network, endpoint, at_path) {
         return Ok(Released::StillHere);
     }
-    release([endpoint].into(), state, &intents).await?;
-    Ok(Released::Now)
+    let released = release(&[endpoint].into(), state, &intents).await?;
+    Ok(if released.is_empty() { Released::StillHere } else { Released::Now })
 }
 
 /// The endpoints that a round found lost: their ports could not be made, because their namespaces are gone.
@@ -73,22 +73,24 @@ pub(super) async fn lost(observed: &Observed, report: &Report) -> BTreeSet<Endpo
     lost
 }
 
-/// Releases endpoints whose containers have ended.
+/// Releases endpoints whose containers have ended, by these intents; those that are released. One that was attached again since
+/// stays.
 pub(super) async fn release(
-    lost: BTreeSet<EndpointId>,
+    lost: &BTreeSet<EndpointId>,
     state: &state::Handle,
     intents: &Intents,
 ) -> Result<BTreeSet<EndpointId>, StoreError> {
+    let netns = |id: &EndpointId| Some((*id, intents.attachments.get(id)?.netns.clone()));
+    let lost: Vec<(EndpointId, NetnsRef)> = lost.iter().filter_map(netns).collect();
     if lost.is_empty() {
-        return Ok(lost);
+        return Ok(BTreeSet::new());
     }
-    let ids: Vec<EndpointId> = lost.iter().copied().collect();
-    state.tell(Detach(ids)).await?;
-    for endpoint in lost.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
+    let released = state.tell(DetachLost(lost)).await?.answer;
+    for endpoint in released.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
         let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));
         tracing::info!(endpoint = %endpoint.name, network, "released: neither its path nor its interface is there");
     }
-    Ok(lost)
+    Ok(released)
 }
 
 /// What stands where the namespace was. Off the threads of the runtime: it enters the namespace.

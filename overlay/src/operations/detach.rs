@@ -1,15 +1,16 @@
 //! Endpoints of this host go.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use super::{Change, Decision, Draft, Request, State};
 use crate::ledger::{Input, Ledger, Millis};
 use crate::model::endpoint::Endpoint;
 use crate::model::id::EndpointId;
-use crate::model::intent::Intents;
+use crate::model::intent::{Intents, NetnsRef};
 
-/// Endpoints go, because an operator said so or because their network namespace has gone. Their addresses rest, and an endpoint
-/// that comes back under its name gets them again. An endpoint that is not there changes nothing.
+/// Endpoints go, because an operator said so or because the kernel refused them. Their addresses rest, and an endpoint that comes
+/// back under its name gets them again. An endpoint that is not there changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detach(pub Vec<EndpointId>);
 
@@ -19,16 +20,38 @@ impl Request for Detach {
 
     fn decide(&self, state: &State, now: Millis) -> Result<Decision<()>, Infallible> {
         let mut draft = Draft::new(state, now);
-        for id in &self.0 {
-            let Some(attachment) = draft.state().intents.attachments.get(id) else { continue };
-            let Endpoint { network, name, .. } = attachment.endpoint.clone();
-            draft.change(Change::Detach(*id));
-            draft.step(&Input::Release { network, endpoint: *id, name });
-            if draft.state().intents.attached(network).next().is_none() {
-                draft.change(Change::Seat(network, None));
-            }
-        }
+        self.0.iter().for_each(|id| detach(&mut draft, *id));
         Ok(draft.answered(()))
+    }
+}
+
+/// Endpoints go because their network namespaces have gone. One that was attached again since, in another namespace, stays. The
+/// answer has those that go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachLost(pub Vec<(EndpointId, NetnsRef)>);
+
+impl Request for DetachLost {
+    type Answer = BTreeSet<EndpointId>;
+    type Refusal = Infallible;
+
+    fn decide(&self, state: &State, now: Millis) -> Result<Decision<Self::Answer>, Infallible> {
+        let is_in =
+            |id: &EndpointId, netns: &NetnsRef| state.intents.attachments.get(id).is_some_and(|a| a.netns == *netns);
+        let lost = self.0.iter().filter(|(id, netns)| is_in(id, netns));
+        let lost: BTreeSet<EndpointId> = lost.map(|(id, _)| *id).collect();
+        let mut draft = Draft::new(state, now);
+        lost.iter().for_each(|id| detach(&mut draft, *id));
+        Ok(draft.answered(lost))
+    }
+}
+
+fn detach(draft: &mut Draft, id: EndpointId) {
+    let Some(attachment) = draft.state().intents.attachments.get(&id) else { return };
+    let Endpoint { network, name, .. } = attachment.endpoint.clone();
+    draft.change(Change::Detach(id));
+    draft.step(&Input::Release { network, endpoint: id, name });
+    if draft.state().intents.attached(network).next().is_none() {
+        draft.change(Change::Seat(network, None));
     }
 }
 

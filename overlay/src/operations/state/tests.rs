@@ -1,7 +1,8 @@
 use super::*;
 use crate::ledger::Denial;
+use crate::model::intent::NetnsRef;
 use crate::model::member::Seal;
-use crate::operations::detach::{Detach, TidyUp};
+use crate::operations::detach::{Detach, DetachLost, TidyUp};
 use crate::operations::fixture::{ME, attachment, founder, make, network, put};
 use crate::operations::hear::{HearLinks, Inputs, Learn, RememberPeers, UnderlayMtu};
 
@@ -84,6 +85,26 @@ fn the_seat_goes_with_the_last_endpoint_and_a_deleted_network_too() {
     assert!(state.intents.networks.contains_key(&id) && state.intents.seats.contains_key(&id));
     make(&mut state, &Detach(vec![attachment(2, id).endpoint.id, attachment(3, id).endpoint.id]));
     assert!(state.intents.networks.is_empty() && state.intents.seats.is_empty());
+}
+
+#[test]
+fn an_endpoint_that_was_attached_again_elsewhere_is_not_the_one_that_was_lost() {
+    let mut state = founder();
+    let id = network(1).id;
+    make(&mut state, &Input::Create(network(1)));
+    let (gone, back) = (attachment(1, id), attachment(2, id));
+    put(&mut state, gone.clone());
+    put(&mut state, back.clone());
+    let before = NetnsRef { cookie: back.netns.cookie + 1, ..back.netns.clone() };
+    let lost = DetachLost(vec![
+        (gone.endpoint.id, gone.netns),
+        (back.endpoint.id, before),
+        (attachment(3, id).endpoint.id, back.netns),
+    ]);
+    let decision = decide(&state, &lost, 0).expect("nothing speaks against it");
+    assert_eq!(decision.answer, [gone.endpoint.id].into());
+    make(&mut state, &lost);
+    assert_eq!(state.intents.attachments.keys().copied().collect::<Vec<_>>(), [back.endpoint.id]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
+use std::net::IpAddr;
+
 use overlay::ledger::{Change, Ledger};
 use overlay::model::id::NetworkId;
-use overlay::model::lease::{BlockLease, Version};
-use overlay::model::network::{Range, Settings};
+use overlay::model::lease::{AddressLease, BlockLease, Holder, Version};
+use overlay::model::network::{Network, Range, Settings};
 
 use super::*;
 

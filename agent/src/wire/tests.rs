@@ -1,6 +1,14 @@
 use std::collections::BTreeMap;
 
-use overlay::model::record::Record;
+use overlay::ledger::Rest;
+use overlay::model::addr::{Mac, Subnet};
+use overlay::model::endpoint::{Assigned, Endpoint};
+use overlay::model::id::Vni;
+use overlay::model::intent::{Attachment, NetnsRef, Seat};
+use overlay::model::lease::{AddressLease, BlockLease, Holder, Version};
+use overlay::model::network::{BlockId, Driver, Name, Network, Range, Settings};
+use overlay::model::publish::{HostPort, Protocol, Target};
+use overlay::model::record::{NetworkMembership, Record, Run, Statement};
 use prost::Message;
 
 use super::*;

@@ -208,6 +208,24 @@ impl NetnsArg {
     }
 }
 
+impl Connect {
+    fn request(self) -> Result<ConnectRequest, Failure> {
+        Ok(ConnectRequest {
+            network: self.network,
+            netns: self.place.path()?,
+            name: self.name,
+            ip: self.ip.unwrap_or_default(),
+            ip6: self.ip6.unwrap_or_default(),
+            mac: self.mac.unwrap_or_default(),
+            aliases: self.alias,
+            ifname: self.ifname.unwrap_or_default(),
+            gw_priority: self.gw_priority,
+            endpoint_id: self.endpoint_id.unwrap_or_default(),
+            publish: Some(self.publish.into()),
+        })
+    }
+}
+
 pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<(), Failure> {
     let mut daemon = client.connect().await?;
     let shape = format.unwrap_or(Format::Json);
@@ -224,26 +242,8 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
             }
             print(format, &networks, HEADER, networks.iter().map(row))
         }
-        Verb::Inspect { networks, kernel: true } => {
-            let mut replies = Vec::new();
-            for network in networks {
-                replies.push(daemon.inspect_kernel(NetworkRef { network }).await?.into_inner());
-            }
-            match format {
-                Format::Json => json(&replies),
-                Format::Table => replies.iter().try_for_each(kernel::show),
-            }
-        }
-        Verb::Inspect { networks, kernel: false } => {
-            let mut replies = Vec::new();
-            for network in networks {
-                replies.push(daemon.inspect_network(NetworkRef { network }).await?.into_inner());
-            }
-            match shape {
-                Format::Json => json(&replies.iter().map(shaped).collect::<Vec<_>>()),
-                Format::Table => replies.iter().try_for_each(inspect),
-            }
-        }
+        Verb::Inspect { networks, kernel: true } => inspect_kernel(&mut daemon, networks, format).await,
+        Verb::Inspect { networks, kernel: false } => inspect_all(&mut daemon, networks, shape).await,
         Verb::Prune { filter, force } => prune(&mut daemon, &filter, force, format).await,
         Verb::Rm { networks, force } => {
             each(networks, async |network| {
@@ -253,20 +253,7 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
             .await
         }
         Verb::Connect(connect) => {
-            let request = ConnectRequest {
-                network: connect.network,
-                netns: connect.place.path()?,
-                name: connect.name,
-                ip: connect.ip.unwrap_or_default(),
-                ip6: connect.ip6.unwrap_or_default(),
-                mac: connect.mac.unwrap_or_default(),
-                aliases: connect.alias,
-                ifname: connect.ifname.unwrap_or_default(),
-                gw_priority: connect.gw_priority,
-                endpoint_id: connect.endpoint_id.unwrap_or_default(),
-                publish: Some(connect.publish.into()),
-            };
-            let info: EndpointInfo = daemon.connect_endpoint(request).await?.into_inner();
+            let info: EndpointInfo = daemon.connect_endpoint(connect.request()?).await?.into_inner();
             match format {
                 Format::Json => json(&info),
                 Format::Table => endpoint::table(format, &[info]),
@@ -278,6 +265,36 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
             let info = daemon.disconnect_endpoint(request).await?.into_inner();
             said(format, &info, &info.name)
         }
+    }
+}
+
+async fn inspect_kernel(
+    daemon: &mut ControlClient<Channel>,
+    networks: Vec<String>,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut replies = Vec::new();
+    for network in networks {
+        replies.push(daemon.inspect_kernel(NetworkRef { network }).await?.into_inner());
+    }
+    match format {
+        Format::Json => json(&replies),
+        Format::Table => replies.iter().try_for_each(kernel::show),
+    }
+}
+
+async fn inspect_all(
+    daemon: &mut ControlClient<Channel>,
+    networks: Vec<String>,
+    format: Format,
+) -> Result<(), Failure> {
+    let mut replies = Vec::new();
+    for network in networks {
+        replies.push(daemon.inspect_network(NetworkRef { network }).await?.into_inner());
+    }
+    match format {
+        Format::Json => json(&replies.iter().map(shaped).collect::<Vec<_>>()),
+        Format::Table => replies.iter().try_for_each(inspect),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cluster, derived step by step: of the cluster before only what the changed records touch is made anew.
 //!
-//! [`derive`](crate::cluster::derive) from nothing says what is right; this says the same, and shares what has not changed.
+//! [`derive`](crate::cluster::derive()) from nothing says what is right; this says the same, and shares what has not changed.
 //!
 //! What a host says of a network touches that network only. Deletions, seals and what belongs to a cluster that was founded
 //! apart touch the networks of the hosts that they are about. Names are compared across networks, but only when a network

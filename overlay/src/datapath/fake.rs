@@ -134,7 +134,7 @@ impl FakeKernel {
 
     /// Somebody makes a route that leads by an interface to a gateway.
     pub fn add_way_out(&mut self, ifname: IfName) {
-        self.state.others.ways.insert(ifname);
+        self.state.others.egress.insert(ifname);
     }
 
     /// From now on `refusal` is asked before each step; what it returns is the outcome.
@@ -171,7 +171,7 @@ impl FakeKernel {
             HostStep::ReplaceFirewall(table) => self.state.firewall = Some(table.observed()),
             HostStep::SetAcceptRules(chain, rules) => {
                 let info = self.state.others.chains.get_mut(chain).ok_or(Cause::Gone)?;
-                info.ours = foreign_chains::marks(rules);
+                info.ours = foreign_chains::comments(rules);
             }
         }
         Ok(())

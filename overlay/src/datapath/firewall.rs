@@ -1,7 +1,7 @@
 //! Packet filter rules as values. Each namespace has one table of ours, `inet overlay`, and some segments one for what passes
 //! their bridge, `bridge overlay`. A table is replaced whole.
 //!
-//! A rule carries a mark, the hash of its text, as its comment. So a look at the kernel tells whether the rules there
+//! A rule carries the hash of its text as its comment. So a look at the kernel tells whether the rules there
 //! are the ones wanted without reading their meaning back: any rule added, lost, moved or changed by hand shows.
 
 use std::fmt;
@@ -15,7 +15,7 @@ mod sets;
 
 pub use fields::FieldType;
 pub use observed::{ObservedTable, StoredElement};
-pub use sets::{Declaration, Element, Field, Holding, Set};
+pub use sets::{Element, Field, Holding, Set, SetDefinition};
 
 /// Which packets a table sees. Its name is `overlay` in either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -189,7 +189,7 @@ impl Table {
     pub fn script(&self) -> String {
         let mut script = format!("{}table {} overlay {{\n", self.family.removal(), self.family);
         for set in &self.sets {
-            script += &format!("  {}", set.declaration);
+            script += &format!("  {}", set.definition);
             if !set.elements.is_empty() {
                 script += &format!(" elements = {{ {} }}", set.list());
             }
@@ -198,7 +198,7 @@ impl Table {
         for chain in &self.chains {
             script += &format!("  chain {} {{\n    {}; policy accept;\n", chain.name, chain.hook);
             for rule in &chain.rules {
-                script += &format!("    {rule} comment \"{}\"\n", rule.mark(chain.hook));
+                script += &format!("    {rule} comment \"{}\"\n", rule.comment(chain.hook));
             }
             script += "  }\n";
         }
@@ -224,9 +224,9 @@ impl fmt::Display for Family {
 }
 
 impl Chain {
-    /// The marks of its rules in order.
-    fn marks(&self) -> Vec<String> {
-        self.rules.iter().map(|rule| rule.mark(self.hook)).collect()
+    /// The comments of its rules in order.
+    fn comments(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| rule.comment(self.hook)).collect()
     }
 }
 
@@ -236,7 +236,7 @@ impl Rule {
         Self { when: when.into_iter().collect(), then }
     }
 
-    fn mark(&self, hook: &str) -> String {
+    fn comment(&self, hook: &str) -> String {
         format!("ov:{:016x}", fnv1a(format!("{hook}: {self}").as_bytes()))
     }
 }

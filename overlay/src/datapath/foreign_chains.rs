@@ -44,7 +44,7 @@ pub struct Others {
     /// The chains that take accept rules of ours, and all that drop by policy what is forwarded.
     pub chains: BTreeMap<ChainName, ChainInfo>,
     /// The interfaces that lead to other hosts: those that a gateway is behind, and the one with the VTEP's address.
-    pub ways: BTreeSet<IfName>,
+    pub egress: BTreeSet<IfName>,
     /// Is there a filter of the old `iptables`, whose rules nobody sees by way of nftables?
     pub has_legacy: bool,
 }
@@ -60,7 +60,7 @@ pub struct ChainInfo {
     pub calls: Calls,
     /// Does any rule in it that is not ours name our interfaces?
     pub knows_us: bool,
-    /// The marks of our rules in it, sorted.
+    /// The comments of our rules in it, sorted.
     pub ours: Vec<String>,
 }
 
@@ -104,8 +104,8 @@ pub enum BlockingChain {
     Legacy,
 }
 
-/// How marks of ours begin: they show as comments, also in `iptables -S`.
-const MARK: &str = "overlayd:";
+/// How comments of ours begin: they show as comments, also in `iptables -S`.
+const COMMENT: &str = "overlayd:";
 
 /// What stands between containers and the world, and what of it we have to open or to shut: the chains whose rules of ours are not
 /// as they should be, with those that there should be.
@@ -116,7 +116,7 @@ pub fn changes(others: &Others, desired: &Desired) -> BTreeMap<ChainName, BTreeS
     let wanted = |name: &ChainName| if is_open(name) { rules.clone() } else { BTreeSet::new() };
     let chains = others.chains.iter().filter(|(_, info)| !info.is_owned);
     let chains = chains.map(|(name, info)| (name, &info.ours, wanted(name)));
-    let changed = chains.filter(|(_, ours, wanted)| **ours != marks(wanted));
+    let changed = chains.filter(|(_, ours, wanted)| **ours != comments(wanted));
     changed.map(|(name, _, wanted)| (name.clone(), wanted)).collect()
 }
 
@@ -140,11 +140,11 @@ pub fn blocking_chains(others: &Others, desired: &Desired) -> BTreeSet<BlockingC
     met.filter_map(blocking).chain(others.has_legacy.then_some(BlockingChain::Legacy)).collect()
 }
 
-/// The marks of these rules, sorted.
-pub fn marks(rules: &BTreeSet<AcceptRule>) -> Vec<String> {
-    let mut marks: Vec<String> = rules.iter().map(AcceptRule::mark).collect();
-    marks.sort();
-    marks
+/// The comments of these rules, sorted.
+pub fn comments(rules: &BTreeSet<AcceptRule>) -> Vec<String> {
+    let mut comments: Vec<String> = rules.iter().map(AcceptRule::comment).collect();
+    comments.sort();
+    comments
 }
 
 /// The versions of IP that have a way out of some network.
@@ -160,7 +160,7 @@ fn rules(others: &Others, desired: &Desired) -> BTreeSet<AcceptRule> {
     }
     // What a rule could not name, or would take for the start of a name.
     let is_plain = |ifname: &&IfName| !ifname.as_str().contains(['"', '\\', '*']);
-    others.ways.iter().filter(is_plain).cloned().map(AcceptRule::Out).chain([AcceptRule::In]).collect()
+    others.egress.iter().filter(is_plain).cloned().map(AcceptRule::Out).chain([AcceptRule::In]).collect()
 }
 
 const FORWARD: &str = "FORWARD";
@@ -208,15 +208,15 @@ impl Protocols {
 
 impl AcceptRule {
     /// Is a rule with this comment ours?
-    pub fn is_mark(comment: &str) -> bool {
-        comment.starts_with(MARK)
+    pub fn is_our_comment(comment: &str) -> bool {
+        comment.starts_with(COMMENT)
     }
 
     /// Its comment.
-    pub fn mark(&self) -> String {
+    pub fn comment(&self) -> String {
         match self {
-            Self::In => format!("{MARK}in"),
-            Self::Out(ifname) => format!("{MARK}out:{ifname}"),
+            Self::In => format!("{COMMENT}in"),
+            Self::Out(ifname) => format!("{COMMENT}out:{ifname}"),
         }
     }
 }
@@ -228,7 +228,7 @@ impl fmt::Display for AcceptRule {
             Self::In => write!(f, "oifname \"{ANY_UPLINK}\"")?,
             Self::Out(ifname) => write!(f, "iifname \"{ANY_UPLINK}\" oifname \"{ifname}\"")?,
         }
-        write!(f, " counter accept comment \"{}\"", self.mark())
+        write!(f, " counter accept comment \"{}\"", self.comment())
     }
 }
 

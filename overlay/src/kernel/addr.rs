@@ -172,24 +172,24 @@ pub(super) async fn routes(route: &Handle, link: Option<u32>) -> Result<Vec<Rout
 }
 
 /// The links, by number, over which routes lead beyond those on them: to a gateway, or everywhere. Those of ours are left out.
-pub(super) fn ways(routes: &[RouteMessage]) -> BTreeSet<u32> {
-    routes.iter().filter(|route| route.header.kind == RouteType::Unicast).flat_map(ways_of).collect()
+pub(super) fn egress(routes: &[RouteMessage]) -> BTreeSet<u32> {
+    routes.iter().filter(|route| route.header.kind == RouteType::Unicast).flat_map(egress_of).collect()
 }
 
-fn ways_of(route: &RouteMessage) -> Vec<u32> {
-    let mut ways = Vec::new();
+fn egress_of(route: &RouteMessage) -> Vec<u32> {
+    let mut links = Vec::new();
     let leads_beyond = is_default(route) || route.attributes.iter().any(is_gateway);
     if !leads_beyond || gateway(route).is_some_and(is_transit) {
-        return ways;
+        return links;
     }
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => ways.push(*index),
-            RouteAttribute::MultiPath(hops) => ways.extend(hops.iter().map(|hop| hop.interface_index)),
+            RouteAttribute::Oif(index) => links.push(*index),
+            RouteAttribute::MultiPath(hops) => links.extend(hops.iter().map(|hop| hop.interface_index)),
             _ => {}
         }
     }
-    ways
+    links
 }
 
 /// A gateway may also be of the other family (RFC 5549).

@@ -26,22 +26,22 @@ use crate::model::id::NetworkId;
 pub(super) async fn others(host: &mut Inside, legacy: &mut Lists, vtep: IpAddr) -> Result<Others, StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
-    let mut ways = BTreeSet::new();
+    let mut egress = BTreeSet::new();
     // A host may have a million routes. They matter only if a foreign chain exists.
     if !chains.is_empty() {
         let routes = addr::routes(&host.route, None).await.or_doing(doing)?;
         let addresses = addr::all(&host.route).await.or_doing(doing)?;
         let has_vtep = addresses.iter().filter(|(_, list)| list.iter().any(|a| a.address == vtep));
-        let mut links = addr::ways(&routes);
+        let mut links = addr::egress(&routes);
         links.extend(has_vtep.map(|(index, _)| *index));
         for index in links {
             // One that is gone meanwhile leads nowhere; nor does that of the host itself, where a VTEP's address may be.
             let link = link::numbered(&host.route, index).await.or_doing(doing)?.filter(|link| link.name != "lo");
-            ways.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
+            egress.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
         }
     }
     let has_legacy = legacy.has_filter(&host.netns).await.or_doing(doing)?;
-    Ok(Others { chains, ways, has_legacy })
+    Ok(Others { chains, egress, has_legacy })
 }
 
 /// What the link carries that has this address.
@@ -137,7 +137,7 @@ fn observed_port(link: &Interface, bridge: Option<u32>, rows: &[&Row]) -> Option
         _ => None,
     };
     let in_place = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::CONTAINER;
-    let endpoint = link.alias.as_deref().and_then(port::marked);
+    let endpoint = link.alias.as_deref().and_then(port::endpoint_of_alias);
     let port = ObservedPort { endpoint, mtu: link.mtu, connected: only.filter(|_| in_place) };
     Some((link.name.parse().ok()?, port))
 }

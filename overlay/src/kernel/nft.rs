@@ -75,16 +75,19 @@ pub(super) async fn remove(netns: Arc<Netns>, family: Family) -> Result<(), NftE
 }
 
 /// Gives a chain of somebody else's just these rules of ours, before all others, in one transaction. `there` are those that it has:
-/// handles and marks. What stays is not touched, wherever in the chain it is by now.
+/// handles and comments. What stays is not touched, wherever in the chain it is by now.
 pub(super) async fn set_accept_rules(
     netns: Arc<Netns>,
     chain: &ChainName,
     there: &[(u64, String)],
     wanted: &BTreeSet<AcceptRule>,
 ) -> Result<(), NftError> {
-    let mut missing: BTreeMap<String, &AcceptRule> = wanted.iter().map(|rule| (rule.mark(), rule)).collect();
-    let surplus =
-        there.iter().filter(|(_, mark)| missing.remove(mark).is_none()).map(|(handle, _)| handle).collect::<Vec<_>>();
+    let mut missing: BTreeMap<String, &AcceptRule> = wanted.iter().map(|rule| (rule.comment(), rule)).collect();
+    let surplus = there
+        .iter()
+        .filter(|(_, comment)| missing.remove(comment).is_none())
+        .map(|(handle, _)| handle)
+        .collect::<Vec<_>>();
     let deleted = surplus.iter().map(|handle| format!("delete rule {chain} handle {handle}\n"));
     let script: String = deleted.chain(missing.values().map(|rule| format!("insert rule {chain} {rule}\n"))).collect();
     if script.is_empty() { Ok(()) } else { load(netns, script).await }

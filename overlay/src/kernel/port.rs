@@ -18,14 +18,14 @@ use crate::model::addr::IfName;
 use crate::model::id::EndpointId;
 
 /// What the alias of the segment's end says in front of the endpoint's id, once the container's end is whole.
-const MARK: &str = "overlay endpoint ";
+const ALIAS: &str = "overlay endpoint ";
 
 /// Added to the metric of the route to DNS of a network without a way out, so that any network with one comes first.
 const WITHOUT_WAY_OUT: u32 = 1 << 20;
 
 /// The endpoint that an alias names.
-pub(super) fn marked(alias: &str) -> Option<EndpointId> {
-    alias.strip_prefix(MARK)?.parse().ok()
+pub(super) fn endpoint_of_alias(alias: &str) -> Option<EndpointId> {
+    alias.strip_prefix(ALIAS)?.parse().ok()
 }
 
 /// Makes an endpoint's pair and sets up the container's end. All or nothing: after a failure nothing of it is left, and
@@ -35,7 +35,7 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
     let doing = || format!("make {ifname} in {} for endpoint {}", netns.path.display(), endpoint.short());
     let (container, inner) = netns::enter(netns).await.or_doing(doing)?;
     match link::named(&segment.route, host_ifname.as_str()).await.or_doing(doing)? {
-        Some(there) if there.alias.as_deref().and_then(marked) == Some(endpoint) => return Ok(()),
+        Some(there) if there.alias.as_deref().and_then(endpoint_of_alias) == Some(endpoint) => return Ok(()),
         // Half-made by an attempt that was killed.
         Some(there) => link::delete(&segment.route, there.index).await.or_doing(doing)?,
         None => {}
@@ -51,7 +51,7 @@ pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) 
     let message = veth(host_ifname, peer).mtu(port.mtu).build();
     segment.route.link().add(message).execute().await.or_doing(doing)?;
     let made = match set_up_container(&container, &inner, port).await {
-        Ok(()) => mark(&segment.route, endpoint, host_ifname).await,
+        Ok(()) => set_alias(&segment.route, endpoint, host_ifname).await,
         failed => failed,
     };
     if made.is_err() {
@@ -85,10 +85,10 @@ async fn set_up_container(container: &Arc<Netns>, inner: &Handle, port: &Port) -
     Ok(())
 }
 
-async fn mark(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {
+async fn set_alias(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {
     let index = index_of(route, ifname.as_str()).await?;
-    let message = LinkUnspec::new_with_index(index).alias(format!("{MARK}{endpoint}")).build();
-    route.link().change(message).execute().await.or_doing(|| format!("mark {ifname}"))
+    let message = LinkUnspec::new_with_index(index).alias(format!("{ALIAS}{endpoint}")).build();
+    route.link().change(message).execute().await.or_doing(|| format!("set the alias of {ifname}"))
 }
 
 /// Gives both ends the port's MTU: the container's first, so that a failure between the two is seen at the other.

@@ -151,7 +151,7 @@ async fn bridges_stay_shut(mut bench: RealBench) -> anyhow::Result<()> {
     sh(&format!("ip link add lan0 type bridge && ip addr add {VTEP}/24 dev lan0 && ip link set lan0 up"))?;
     sh("iptables -P FORWARD DROP")?;
     let observed = settle(&mut bench, &host_with(&[])).await?;
-    ensure!(!observed.others.ways.contains(&"docker0".parse()?), "{observed:?}");
+    ensure!(!observed.others.egress.contains(&"docker0".parse()?), "{observed:?}");
     let read = sh("iptables -S FORWARD")?;
     ensure!(read.contains("-o wan0") && read.contains("-o lan0") && !read.contains("docker0"), "{read}");
     // The way out changes.

@@ -10,7 +10,7 @@ use overlay::datapath::desired::{
     port_ifname, uplink_ifname,
 };
 use overlay::datapath::firewall::{
-    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Table, Verdict,
+    Chain, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, SetDefinition, Table, Verdict,
 };
 use overlay::datapath::names::UPLINK;
 use overlay::model::addr::{IpVersion, Mac, Subnet};
@@ -136,8 +136,8 @@ pub fn unlike(vtep: u8) -> Remote {
 const V4: FieldType = FieldType::Address(IpVersion::V4);
 const V6: FieldType = FieldType::Address(IpVersion::V6);
 
-const PUBLISHED: Declaration =
-    Declaration::map("published", &[FieldType::Protocol, FieldType::Port], &[V4, FieldType::Port]);
+const PUBLISHED: SetDefinition =
+    SetDefinition::map("published", &[FieldType::Protocol, FieldType::Port], &[V4, FieldType::Port]);
 
 /// A port on the way, and the port that it leads to.
 pub fn element(via: u16, port: u16) -> Element {
@@ -148,25 +148,25 @@ pub fn element(via: u16, port: u16) -> Element {
 }
 
 /// The sets that are looked up under a version of IP: sender, pairs, services, and what was asked.
-const SETS: [[Declaration; 4]; 2] = {
+const SETS: [[SetDefinition; 4]; 2] = {
     use FieldType::{Interface, Mac, Port, Protocol};
     let while_asked = Duration::from_secs(180);
     [
         [
-            Declaration::set("own", &[Interface, Mac, V4]),
-            Declaration::set("pairs", &[V4, V4]),
-            Declaration::set("services", &[V4, V4, Protocol, Port]),
-            Declaration::set("asked", &[V4, V4, Port, Port]).from_packets(65_535, while_asked),
+            SetDefinition::set("own", &[Interface, Mac, V4]),
+            SetDefinition::set("pairs", &[V4, V4]),
+            SetDefinition::set("services", &[V4, V4, Protocol, Port]),
+            SetDefinition::set("asked", &[V4, V4, Port, Port]).dynamic(65_535, while_asked),
         ],
         [
-            Declaration::set("own6", &[Interface, Mac, V6]),
-            Declaration::set("pairs6", &[V6, V6]),
-            Declaration::set("services6", &[V6, V6, Protocol, Port]),
-            Declaration::set("asked6", &[V6, V6, Port, Port]).from_packets(65_535, while_asked),
+            SetDefinition::set("own6", &[Interface, Mac, V6]),
+            SetDefinition::set("pairs6", &[V6, V6]),
+            SetDefinition::set("services6", &[V6, V6, Protocol, Port]),
+            SetDefinition::set("asked6", &[V6, V6, Port, Port]).dynamic(65_535, while_asked),
         ],
     ]
 };
-const TOLD: Declaration = Declaration::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
+const TOLD: SetDefinition = SetDefinition::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
 
 /// For what passes the bridge.
 pub fn filter() -> Table {
@@ -196,7 +196,7 @@ pub fn filter() -> Table {
     let of_kind = kinds.map(|kind| Rule::new([Match::Is(kind), Match::In("ovx*".to_owned())], Verdict::Drop));
     let drop = |when: Match| Rule::new([Match::In("ovx*".to_owned()), when], Verdict::Drop);
     let me = || vec![Field::Interface(port_ifname(endpoint(1))), Field::Mac(mac(1))];
-    let set = |declaration: Declaration, key: Vec<Field>| declaration.with((!key.is_empty()).then(|| Element::of(key)));
+    let set = |definition: SetDefinition, key: Vec<Field>| definition.with((!key.is_empty()).then(|| Element::of(key)));
     let told = Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, 1);
     let mut sets = Vec::new();
     let mut senders =

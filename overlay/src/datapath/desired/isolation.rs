@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::{Attachment, port_ifname};
 use crate::cluster::NetworkView;
 use crate::datapath::firewall::{
-    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, Table, Verdict,
+    Chain, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, SetDefinition, Table, Verdict,
 };
 use crate::datapath::names::ANY_PORT;
 use crate::model::addr::{IpVersion, Mac};
@@ -24,22 +24,22 @@ use crate::model::links::Links;
 use crate::model::network::{Name, Network};
 
 /// The interface and MAC of each container here: who asks for an address has none yet.
-const MACS: Declaration = Declaration::set("macs", &[FieldType::Interface, FieldType::Mac]);
+const MACS: SetDefinition = SetDefinition::set("macs", &[FieldType::Interface, FieldType::Mac]);
 /// The interface, MAC and IPv6 addresses of each, as neighbour discovery tells them.
-const TOLD: Declaration = Declaration::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
+const TOLD: SetDefinition = SetDefinition::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
 
 /// What is looked up in one version of IP.
 struct SetNames {
     /// The interface, MAC and address of each container here: what it sends under another one is dropped.
-    own: Declaration,
+    own: SetDefinition,
     /// Who may reach whom, and at which port.
-    linked: Declaration,
+    linked: SetDefinition,
     /// Who may reach whom at all ports.
-    pairs: Declaration,
+    pairs: SetDefinition,
     /// Who has to do with whom at all, both ways.
-    acquainted: Declaration,
+    acquainted: SetDefinition,
     /// What was asked over UDP a moment ago.
-    asked: Declaration,
+    asked: SetDefinition,
 }
 
 /// How many questions over UDP are remembered, and for how long.
@@ -52,22 +52,22 @@ const V6: FieldType = FieldType::Address(IpVersion::V6);
 const NAMES: SetNames = {
     use FieldType::{Interface, Mac, Port, Protocol};
     SetNames {
-        own: Declaration::set("own", &[Interface, Mac, V4]),
-        linked: Declaration::set("linked", &[V4, V4, Protocol, Port]),
-        pairs: Declaration::set("pairs", &[V4, V4]),
-        acquainted: Declaration::set("acquainted", &[V4, V4]),
-        asked: Declaration::set("asked", &[V4, V4, Port, Port]).from_packets(ASKED, ASKED_FOR),
+        own: SetDefinition::set("own", &[Interface, Mac, V4]),
+        linked: SetDefinition::set("linked", &[V4, V4, Protocol, Port]),
+        pairs: SetDefinition::set("pairs", &[V4, V4]),
+        acquainted: SetDefinition::set("acquainted", &[V4, V4]),
+        asked: SetDefinition::set("asked", &[V4, V4, Port, Port]).dynamic(ASKED, ASKED_FOR),
     }
 };
 
 const NAMES6: SetNames = {
     use FieldType::{Interface, Mac, Port, Protocol};
     SetNames {
-        own: Declaration::set("own6", &[Interface, Mac, V6]),
-        linked: Declaration::set("linked6", &[V6, V6, Protocol, Port]),
-        pairs: Declaration::set("pairs6", &[V6, V6]),
-        acquainted: Declaration::set("acquainted6", &[V6, V6]),
-        asked: Declaration::set("asked6", &[V6, V6, Port, Port]).from_packets(ASKED, ASKED_FOR),
+        own: SetDefinition::set("own6", &[Interface, Mac, V6]),
+        linked: SetDefinition::set("linked6", &[V6, V6, Protocol, Port]),
+        pairs: SetDefinition::set("pairs6", &[V6, V6]),
+        acquainted: SetDefinition::set("acquainted6", &[V6, V6]),
+        asked: SetDefinition::set("asked6", &[V6, V6, Port, Port]).dynamic(ASKED, ASKED_FOR),
     }
 };
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Way, transit_range};
 use crate::datapath::firewall::{
-    Chain, Declaration, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, Table, Verdict,
+    Chain, Element, Family, Field, FieldType, Kind, Match, Parts, Rule, Set, SetDefinition, Table, Verdict,
 };
 use crate::datapath::names::{ANY_UPLINK, BRIDGE, UPLINK};
 use crate::model::addr::{IpVersion, Subnet};
@@ -19,13 +19,13 @@ use crate::model::publish::widest;
 /// What is looked up in one version of IP.
 struct SetNames {
     /// In the host: from a published port to the segment's end of an uplink.
-    ports: Declaration,
+    ports: SetDefinition,
     /// In the host: the published ports that not everybody may reach.
-    limited: Declaration,
+    limited: SetDefinition,
     /// In the host: who may reach those.
-    allowed: Declaration,
+    allowed: SetDefinition,
     /// In a segment: from its end of the uplink to an endpoint.
-    published: Declaration,
+    published: SetDefinition,
 }
 
 const V4: FieldType = FieldType::Address(IpVersion::V4);
@@ -34,27 +34,27 @@ const V6: FieldType = FieldType::Address(IpVersion::V6);
 const NAMES: SetNames = {
     use FieldType::{Port, Protocol};
     SetNames {
-        ports: Declaration::map("ports", &[V4, Protocol, Port], &[V4, Port]).of_ranges(),
-        limited: Declaration::set("limited", &[V4, Protocol, Port]).of_ranges(),
-        allowed: Declaration::set("allowed", &[V4, Protocol, Port, V4]).of_ranges(),
-        published: Declaration::map("published", &[Protocol, Port], &[V4, Port]),
+        ports: SetDefinition::map("ports", &[V4, Protocol, Port], &[V4, Port]).interval(),
+        limited: SetDefinition::set("limited", &[V4, Protocol, Port]).interval(),
+        allowed: SetDefinition::set("allowed", &[V4, Protocol, Port, V4]).interval(),
+        published: SetDefinition::map("published", &[Protocol, Port], &[V4, Port]),
     }
 };
 
 const NAMES6: SetNames = {
     use FieldType::{Port, Protocol};
     SetNames {
-        ports: Declaration::map("ports6", &[V6, Protocol, Port], &[V6, Port]).of_ranges(),
-        limited: Declaration::set("limited6", &[V6, Protocol, Port]).of_ranges(),
-        allowed: Declaration::set("allowed6", &[V6, Protocol, Port, V6]).of_ranges(),
-        published: Declaration::map("published6", &[Protocol, Port], &[V6, Port]),
+        ports: SetDefinition::map("ports6", &[V6, Protocol, Port], &[V6, Port]).interval(),
+        limited: SetDefinition::set("limited6", &[V6, Protocol, Port]).interval(),
+        allowed: SetDefinition::set("allowed6", &[V6, Protocol, Port, V6]).interval(),
+        published: SetDefinition::map("published6", &[Protocol, Port], &[V6, Port]),
     }
 };
 
 /// The maps by which the host's table leads packets to segments.
-pub(in crate::datapath) const HOST_MAPS: [Declaration; 2] = [NAMES.ports, NAMES6.ports];
+pub(in crate::datapath) const HOST_MAPS: [SetDefinition; 2] = [NAMES.ports, NAMES6.ports];
 /// Those by which a segment's table leads them to endpoints.
-pub(in crate::datapath) const SEGMENT_MAPS: [Declaration; 2] = [NAMES.published, NAMES6.published];
+pub(in crate::datapath) const SEGMENT_MAPS: [SetDefinition; 2] = [NAMES.published, NAMES6.published];
 
 const fn names(version: IpVersion) -> &'static SetNames {
     match version {

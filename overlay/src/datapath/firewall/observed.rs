@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields::FieldType;
-use super::sets::{Declaration, Element, Field, Set};
+use super::sets::{Element, Field, Set, SetDefinition};
 use super::{Chain, Table};
 
 /// A table of ours as it is in the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedTable {
-    /// The marks of the rules of each chain, in order.
+    /// The comments of the rules of each chain, in order.
     pub chains: BTreeMap<String, Vec<String>>,
     /// The elements of each set or map; none of one that packets fill.
     pub sets: BTreeMap<String, BTreeSet<StoredElement>>,
 }
 
-/// An element as the kernel stores it: [`Declaration::element`] tells what it means.
+/// An element as the kernel stores it: [`SetDefinition::element`] tells what it means.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StoredElement {
     /// Where its key begins.
@@ -49,7 +49,7 @@ fn fields(types: &[FieldType], mut first: &[u8], mut last: &[u8]) -> Option<Vec<
 impl Table {
     /// What is seen of this table once it is in the kernel.
     pub fn observed(&self) -> ObservedTable {
-        let rules = |chain: &Chain| (chain.name.to_owned(), chain.marks());
+        let rules = |chain: &Chain| (chain.name.to_owned(), chain.comments());
         ObservedTable {
             chains: self.chains.iter().map(rules).collect(),
             sets: self.sets.iter().map(|set| (set.name().to_owned(), set.stored())).collect(),
@@ -74,7 +74,7 @@ impl Table {
 
     /// The elements of these maps that are there and should not be, and those that should be and are not. A table that is not there
     /// has none; an element that this program can't have made is none.
-    pub fn changed_elements(&self, observed: Option<&ObservedTable>, maps: &[Declaration]) -> Vec<Element> {
+    pub fn changed_elements(&self, observed: Option<&ObservedTable>, maps: &[SetDefinition]) -> Vec<Element> {
         let mut changed = Vec::new();
         for map in maps {
             let wanted = self.sets.iter().filter(|set| set.name() == map.name).flat_map(Set::stored).collect();

@@ -13,7 +13,7 @@ use crate::model::publish::Protocol;
 
 /// What a set or map is: its name, and what its elements are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Declaration {
+pub struct SetDefinition {
     /// Its name in the table.
     pub name: &'static str,
     /// The parts of each key.
@@ -44,7 +44,7 @@ pub enum Holding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     /// What it is.
-    pub declaration: Declaration,
+    pub definition: SetDefinition,
     /// What is in it; nothing in one that packets fill.
     pub elements: BTreeSet<Element>,
 }
@@ -77,7 +77,7 @@ pub enum Field {
     Mac(Mac),
 }
 
-impl Declaration {
+impl SetDefinition {
     /// A set of keys.
     pub const fn set(name: &'static str, key: &'static [FieldType]) -> Self {
         Self { name, key, value: &[], holds: Holding::Keys }
@@ -89,18 +89,18 @@ impl Declaration {
     }
 
     /// The same, with ranges in its keys.
-    pub const fn of_ranges(self) -> Self {
+    pub const fn interval(self) -> Self {
         Self { holds: Holding::Ranges, ..self }
     }
 
     /// The same, filled by packets: so many elements, each for so long.
-    pub const fn from_packets(self, size: u32, timeout: Duration) -> Self {
+    pub const fn dynamic(self, size: u32, timeout: Duration) -> Self {
         Self { holds: Holding::FromPackets { size, timeout }, ..self }
     }
 
     /// A set or map like this with these elements.
     pub fn with(self, elements: impl IntoIterator<Item = Element>) -> Set {
-        let set = Set { declaration: self, elements: elements.into_iter().collect() };
+        let set = Set { definition: self, elements: elements.into_iter().collect() };
         debug_assert!(set.elements.iter().all(|element| self.fits(element)), "{self} has other elements: {set:?}");
         set
     }
@@ -124,7 +124,7 @@ impl Declaration {
 impl Set {
     /// Its name in the table.
     pub fn name(&self) -> &'static str {
-        self.declaration.name
+        self.definition.name
     }
 
     /// Its elements as the kernel stores them.
@@ -134,7 +134,7 @@ impl Set {
 
     /// Lines for `nft -f` that give it just its elements, in our table of this family.
     pub fn script(&self, family: Family) -> String {
-        let (noun, name) = (self.declaration.noun(), self.name());
+        let (noun, name) = (self.definition.noun(), self.name());
         let flushed = format!("flush {noun} {family} overlay {name}\n");
         if self.elements.is_empty() {
             return flushed;
@@ -150,8 +150,8 @@ impl Set {
     /// The same set with those elements besides that the kernel has and that are worth keeping.
     pub(super) fn with(&self, observed: &ObservedTable, is_kept: impl Fn(&Element) -> bool) -> Self {
         let stored = observed.sets.get(self.name()).into_iter().flatten();
-        let kept = stored.filter_map(|stored| self.declaration.element(stored)).filter(is_kept);
-        self.declaration.with(self.elements.iter().cloned().chain(kept))
+        let kept = stored.filter_map(|stored| self.definition.element(stored)).filter(is_kept);
+        self.definition.with(self.elements.iter().cloned().chain(kept))
     }
 }
 
@@ -178,7 +178,7 @@ impl Element {
 }
 
 /// As `nft` takes it, without its elements: `map ports { type inet_proto . inet_service : ipv4_addr . inet_service;`.
-impl fmt::Display for Declaration {
+impl fmt::Display for SetDefinition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |name: fn(&FieldType) -> &'static str| {
             let joined = |types: &[FieldType]| types.iter().map(name).collect::<Vec<_>>().join(" . ");

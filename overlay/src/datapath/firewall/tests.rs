@@ -24,10 +24,10 @@ fn a_rule_reads_as_nft_has_it() {
 fn every_change_of_the_rules_changes_the_marks() {
     let a = Rule::new([Match::UdpTo(4789)], Verdict::NoTrack);
     let b = Rule::new([Match::UdpTo(4790)], Verdict::NoTrack);
-    let marks =
+    let comments =
         [vec![], vec![a.clone()], vec![b.clone()], vec![a.clone(), b.clone()], vec![b, a]].map(|r| table(r).observed());
-    for (i, x) in marks.iter().enumerate() {
-        assert!(marks.iter().skip(i + 1).all(|y| x != y));
+    for (i, x) in comments.iter().enumerate() {
+        assert!(comments.iter().skip(i + 1).all(|y| x != y));
     }
 }
 
@@ -38,8 +38,8 @@ fn the_script_replaces_the_table_in_one_transaction() {
     assert!(script.contains("counter drop comment \"ov:"));
 }
 
-const LINKED: Declaration =
-    Declaration::set("linked", &[FieldType::Address(IpVersion::V4), FieldType::Protocol, FieldType::Port]);
+const LINKED: SetDefinition =
+    SetDefinition::set("linked", &[FieldType::Address(IpVersion::V4), FieldType::Protocol, FieldType::Port]);
 
 fn linked(elements: impl IntoIterator<Item = (u8, Protocol, u16)>) -> Table {
     let key = |(last, protocol, port)| {
@@ -90,22 +90,22 @@ fn a_declaration_reads_as_nft_has_it() {
     const V4: FieldType = FieldType::Address(IpVersion::V4);
     const V6: FieldType = FieldType::Address(IpVersion::V6);
     let minute = std::time::Duration::from_secs(60);
-    for (declaration, text) in [
+    for (definition, text) in [
         (LINKED, "set linked { type ipv4_addr . inet_proto . inet_service;"),
         (
-            Declaration::map("ports", &[V6, FieldType::Protocol, FieldType::Port], &[V6, FieldType::Port]).of_ranges(),
+            SetDefinition::map("ports", &[V6, FieldType::Protocol, FieldType::Port], &[V6, FieldType::Port]).interval(),
             "map ports { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; flags interval;",
         ),
         (
-            Declaration::set("asked", &[V4, FieldType::Port]).from_packets(9, minute),
+            SetDefinition::set("asked", &[V4, FieldType::Port]).dynamic(9, minute),
             "set asked { type ipv4_addr . inet_service; size 9; flags dynamic,timeout; timeout 60s;",
         ),
         (
-            Declaration::set("told", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]),
+            SetDefinition::set("told", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]),
             "set told { typeof iifname . ether saddr . @th,64,128;",
         ),
     ] {
-        assert_eq!(declaration.to_string(), text);
+        assert_eq!(definition.to_string(), text);
     }
 }
 

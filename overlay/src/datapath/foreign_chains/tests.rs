@@ -17,7 +17,7 @@ fn forward() -> ChainName {
 
 fn others(chains: impl IntoIterator<Item = (ChainName, ChainInfo)>) -> Others {
     let way = "wan0".parse().expect("a name");
-    Others { chains: chains.into_iter().collect(), ways: [way].into(), has_legacy: false }
+    Others { chains: chains.into_iter().collect(), egress: [way].into(), has_legacy: false }
 }
 
 /// The chains that are changed, and whether they are opened.
@@ -31,7 +31,7 @@ fn a_policy_of_iptables_is_a_gate_until_docker_has_one_for_people() {
     let mut others = others([(forward(), info(Policy::Drop))]);
     assert_eq!(opened(&others, &wish), [("ip filter FORWARD".to_owned(), true)]);
     // As it stands open, Docker starts.
-    others.chains.get_mut(&forward()).expect("it is there").ours = marks(&rules(&others.clone(), &wish));
+    others.chains.get_mut(&forward()).expect("it is there").ours = comments(&rules(&others.clone(), &wish));
     assert_eq!(opened(&others, &wish), []);
     others.chains.insert(chain(Protocols::Ip, "filter", DOCKER_USER), info(Policy::Return));
     others.chains.get_mut(&forward()).expect("it is there").calls = Calls::DockerUser;
@@ -49,7 +49,7 @@ fn what_accepts_by_policy_needs_nothing() {
     let mut others = others([(forward(), info(Policy::Accept))]);
     assert_eq!(opened(&others, &wish_with_uplink()), []);
     // And what stood in it from before goes: its policy was changed.
-    others.chains.get_mut(&forward()).expect("it is there").ours = vec![AcceptRule::In.mark()];
+    others.chains.get_mut(&forward()).expect("it is there").ours = vec![AcceptRule::In.comment()];
     assert_eq!(opened(&others, &wish_with_uplink()), [("ip filter FORWARD".to_owned(), false)]);
 }
 
@@ -81,7 +81,7 @@ fn legacy_rules_are_told() {
 #[test]
 fn only_interfaces_that_a_rule_can_name_are_open() {
     let name = |text: &str| text.parse::<IfName>().expect("a name");
-    let others = Others { ways: ["wan0", "lan0", "od\"d", "all*"].map(name).into(), ..Others::default() };
+    let others = Others { egress: ["wan0", "lan0", "od\"d", "all*"].map(name).into(), ..Others::default() };
     let open = [AcceptRule::In, AcceptRule::Out(name("lan0")), AcceptRule::Out(name("wan0"))];
     assert_eq!(rules(&others, &wish_with_uplink()), open.into());
 }
@@ -102,8 +102,8 @@ fn a_pass_is_told_in_words_that_iptables_has() {
     assert_eq!(out.to_string(), r#"iifname "ovu*" oifname "wan0" counter accept comment "overlayd:out:wan0""#);
     assert_eq!(AcceptRule::In.to_string(), r#"oifname "ovu*" counter accept comment "overlayd:in""#);
     assert!(
-        AcceptRule::is_mark(&out.mark())
-            && AcceptRule::is_mark(&AcceptRule::In.mark())
-            && !AcceptRule::is_mark("ov:0123")
+        AcceptRule::is_our_comment(&out.comment())
+            && AcceptRule::is_our_comment(&AcceptRule::In.comment())
+            && !AcceptRule::is_our_comment("ov:0123")
     );
 }

@@ -352,9 +352,9 @@ proptest! {
             go(&mut kernel, wish, Knowledge::Partial);
             // Those here have IPv4 only.
             let has_way_out = wish.segments.values().any(|segment| segment.uplink.is_some());
-            let marks = if has_way_out { vec!["overlayd:in", "overlayd:out:wan0"] } else { vec![] };
+            let comments = if has_way_out { vec!["overlayd:in", "overlayd:out:wan0"] } else { vec![] };
             let [forward, docker, forward6, firewalld, mine] = CHAINS.map(|c| &kernel.state().others.chains[&c.of().0].ours);
-            prop_assert!([docker, firewalld].iter().all(|ours| **ours == marks), "{:?}", kernel.state().others);
+            prop_assert!([docker, firewalld].iter().all(|ours| **ours == comments), "{:?}", kernel.state().others);
             prop_assert!([forward, forward6, mine].iter().all(|ours| ours.is_empty()), "{:?}", kernel.state().others);
         }
     }

@@ -44,7 +44,7 @@ impl Reader {
         Ok(chains)
     }
 
-    /// Our rules in a chain: their handles and marks.
+    /// Our rules in a chain: their handles and comments.
     pub(in crate::kernel) async fn ours(&mut self, chain: &ChainName) -> io::Result<Vec<(u64, String)>> {
         let rules = self.rules(chain).await?.into_iter().filter(ForeignRule::is_ours);
         Ok(rules.filter_map(|rule| Some((rule.handle, rule.comment?))).collect())

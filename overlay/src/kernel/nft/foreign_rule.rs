@@ -67,7 +67,7 @@ impl ForeignRule {
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        self.comment.as_deref().is_some_and(AcceptRule::is_mark)
+        self.comment.as_deref().is_some_and(AcceptRule::is_our_comment)
     }
 
     fn of(actions: &[Action]) -> Self {

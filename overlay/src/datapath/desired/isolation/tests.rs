@@ -75,7 +75,7 @@ fn range(subnet: &str) -> Range {
 }
 
 /// One of the sets, whatever the version.
-type Which = fn(&SetNames) -> Declaration;
+type Which = fn(&SetNames) -> SetDefinition;
 
 /// The last parts of the addresses in a set and, the same, in that for IPv6, in the order of its keys.
 fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {
@@ -85,7 +85,7 @@ fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {
         other => panic!("{other:?} is no address"),
     };
     let [v4, v6] = IpVersion::ALL.map(|version| -> BTreeSet<(u8, u8)> {
-        let set = table.sets.iter().find(|s| s.declaration == set(names(version))).expect("a set");
+        let set = table.sets.iter().find(|s| s.definition == set(names(version))).expect("a set");
         set.elements.iter().map(|element| (last(element.key.first()), last(element.key.get(1)))).collect()
     });
     assert_eq!(v4, v6, "the same may be done under both versions");
@@ -151,7 +151,7 @@ fn an_interface_gives_itself_the_address_of_its_mac() {
 #[test]
 fn an_address_is_compared_with_what_is_told_byte_for_byte() {
     let table = table_with(&[]);
-    let told = table.sets.iter().find(|set| set.declaration == TOLD).expect("a set");
+    let told = table.sets.iter().find(|set| set.definition == TOLD).expect("a set");
     let shown: Vec<String> = told.elements.iter().map(Element::to_string).collect();
     let expected = "\"ovp010101010101\" . 02:42:0a:00:00:01 . 0xfd000000000000000000000000000001";
     assert!(shown.iter().any(|element| element == expected), "{shown:?}");

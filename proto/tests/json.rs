@@ -143,6 +143,7 @@ fn what_status_prints() {
         "host_id",
         "hosts",
         "hosts_live",
+        "last_round",
         "networks",
         "phase",
         "queries",

@@ -13,7 +13,8 @@ pub trait Kernel {
     fn observe(&mut self, look: &Look) -> impl Future<Output = Result<Observed, StepError>> + Send;
 
     /// Executes steps that do not depend on each other, in any order or at once; the results are in their order.
-    /// A step that finds its work done succeeds.
+    /// A step that finds its work done succeeds. Without any step it only clears what no observation shows: what is left in
+    /// a namespace that lost its path.
     fn apply(&mut self, steps: &[Step]) -> impl Future<Output = Vec<Result<(), StepError>>> + Send;
 }
 

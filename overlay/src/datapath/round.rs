@@ -23,7 +23,7 @@ pub async fn round(
     let mut report = Report::default();
     let mut batches = batches(plan_parts(look, &observed, desired, knowledge));
     if batches.is_empty() {
-        // The kernel may have something to clear that no observation shows: a namespace that lost its path.
+        // The kernel clears what no observation shows.
         batches.push(Vec::new());
     }
     for batch in batches {

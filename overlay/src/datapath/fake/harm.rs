@@ -70,54 +70,51 @@ impl FakeKernel {
             }
             Harm::DeleteNamespace(network) => self.delete(*network),
             Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
-            Harm::DeleteTable(network)
-            | Harm::AddRule(network)
-            | Harm::DeleteBridge(network)
-            | Harm::BridgeDown(network)
-            | Harm::DeleteAddress(network, _)
-            | Harm::DeleteTunnel(network)
-            | Harm::LetFlood(network)
-            | Harm::DeleteUplink(network)
-            | Harm::DeleteDefaultRoute(network)
-            | Harm::DetachPort(network, _)
-            | Harm::NarrowPort(network, _)
-            | Harm::Unmark(network, _)
-            | Harm::DeleteRemote(network, _)
-            | Harm::DeleteBridgeRow(network, _)
-            | Harm::DeleteTunnelRow(network, _)
-            | Harm::LetAge(network, _)
-            | Harm::DeleteNeighbour(network, _) => {
-                if let Some(segment) = self.state.segments.get_mut(network) {
-                    harm_segment(segment, harm);
+            in_segment => {
+                let network = in_segment.network();
+                if let Some(segment) = network.and_then(|id| self.state.segments.get_mut(&id)) {
+                    harm_segment(segment, in_segment);
                 }
             }
         }
     }
 
     fn note_harm(&mut self, harm: &Harm) {
-        match harm {
-            Harm::ForwardingOff | Harm::DeleteHostTable | Harm::DeleteAcceptRules(_) => self.note(Part::Host),
-            Harm::DeleteUplink(network) | Harm::DeleteNamespace(network) => {
-                self.note(Part::Host);
-                self.note(Part::Segment(*network));
-            }
-            Harm::DeletePort(network, _)
-            | Harm::DeleteTable(network)
-            | Harm::AddRule(network)
-            | Harm::DeleteBridge(network)
-            | Harm::BridgeDown(network)
-            | Harm::DeleteAddress(network, _)
-            | Harm::DeleteTunnel(network)
-            | Harm::LetFlood(network)
-            | Harm::DeleteDefaultRoute(network)
-            | Harm::DetachPort(network, _)
-            | Harm::NarrowPort(network, _)
-            | Harm::Unmark(network, _)
-            | Harm::DeleteRemote(network, _)
-            | Harm::DeleteBridgeRow(network, _)
-            | Harm::DeleteTunnelRow(network, _)
-            | Harm::LetAge(network, _)
-            | Harm::DeleteNeighbour(network, _) => self.note(Part::Segment(*network)),
+        let network = harm.network();
+        // A segment's uplink ends on the host, and goes with its namespace.
+        if network.is_none() || matches!(harm, Harm::DeleteUplink(_) | Harm::DeleteNamespace(_)) {
+            self.note(Part::Host);
+        }
+        if let Some(id) = network {
+            self.note(Part::Segment(id));
+        }
+    }
+}
+
+impl Harm {
+    /// The network whose segment it breaks; `None` if it breaks something of the host.
+    fn network(&self) -> Option<NetworkId> {
+        match self {
+            Self::ForwardingOff | Self::DeleteHostTable | Self::DeleteAcceptRules(_) => None,
+            Self::DeleteNamespace(network)
+            | Self::DeletePort(network, _)
+            | Self::DeleteTable(network)
+            | Self::AddRule(network)
+            | Self::DeleteBridge(network)
+            | Self::BridgeDown(network)
+            | Self::DeleteAddress(network, _)
+            | Self::DeleteTunnel(network)
+            | Self::LetFlood(network)
+            | Self::DeleteUplink(network)
+            | Self::DeleteDefaultRoute(network)
+            | Self::DetachPort(network, _)
+            | Self::NarrowPort(network, _)
+            | Self::Unmark(network, _)
+            | Self::DeleteRemote(network, _)
+            | Self::DeleteBridgeRow(network, _)
+            | Self::DeleteTunnelRow(network, _)
+            | Self::LetAge(network, _)
+            | Self::DeleteNeighbour(network, _) => Some(*network),
         }
     }
 }

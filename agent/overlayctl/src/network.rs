@@ -9,6 +9,7 @@ use overlay_proto::v1::{
     NetworkInfo, NetworkRef, RemoveNetworkRequest,
 };
 use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use crate::client::Client;
 use crate::endpoint::{self, Ports};
@@ -242,8 +243,20 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
             }
             print(format, &networks, HEADER, networks.iter().map(row))
         }
-        Verb::Inspect { networks, kernel: true } => inspect_kernel(&mut daemon, networks, format).await,
-        Verb::Inspect { networks, kernel: false } => inspect_all(&mut daemon, networks, shape).await,
+        Verb::Inspect { networks, kernel: true } => {
+            let replies = of_each(networks, async |network| daemon.inspect_kernel(network).await).await?;
+            match format {
+                Format::Json => json(&replies),
+                Format::Table => replies.iter().try_for_each(kernel::show),
+            }
+        }
+        Verb::Inspect { networks, kernel: false } => {
+            let replies = of_each(networks, async |network| daemon.inspect_network(network).await).await?;
+            match shape {
+                Format::Json => json(&replies.iter().map(shaped).collect::<Vec<_>>()),
+                Format::Table => replies.iter().try_for_each(inspect),
+            }
+        }
         Verb::Prune { filter, force } => prune(&mut daemon, &filter, force, format).await,
         Verb::Rm { networks, force } => {
             each(networks, async |network| {
@@ -268,34 +281,16 @@ pub async fn run(verb: Verb, client: &Client, format: Option<Format>) -> Result<
     }
 }
 
-async fn inspect_kernel(
-    daemon: &mut ControlClient<Channel>,
+/// What the daemon answers about each network, in the order in which they were named.
+async fn of_each<T>(
     networks: Vec<String>,
-    format: Format,
-) -> Result<(), Failure> {
+    mut ask: impl AsyncFnMut(NetworkRef) -> Result<Response<T>, Status>,
+) -> Result<Vec<T>, Failure> {
     let mut replies = Vec::new();
     for network in networks {
-        replies.push(daemon.inspect_kernel(NetworkRef { network }).await?.into_inner());
+        replies.push(ask(NetworkRef { network }).await?.into_inner());
     }
-    match format {
-        Format::Json => json(&replies),
-        Format::Table => replies.iter().try_for_each(kernel::show),
-    }
-}
-
-async fn inspect_all(
-    daemon: &mut ControlClient<Channel>,
-    networks: Vec<String>,
-    format: Format,
-) -> Result<(), Failure> {
-    let mut replies = Vec::new();
-    for network in networks {
-        replies.push(daemon.inspect_network(NetworkRef { network }).await?.into_inner());
-    }
-    match format {
-        Format::Json => json(&replies.iter().map(shaped).collect::<Vec<_>>()),
-        Format::Table => replies.iter().try_for_each(inspect),
-    }
+    Ok(replies)
 }
 
 /// Goes on after a failure: the last one is what is said at the end, those before it as they come.

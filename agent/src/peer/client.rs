@@ -320,11 +320,15 @@ fn client(channel: &Channel) -> PeerClient<Channel> {
 async fn answer<T>(asked: impl Future<Output = Reply<T>>, answer_timeout: Duration) -> Result<T, Failure> {
     match tokio::time::timeout(answer_timeout, asked).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        // What the other host answers has no source: that is what the transport below it reports.
-        Ok(Err(status)) if status.source().is_some() => Err(Failure::Lost(status)),
+        Ok(Err(status)) if is_of_transport(&status) => Err(Failure::Lost(status)),
         Ok(Err(status)) => Err(Failure::Refused(status)),
         Err(_) => Err(Failure::TimedOut),
     }
+}
+
+/// Whether the connection failed, and not the other host refused: only what the transport reports has a source.
+fn is_of_transport(status: &tonic::Status) -> bool {
+    status.source().is_some()
 }
 
 impl CallError {
@@ -333,8 +337,7 @@ impl CallError {
         match self {
             Self::Refused { status, .. } => {
                 use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
-                // What the other host answers has no source.
-                status.source().is_none()
+                !is_of_transport(status)
                     && !matches!(status.code(), Cancelled | DeadlineExceeded | Unavailable | Unknown)
             }
             Self::Denied(_) | Self::Nonsense { .. } => true,

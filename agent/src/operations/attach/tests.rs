@@ -368,15 +368,20 @@ async fn what_the_kernel_refuses_leaves_nothing_behind() {
     attacher.connect(&wanted("web")).await.expect("it can be tried again");
 }
 
+/// An endpoint whose container runs, while its path is gone.
+async fn attached_by_a_path_that_is_gone(host: &Host) -> (Attachment, NetnsRef) {
+    let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
+    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
+    let (old, commit) = host.attach(&network(host.identity.id()), 1, netns.clone()).await;
+    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
+    (old, netns)
+}
+
 /// As after `--pid` of a process that has ended: its namespace lives on in another one.
 #[tokio::test]
 async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_its_path() {
     let Some((host, attacher)) = with_network().await else { return };
-    let network = network(host.identity.id());
-    let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
-    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (old, commit) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
+    let (old, netns) = attached_by_a_path_that_is_gone(&host).await;
     assert_eq!(netns::at_path(&netns), AtPath::Gone);
 
     let name = old.endpoint.name.as_str();
@@ -397,11 +402,7 @@ async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_it
 #[tokio::test]
 async fn a_container_that_is_started_again_while_the_kernel_clears_its_last_namespace_gets_its_name() {
     let Some((host, attacher)) = with_network().await else { return };
-    let network = network(host.identity.id());
-    let netns = NetnsRef { path: "/proc/0/ns/net".into(), cookie: 7 };
-    host.kernel.with(|kernel| kernel.open_container(netns.clone()));
-    let (old, commit) = host.attach(&network, 1, netns.clone()).await;
-    host.until("the commit", |s| s.commit >= commit && s.failures.is_empty()).await;
+    let (old, netns) = attached_by_a_path_that_is_gone(&host).await;
 
     let again = wanted(old.endpoint.name.as_str());
     let before = host.kernel.looks();

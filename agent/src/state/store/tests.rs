@@ -123,6 +123,13 @@ fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {
     Input::Allocate(Request { network, endpoint, name, range: 0, address, reachable: [].into(), asked: [].into() })
 }
 
+/// A new state that has lived.
+fn opened(scratch: &Scratch) -> Result<(Store, Loaded), StoreError> {
+    let (mut store, mut loaded) = scratch.open()?;
+    live(&mut store, &mut loaded.ledger);
+    Ok((store, loaded))
+}
+
 /// What a host lives through in a while: the ledger has something in every table then.
 fn live(store: &mut Store, ledger: &mut Ledger) {
     let (me, other) = (ledger.me(), HostId::from_bytes([9; 16]));
@@ -164,9 +171,8 @@ fn live(store: &mut Store, ledger: &mut Ledger) {
 #[test]
 fn what_was_committed_is_there_after_opening_again() -> Result<(), StoreError> {
     let scratch = Scratch::new();
-    let (mut store, loaded) = scratch.open()?;
-    let mut ledger = loaded.ledger;
-    live(&mut store, &mut ledger);
+    let (mut store, loaded) = opened(&scratch)?;
+    let ledger = loaded.ledger;
     let id = NetworkId::from_bytes([1; 16]);
     let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
     let (kept, gone) = (attachment(1, id), attachment(2, id));
@@ -219,9 +225,8 @@ fn no_generation_comes_twice_also_when_the_clock_goes_back() -> Result<(), Store
 #[test]
 fn closing_a_network_removes_its_rows_and_nobody_elses() -> Result<(), StoreError> {
     let scratch = Scratch::new();
-    let (mut store, loaded) = scratch.open()?;
+    let (mut store, loaded) = opened(&scratch)?;
     let mut ledger = loaded.ledger;
-    live(&mut store, &mut ledger);
     let closed = NetworkId::from_bytes([1; 16]);
     store.commit(&[Change::Ledger(ledger::Change::Close(closed))])?;
     ledger.apply(&[ledger::Change::Close(closed)]);
@@ -258,9 +263,8 @@ fn the_key_of_the_host_is_for_the_owner_only() -> Result<(), StoreError> {
 #[test]
 fn the_state_of_another_machine_is_put_aside_whole() -> Result<(), StoreError> {
     let scratch = Scratch::new();
-    let (mut store, loaded) = scratch.open()?;
-    let mut ledger = loaded.ledger;
-    live(&mut store, &mut ledger);
+    let (store, loaded) = opened(&scratch)?;
+    let ledger = loaded.ledger;
     drop(store);
 
     let (store, other) = scratch.open_as(&machine("b", "boot 7", 500))?;
@@ -357,9 +361,7 @@ fn a_disk_that_is_not_the_one_that_ran_is_checked_like_one_after_a_boot() -> Res
 #[test]
 fn after_a_reboot_rests_start_again_by_the_new_clock() -> Result<(), StoreError> {
     let scratch = Scratch::new();
-    let (mut store, loaded) = scratch.open()?;
-    let mut ledger = loaded.ledger;
-    live(&mut store, &mut ledger);
+    let (store, _) = opened(&scratch)?;
     drop(store);
     let since = |loaded: &Loaded| {
         let resting = loaded.ledger.accounts().values().flat_map(|a| a.resting.values().map(|rest| rest.since));
@@ -384,9 +386,7 @@ fn a_directory_that_can_not_be_used_is_named() {
 
 /// The bytes of a file that has lived.
 fn lived(scratch: &Scratch) -> Vec<u8> {
-    let (mut store, loaded) = scratch.open().expect("a new one");
-    live(&mut store, &mut { loaded.ledger });
-    drop(store);
+    drop(opened(scratch).expect("a new one"));
     fs::read(scratch.file()).expect("it is there")
 }
 
@@ -462,9 +462,7 @@ fn a_row_that_says_nothing_sensible_is_refused() {
 #[test]
 fn after_a_reboot_nobody_is_attached_and_the_addresses_rest_for_their_names() -> Result<(), StoreError> {
     let scratch = Scratch::new();
-    let (mut store, loaded) = scratch.open()?;
-    let mut ledger = loaded.ledger;
-    live(&mut store, &mut ledger);
+    let (mut store, _) = opened(&scratch)?;
     let id = NetworkId::from_bytes([1; 16]);
     let seat = Seat { vni: Vni::new(4711).expect("24 bits"), transit: 3 };
     let old = attachment(1, id);

@@ -30,14 +30,14 @@ pub struct ClusterView {
     pub cluster: Arc<Cluster>,
     /// Has this host caught up since it started? Before, what it has not heard of may well be there.
     pub synced: bool,
-    /// Who is silent, and since when.
+    /// The silent hosts, and since when each of them is silent.
     pub silent: Arc<LastSeen>,
 }
 
 /// Since when hosts are not heard.
 #[derive(Debug, Clone)]
 pub struct LastSeen {
-    /// Since this host listens; who was never heard is silent since then.
+    /// When this agent started to listen. A host that it has never heard counts as silent since then.
     start: Instant,
     /// The hosts that were heard: `None` if they still are.
     heard: BTreeMap<HostId, Option<Instant>>,
@@ -56,7 +56,7 @@ pub enum LastHeard {
     Now,
     /// So long ago.
     Ago(Duration),
-    /// Not since this host listens, which is so long: nobody here knows since when it is silent.
+    /// Never since this agent started to listen, so long ago. The host may have been silent for longer.
     NotSinceStart(Duration),
 }
 
@@ -100,7 +100,8 @@ impl LastSeen {
     }
 }
 
-/// Between two derivations: a burst of changes is one. Where gossip is slow a longer one hides nothing from anybody.
+/// The pause between two derivations of the cluster, so that a burst of changes takes one. With a long interval of gossip the pause is
+/// longer, and still short beside the interval.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSES_PER_INTERVAL: u32 = 50;
 /// The same, as many times as long as the last one took, up to [`LONGEST_PAUSE`]: among many hosts that come and go, to keep

@@ -44,7 +44,7 @@ pub(crate) struct Look {
 pub(crate) struct Roster {
     own: ChitchatId,
     config: LivenessConfig,
-    /// Hosts that are expected, also if this host has not heard of them yet.
+    /// The hosts that this host waits for at its start. It may not have heard of some of them yet.
     expected: BTreeSet<String>,
     /// In the order of host, generation.
     tracks: BTreeMap<ChitchatId, Track>,

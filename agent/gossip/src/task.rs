@@ -39,9 +39,9 @@ const ANNOUNCE_BURST: u32 = 8;
 const ANNOUNCE_REFILL: Duration = Duration::from_millis(25);
 /// Pushes that are taken in one go.
 const PUSHES_AT_ONCE: usize = 256;
-/// When all hosts miss the same change, about so many of them ask its host for it at once. Every host misses what a new host
-/// announces at its start. If all of them asked, a new host among a thousand would get a thousand questions within a moment. The
-/// next round of gossip brings the change to the hosts that do not ask.
+/// When all hosts miss the same change of one host, about this many of them ask that host for it. All hosts miss the first announcement
+/// of a new host: if all of them asked, a new host in a cluster of a thousand would get a thousand questions at once. The next round
+/// of gossip brings the change to the hosts that do not ask.
 const ASKERS: usize = 16;
 /// Between the end of chitchat and its restart: at first, and at most if it ends again and again.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));

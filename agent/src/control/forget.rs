@@ -105,8 +105,8 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
             let more: Vec<String> = hosts.iter().map(|host| name(cluster, *host)).collect();
             let more = more.join(" ");
             format!(
-                "this host is forgetting {more} already, and one of them that came back may have admitted others: if all of \
-                 these hosts are off now: `overlayctl host forget {more} {together}`"
+                "this host is forgetting {more} already, and one of those hosts may have come back and admitted another host; if \
+                 all of these hosts are off now, run `overlayctl host forget {more} {together}`"
             )
         }
         Denial::TooMany => format!(

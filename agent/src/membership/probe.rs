@@ -62,7 +62,7 @@ fn silent(seen: &ClusterView) -> BTreeMap<HostId, SocketAddr> {
     silent.map(|(id, host)| (*id, host.info.peer)).collect()
 }
 
-/// The addresses of the hosts that are heard. A silent host with one of them is an earlier identity of that machine.
+/// The addresses of the live hosts. A silent host that has the address of a live one is an earlier identity of the same machine.
 fn taken(seen: &ClusterView) -> BTreeSet<SocketAddr> {
     let live = seen.cluster.hosts.values().filter(|host| host.liveness == Liveness::Live);
     live.map(|host| host.info.peer).collect()

@@ -148,7 +148,7 @@ impl Attacher {
             if let Err(error) = self.state.tell(Detach(vec![id])).await {
                 tracing::error!(%error, endpoint = %name, "an endpoint that failed can't be detached");
             }
-            // The view may show the endpoint already: whoever tries again at once would find the name in use.
+            // The view may show the endpoint already. An operator who tries again at once would get the answer that the name is in use.
             self.until_gone(network, id).await;
             return Err(AttachError::Kernel { name: name.clone(), network: shown, why });
         }

@@ -57,7 +57,7 @@ fn try_out(protocol: Protocol, at: SocketAddr) -> io::Result<()> {
         setsockopt(&tried, Ipv6V6Only, &true)?;
     }
     if kind == SockType::Stream {
-        // What is left for a minute of a program that has ended is in nobody's way.
+        // The kernel keeps connections of an ended program for a minute (TIME_WAIT). They do not keep a new program from the port.
         setsockopt(&tried, ReuseAddr, &true)?;
     }
     bind(tried.as_raw_fd(), &SockaddrStorage::from(at))?;
@@ -89,7 +89,7 @@ fn is_number(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The inode of a row's socket, if that is bound to the port and nobody is connected to it.
+/// The inode of the socket in a line of the table, if the socket has the port and is not a connection.
 fn inode(line: &str, port: HostPort) -> Option<u64> {
     let columns: Vec<&str> = line.split_whitespace().collect();
     let (local, state) = (columns.get(1)?, columns.get(3)?);

@@ -53,8 +53,11 @@ impl Wire {
         let mut words = line.split(' ');
         run(Command::new(words.next().context("empty line")?).args(words), SHORT)?.ok()?;
         self.switch.ip(&format!("link set {port} master br0 up"))?;
+        // The switch has no two hosts of one address. Without the check the link-local address and its routes are there
+        // at once, and not a second later, in the middle of what a scene compares.
+        host.sysctl("net.ipv6.conf.eth0.accept_dad", "0")?;
         host.ip(&format!("address add {address}/24 dev eth0"))?;
-        host.ip(&format!("address add {}/64 dev eth0 nodad", mapped(address)))?;
+        host.ip(&format!("address add {}/64 dev eth0", mapped(address)))?;
         host.ip("link set eth0 up").map(|_| ())
     }
 

@@ -1,17 +1,17 @@
 //! What `network connect` takes: until it returns, until another host answers, until a third host's kernel knows.
 
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use overlay_tests::lab::{Container, Lab};
 use serde_json::Value;
 
+use crate::ctl::Ctl;
 use crate::dice::Dice;
 use crate::echo::first_reply;
 use crate::figure::{Figure, Unit};
-use crate::inside::{Inside, root};
+use crate::inside::Inside;
 use crate::rows::{Change, Rows};
 
 const NETWORK: &str = "attach";
@@ -72,21 +72,13 @@ fn attach(lab: &Lab, name: &str, ip: Option<Ipv4Addr>, witness: &Container, rows
     let host = lab.host("h1")?;
     let container = lab.container("h1", name)?;
     let inside = Inside::of(host, container.netns())?;
-    // Not through the lab, whose ways into a host take some milliseconds themselves.
-    let mut command = Command::new(lab.programs().overlayctl()?);
-    command.arg("--run-dir").arg(root(host).join("run/overlayd"));
-    command.args(["-o", "json", "network", "connect", NETWORK, "--name", name, "--netns"]).arg(container.netns());
-    if let Some(ip) = ip {
-        command.arg("--ip").arg(ip.to_string());
-    }
-    command.stdin(Stdio::null());
-
+    let ip = ip.map(|ip| format!("--ip {ip}")).unwrap_or_default();
+    let line = format!("network connect {NETWORK} --name {name} --netns {} {ip}", container.netns().display());
+    let ctl = Ctl::of(lab, "h1")?;
     let call = Instant::now();
-    let output = command.output()?;
+    let endpoint = ctl.run(&line)?;
     let returned = Instant::now();
-    ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     let replied = first_reply(&inside, witness.address()?, LIMIT)?;
-    let endpoint: Value = serde_json::from_slice(&output.stdout)?;
     let mac = endpoint["mac"].as_str().with_context(|| format!("no MAC in {endpoint}"))?;
     let known = rows.when(Change::Came, mac, call, LIMIT)?;
 

@@ -13,7 +13,7 @@ use crate::figure::{Figure, Unit};
 
 const IDLE: Duration = Duration::from_secs(10);
 /// What the beginning brought about has died down.
-const SETTLED: Duration = Duration::from_secs(2);
+pub const SETTLED: Duration = Duration::from_secs(2);
 
 /// CPU and memory of every agent, which are the samples of two figures.
 pub fn measure(lab: &Lab) -> anyhow::Result<Vec<Figure>> {
@@ -39,7 +39,7 @@ pub fn measure(lab: &Lab) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Of all its threads, to the nanosecond (clock_getcpuclockid(3)).
-fn processor_time(pid: i32) -> anyhow::Result<Duration> {
+pub fn processor_time(pid: i32) -> anyhow::Result<Duration> {
     Ok(Duration::from(clock_gettime(ClockId::pid_cpu_clock_id(Pid::from_raw(pid))?)?))
 }
 

@@ -128,8 +128,10 @@ pub(super) async fn update_bridge(route: &Handle, bridge: &Bridge) -> Result<(),
         message = message.address(bridge.mac.as_bytes().to_vec());
     }
     if there.kind != (Kind::Bridge { plain: true }) {
-        // Not otherwise: a kernel without VLAN filtering refuses even to turn it off.
-        message = message.stp_state(BridgeStpState::Disabled).mcast_snooping(false).vlan_filtering(false);
+        message = message.stp_state(BridgeStpState::Disabled).mcast_snooping(false);
+        let unfiltered = LinkMessageBuilder::<LinkBridge>::new(BRIDGE).index(there.index).vlan_filtering(false);
+        // A kernel without VLAN filtering refuses even to turn it off.
+        route.link().change(unfiltered.build()).execute().await.unless(Cause::Unsupported).or_doing(doing)?;
     }
     route.link().change(message.build()).execute().await.or_doing(doing)?;
     addr::set(route, there.index, &bridge.addresses).await.or_doing(doing)

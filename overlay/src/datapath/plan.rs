@@ -4,7 +4,7 @@
 //! entries; then the neighbours that point at them. Taking away goes the other way round. Everything is safe to do
 //! again, and whatever a step could not do, the next look at the kernel finds missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::datapath::attention::{Look, Part};
@@ -13,7 +13,7 @@ use crate::datapath::firewall::{Element, Field};
 use crate::datapath::foreign_chains;
 use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
 use crate::model::addr::{IfName, Mac};
-use crate::model::difference::differences;
+use crate::model::difference::{Difference, differences};
 use crate::model::id::{EndpointId, NetworkId};
 
 mod order;
@@ -86,11 +86,12 @@ fn plan_segment(have: Option<&ObservedSegment>, want: &Segment, knowledge: Knowl
     }
     steps.extend((!stale.is_empty()).then_some(SegmentStep::ForgetFlows(stale)));
     set_filter(have, want, knowledge, &mut steps);
-    withdraw_rows(have, want, knowledge, &mut steps);
+    let rows = RowDifferences::of(have, want);
+    rows.withdraw(have, want, knowledge, &mut steps);
     withdraw_ports(have, want, &mut steps);
     make_devices(have, want, &mut steps);
     make_ports(have, want, &mut steps);
-    put_rows(have, want, &mut steps);
+    rows.put(have, want, &mut steps);
     steps
 }
 
@@ -102,9 +103,9 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
         steps.extend(have.filter.as_ref().map(|_| SegmentStep::DeleteFilter));
         return;
     };
-    let here = want.ports.values().flat_map(|port| port.addresses.iter().map(|a| a.address));
-    let known: BTreeSet<IpAddr> = here.chain(want.neighbours.keys().copied()).collect();
-    let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !known.contains(address));
+    let here: BTreeSet<IpAddr> = want.ports.values().flat_map(|port| &port.addresses).map(|a| a.address).collect();
+    let is_known = |address: &IpAddr| here.contains(address) || want.neighbours.contains_key(address);
+    let is_unknown = |field: &Field| matches!(field, Field::Address(address) if !is_known(address));
     // What a container of this host may send is known.
     let is_here = |field: &Field| matches!(field, Field::Interface(_));
     let is_kept = |element: &Element| element.key.iter().any(is_unknown) && !element.key.iter().any(is_here);
@@ -132,27 +133,59 @@ fn flow(element: &Element) -> Option<Flow> {
     Some(Flow { protocol, port })
 }
 
-/// Neighbours before the entries they rely on.
-fn withdraw_rows(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
-    // What is now here can't be elsewhere, however little is known of the others.
-    let here = want.ports.values().filter(|_| knowledge == Knowledge::Partial);
-    let macs: BTreeSet<Mac> = here.clone().map(|port| port.mac).collect();
-    let addresses: BTreeSet<IpAddr> = here.flat_map(|port| port.addresses.iter().map(|a| a.address)).collect();
-    let whole = knowledge == Knowledge::Whole;
-    let neighbours = gone(&have.neighbours, &want.neighbours).filter(|ip| whole || addresses.contains(ip));
-    steps.extend(neighbours.map(|ip| RowStep::DeleteNeighbour(ip).into()));
-    let halves = have.half_remotes.iter().filter(|mac| !want.remotes.contains_key(mac)).copied();
-    let remotes = gone(&have.remotes, &want.remotes).chain(halves).filter(|mac| whole || macs.contains(mac));
-    steps.extend(remotes.map(|mac| RowStep::DeleteRemote(mac).into()));
+/// Where the rows differ that there are and that should be.
+struct RowDifferences<'a> {
+    remotes: Vec<Difference<'a, Mac, Remote>>,
+    neighbours: Vec<Difference<'a, IpAddr, Mac>>,
+}
+
+impl<'a> RowDifferences<'a> {
+    fn of(have: &'a ObservedSegment, want: &'a Segment) -> Self {
+        Self {
+            remotes: differences(&have.remotes, &want.remotes, Remote::eq),
+            neighbours: differences(&have.neighbours, &want.neighbours, Mac::eq),
+        }
+    }
+
+    /// Neighbours before the entries they rely on.
+    fn withdraw(&self, have: &ObservedSegment, want: &Segment, knowledge: Knowledge, steps: &mut Vec<SegmentStep>) {
+        // What is now here can't be elsewhere, however little is known of the others.
+        let here = want.ports.values().filter(|_| knowledge == Knowledge::Partial);
+        let macs: BTreeSet<Mac> = here.clone().map(|port| port.mac).collect();
+        let addresses: BTreeSet<IpAddr> = here.flat_map(|port| port.addresses.iter().map(|a| a.address)).collect();
+        let whole = knowledge == Knowledge::Whole;
+        let neighbours = gone(&self.neighbours).filter(|ip| whole || addresses.contains(ip));
+        steps.extend(neighbours.map(|ip| RowStep::DeleteNeighbour(ip).into()));
+        let halves = have.half_remotes.iter().filter(|mac| !want.remotes.contains_key(mac)).copied();
+        let remotes = gone(&self.remotes).chain(halves).filter(|mac| whole || macs.contains(mac));
+        steps.extend(remotes.map(|mac| RowStep::DeleteRemote(mac).into()));
+    }
+
+    /// Entries before the neighbours that rely on them. A tunnel or a bridge that is made anew has lost them all.
+    fn put(&self, have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+        let is_new_bridge = have.bridge.is_none();
+        let is_new_tunnel = is_new_bridge || steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
+        let put = |mac: &Mac, remote: &Remote| RowStep::PutRemote(*mac, *remote).into();
+        match is_new_tunnel {
+            true => steps.extend(want.remotes.iter().map(|(mac, remote)| put(mac, remote))),
+            false => steps.extend(wanted(&self.remotes).map(|(mac, remote)| put(mac, remote))),
+        }
+        let put = |ip: &IpAddr, mac: &Mac| RowStep::PutNeighbour(*ip, *mac).into();
+        match is_new_bridge {
+            true => steps.extend(want.neighbours.iter().map(|(ip, mac)| put(ip, mac))),
+            false => steps.extend(wanted(&self.neighbours).map(|(ip, mac)| put(ip, mac))),
+        }
+    }
 }
 
 /// The keys that are there and not wanted.
-fn gone<'a, K: Ord + Copy, V: PartialEq>(
-    have: &'a BTreeMap<K, V>,
-    want: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = K> + use<'a, K, V> {
-    let differ = differences(have, want, V::eq).into_iter();
-    differ.filter(|(.., want)| want.is_none()).map(|(key, ..)| *key)
+fn gone<'a, K: Copy, V>(differ: &'a [Difference<'_, K, V>]) -> impl Iterator<Item = K> + use<'a, K, V> {
+    differ.iter().filter(|(.., want)| want.is_none()).map(|(key, ..)| **key)
+}
+
+/// The entries that are wanted and not there.
+fn wanted<'a, K, V>(differ: &'a [Difference<'a, K, V>]) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V> {
+    differ.iter().filter_map(|(key, _, want)| Some((*key, (*want)?)))
 }
 
 /// Ports that are not wanted, and those that a failure left half-made.
@@ -209,18 +242,6 @@ fn make_ports(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentSte
             steps.push(SegmentStep::ConnectPort(port.clone()));
         }
     }
-}
-
-/// Entries before the neighbours that rely on them. A tunnel or a bridge that is made anew has lost them all.
-fn put_rows(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
-    let is_new_tunnel = steps.iter().any(|s| matches!(s, SegmentStep::CreateTunnel(_)));
-    let nothing = ObservedSegment::default();
-    let neighbours = if have.bridge.is_none() { &nothing.neighbours } else { &have.neighbours };
-    let remotes = if have.bridge.is_none() || is_new_tunnel { &nothing.remotes } else { &have.remotes };
-    let remotes = differences(remotes, &want.remotes, Remote::eq).into_iter();
-    steps.extend(remotes.filter_map(|(mac, _, remote)| Some(RowStep::PutRemote(*mac, *remote?).into())));
-    let neighbours = differences(neighbours, &want.neighbours, Mac::eq).into_iter();
-    steps.extend(neighbours.filter_map(|(ip, _, mac)| Some(RowStep::PutNeighbour(*ip, *mac?).into())));
 }
 
 #[cfg(test)]

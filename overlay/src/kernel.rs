@@ -13,16 +13,20 @@ mod addr;
 mod apply;
 mod error;
 mod fdb;
+mod fixtures;
 mod flows;
 mod forwarding;
 mod inside;
 pub mod inspect;
 mod legacy;
 mod link;
+mod listener;
 mod look;
+mod mirror;
 mod neigh;
 pub mod netns;
 mod nft;
+mod objects;
 mod patience;
 mod port;
 pub mod preflight;
@@ -38,7 +42,7 @@ use std::sync::Arc;
 
 use self::error::OrDoing;
 use self::forwarding::Switches;
-use self::inside::Inside;
+use self::inside::{Inside, Segment};
 use self::legacy::Lists;
 use self::netns::{Netns, NetnsError, blocking};
 use self::patience::within;
@@ -66,10 +70,10 @@ pub struct RealKernel {
     host: Inside,
     switches: Switches,
     legacy: Lists,
-    /// The segments as last seen: only their sockets, never their state.
-    segments: BTreeMap<NetworkId, Inside>,
+    /// The segments as last seen: their sockets, and what grows with their endpoints.
+    segments: BTreeMap<NetworkId, Segment>,
     /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
-    lost: Vec<Inside>,
+    lost: Vec<Segment>,
     /// The connections of the host, or of a segment, that were to be forgotten and could not be: nothing in the kernel shows that.
     unforgotten: BTreeMap<Option<NetworkId>, BTreeSet<Flow>>,
     /// A socket may have broken, or hold the answer to a question that was given up: the next look opens others.
@@ -135,9 +139,9 @@ impl RealKernel {
         there.retain(|id, _| !self.segments.contains_key(id));
         for (id, path) in there {
             let doing = || format!("look into {}", path.display());
-            match Inside::segment(path.clone(), id, &self.changes).await {
-                Ok(inside) => {
-                    self.segments.insert(id, inside);
+            match Segment::kept(path.clone(), id, &self.changes).await {
+                Ok(segment) => {
+                    self.segments.insert(id, segment);
                     self.changes.note(Part::Segment(id));
                 }
                 // Removed a moment ago.
@@ -161,7 +165,7 @@ impl RealKernel {
     /// The namespaces that are kept: of those that are open or looked at, or of all.
     async fn find(&self, look: &Look) -> Result<Found, StepError> {
         let known: Vec<(NetworkId, Arc<Netns>)> =
-            self.segments.iter().map(|(id, inside)| (*id, Arc::clone(&inside.netns))).collect();
+            self.segments.iter().map(|(id, segment)| (*id, Arc::clone(&segment.inside.netns))).collect();
         let paths = match look {
             Look::Only(parts) if !known.is_empty() => {
                 let ids = parts.iter().filter_map(|part| part.segment()).chain(self.segments.keys().copied());
@@ -186,11 +190,15 @@ impl RealKernel {
         }
         self.refresh(look).await?;
         let mut observed = if look.has(Part::Host) { self.look_at_host().await? } else { Observed::default() };
-        for (id, inside) in self.segments.iter_mut().filter(|(id, _)| look.has(Part::Segment(**id))) {
+        for (id, segment) in self.segments.iter_mut().filter(|(id, _)| look.has(Part::Segment(**id))) {
             let doing = || format!("look into the segment {}", id.short());
-            let mut segment = within(doing, look::segment(&self.host, inside, *id, &self.changes)).await?;
-            segment.unforgotten = self.unforgotten.get(&Some(*id)).cloned().unwrap_or_default();
-            observed.segments.insert(*id, segment);
+            if *look == Look::Everything {
+                segment.objects.forget();
+                segment.fixtures = None;
+            }
+            let mut seen = within(doing, look::segment(&self.host, segment, *id, &self.changes)).await?;
+            seen.unforgotten = self.unforgotten.get(&Some(*id)).cloned().unwrap_or_default();
+            observed.segments.insert(*id, seen);
         }
         Ok(observed)
     }

@@ -1,7 +1,9 @@
 //! Which parts of the kernel a round looks at.
 //!
 //! The kernel consists of parts: the host's namespace, and one namespace per segment. A look and a plan of one part need nothing of
-//! another part, so a round may leave parts out. A round plans only what it has looked at itself; no observation is kept.
+//! another part, so a round may leave parts out. A round plans only what it has looked at itself; no observation is kept here. How much
+//! a look at a part has to read is the kernel's affair: the real one reads again only what the kernel has told of a change of, and
+//! everything when everything is looked at.
 //!
 //! Why it is safe to leave a part out: a part is left out only if all of this holds.
 //!

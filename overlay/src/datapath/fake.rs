@@ -2,6 +2,7 @@
 //! refuses, and obeys the same conformance suite. No I/O, and all it does is in the order it was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
@@ -317,14 +318,14 @@ fn change_row(segment: &mut ObservedSegment, row: &RowStep) -> Result<(), Cause>
     match row {
         RowStep::PutRemote(mac, remote) => put_remote(segment, *mac, *remote)?,
         RowStep::DeleteRemote(mac) => {
-            segment.remotes.remove(mac);
+            Arc::make_mut(&mut segment.remotes).remove(mac);
             segment.half_remotes.remove(mac);
         }
         RowStep::PutNeighbour(address, mac) => {
             segment.bridge.as_ref().ok_or(Cause::Gone)?;
-            segment.neighbours.insert(*address, *mac);
+            Arc::make_mut(&mut segment.neighbours).insert(*address, *mac);
         }
-        RowStep::DeleteNeighbour(address) => drop(segment.neighbours.remove(address)),
+        RowStep::DeleteNeighbour(address) => drop(Arc::make_mut(&mut segment.neighbours).remove(address)),
     }
     Ok(())
 }
@@ -334,9 +335,9 @@ fn put_remote(segment: &mut ObservedSegment, mac: Mac, remote: Remote) -> Result
     segment.tunnel.ok_or(Cause::Gone)?;
     if segment.bridge.is_some() {
         segment.half_remotes.remove(&mac);
-        segment.remotes.insert(mac, remote);
+        Arc::make_mut(&mut segment.remotes).insert(mac, remote);
     } else {
-        segment.remotes.remove(&mac);
+        Arc::make_mut(&mut segment.remotes).remove(&mac);
         segment.half_remotes.insert(mac);
     }
     Ok(())
@@ -344,6 +345,6 @@ fn put_remote(segment: &mut ObservedSegment, mac: Mac, remote: Remote) -> Result
 
 fn delete_tunnel(segment: &mut ObservedSegment) {
     segment.tunnel = None;
-    segment.remotes.clear();
+    segment.remotes = Arc::default();
     segment.half_remotes.clear();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::datapath::desired::{Bridge, Remote, Uplink};
 use crate::datapath::firewall::ObservedTable;
@@ -45,11 +46,11 @@ pub struct ObservedSegment {
     /// The host ends of the containers' veth pairs.
     pub ports: BTreeMap<IfName, ObservedPort>,
     /// The tunnel's forwarding entries: only those whose both rows, the bridge's and the tunnel's, are there.
-    pub remotes: BTreeMap<Mac, Remote>,
+    pub remotes: Arc<BTreeMap<Mac, Remote>>,
     /// MACs that have not exactly one lasting row of each.
     pub half_remotes: BTreeSet<Mac>,
     /// Permanent neighbours on the bridge: what it answers ARP from.
-    pub neighbours: BTreeMap<IpAddr, Mac>,
+    pub neighbours: Arc<BTreeMap<IpAddr, Mac>>,
 }
 
 /// Packets to a port.

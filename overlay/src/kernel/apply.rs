@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::OrDoing;
-use super::inside::Inside;
+use super::inside::{Inside, Segment};
 use super::netns::blocking;
 use super::patience::within;
 use super::{RealKernel, flows, forwarding, link, netns, nft, port, rows, segment};
@@ -22,10 +22,10 @@ const NEEDED_BY_FILTER: &str =
 impl RealKernel {
     /// Removes the links in namespaces that lost their path: their VNIs and names are taken until then.
     pub(super) async fn clear_lost(&mut self) {
-        for inside in std::mem::take(&mut self.lost) {
-            let doing = || format!("clear the namespace {}", inside.netns.path().display());
-            if within(doing, segment::clear(&inside)).await.is_err() {
-                self.lost.push(inside);
+        for lost in std::mem::take(&mut self.lost) {
+            let doing = || format!("clear the namespace {}", lost.inside.netns.path().display());
+            if within(doing, segment::clear(&lost.inside)).await.is_err() {
+                self.lost.push(lost);
             }
         }
     }
@@ -62,25 +62,25 @@ impl RealKernel {
     }
 
     async fn write_rows(&self, id: NetworkId, rows: &[RowStep]) -> Vec<Result<(), StepError>> {
-        match self.segment(id) {
-            Ok(inside) => rows::write(&inside.route, rows).await,
+        match self.open_segment(id) {
+            Ok(segment) => rows::write(segment, rows).await,
             Err(_) => rows.iter().map(|_| self.segment(id).map(drop)).collect(),
         }
     }
 
     /// Removes ports in one request. If that fails each is tried alone, so that each has its own result.
     async fn delete_ports(&self, id: NetworkId, ports: &[&IfName]) -> Vec<Result<(), StepError>> {
-        let inside = match self.segment(id) {
-            Ok(inside) => inside,
-            Err(_) => return ports.iter().map(|_| self.segment(id).map(drop)).collect(),
+        let Ok(segment) = self.open_segment(id) else {
+            return ports.iter().map(|_| self.segment(id).map(drop)).collect();
         };
         let doing = || format!("remove {} ports", ports.len());
-        if within(doing, port::delete_all(&inside.route, ports)).await.is_ok() {
+        if within(doing, port::delete_all(segment, ports)).await.is_ok() {
             return ports.iter().map(|_| Ok(())).collect();
         }
+        let route = &segment.inside.route;
         let mut results = Vec::with_capacity(ports.len());
         for ifname in ports {
-            results.push(within(|| format!("remove {ifname}"), port::delete(&inside.route, ifname)).await);
+            results.push(within(|| format!("remove {ifname}"), port::delete(route, ifname)).await);
         }
         results
     }
@@ -136,7 +136,7 @@ impl RealKernel {
             SegmentStep::CreateBridge(bridge) => segment::create_bridge(&self.segment(id)?.route, bridge).await,
             SegmentStep::UpdateBridge(bridge) => segment::update_bridge(&self.segment(id)?.route, bridge).await,
             SegmentStep::CreateTunnel(tunnel) => {
-                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, inside)| inside);
+                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, other)| &other.inside);
                 segment::create_tunnel(&self.host, self.segment(id)?, others, tunnel).await
             }
             SegmentStep::ConnectTunnel { mtu } => segment::connect_tunnel(&self.segment(id)?.route, *mtu).await,
@@ -154,7 +154,7 @@ impl RealKernel {
             SegmentStep::ConnectPort(port) => port::connect(&self.segment(id)?.route, port).await,
             SegmentStep::DeletePort(ifname) => port::delete(&self.segment(id)?.route, ifname).await,
             SegmentStep::Row(row) => {
-                let results = rows::write(&self.segment(id)?.route, std::slice::from_ref(row)).await;
+                let results = rows::write(self.open_segment(id)?, std::slice::from_ref(row)).await;
                 results.into_iter().collect()
             }
         }
@@ -166,15 +166,15 @@ impl RealKernel {
             return self.refresh(&Part::Segment(id).into()).await;
         }
         let netns = segment::create(&path, versions).await?;
-        let inside = Inside::made(netns, id, &self.changes).await;
-        let inside = inside.or_doing(|| format!("look into {}", path.display()))?;
-        self.segments.insert(id, inside);
+        let segment = Segment::made(netns, id, &self.changes).await;
+        let segment = segment.or_doing(|| format!("look into {}", path.display()))?;
+        self.segments.insert(id, segment);
         Ok(())
     }
 
     async fn delete(&mut self, id: NetworkId) -> Result<(), StepError> {
-        if let Some(inside) = self.segments.get(&id) {
-            segment::clear(inside).await?;
+        if let Some(segment) = self.segments.get(&id) {
+            segment::clear(&segment.inside).await?;
         }
         let path = self.netns_path(id);
         let doing = || format!("remove the namespace {}", path.display());
@@ -195,7 +195,12 @@ impl RealKernel {
         if is_done { left.retain(|flow| !flows.contains(flow)) } else { left.extend(flows) }
     }
 
+    /// The way into a segment that has to be there.
     fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
+        self.open_segment(id).map(|segment| &segment.inside)
+    }
+
+    fn open_segment(&self, id: NetworkId) -> Result<&Segment, StepError> {
         let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
         self.segments.get(&id).ok_or_else(gone)
     }

@@ -2,7 +2,6 @@
 //!
 //! A remote MAC has two rows: the bridge's (behind `vx0`) and the tunnel's (behind that VTEP). One request writes both.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
@@ -93,8 +92,10 @@ pub(super) async fn delete_flooding(route: &Handle, tunnel: u32) -> Result<(), E
 
 /// Makes `mac` the one that is behind a container's port.
 pub(super) async fn set_container(route: &Handle, port: u32, mac: Mac) -> Result<(), Error> {
-    let others = |row: &Row| row.link == port && row.is_behind_port() && row.mac != *mac.as_bytes();
-    for row in of(route, port).await?.iter().filter(|row| others(row)) {
+    // A row that a controller made keeps that mark when it is replaced.
+    let fits = |row: &Row| row.mac == *mac.as_bytes() && matches!(row.kind, RowKind::Bridge { fixed: true, .. });
+    let in_the_way = |row: &&Row| row.link == port && row.is_behind_port() && !fits(row);
+    for row in of(route, port).await?.iter().filter(in_the_way) {
         delete(route, port, &row.mac, NeighbourFlags::Controller).await?;
     }
     let request = route.neighbours().add_bridge(port, mac.as_bytes());
@@ -122,37 +123,32 @@ impl Row {
     }
 }
 
-/// The MACs behind a tunnel, whose rows these are: those with one row of each, and those with anything else.
-pub(super) fn remotes(rows: &[&Row], own: Remote) -> (BTreeMap<Mac, Remote>, BTreeSet<Mac>) {
-    let mut bridge = BTreeMap::<Mac, usize>::new();
-    let mut vteps = BTreeMap::<Mac, Vec<Option<Remote>>>::new();
-    for row in rows {
-        let Some(mac) = Mac::new(row.mac) else { continue };
-        match row.kind {
-            RowKind::Bridge { local: true, .. } => {}
-            RowKind::Bridge { .. } => *bridge.entry(mac).or_default() += usize::from(row.lasting),
-            RowKind::Tunnel { vtep, port, vni } => {
-                let remote = vtep.filter(|_| row.lasting).map(|vtep| Remote {
-                    vtep,
-                    port: port.unwrap_or(own.port),
-                    vni: vni.unwrap_or(own.vni),
-                });
-                vteps.entry(mac).or_default().push(remote);
-            }
-        }
-    }
-    let mut whole = BTreeMap::new();
-    let mut half = BTreeSet::new();
-    for mac in bridge.keys().chain(vteps.keys()) {
-        match (bridge.get(mac), vteps.get(mac).map(Vec::as_slice)) {
-            (Some(1), Some([Some(remote)])) => drop(whole.insert(*mac, *remote)),
-            _ => drop(half.insert(*mac)),
-        }
-    }
-    (whole, half)
+/// What there is of a MAC behind a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Nothing.
+    Nothing,
+    /// One lasting row of each.
+    Whole(Remote),
+    /// Anything else.
+    Half,
 }
 
-fn row(message: &NeighbourMessage) -> Option<Row> {
+/// What these rows are that the bridge and the tunnel have of a MAC behind the tunnel, whose own port and VNI are those of `own`.
+pub(super) fn behind(bridge: Option<&Row>, tunnel: &[Row], own: Remote) -> Behind {
+    let bridge = bridge.filter(|row| row.is_behind_port());
+    match (bridge, tunnel) {
+        (None, []) => Behind::Nothing,
+        (
+            Some(Row { lasting: true, .. }),
+            [Row { lasting: true, kind: RowKind::Tunnel { vtep: Some(vtep), port, vni }, .. }],
+        ) => Behind::Whole(Remote { vtep: *vtep, port: port.unwrap_or(own.port), vni: vni.unwrap_or(own.vni) }),
+        _ => Behind::Half,
+    }
+}
+
+/// The row that a message of the bridge's family is about.
+pub(super) fn row(message: &NeighbourMessage) -> Option<Row> {
     let state = u16::from(message.header.state);
     let learned_outside = message.header.flags.contains(NeighbourFlags::ExtLearned);
     let (mut mac, mut vtep, mut port, mut vni, mut bridge, mut vlan) = (None, None, None, None, false, false);

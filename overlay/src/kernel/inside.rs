@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use rtnetlink::Handle;
 
+use super::fixtures::Fixtures;
 use super::netns::{self, Netns, NetnsError, blocking};
 use super::nft::Reader;
-use super::watch::{Answered, Changes, Watcher};
+use super::objects::Objects;
+use super::watch::{Changes, Watcher};
 use crate::model::id::NetworkId;
 
 /// The way into a namespace.
@@ -15,7 +17,6 @@ pub(super) struct Inside {
     pub netns: Arc<Netns>,
     pub route: Handle,
     pub rules: Reader,
-    pub answered: Answered,
     _watcher: Watcher,
 }
 
@@ -24,7 +25,7 @@ impl Inside {
     pub(super) fn host(changes: &Changes) -> Result<Self, NetnsError> {
         let netns = Netns::current()?;
         let watcher = Watcher::of_host(&netns, changes)?;
-        Self::new(Arc::new(netns), watcher, Answered::default())
+        Self::new(Arc::new(netns), watcher)
     }
 
     /// The way into the namespace of the host once more, with other sockets, wherever the calling thread is.
@@ -32,32 +33,41 @@ impl Inside {
         let changes = changes.clone();
         blocking(move || {
             let watcher = Watcher::of_host(&netns, &changes)?;
-            Self::new(netns, watcher, Answered::default())
+            Self::new(netns, watcher)
         })
         .await
     }
 
-    /// The segment of a network whose namespace is kept at `path`.
-    pub(super) async fn segment(path: PathBuf, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
+    fn new(netns: Arc<Netns>, watcher: Watcher) -> Result<Self, NetnsError> {
+        let route = netns::connect(&netns)?;
+        let rules = Reader::open(&netns)?;
+        Ok(Self { netns, route, rules, _watcher: watcher })
+    }
+}
+
+/// A segment: the way into its namespace, and what is in there.
+pub(super) struct Segment {
+    pub inside: Inside,
+    pub objects: Objects,
+    /// As far as nothing of them has changed since.
+    pub fixtures: Option<Fixtures>,
+}
+
+impl Segment {
+    /// That of a network whose namespace is kept at `path`.
+    pub(super) async fn kept(path: PathBuf, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
         let changes = changes.clone();
         blocking(move || Self::open(Netns::open(&path)?, network, &changes)).await
     }
 
-    /// A segment that was just made.
+    /// One that was just made.
     pub(super) async fn made(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
         let changes = changes.clone();
         blocking(move || Self::open(netns, network, &changes)).await
     }
 
     fn open(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
-        let answered = Answered::default();
-        let watcher = Watcher::of_segment(&netns, network, changes, &answered)?;
-        Self::new(Arc::new(netns), watcher, answered)
-    }
-
-    fn new(netns: Arc<Netns>, watcher: Watcher, answered: Answered) -> Result<Self, NetnsError> {
-        let route = netns::connect(&netns)?;
-        let rules = Reader::open(&netns)?;
-        Ok(Self { netns, route, rules, answered, _watcher: watcher })
+        let (watcher, objects) = Watcher::of_segment(&netns, network, changes)?;
+        Ok(Self { inside: Inside::new(Arc::new(netns), watcher)?, objects, fixtures: None })
     }
 }

@@ -12,15 +12,20 @@ use super::error::Unless;
 use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Mac;
 
+/// The permanent neighbours in a namespace, by link and address.
+pub(super) async fn all_permanent(route: &Handle) -> Result<BTreeMap<(u32, IpAddr), Mac>, Error> {
+    let all = route.neighbours().get().set_address_family(AddressFamily::Unspec).execute();
+    let permanent = |message: NeighbourMessage| {
+        let (address, mac) = permanence(&message)?;
+        Some(((message.header.ifindex, address), mac?))
+    };
+    all.try_filter_map(|message| std::future::ready(Ok(permanent(message)))).try_collect().await
+}
+
 /// The permanent neighbours on a link.
 pub(super) async fn permanent(route: &Handle, link: u32) -> Result<BTreeMap<IpAddr, Mac>, Error> {
-    let all = route.neighbours().get().set_address_family(AddressFamily::Unspec).execute();
-    let ours = |message: &NeighbourMessage| {
-        message.header.ifindex == link && message.header.state == NeighbourState::Permanent
-    };
-    all.try_filter_map(|message| std::future::ready(Ok(ours(&message).then(|| neighbour(&message)).flatten())))
-        .try_collect()
-        .await
+    let all = all_permanent(route).await?;
+    Ok(all.into_iter().filter(|((on, _), _)| *on == link).map(|((_, address), mac)| (address, mac)).collect())
 }
 
 /// Answers ARP for an address with this MAC.
@@ -37,17 +42,20 @@ pub(super) async fn delete(route: &Handle, link: u32, address: IpAddr) -> Result
     route.neighbours().del(message).execute().await.unless(Cause::Gone)
 }
 
-fn neighbour(message: &NeighbourMessage) -> Option<(IpAddr, Mac)> {
-    let (mut address, mut mac) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().and_then(Mac::new);
-            }
-            _ => {}
-        }
-    }
-    address.zip(mac)
+/// The address that a message is about, and the MAC that the kernel keeps for it for good; `None` if it keeps none.
+pub(super) fn permanence(message: &NeighbourMessage) -> Option<(IpAddr, Option<Mac>)> {
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok().and_then(Mac::new),
+        _ => None,
+    });
+    Some((address(message)?, mac.filter(|_| message.header.state == NeighbourState::Permanent)))
+}
+
+/// The IP address that a message is about; a forwarding row has none.
+pub(super) fn address(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rtnetlink::{Handle, LinkUnspec};
 
 use super::error::OrDoing;
-use super::inside::Inside;
+use super::inside::{Inside, Segment};
 use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns};
 use super::segment::{get, index_of, set_if_there, veth};
@@ -122,10 +122,12 @@ pub(super) async fn delete(route: &Handle, ifname: &IfName) -> Result<(), StepEr
 }
 
 /// Removes pairs in one request; those that are gone are removed.
-pub(super) async fn delete_all(route: &Handle, ports: &[&IfName]) -> Result<(), StepError> {
+pub(super) async fn delete_all(Segment { inside, objects, .. }: &Segment, ports: &[&IfName]) -> Result<(), StepError> {
     let doing = || format!("remove {} ports", ports.len());
-    let links = link::all(route).await.or_doing(doing)?;
-    let is_leaving = |link: &&Interface| ports.iter().any(|ifname| ifname.as_str() == link.name);
+    objects.refresh(&inside.route).await.or_doing(doing)?;
+    let names: BTreeSet<&str> = ports.iter().map(|ifname| ifname.as_str()).collect();
+    let links: Vec<Interface> = objects.get().links().cloned().collect();
+    let is_leaving = |link: &&Interface| names.contains(link.name.as_str());
     let leaving: BTreeSet<u32> = links.iter().filter(is_leaving).map(|link| link.index).collect();
-    link::delete_together(route, &links, &leaving).await.or_doing(doing)
+    link::delete_together(&inside.route, &links, &leaving).await.or_doing(doing)
 }

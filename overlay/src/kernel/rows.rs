@@ -7,8 +7,9 @@ use rtnetlink::Handle;
 use tokio::time::timeout;
 
 use super::error::OrDoing;
+use super::inside::Segment;
 use super::patience::{PATIENCE, no_answer, within};
-use super::{fdb, link, neigh};
+use super::{fdb, neigh};
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::{BRIDGE, TUNNEL};
 use crate::datapath::plan::{RowStep, discovery};
@@ -23,9 +24,10 @@ struct Devices {
 }
 
 /// Writes rows of one segment, many at once. The results are in the order of the rows.
-pub(super) async fn write(route: &Handle, rows: &[RowStep]) -> Vec<Result<(), StepError>> {
-    match within(|| format!("look for {BRIDGE} and {TUNNEL}"), find(route)).await {
+pub(super) async fn write(segment: &Segment, rows: &[RowStep]) -> Vec<Result<(), StepError>> {
+    match within(|| format!("look for {BRIDGE} and {TUNNEL}"), find(segment)).await {
         Ok(devices) => {
+            let route = &segment.inside.route;
             let writes: Vec<_> = rows.iter().map(|row| write_one(route, &devices, row)).collect();
             let mut writing = pin!(stream::iter(writes).buffered(AT_ONCE));
             let mut results = Vec::with_capacity(rows.len());
@@ -40,11 +42,11 @@ pub(super) async fn write(route: &Handle, rows: &[RowStep]) -> Vec<Result<(), St
     }
 }
 
-async fn find(route: &Handle) -> Result<Devices, StepError> {
-    let doing = || format!("look for {BRIDGE} and {TUNNEL}");
-    let bridge = link::named(route, BRIDGE).await.or_doing(doing)?;
-    let tunnel = link::named(route, TUNNEL).await.or_doing(doing)?;
-    Ok(Devices { bridge: bridge.map(|link| link.index), tunnel: tunnel.map(|link| link.index) })
+async fn find(Segment { inside, objects, .. }: &Segment) -> Result<Devices, StepError> {
+    objects.refresh(&inside.route).await.or_doing(|| format!("look for {BRIDGE} and {TUNNEL}"))?;
+    let mirror = objects.get();
+    let index = |name| mirror.named(name).map(|link| link.index);
+    Ok(Devices { bridge: index(BRIDGE), tunnel: index(TUNNEL) })
 }
 
 async fn write_one(route: &Handle, devices: &Devices, row: &RowStep) -> Result<(), StepError> {

@@ -4,21 +4,21 @@
 //! a change goes unnoticed, so also an overrun (ENOBUFS: messages were dropped) is a change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::RouteMessage;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::addr;
+use super::listener::Listener;
+use super::mirror::{Change, Mirror};
 use super::netns::{Netns, NetnsError};
+use super::objects::Objects;
+use super::{addr, neigh};
 use crate::datapath::attention::{News, Part};
 use crate::datapath::desired::is_transit;
 use crate::model::id::NetworkId;
@@ -37,22 +37,26 @@ const IPV4_SETTINGS: u32 = 1 << 23;
 const IPV6_SETTINGS: u32 = 1 << 24;
 const RULES: u32 = 1 << 6;
 
-/// Bytes: a flush of many thousand rows is one message each.
-const RECEIVE_BUFFER: u32 = 4 << 20;
-const PART: usize = 64 * 1024;
-
 /// The changes seen in all the namespaces that are watched, by part.
 #[derive(Debug, Clone)]
 pub(super) struct Changes {
     news: Arc<watch::Sender<News>>,
+    segments: Arc<Mutex<Segments>>,
+}
+
+/// What has to be known of segments to tell what a change is of.
+#[derive(Debug, Default)]
+struct Segments {
     /// The indices of the uplinks' ends in the host's namespace, as last seen. A look at a segment reads these ends as well, so a
     /// change of one is a change of its segment.
-    uplinks: Arc<Mutex<BTreeMap<u32, NetworkId>>>,
+    uplinks: BTreeMap<u32, NetworkId>,
+    /// Those whose fixtures may have changed since they were read.
+    touched: BTreeSet<NetworkId>,
 }
 
 impl Changes {
     pub(super) fn new() -> Self {
-        Self { news: Arc::new(watch::Sender::new(News::default())), uplinks: Arc::default() }
+        Self { news: Arc::new(watch::Sender::new(News::default())), segments: Arc::default() }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<News> {
@@ -66,7 +70,9 @@ impl Changes {
 
     /// The segment is no more, which is no reason to look.
     pub(super) fn forget(&self, network: NetworkId) {
-        self.uplinks().retain(|_, of| *of != network);
+        let mut segments = self.segments();
+        segments.uplinks.retain(|_, of| *of != network);
+        segments.touched.remove(&network);
         self.news.send_if_modified(|news| {
             news.forget(Part::Segment(network));
             false
@@ -75,27 +81,43 @@ impl Changes {
 
     /// The host's end of the network's uplink has this index. To be told before the end is looked at.
     pub(super) fn set_uplink(&self, network: NetworkId, index: u32) {
-        let mut uplinks = self.uplinks();
+        let uplinks = &mut self.segments().uplinks;
         uplinks.retain(|_, of| *of != network);
         uplinks.insert(index, network);
     }
 
-    fn uplinks(&self) -> MutexGuard<'_, BTreeMap<u32, NetworkId>> {
-        self.uplinks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The fixtures of the segment may have changed.
+    pub(super) fn touch(&self, network: NetworkId) {
+        self.segments().touched.insert(network);
+    }
+
+    /// May the fixtures of the segment have changed since this was last asked? To be asked before they are read.
+    pub(super) fn take_touched(&self, network: NetworkId) -> bool {
+        self.segments().touched.remove(&network)
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something in the segment has changed besides rows and neighbours.
+    fn note_segment(&self, network: NetworkId) {
+        self.touch(network);
+        self.note(Part::Segment(network));
     }
 
     /// Something in the host's namespace has changed: this interface, if it is known.
     fn note_host(&self, index: Option<u32>) {
         self.note(Part::Host);
-        let network = index.and_then(|index| self.uplinks().get(&index).copied());
-        network.into_iter().for_each(|network| self.note(Part::Segment(network)));
+        let network = index.and_then(|index| self.segments().uplinks.get(&index).copied());
+        network.into_iter().for_each(|network| self.note_segment(network));
     }
 
     /// Anything in the host's namespace may have changed.
     fn note_overrun(&self) {
         self.note(Part::Host);
-        let networks: Vec<NetworkId> = self.uplinks().values().copied().collect();
-        networks.into_iter().for_each(|network| self.note(Part::Segment(network)));
+        let networks: Vec<NetworkId> = self.segments().uplinks.values().copied().collect();
+        networks.into_iter().for_each(|network| self.note_segment(network));
     }
 }
 
@@ -107,90 +129,65 @@ struct ChangesOf {
 }
 
 impl ChangesOf {
-    fn note(&self, index: Option<u32>) {
-        match self.part {
-            Part::Host => self.changes.note_host(index),
-            Part::Segment(_) => self.changes.note(self.part),
-        }
-    }
-
-    fn note_overrun(&self) {
-        match self.part {
-            Part::Host => self.changes.note_overrun(),
-            Part::Segment(_) => self.changes.note(self.part),
+    fn note(&self, told: Told) {
+        match (told, self.part) {
+            (Told::Nothing, _) => {}
+            (Told::Change(index), Part::Host) => self.changes.note_host(index),
+            (Told::Anything, Part::Host) => self.changes.note_overrun(),
+            (Told::Copied, part) => self.changes.note(part),
+            (Told::Change(_) | Told::Anything, Part::Segment(network)) => self.changes.note_segment(network),
         }
     }
 
     fn is_uplink(&self, index: Option<u32>) -> bool {
-        index.is_some_and(|index| self.changes.uplinks().contains_key(&index))
-    }
-}
-
-/// The addresses that the bridge answers ARP for, as last seen. The traffic of the containers through their gateway
-/// makes and ages neighbours all the time: those are no change of ours.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Answered(Arc<Mutex<BTreeSet<IpAddr>>>);
-
-impl Answered {
-    pub(super) fn set(&self, addresses: impl Iterator<Item = IpAddr>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses.collect();
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+        index.is_some_and(|index| self.changes.segments().uplinks.contains_key(&index))
     }
 }
 
 /// Watches one namespace for as long as it is kept.
-#[derive(Debug)]
 pub(super) struct Watcher {
     tasks: [JoinHandle<()>; 2],
+    rules: Arc<Listener>,
 }
 
 impl Watcher {
     /// The host's namespace: its links with their addresses, its routes into segments and to everywhere, its forwarding, and all
     /// rules, whosever they are.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
-        Self::start(
-            netns,
-            LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS,
-            ChangesOf { changes: changes.clone(), part: Part::Host },
-            (&Answered::default(), leads_to_us),
-        )
+        let changes = ChangesOf { changes: changes.clone(), part: Part::Host };
+        let groups = LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS;
+        let told = changes.clone();
+        let tell = move |message: Option<&[u8]>| {
+            let is_ours = |route: &RouteMessage, index| leads_to_us(route) || told.is_uplink(index);
+            told.note(message.map_or(Told::Anything, |message| read(&parse(message), is_ours)));
+        };
+        Self::start(netns, changes, Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?)
     }
 
-    /// A segment: all that is in it.
+    /// A segment: all that is in it. What grows with its endpoints is kept in the copy.
     pub(super) fn of_segment(
         netns: &Netns,
         network: NetworkId,
         changes: &Changes,
-        answered: &Answered,
-    ) -> Result<Self, NetnsError> {
+    ) -> Result<(Self, Objects), NetnsError> {
         let changes = ChangesOf { changes: changes.clone(), part: Part::Segment(network) };
-        Self::start(netns, LINKS | NEIGHBOURS | ADDRESSES | ROUTES, changes, (answered, |_| true))
+        let mirror = Arc::new(Mutex::new(Mirror::default()));
+        let (told, kept) = (changes.clone(), Arc::clone(&mirror));
+        let tell = move |message: Option<&[u8]>| {
+            told.note(tell_of_segment(message, &mut kept.lock().unwrap_or_else(PoisonError::into_inner)));
+        };
+        let groups = LINKS | NEIGHBOURS | ADDRESSES | ROUTES;
+        let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
+        let watcher = Self::start(netns, changes, Arc::clone(&route))?;
+        let listeners = [route, Arc::clone(&watcher.rules)];
+        Ok((watcher, Objects { mirror, listeners }))
     }
 
-    fn start(
-        netns: &Netns,
-        groups: u32,
-        changes: ChangesOf,
-        (answered, is_ours): (&Answered, RoutesOfOurs),
-    ) -> Result<Self, NetnsError> {
-        let route = subscribe(netns, NETLINK_ROUTE, groups)?;
-        let filter = subscribe(netns, NETLINK_NETFILTER, RULES)?;
-        let answered = answered.clone();
-        Ok(Self {
-            tasks: [
-                tokio::spawn(follow(route, changes.clone(), move |part, changes| {
-                    if let Told::Change(index) =
-                        read(part, &answered, |route, index| is_ours(route) || changes.is_uplink(index))
-                    {
-                        changes.note(index);
-                    }
-                })),
-                tokio::spawn(follow(filter, changes, |_, changes| changes.note(None))),
-            ],
-        })
+    fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<Self, NetnsError> {
+        let tell = move |message: Option<&[u8]>| changes.note(message.map_or(Told::Anything, |_| Told::Change(None)));
+        let rules = Listener::open(netns, NETLINK_NETFILTER, RULES, Box::new(tell))?;
+        let tasks = [tokio::spawn(route.follow()), tokio::spawn(Arc::clone(&rules).follow())];
+        Ok(Self { tasks, rules })
     }
 }
 
@@ -200,29 +197,20 @@ impl Drop for Watcher {
     }
 }
 
-fn subscribe(netns: &Netns, protocol: isize, groups: u32) -> Result<TokioSocket, NetnsError> {
-    let runtime = tokio::runtime::Handle::current();
-    let made = netns.run(|| -> io::Result<TokioSocket> {
-        let _guard = runtime.enter();
-        let mut socket = TokioSocket::new(protocol)?;
-        // Capped by net.core.rmem_max; less only means more overruns.
-        socket.socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
-        socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
-        Ok(socket)
-    })?;
-    made.map_err(|source| NetnsError::Refused { path: netns.path().to_owned(), source })
-}
-
-async fn follow(socket: TokioSocket, changes: ChangesOf, tell: impl Fn(&[u8], &ChangesOf)) {
-    let mut part = Vec::with_capacity(PART);
-    loop {
-        part.clear();
-        match socket.recv(&mut part).await {
-            Ok(()) => tell(&part, &changes),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => changes.note_overrun(),
-            // The socket is of no more use; the audits go on.
-            Err(_) => return changes.note_overrun(),
-        }
+/// Keeps the copy up to date; gives what the message tells of.
+fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Told {
+    let Some(message) = message.and_then(parse) else {
+        mirror.apply(Change::Anything);
+        return Told::Anything;
+    };
+    // The traffic of the containers through their gateway makes and ages neighbours all the time.
+    if is_passing(&message, mirror) {
+        return Told::Nothing;
+    }
+    Change::of(&message).into_iter().for_each(|change| mirror.apply(change));
+    match message {
+        RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Told::Copied,
+        other => read(&Some(other), |_, _| true),
     }
 }
 
@@ -230,47 +218,46 @@ async fn follow(socket: TokioSocket, changes: ChangesOf, tell: impl Fn(&[u8], &C
 enum Told {
     /// Of nothing that is ours.
     Nothing,
+    /// Of a row or a neighbour, which the copy has now.
+    Copied,
     /// Of a change: of this interface, if it says so.
     Change(Option<u32>),
+    /// It was lost, and others with it.
+    Anything,
+}
+
+/// A message, if it can be read.
+fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
+    match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).ok()?.payload {
+        NetlinkPayload::InnerMessage(message) => Some(message),
+        _ => None,
+    }
 }
 
 /// All that is not known to be of no matter is a change.
-fn read(part: &[u8], answered: &Answered, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
-    use RouteNetlinkMessage::{
-        DelAddress, DelLink, DelNeighbour, DelRoute, NewAddress, NewLink, NewNeighbour, NewRoute,
-    };
-    let Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) =
-        NetlinkMessage::<RouteNetlinkMessage>::deserialize(part)
-    else {
-        return Told::Change(None);
-    };
+fn read(message: &Option<RouteNetlinkMessage>, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     match message {
-        NewNeighbour(neighbour) | DelNeighbour(neighbour) if is_passing(&neighbour, answered) => Told::Nothing,
-        NewRoute(route) | DelRoute(route) => {
-            let index = addr::interface(&route);
-            if is_ours(&route, index) { Told::Change(index) } else { Told::Nothing }
+        Some(NewRoute(route) | DelRoute(route)) => {
+            let index = addr::interface(route);
+            if is_ours(route, index) { Told::Change(index) } else { Told::Nothing }
         }
-        NewLink(link) | DelLink(link) => Told::Change(Some(link.header.index)),
-        NewAddress(address) | DelAddress(address) => Told::Change(Some(address.header.index)),
+        Some(NewLink(link) | DelLink(link)) => Told::Change(Some(link.header.index)),
+        Some(NewAddress(address) | DelAddress(address)) => Told::Change(Some(address.header.index)),
         _ => Told::Change(None),
     }
 }
 
-/// Which routes matter.
-type RoutesOfOurs = fn(&RouteMessage) -> bool;
-
-/// Of the host's: those that lead everywhere, over an uplink, or to the other end of one.
+/// Of the host's routes those that matter: that lead everywhere, over an uplink, or to the other end of one.
 fn leads_to_us(route: &RouteMessage) -> bool {
     let to = addr::destination(route).map(|subnet| subnet.network());
     addr::is_default(route) || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 
 /// A neighbour that comes and goes by itself, at an address that we do not answer for.
-fn is_passing(neighbour: &NeighbourMessage, answered: &Answered) -> bool {
-    let address = neighbour.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-        _ => None,
-    });
-    neighbour.header.state != NeighbourState::Permanent && address.is_some_and(|ip| !answered.contains(ip))
+fn is_passing(message: &RouteNetlinkMessage, mirror: &Mirror) -> bool {
+    use RouteNetlinkMessage::{DelNeighbour, NewNeighbour};
+    let (NewNeighbour(neighbour) | DelNeighbour(neighbour)) = message else { return false };
+    neighbour.header.state != NeighbourState::Permanent
+        && neigh::address(neighbour).is_some_and(|ip| mirror.neighbour(neighbour.header.ifindex, ip).is_none())
 }

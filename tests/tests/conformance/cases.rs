@@ -39,8 +39,8 @@ pub async fn a_round_makes_what_is_desired_and_the_next_has_nothing_to_do<B: Ben
     ensure!(observed.forwarding == desired.forwarding, "forwarding: {:?}", observed.forwarding);
     for (id, want) in &desired.segments {
         let have = observed.segments.get(id).context("a segment is missing")?;
-        ensure!(have.remotes == want.remotes && have.half_remotes.is_empty(), "remotes: {have:?}");
-        ensure!(have.neighbours == want.neighbours, "neighbours: {have:?}");
+        ensure!(*have.remotes == want.remotes && have.half_remotes.is_empty(), "remotes: {have:?}");
+        ensure!(*have.neighbours == want.neighbours, "neighbours: {have:?}");
         ensure!(have.ports.len() == want.ports.len(), "ports: {have:?}");
     }
     let report = go(&mut bench, &desired).await?;

@@ -8,6 +8,7 @@
 mod bench;
 mod cases;
 mod fake;
+mod followed;
 mod foreign_chains;
 mod real;
 mod real_only;
@@ -61,5 +62,6 @@ fn main() -> anyhow::Result<()> {
     trials.extend(real_only::trials());
     trials.extend(silence::trials());
     trials.extend(foreign_chains::trials());
+    trials.extend(followed::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -71,7 +71,7 @@ impl Shown<'_> {
     pub(in crate::control) fn fdb(&self, view: &NetworkView, segment: Option<&ObservedSegment>) -> Vec<pb::FdbRow> {
         let mut rows: Vec<pb::FdbRow> = view.endpoints.values().map(|l| self.fdb_row(view, l, segment)).collect();
         let wanted: BTreeMap<_, _> = view.endpoints.values().map(|l| (l.endpoint.mac, l.host)).collect();
-        let stale = segment.into_iter().flat_map(|s| &s.remotes).filter(|(mac, _)| !wanted.contains_key(mac));
+        let stale = segment.into_iter().flat_map(|s| s.remotes.iter()).filter(|(mac, _)| !wanted.contains_key(mac));
         rows.extend(stale.map(|(mac, remote)| pb::FdbRow {
             mac: mac.to_string(),
             vtep: remote.vtep.to_string(),

@@ -1,6 +1,7 @@
 //! What people break by hand.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{FakeKernel, delete_tunnel};
 use crate::datapath::attention::Part;
@@ -120,7 +121,7 @@ impl Harm {
 }
 
 fn halve(segment: &mut ObservedSegment, mac: Mac) {
-    if segment.remotes.remove(&mac).is_some() {
+    if Arc::make_mut(&mut segment.remotes).remove(&mac).is_some() {
         segment.half_remotes.insert(mac);
     }
 }
@@ -135,9 +136,9 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
         }
         Harm::DeleteBridge(_) => {
             segment.bridge = None;
-            segment.neighbours.clear();
+            segment.neighbours = Arc::default();
             segment.ports.values_mut().for_each(|port| port.connected = None);
-            segment.half_remotes.extend(std::mem::take(&mut segment.remotes).into_keys());
+            segment.half_remotes.extend(std::mem::take(&mut segment.remotes).keys());
             segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false);
         }
         Harm::BridgeDown(_) => segment.bridge.iter_mut().for_each(|bridge| bridge.running = false),
@@ -156,11 +157,11 @@ fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
         Harm::Unmark(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.endpoint = None);
         }
-        Harm::DeleteRemote(_, mac) => drop(segment.remotes.remove(mac)),
+        Harm::DeleteRemote(_, mac) => drop(Arc::make_mut(&mut segment.remotes).remove(mac)),
         Harm::DeleteBridgeRow(_, mac) | Harm::DeleteTunnelRow(_, mac) | Harm::LetAge(_, mac) => {
             halve(segment, *mac);
         }
-        Harm::DeleteNeighbour(_, address) => drop(segment.neighbours.remove(address)),
+        Harm::DeleteNeighbour(_, address) => drop(Arc::make_mut(&mut segment.neighbours).remove(address)),
         Harm::ForwardingOff
         | Harm::DeleteHostTable
         | Harm::DeleteAcceptRules(_)

@@ -203,7 +203,15 @@ impl Ledger {
                         Arc::make_mut(account).apply(change);
                     }
                 }
-                _ => Arc::make_mut(&mut self.membership).apply(change),
+                Change::Activation(_)
+                | Change::Founder(_)
+                | Change::Boot(_)
+                | Change::Member(_)
+                | Change::Foreign(_)
+                | Change::Dealt(..)
+                | Change::Seal(..)
+                | Change::Forget(..)
+                | Change::Withdraw(_) => Arc::make_mut(&mut self.membership).apply(change),
             }
         }
     }

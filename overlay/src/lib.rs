@@ -20,10 +20,13 @@
 //! adds a kernel in memory that obeys the same conformance suite as the real one.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod cluster;
 pub mod datapath;
 #[cfg(feature = "kernel")]
+// Netlink enums are open: a newer kernel may say more.
+#[cfg_attr(not(test), allow(clippy::wildcard_enum_match_arm))]
 pub mod kernel;
 pub mod ledger;
 pub mod model;

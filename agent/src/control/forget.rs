@@ -59,10 +59,10 @@ pub(super) async fn start(service: &Service, named: &[String], force: bool) -> R
     }
     let input = Input::Forget { hosts: hosts.clone(), force };
     let outcome = service.attacher.state.tell(input).await;
-    match outcome.map_err(|error| Status::internal(in_one_line(&error)))?.answer {
-        Outcome::Denied(denial) => Err(refused(&cluster, &names(), &denial)),
-        _ => Ok(progress(hosts.into_keys().collect(), service.attacher.state.committed.clone(), service.seen.clone())),
+    if let Outcome::Denied(denial) = outcome.map_err(|error| Status::internal(in_one_line(&error)))?.answer {
+        return Err(refused(&cluster, &names(), &denial));
     }
+    Ok(progress(hosts.into_keys().collect(), service.attacher.state.committed.clone(), service.seen.clone()))
 }
 
 /// Refuses if the host may be there all the same: gossip forgets a host that is silent for long, and knows none yet when the agent

@@ -122,13 +122,13 @@ fn set_filter(have: &ObservedSegment, want: &Segment, knowledge: Knowledge, step
 
 /// The packets that an element of a map leads somewhere.
 fn flow(element: &Element) -> Option<Flow> {
-    let protocol = element.key.iter().find_map(|field| match field {
-        Field::Protocol(protocol) => Some(protocol.number()),
-        _ => None,
+    let protocol = element.key.iter().find_map(|field| {
+        let Field::Protocol(protocol) = field else { return None };
+        Some(protocol.number())
     })?;
-    let port = element.key.iter().find_map(|field| match field {
-        Field::Port(port) => Some(*port),
-        _ => None,
+    let port = element.key.iter().find_map(|field| {
+        let Field::Port(port) = field else { return None };
+        Some(*port)
     })?;
     Some(Flow { protocol, port })
 }

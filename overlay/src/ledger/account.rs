@@ -71,7 +71,20 @@ impl Account {
             Change::Rested(_, address) => drop(self.resting.remove(address)),
             Change::Post(_, statement) => drop(self.outbox.insert(*statement)),
             Change::Unpost(_, statement) => drop(self.outbox.remove(statement)),
-            _ => {}
+            // Of the ledger, and of its membership.
+            Change::Open(_)
+            | Change::Tombstone(_)
+            | Change::Close(_)
+            | Change::Revision(_)
+            | Change::Activation(_)
+            | Change::Founder(_)
+            | Change::Boot(_)
+            | Change::Member(_)
+            | Change::Foreign(_)
+            | Change::Dealt(..)
+            | Change::Seal(..)
+            | Change::Forget(..)
+            | Change::Withdraw(_) => {}
         }
     }
 

@@ -119,7 +119,7 @@ impl Ledger {
     pub(super) fn trust(&self) -> LedgerStep {
         match self.membership.activation {
             Activation::Unchecked { .. } => LedgerStep::done([Change::Activation(Activation::Established)]),
-            _ => LedgerStep::done([]),
+            Activation::Joining { .. } | Activation::Established | Activation::Fenced(_) => LedgerStep::done([]),
         }
     }
 
@@ -170,7 +170,25 @@ impl Ledger {
             Denial::Rival { host, seal } if seal.done || seal.heir == by && by < self.me => {
                 LedgerStep::done(self.membership.seal(*host, *seal))
             }
-            _ => LedgerStep::done([]),
+            Denial::UnknownNetwork
+            | Denial::NotAssignable(_)
+            | Denial::Bound { .. }
+            | Denial::Delegated { .. }
+            | Denial::Unreachable { .. }
+            | Denial::Full { .. }
+            | Denial::NotHolder { .. }
+            | Denial::Deleted
+            | Denial::Joining
+            | Denial::Unchecked
+            | Denial::Fenced
+            | Denial::Stranger { .. }
+            | Denial::Apart { .. }
+            | Denial::Sealed { .. }
+            | Denial::Stale { .. }
+            | Denial::Restored(_)
+            | Denial::Unnamed { .. }
+            | Denial::TooMany
+            | Denial::Rival { .. } => LedgerStep::done([]),
         }
     }
 }

@@ -13,7 +13,7 @@ impl Ledger {
                 LedgerStep::done([Change::Founder(self.me), Change::Activation(Activation::Established)])
             }
             Activation::Joining { .. } => LedgerStep::denied(Denial::Joining),
-            _ => LedgerStep::done([]),
+            Activation::Established | Activation::Unchecked { .. } | Activation::Fenced(_) => LedgerStep::done([]),
         }
     }
 
@@ -24,7 +24,10 @@ impl Ledger {
             Activation::Established if alone => {
                 LedgerStep::done([Change::Activation(Activation::Fenced(Fencing::Moves))])
             }
-            _ => LedgerStep::done([]),
+            Activation::Established
+            | Activation::Joining { .. }
+            | Activation::Unchecked { .. }
+            | Activation::Fenced(_) => LedgerStep::done([]),
         }
     }
 

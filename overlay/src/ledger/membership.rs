@@ -161,7 +161,18 @@ impl Membership {
             Change::Seal(host, seal) => drop(self.seals.insert(*host, *seal)),
             Change::Forget(host, forget) => drop(self.forgets.insert(*host, forget.clone())),
             Change::Withdraw(host) => drop(self.forgets.remove(host)),
-            _ => {}
+            // Of the ledger, and of its accounts.
+            Change::Open(_)
+            | Change::Tombstone(_)
+            | Change::Close(_)
+            | Change::Revision(_)
+            | Change::Block(..)
+            | Change::Address(..)
+            | Change::Bind(..)
+            | Change::Unbind(..)
+            | Change::Rested(..)
+            | Change::Post(..)
+            | Change::Unpost(..) => {}
         }
     }
 

@@ -142,6 +142,20 @@ fn sender(input: &Input) -> Option<Sender> {
         }
         Input::Sealed { by, ledger_snapshot, .. } => Sender { founder: ledger_snapshot.member_list.founder, ..of(by) },
         Input::Belongs { from, .. } => of(from),
-        _ => return None,
+        Input::Create(_)
+        | Input::Learn(_)
+        | Input::Close(_)
+        | Input::Allocate(_)
+        | Input::Release { .. }
+        | Input::Taken { .. }
+        | Input::Tick { .. }
+        | Input::Found
+        | Input::Seek
+        | Input::Booted { .. }
+        | Input::Twin { .. }
+        | Input::Conclude { .. }
+        | Input::Trust
+        | Input::Refused { .. }
+        | Input::Forget { .. } => return None,
     })
 }

@@ -221,8 +221,8 @@ fn address_of(spec: &str, text: &str) -> Result<IpAddr, SpecError> {
         IpAddr::V6(v6) if v6.is_loopback() => Err(SpecError::Loopback(spec.to_owned())),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() || v6.is_unicast_link_local() => Err(wrong()),
         IpAddr::V4(v4) if v4.is_broadcast() => Err(wrong()),
-        _ if address.is_multicast() => Err(wrong()),
-        _ => Ok(address),
+        IpAddr::V4(_) | IpAddr::V6(_) if address.is_multicast() => Err(wrong()),
+        IpAddr::V4(_) | IpAddr::V6(_) => Ok(address),
     }
 }
 

@@ -143,10 +143,10 @@ pub struct IdInUse {
 impl AttachRefusal {
     /// The address that another endpoint has, if that is the reason.
     pub fn taken_address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Denied(_, Denial::Bound { address, .. } | Denial::Delegated { address, .. }) => Some(*address),
-            _ => None,
-        }
+        let Self::Denied(_, Denial::Bound { address, .. } | Denial::Delegated { address, .. }) = self else {
+            return None;
+        };
+        Some(*address)
     }
 }
 

@@ -69,7 +69,7 @@ impl CreateNetwork {
         Err(match state.ledger.membership().activation {
             Activation::Joining { .. } if !alone => NetworkRefusal::NotReady(Denial::Joining),
             Activation::Unchecked { .. } => NetworkRefusal::NotReady(Denial::Unchecked),
-            _ => NetworkRefusal::NotJoined,
+            Activation::Joining { .. } | Activation::Established | Activation::Fenced(_) => NetworkRefusal::NotJoined,
         })
     }
 

@@ -140,12 +140,8 @@ impl State {
 
     /// A host that was sealed for good is asked for nothing any more. If its machine comes back, it is another host.
     fn forgets_peer(&self, change: &Change) -> Option<Change> {
-        match change {
-            Change::Ledger(ledger::Change::Seal(host, seal)) if seal.done && self.peers.contains_key(host) => {
-                Some(Change::Peer(*host, None))
-            }
-            _ => None,
-        }
+        let Change::Ledger(ledger::Change::Seal(host, seal)) = change else { return None };
+        (seal.done && self.peers.contains_key(host)).then_some(Change::Peer(*host, None))
     }
 }
 

@@ -137,10 +137,7 @@ impl Field {
 
     /// The bytes of the greatest.
     pub(super) fn last(&self) -> Vec<u8> {
-        match self {
-            Self::Within(subnet) => octets(subnet.last()),
-            other => other.first(),
-        }
+        if let Self::Within(subnet) = self { octets(subnet.last()) } else { self.first() }
     }
 }
 

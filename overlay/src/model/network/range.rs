@@ -181,10 +181,13 @@ impl Range {
 
 /// Is it an address that a host of the subnet can have?
 fn host_address(subnet: &Subnet, address: IpAddr) -> Result<(), Unfit> {
-    match address {
-        _ if !subnet.contains(address) => Err(Unfit::Outside),
-        _ if address == subnet.network() => Err(Unfit::OfSubnet),
-        IpAddr::V4(_) if address == subnet.last() => Err(Unfit::Broadcast),
-        _ => Ok(()),
+    if !subnet.contains(address) {
+        Err(Unfit::Outside)
+    } else if address == subnet.network() {
+        Err(Unfit::OfSubnet)
+    } else if address.is_ipv4() && address == subnet.last() {
+        Err(Unfit::Broadcast)
+    } else {
+        Ok(())
     }
 }

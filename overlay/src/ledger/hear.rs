@@ -82,7 +82,12 @@ impl Account {
         if self.network.block_subnet(block).is_none() {
             return LedgerStep::denied(Denial::NotHolder { holder: None });
         }
-        LedgerStep::done([Change::Block(self.network.id, block, BlockLease { epoch, holder: me })])
+        // It was this host's before, and came back: the transfer by which it went has surely arrived.
+        let arrived =
+            |s: &&Statement| matches!(s, Statement::Transfer { block: b, epoch: e, .. } if *b == block && *e < epoch);
+        let unpost = self.outbox.iter().filter(arrived).map(|s| Change::Unpost(self.network.id, *s));
+        let lease = Change::Block(self.network.id, block, BlockLease { epoch, holder: me });
+        LedgerStep::done(std::iter::once(lease).chain(unpost))
     }
 
     /// The endpoint that needs the address takes it soon; if none does, it goes home like a released one.

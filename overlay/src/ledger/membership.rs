@@ -255,9 +255,10 @@ impl Membership {
         members.chain(seals).collect()
     }
 
-    /// Another's seal takes the place of one's own.
+    /// Another's seal takes the place of one's own. A seal that is done stays: what says otherwise was said before.
     pub(super) fn seal(&self, host: HostId, seal: Seal) -> Vec<Change> {
         let withdraw = self.forgets.contains_key(&host).then_some(Change::Withdraw(host));
-        std::iter::once(Change::Seal(host, seal)).chain(withdraw).collect()
+        let seal = Some(seal).filter(|seal| seal.done || !self.is_forgotten(host));
+        seal.map(|seal| Change::Seal(host, seal)).into_iter().chain(withdraw).collect()
     }
 }

@@ -247,3 +247,19 @@ fn a_host_that_is_forgotten_after_the_statement_is_waited_for_until_it_is_made_a
     assert_eq!(forget(&mut heir, &[1], false), Outcome::Done);
     assert_eq!(heir.missing(host(1)), [3, 4].map(host).into());
 }
+
+/// Two were heirs at once, and the one with the lower id went on. Its answer to the other may arrive after the news that all is done.
+#[test]
+fn a_late_answer_of_a_rival_does_not_undo_what_is_done() {
+    let mut loser = Ledger::new(host(1));
+    let members = [0, 2, 3].map(|number| Change::Member(host(number)));
+    loser.apply(&members.into_iter().chain([Change::Activation(Activation::Established)]).collect::<Vec<_>>());
+    assert_eq!(forget(&mut loser, &[3], false), Outcome::Done);
+    let seal = |done| Seal { heir: host(0), done };
+    let seals = [(host(3), seal(true))].into();
+    assert_eq!(write(&mut loser, &Input::Belongs { from: host(0), founder: None, seals }), Outcome::Done);
+    assert!(loser.membership().is_forgotten(host(3)));
+    let late = Denial::Rival { host: host(3), seal: seal(false) };
+    write(&mut loser, &Input::Refused { by: host(0), denial: late });
+    assert_eq!(loser.membership().seals[&host(3)], seal(true));
+}

@@ -2,7 +2,7 @@
 
 use super::world::{Luck, World, id_of};
 use super::*;
-use crate::model::lease::{AddressLease, Holder};
+use crate::model::lease::{AddressLease, BlockLease, Holder};
 
 fn version(epoch: u64, count: u64) -> Version {
     Version { epoch, count }
@@ -134,4 +134,21 @@ fn two_networks_on_one_subnet_have_nothing_in_common() {
     }
     assert!(ledger.accounts()[&one.id].may_use(host(0), ip("10.0.0.5")).is_some());
     assert!(ledger.accounts()[&two.id].may_use(host(0), ip("10.0.0.5")).is_none());
+}
+
+/// The one to which it went has given it back and was never heard of again, so it can't say that it once arrived.
+#[test]
+fn a_block_that_comes_back_is_owed_to_nobody() {
+    let world = World::new(2, "10.0.0.0/28");
+    let network = world.network.id;
+    let to_one = Statement::Transfer { block: block(0), epoch: 2, to: id_of(1) };
+    let mut giver = world.ledger(0).clone();
+    let given = BlockLease { epoch: 2, holder: id_of(1) };
+    giver.apply(&[Change::Block(network, block(0), given), Change::Post(network, to_one)]);
+    let back = Statement::Transfer { block: block(0), epoch: 3, to: id_of(0) };
+    let heard = Input::Stated { network, from: id_of(1), stamp: Stamp::default(), statement: back };
+    giver.apply(&giver.step(&heard, 0).changes);
+    let account = &giver.accounts()[&network];
+    assert_eq!(account.blocks[&block(0)], BlockLease { epoch: 3, holder: id_of(0) });
+    assert!(account.outbox.is_empty(), "{:?}", account.outbox);
 }

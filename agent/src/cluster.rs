@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
 use overlay::cluster::{Cluster, Derivation};
-use overlay::ledger::Activation;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record};
@@ -135,7 +134,6 @@ pub fn spawn(
         me,
         gossip,
         absent,
-        activation: state.activation.clone(),
         record: state.record.clone(),
         state,
         heard: Heard::new(remembered),
@@ -145,7 +143,8 @@ pub fn spawn(
     };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
-        let mut activation = follower.activation.clone();
+        // Where the ledger listens to more than before, it is told again.
+        let (mut activation, mut members) = (follower.state.activation.clone(), follower.state.members.clone());
         loop {
             let start = Instant::now();
             let seen = follower.look();
@@ -159,6 +158,7 @@ pub fn spawn(
                 changed = follower.absent.changed() => changed,
                 changed = follower.record.changed() => changed,
                 changed = activation.changed() => changed,
+                changed = members.changed() => changed,
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
                 Some(()) = OptionFuture::from(forgetting) => Ok(()),
             };
@@ -176,7 +176,6 @@ struct Follower {
     absent: watch::Receiver<BTreeSet<HostId>>,
     state: state::Handle,
     record: watch::Receiver<Arc<Record>>,
-    activation: watch::Receiver<Activation>,
     heard: Heard,
     feed: Feed,
     derivation: Derivation,
@@ -204,10 +203,6 @@ impl Follower {
 
     /// The state is told what is new of networks, leases and peers; false if it could not keep it.
     async fn tell_state(&mut self, seen: &ClusterView) -> bool {
-        if self.activation.has_changed().unwrap_or(false) {
-            self.activation.borrow_and_update();
-            self.feed.start_over(self.heard.records.keys().copied().filter(|id| *id != self.me));
-        }
         let selves: Vec<Arc<Record>> = self.heard.selves.iter().map(|(_, record)| Arc::clone(record)).collect();
         let received = Received {
             cluster: &seen.cluster,

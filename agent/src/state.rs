@@ -4,11 +4,13 @@
 //! lets the answer, the record and the intents be seen. Whatever this host answers, announces or wants of the kernel is on disk
 //! before.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use overlay::ledger::{Activation, Millis};
 use overlay::model::host::HostInfo;
+use overlay::model::id::HostId;
 use overlay::model::intent::Intents;
 use overlay::model::record::Record;
 use overlay::operations::{Request, State};
@@ -95,6 +97,8 @@ pub struct Handle {
     pub record: watch::Receiver<Arc<Record>>,
     /// May this host act?
     pub activation: watch::Receiver<Activation>,
+    /// Whom the ledger takes for members of its cluster.
+    pub members: watch::Receiver<BTreeSet<HostId>>,
 }
 
 impl Handle {
@@ -171,8 +175,8 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, marker: RunMarker) ->
     };
     let thread = std::thread::Builder::new().name("state".to_owned());
     thread.spawn(run).expect("a thread can be started when the daemon starts");
-    let owner::Watched { committed, intents, record, activation } = watched;
-    Ok(Handle { calls, committed, intents, record, activation })
+    let owner::Watched { committed, intents, record, activation, members } = watched;
+    Ok(Handle { calls, committed, intents, record, activation, members })
 }
 
 #[cfg(test)]

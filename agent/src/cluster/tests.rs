@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use overlay::ledger::Input;
+use overlay::ledger::{Activation, Input};
 use overlay::model::host::{HostInfo, Phase};
 use overlay::model::member::{Boot, Seal, Stamp};
 use std::net::SocketAddr;

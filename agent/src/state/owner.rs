@@ -1,9 +1,11 @@
 //! The owner of the state: decides one request after the other. Disk first, then memory, then the watch channels.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use overlay::ledger::{self, Activation};
 use overlay::model::host::HostInfo;
+use overlay::model::id::HostId;
 use overlay::model::intent::Intents;
 use overlay::model::member::Stamp;
 use overlay::model::record::Record;
@@ -31,6 +33,7 @@ pub(super) struct Owner {
     intents: watch::Sender<CommittedIntents>,
     record: watch::Sender<Arc<Record>>,
     activation: watch::Sender<Activation>,
+    members: watch::Sender<BTreeSet<HostId>>,
 }
 
 /// What others see of the state.
@@ -39,6 +42,7 @@ pub(super) struct Watched {
     pub intents: watch::Receiver<CommittedIntents>,
     pub record: watch::Receiver<Arc<Record>>,
     pub activation: watch::Receiver<Activation>,
+    pub members: watch::Receiver<BTreeSet<HostId>>,
 }
 
 impl Owner {
@@ -57,6 +61,7 @@ impl Owner {
         let (intents, intents_rx) = watch::channel(CommittedIntents { commit, intents: Arc::clone(&state.intents) });
         let (record, record_rx) = watch::channel(Arc::new(state.record()));
         let (activation, activation_rx) = watch::channel(activation);
+        let (members, members_rx) = watch::channel(state.ledger.membership().members.clone());
         let mut owner = Self {
             store,
             state,
@@ -68,11 +73,17 @@ impl Owner {
             intents,
             record,
             activation,
+            members,
         };
         owner.decide(&TidyUp)?;
         owner.mark();
-        let watched =
-            Watched { committed: committed_rx, intents: intents_rx, record: record_rx, activation: activation_rx };
+        let watched = Watched {
+            committed: committed_rx,
+            intents: intents_rx,
+            record: record_rx,
+            activation: activation_rx,
+            members: members_rx,
+        };
         Ok((owner, watched))
     }
 
@@ -147,6 +158,13 @@ impl Owner {
             let changed = !known.says_the_same(&record);
             *known = Arc::new(record);
             changed
+        });
+        self.members.send_if_modified(|known| {
+            let now = &state.ledger.membership().members;
+            known != now && {
+                known.clone_from(now);
+                true
+            }
         });
         // Last: a task that waits for it finds the rest as it is under that activation.
         self.activation.send_if_modified(|known| {

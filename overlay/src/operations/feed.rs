@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::State;
 use super::hear::{Bury, HearLinks, Inputs, Learn, RememberPeers};
 use crate::cluster::{Cluster, own_record};
-use crate::ledger::Input;
+use crate::ledger::{Activation, Input, Ledger};
 use crate::model::id::{HostId, NetworkId};
 use crate::model::links::Links;
 use crate::model::member::Boot;
@@ -29,6 +29,10 @@ pub struct Feed {
     duplicates: BTreeSet<Boot>,
     /// Where the other hosts were heard, as it is on disk.
     peers: BTreeMap<HostId, SocketAddr>,
+    /// As whom the ledger was told: one that may not act does not listen to all of it.
+    activation: Option<Activation>,
+    /// Whom the ledger took for members when it was told: it does not believe all that others say.
+    members: BTreeSet<HostId>,
 }
 
 /// What was received from the other hosts.
@@ -76,16 +80,10 @@ impl Feed {
         self.news.extend(hosts);
     }
 
-    /// All is told again, of these hosts: a ledger that may not act does not listen, and now it may.
-    pub fn start_over(&mut self, hosts: impl IntoIterator<Item = HostId>) {
-        self.told.clear();
-        self.duplicates.clear();
-        self.news.extend(hosts);
-    }
-
     /// What the state is to be told; `None` if there is nothing.
     pub fn next(&mut self, state: &State, received: Received<'_>) -> Option<Batch> {
         let Received { cluster, records, addresses, selves } = received;
+        self.start_over_where_it_listens_now(&state.ledger, records);
         // A host that is gone for good is told of from the start if it comes back after all.
         self.told.retain(|id, _| !self.news.contains(id) || records.contains_key(id));
         let said = |id: &HostId| Some((*id, &cluster.hosts.get(id).or_else(|| cluster.forgotten.get(id))?.record));
@@ -114,6 +112,23 @@ impl Feed {
             return None;
         }
         Some(batch)
+    }
+
+    /// A ledger that was told something before it could use it is told it again.
+    fn start_over_where_it_listens_now(&mut self, ledger: &Ledger, records: &Records) {
+        let membership = ledger.membership();
+        if self.activation.as_ref() != Some(&membership.activation) {
+            self.activation = Some(membership.activation.clone());
+            self.told.clear();
+            self.duplicates.clear();
+            self.news.extend(records.keys().copied().filter(|id| *id != ledger.me()));
+        }
+        if self.members != membership.members {
+            let new: Vec<HostId> = membership.members.difference(&self.members).copied().collect();
+            self.told.retain(|id, _| !new.contains(id));
+            self.news.extend(new);
+            self.members = membership.members.clone();
+        }
     }
 
     /// What of a batch is durable. The rest is told again.
@@ -162,3 +177,6 @@ fn unheard_links(state: &State, cluster: &Cluster) -> BTreeMap<NetworkId, Links>
     });
     views.map(|view| (view.network.id, view.links.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay::cluster::{Cluster, Derivation, bootstrap};
-use overlay::datapath::attention::Look;
-use overlay::datapath::desired::{HostConfig, desire};
+use overlay::datapath::attention::{Confirmed, News as KernelNews};
+use overlay::datapath::desired::{HostConfig, KeptDesired, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
 use overlay::datapath::round::round;
@@ -68,11 +68,14 @@ pub struct Host {
     pub state: State,
     pub kernel: FakeKernel,
     pub heard: Heard,
-    /// What the state was told of the others, and under which activation.
+    /// What the state was told of the others.
     feed: Feed,
-    activation: Activation,
     pub cluster: Arc<Cluster>,
     derivation: Derivation,
+    kept: KeptDesired,
+    confirmed: Confirmed,
+    /// What the kernel had told of when it was last looked at.
+    told_of: KernelNews,
     /// The members that know this life of it.
     pub introduced: BTreeSet<HostId>,
     /// What the cluster is made from.
@@ -114,7 +117,6 @@ impl Host {
             fuse: None,
             image: None,
             is_copy: false,
-            activation: state.ledger.membership().activation.clone(),
             state,
             kernel: FakeKernel::new(),
             heard: Heard::nothing(slot),
@@ -122,6 +124,9 @@ impl Host {
             feed: Feed::default(),
             cluster: Arc::default(),
             derivation: Derivation::default(),
+            kept: KeptDesired::default(),
+            confirmed: Confirmed::default(),
+            told_of: KernelNews::default(),
             introduced: BTreeSet::new(),
             records: Records::new(),
             seen: Vec::new(),
@@ -149,9 +154,10 @@ impl Host {
         self.own.generation += 1;
         self.heard = Heard::nothing(self.slot);
         self.feed = Feed::default();
-        self.activation = self.ledger().membership().activation.clone();
         self.cluster = Arc::default();
         self.derivation = Derivation::default();
+        self.kept = KeptDesired::default();
+        self.confirmed = Confirmed::default();
         self.introduced.clear();
         self.records.clear();
         self.seen.clear();
@@ -296,10 +302,6 @@ impl Host {
 
     /// What is new, told to the state. `None` if the agent is killed at it.
     fn listen(&mut self, now: Millis) -> Option<()> {
-        if self.activation != self.ledger().membership().activation {
-            self.activation = self.ledger().membership().activation.clone();
-            self.feed.start_over(self.records.keys().copied().filter(|id| *id != self.id));
-        }
         let cluster = Arc::clone(&self.cluster);
         let addresses = BTreeMap::new();
         let received = Received { cluster: &cluster, records: &self.records, addresses: &addresses, selves: &[] };
@@ -322,10 +324,17 @@ impl Host {
     }
 
     fn reconcile(&mut self) {
-        let desired = desire(&self.cluster, self.intents(), &self.place());
-        let done = futures::executor::block_on(round(&mut self.kernel, &Look::Everything, &desired, Knowledge::Whole));
-        let (_, report) = done.expect("the fake kernel can be looked at");
-        assert!(report.settled(), "h{}: {:?}", self.index, report.failed);
+        let place = self.place();
+        let desired = Arc::clone(self.kept.desire(&self.cluster, &self.state.intents, &place));
+        let news = self.kernel.news().clone();
+        let look = self.confirmed.look(&desired, Knowledge::Whole, news.since(&self.told_of));
+        self.told_of = news;
+        if !look.is_empty() {
+            let done = futures::executor::block_on(round(&mut self.kernel, &look, &desired, Knowledge::Whole));
+            let (_, report) = done.expect("the fake kernel can be looked at");
+            assert!(report.settled(), "h{}: {:?}", self.index, report.failed);
+        }
+        self.confirmed.set(desired, Knowledge::Whole);
     }
 
     /// Is the kernel as the cluster calls for?

@@ -38,6 +38,8 @@ pub(super) struct Row {
 pub(super) enum RowKind {
     /// The bridge's: the MAC is behind this port.
     Bridge {
+        /// The bridge.
+        of: u32,
         /// The port's own MAC, not one behind it.
         local: bool,
         /// Set as we set that of a container: static, not by a controller.
@@ -151,21 +153,21 @@ pub(super) fn behind(bridge: Option<&Row>, tunnel: &[Row], own: Remote) -> Behin
 pub(super) fn row(message: &NeighbourMessage) -> Option<Row> {
     let state = u16::from(message.header.state);
     let learned_outside = message.header.flags.contains(NeighbourFlags::ExtLearned);
-    let (mut mac, mut vtep, mut port, mut vni, mut bridge, mut vlan) = (None, None, None, None, false, false);
+    let (mut mac, mut vtep, mut port, mut vni, mut bridge, mut vlan) = (None, None, None, None, None, false);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             NeighbourAttribute::Destination(address) => vtep = ip(address),
             NeighbourAttribute::Port(number) => port = Some(*number),
             NeighbourAttribute::Vni(number) => vni = Vni::new(*number),
-            NeighbourAttribute::Controller(_) => bridge = true,
+            NeighbourAttribute::Controller(index) => bridge = Some(*index),
             NeighbourAttribute::Vlan(_) => vlan = true,
             _ => {}
         }
     }
-    let kind = if bridge {
+    let kind = if let Some(of) = bridge {
         let fixed = state & NUD_NOARP != 0 && !learned_outside;
-        RowKind::Bridge { local: state & NUD_PERMANENT != 0, fixed }
+        RowKind::Bridge { of, local: state & NUD_PERMANENT != 0, fixed }
     } else {
         RowKind::Tunnel { vtep, port, vni }
     };

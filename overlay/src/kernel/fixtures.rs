@@ -81,7 +81,10 @@ async fn observed_uplink(
 ) -> Result<Option<Uplink>, rtnetlink::Error> {
     // By its name: a dump of all the host's links may miss one while others come and go.
     let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
-    changes.set_uplink(network, outer.index);
+    // Of one that is new nobody was told until now.
+    let is_new = changes.set_uplink(network, outer.index);
+    let outer = if is_new { link::numbered(&host.route, outer.index).await? } else { Some(outer) };
+    let Some(outer) = outer else { return Ok(None) };
     let outer_addresses = addr::of(&host.route, outer.index).await?;
     let outer_addresses = addr::rooted(&host.route, outer.index, &outer_addresses).await?;
     let gateways = addr::default_gateways(route).await?;

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::libc::{ENOBUFS, MSG_DONTWAIT};
@@ -14,6 +14,8 @@ use super::netns::{Netns, NetnsError};
 const RECEIVE_BUFFER: u32 = 4 << 20;
 /// Bytes of the longest message.
 const MESSAGE: usize = 64 * 1024;
+/// So many messages are waited for while they come: whoever makes more can't keep a look from its end.
+const MOST_AT_ONCE: usize = 65_536;
 
 /// What is done with each message; `None` stands for any number of messages that were lost.
 type Tell = Box<dyn FnMut(Option<&[u8]>) + Send>;
@@ -27,6 +29,8 @@ pub(super) struct Listener {
 
 struct Reader {
     message: Vec<u8>,
+    /// Messages were lost, and the queue was not empty since.
+    is_losing: bool,
     tell: Tell,
 }
 
@@ -43,22 +47,31 @@ impl Listener {
             Ok(socket)
         })?;
         let socket = made.map_err(|source| NetnsError::Refused { path: netns.path().to_owned(), source })?;
-        Ok(Arc::new(Self { socket, reader: Mutex::new(Reader { message: Vec::with_capacity(MESSAGE), tell }) }))
+        Ok(Arc::new(Self {
+            socket,
+            reader: Mutex::new(Reader { message: Vec::with_capacity(MESSAGE), is_losing: false, tell }),
+        }))
     }
 
     /// Tells of all changes that were made until now: the kernel queues its message before it answers the one who made the change.
+    /// If there are very many, the rest is told of as lost.
     ///
     /// # Errors
     /// When the socket is of no more use.
     pub(super) fn catch_up(&self) -> io::Result<()> {
         let mut reader = self.reader();
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             reader.message.clear();
             match self.socket.socket_ref().recv(&mut reader.message, MSG_DONTWAIT) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    reader.queue_is_empty();
+                    return Ok(());
+                }
                 received => reader.tell(received)?,
             }
         }
+        (reader.tell)(None);
+        Ok(())
     }
 
     /// Tells of changes as they come, until the socket is of no more use.
@@ -67,7 +80,10 @@ impl Listener {
             poll_fn(|context| {
                 let mut reader = self.reader();
                 reader.message.clear();
-                let received = ready!(self.socket.poll_recv(context, &mut reader.message));
+                let Poll::Ready(received) = self.socket.poll_recv(context, &mut reader.message) else {
+                    reader.queue_is_empty();
+                    return Poll::Pending;
+                };
                 Poll::Ready(reader.tell(received.map(|()| 0)))
             })
         };
@@ -90,8 +106,16 @@ impl Reader {
                 if error.raw_os_error() != Some(ENOBUFS) {
                     return Err(error);
                 }
+                self.is_losing = true;
             }
         }
         Ok(())
+    }
+
+    /// From its error on, the kernel drops messages without another error until the queue is empty (`netlink_overrun` in Linux).
+    fn queue_is_empty(&mut self) {
+        if std::mem::take(&mut self.is_losing) {
+            (self.tell)(None);
+        }
     }
 }

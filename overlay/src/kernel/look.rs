@@ -59,10 +59,12 @@ pub(super) async fn segment(
 ) -> Result<ObservedSegment, StepError> {
     let path = segment.inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
-    segment.objects.refresh(&segment.inside.route).await.or_doing(doing)?;
+    // In this order: what is told of while links and fixtures are read is reason to read them once more.
+    segment.objects.catch_up();
     if changes.take_touched(network) {
         segment.fixtures = None;
     }
+    segment.objects.refresh(&segment.inside.route).await.or_doing(doing)?;
     let fixtures = match segment.fixtures.take() {
         Some(fixtures) => fixtures,
         None => Fixtures::read(host, segment, network, changes).await?,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::fdb::{Behind, Row, RowKind};
@@ -44,8 +44,8 @@ impl Change {
         use RouteNetlinkMessage::{DelLink, DelNeighbour, NewLink, NewNeighbour};
         match message {
             NewLink(link) | DelLink(link) => Some(Self::Link(link.header.index)),
-            NewNeighbour(row) if is_row(row) => fdb::row(row).map(Self::RowCame),
-            DelNeighbour(row) if is_row(row) => fdb::row(row).map(Self::RowWent),
+            NewNeighbour(row) if is_row(row) => fdb::row(row).filter(|_| is_complete(row)).map(Self::RowCame),
+            DelNeighbour(row) if is_row(row) => fdb::row(row).filter(|_| is_complete(row)).map(Self::RowWent),
             NewNeighbour(neighbour) => {
                 let (address, mac) = neigh::permanence(neighbour)?;
                 Some(Self::Neighbour((neighbour.header.ifindex, address), mac))
@@ -57,10 +57,24 @@ impl Change {
             _ => None,
         }
     }
+
+    /// May a dump that is under way miss other objects for it?
+    fn may_hide_others(&self) -> bool {
+        match self {
+            Self::Link(_) | Self::RowWent(_) | Self::Neighbour(_, None) | Self::Anything => true,
+            Self::RowCame(_) | Self::Neighbour(_, Some(_)) => false,
+        }
+    }
 }
 
 fn is_row(message: &NeighbourMessage) -> bool {
     message.header.family == AddressFamily::Bridge
+}
+
+/// Before Linux 6.13 the kernel tells of a row twice: what the driver tells is all, and has the row's age; the other message has no more
+/// than the MAC (`nlmsg_populate_fdb_fill`).
+fn is_complete(row: &NeighbourMessage) -> bool {
+    row.attributes.iter().any(|attribute| matches!(attribute, NeighbourAttribute::CacheInfo(_)))
 }
 
 /// All that was read at once.
@@ -84,11 +98,12 @@ pub(super) struct Mirror {
     /// It is what the kernel had at the last message.
     whole: bool,
     links: BTreeMap<u32, Interface>,
-    /// Links that have to be read again.
-    touched: BTreeSet<u32>,
-    /// A bridge has one row for a MAC, behind one of its ports.
-    bridge_rows: BTreeMap<[u8; 6], Row>,
-    /// A tunnel may have several for a MAC: one for each VTEP.
+    /// Links that have to be read again, each with the number of its last message.
+    touched: BTreeMap<u32, u64>,
+    last_message: u64,
+    /// By bridge and MAC: a bridge has one row for a MAC, behind one of its ports.
+    bridge_rows: BTreeMap<(u32, [u8; 6]), Row>,
+    /// A tunnel may have several for a MAC that floods: one for each VTEP.
     tunnel_rows: BTreeMap<TunnelKey, Vec<Row>>,
     /// By link and address.
     neighbours: BTreeMap<u32, Arc<BTreeMap<IpAddr, Mac>>>,
@@ -117,21 +132,28 @@ impl Mirror {
     /// All was read since [`begin`](Self::begin).
     pub(super) fn finish(&mut self, dump: Dump) {
         let pending = self.pending.take();
-        *self = Self { whole: pending.is_some(), ..Self::default() };
-        self.set_links(dump.links);
+        // A dump goes on where it was by counting. It may miss an object if another one before it goes meanwhile.
+        let is_whole = pending.as_ref().is_some_and(|pending| !pending.iter().any(Change::may_hide_others));
+        *self = Self { last_message: self.last_message, ..Self::default() };
+        self.links = dump.links.into_iter().map(|link| (link.index, link)).collect();
         for ((link, address), mac) in dump.neighbours {
             self.set_neighbour(link, address, Some(mac));
         }
         for row in dump.rows {
             match row.kind {
-                RowKind::Bridge { .. } => drop(self.bridge_rows.insert(row.mac, row)),
-                // Other devices have lists of addresses, too, and tell of no change of them.
+                RowKind::Bridge { of, .. } => drop(self.bridge_rows.insert((of, row.mac), row)),
+                // Other devices have lists of addresses, too, and do not tell of each change of them.
                 RowKind::Tunnel { .. } if self.is_tunnel(row.link) => {
-                    self.tunnel_rows.entry(tunnel_key(&row)).or_default().push(row);
+                    let rows = self.tunnel_rows.entry(tunnel_key(&row)).or_default();
+                    // A row that moved while all was read comes twice.
+                    if !rows.contains(&row) {
+                        rows.push(row);
+                    }
                 }
                 RowKind::Tunnel { .. } => {}
             }
         }
+        self.whole = is_whole;
         pending.into_iter().flatten().for_each(|change| self.apply(change));
     }
 
@@ -149,7 +171,7 @@ impl Mirror {
             return;
         }
         match change {
-            Change::Link(index) => drop(self.touched.insert(index)),
+            Change::Link(index) => self.touch(index),
             Change::RowCame(row) => self.row_came(row),
             Change::RowWent(row) => self.row_went(&row),
             Change::Neighbour((link, address), mac) => self.set_neighbour(link, address, mac),
@@ -174,7 +196,7 @@ impl Mirror {
     fn row_came(&mut self, row: Row) {
         self.remotes.touched.insert(row.mac);
         match row.kind {
-            RowKind::Bridge { .. } => drop(self.bridge_rows.insert(row.mac, row)),
+            RowKind::Bridge { of, .. } => drop(self.bridge_rows.insert((of, row.mac), row)),
             RowKind::Tunnel { .. } => {
                 let rows = self.tunnel_rows.entry(tunnel_key(&row)).or_default();
                 match rows.as_slice() {
@@ -190,9 +212,9 @@ impl Mirror {
     fn row_went(&mut self, row: &Row) {
         self.remotes.touched.insert(row.mac);
         match row.kind {
-            RowKind::Bridge { .. } => {
-                if self.bridge_rows.get(&row.mac).is_some_and(|there| there.link == row.link) {
-                    self.bridge_rows.remove(&row.mac);
+            RowKind::Bridge { of, .. } => {
+                if self.bridge_rows.get(&(of, row.mac)).is_some_and(|there| there.link == row.link) {
+                    self.bridge_rows.remove(&(of, row.mac));
                 }
             }
             RowKind::Tunnel { .. } => {
@@ -206,11 +228,16 @@ impl Mirror {
         }
     }
 
-    /// The links that have to be read again; they count as read. Of a link that is down the kernel does not tell all
-    /// (`netdev_state_change` in Linux).
-    pub(super) fn take_touched(&mut self) -> BTreeSet<u32> {
-        let down = self.links().filter(|link| !link.up).map(|link| link.index).collect();
-        std::mem::take(&mut self.touched).into_iter().chain::<Vec<u32>>(down).collect()
+    fn touch(&mut self, link: u32) {
+        self.last_message += 1;
+        self.touched.insert(link, self.last_message);
+    }
+
+    /// The links that have to be read again, each with the number of its last message. Of a link that is down the kernel does not tell
+    /// all (`netdev_state_change` in Linux).
+    pub(super) fn touched(&self) -> BTreeMap<u32, u64> {
+        let down = self.links().filter(|link| !link.up).map(|link| (link.index, 0));
+        down.chain(self.touched.iter().map(|(link, number)| (*link, *number))).collect()
     }
 
     /// How many links there are.
@@ -218,14 +245,25 @@ impl Mirror {
         self.links.len()
     }
 
-    /// A link was read; `None` if it is not there.
-    pub(super) fn set_link(&mut self, index: u32, link: Option<Interface>) {
+    /// A link was read after the message of this number; `None` if it is not there.
+    pub(super) fn set_link(&mut self, index: u32, after: Option<u64>, link: Option<Interface>) {
+        if self.touched.get(&index) == after.as_ref() {
+            self.touched.remove(&index);
+        }
         match link {
-            Some(link) => drop(self.links.insert(index, link)),
+            Some(link) => {
+                let is_new_tunnel = matches!(link.kind, Kind::Vxlan { .. }) && !self.is_tunnel(index);
+                self.links.insert(index, link);
+                // It may come from another namespace, with rows.
+                if is_new_tunnel {
+                    self.forget();
+                }
+            }
             None => {
                 if self.links.remove(&index).is_some() {
                     let touched = &mut self.remotes.touched;
-                    touched.extend(self.bridge_rows.extract_if(.., |_, row| row.link == index).map(|(mac, _)| mac));
+                    touched
+                        .extend(self.bridge_rows.extract_if(.., |_, row| row.link == index).map(|((_, mac), _)| mac));
                     touched.extend(
                         self.tunnel_rows.extract_if(.., |(link, ..), _| *link == index).map(|((.., mac), _)| mac),
                     );
@@ -233,14 +271,6 @@ impl Mirror {
                 }
             }
         }
-    }
-
-    /// All links were read.
-    pub(super) fn set_links(&mut self, links: Vec<Interface>) {
-        let there: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
-        let gone: Vec<u32> = self.links.keys().filter(|index| !there.contains(index)).copied().collect();
-        gone.into_iter().for_each(|index| self.set_link(index, None));
-        self.links = links.into_iter().map(|link| (link.index, link)).collect();
     }
 
     pub(super) fn links(&self) -> impl Iterator<Item = &Interface> {
@@ -273,19 +303,20 @@ impl Mirror {
     /// The MACs behind a tunnel that is known by `own`: those with one row of each, and those with anything else.
     pub(super) fn remotes(&mut self, tunnel: u32, own: Remote) -> (Arc<BTreeMap<Mac, Remote>>, BTreeSet<Mac>) {
         let mut remotes = std::mem::take(&mut self.remotes);
-        if remotes.of != Some((tunnel, own)) {
+        let bridge = self.links.get(&tunnel).and_then(|link| link.master);
+        if remotes.of != Some((tunnel, bridge, own)) {
             let on_bridge = self.bridge_rows.values().filter(|row| row.link == tunnel).map(|row| row.mac);
             let on_tunnel = self.rows_of(tunnel, false).map(|((.., mac), _)| *mac);
             remotes = Remotes {
-                of: Some((tunnel, own)),
+                of: Some((tunnel, bridge, own)),
                 touched: on_bridge.chain(on_tunnel).collect(),
                 ..Remotes::default()
             };
         }
         for mac in std::mem::take(&mut remotes.touched) {
-            let bridge = self.bridge_rows.get(&mac).filter(|row| row.link == tunnel);
+            let row = bridge.and_then(|bridge| self.bridge_rows.get(&(bridge, mac))).filter(|row| row.link == tunnel);
             let rows = self.tunnel_rows.get(&(tunnel, false, mac)).map_or([].as_slice(), Vec::as_slice);
-            remotes.set(mac, fdb::behind(bridge, rows, own));
+            remotes.set(mac, fdb::behind(row, rows, own));
         }
         self.remotes = remotes;
         (Arc::clone(&self.remotes.whole), self.remotes.half.clone())
@@ -305,8 +336,8 @@ impl Mirror {
 /// What is behind the tunnel, made of its rows and the bridge's: kept, because most of it stays as it is.
 #[derive(Debug, Default)]
 struct Remotes {
-    /// The tunnel, and its own VTEP, port and VNI.
-    of: Option<(u32, Remote)>,
+    /// The tunnel, its bridge, and its own VTEP, port and VNI.
+    of: Option<(u32, Option<u32>, Remote)>,
     whole: Arc<BTreeMap<Mac, Remote>>,
     half: BTreeSet<Mac>,
     /// Those that have changed since.

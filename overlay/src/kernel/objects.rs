@@ -1,5 +1,6 @@
 //! The links, forwarding rows and permanent neighbours of a segment as they are now: the copy, brought up to date.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rtnetlink::{Error, Handle};
@@ -10,8 +11,6 @@ use super::{fdb, link, neigh};
 
 /// That many requests for single links cost as much as one for all of them: so many, and one for each eight that there are.
 const FEW: usize = 16;
-/// Messages that are lost again and again while all is read: what was read is used all the same, and nothing of it is kept.
-const TRIES: usize = 3;
 
 /// The copy, and the sockets on which the kernel tells of changes of routes, links and rows, and of rules.
 #[derive(Clone)]
@@ -34,37 +33,38 @@ impl Objects {
     /// Makes the copy what the kernel has: with all changes that were made before the call.
     pub(super) async fn refresh(&self, route: &Handle) -> Result<(), Error> {
         self.catch_up();
-        for _ in 0..TRIES {
-            if self.get().is_whole() {
-                break;
-            }
+        if !self.get().is_whole() {
             self.read_all(route).await?;
         }
-        let (touched, there) = {
+        self.read_touched(route).await
+    }
+
+    /// Reads the links again that have changed.
+    async fn read_touched(&self, route: &Handle) -> Result<(), Error> {
+        let (mut touched, few) = {
+            let mirror = self.get();
+            (mirror.touched(), FEW + mirror.link_count() / 8)
+        };
+        if touched.len() > few {
+            let links = link::all(route).await?;
+            let there: BTreeSet<u32> = links.iter().map(|link| link.index).collect();
             let mut mirror = self.get();
-            (mirror.take_touched(), mirror.link_count())
-        };
-        let read = async {
-            if touched.len() > FEW + there / 8 {
-                let links = link::all(route).await?;
-                self.get().set_links(links);
-            } else {
-                for index in &touched {
-                    let link = link::numbered(route, *index).await?;
-                    self.get().set_link(*index, link);
-                }
+            for link in links {
+                let told = touched.remove(&link.index);
+                mirror.set_link(link.index, told, Some(link));
             }
-            Ok(())
-        };
-        let read = read.await;
-        if read.is_err() {
-            self.get().forget();
+            // What a dump has not, it may have missed: each of these is asked for.
+            touched.extend(mirror.links().filter(|link| !there.contains(&link.index)).map(|link| (link.index, 0)));
         }
-        read
+        for (index, told) in touched {
+            let link = link::numbered(route, index).await?;
+            self.get().set_link(index, Some(told), link);
+        }
+        Ok(())
     }
 
     /// Hears of all changes that were made before the call; gives whether the sockets are still of use.
-    fn catch_up(&self) -> bool {
+    pub(super) fn catch_up(&self) -> bool {
         let is_listening = self.listeners.iter().all(|listener| listener.catch_up().is_ok());
         if !is_listening {
             self.get().forget();
@@ -72,6 +72,7 @@ impl Objects {
         is_listening
     }
 
+    /// What was read is used also if it can't be kept.
     async fn read_all(&self, route: &Handle) -> Result<(), Error> {
         self.get().begin();
         let links = link::all(route).await?;

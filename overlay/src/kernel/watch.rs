@@ -79,11 +79,12 @@ impl Changes {
         });
     }
 
-    /// The host's end of the network's uplink has this index. To be told before the end is looked at.
-    pub(super) fn set_uplink(&self, network: NetworkId, index: u32) {
+    /// The host's end of the network's uplink has this index; gives whether it is another than before. Only from now on it is known of a
+    /// change of it that it is one of the network.
+    pub(super) fn set_uplink(&self, network: NetworkId, index: u32) -> bool {
         let uplinks = &mut self.segments().uplinks;
-        uplinks.retain(|_, of| *of != network);
-        uplinks.insert(index, network);
+        uplinks.retain(|at, of| *of != network || *at == index);
+        uplinks.insert(index, network) != Some(network)
     }
 
     /// The fixtures of the segment may have changed.
@@ -254,10 +255,12 @@ fn leads_to_us(route: &RouteMessage) -> bool {
     addr::is_default(route) || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 
-/// A neighbour that comes and goes by itself, at an address that we do not answer for.
+/// A neighbour that comes and goes by itself, at an address that we do not answer for. As long as the copy is not whole, nobody knows
+/// what we answer for.
 fn is_passing(message: &RouteNetlinkMessage, mirror: &Mirror) -> bool {
     use RouteNetlinkMessage::{DelNeighbour, NewNeighbour};
     let (NewNeighbour(neighbour) | DelNeighbour(neighbour)) = message else { return false };
-    neighbour.header.state != NeighbourState::Permanent
+    mirror.is_whole()
+        && neighbour.header.state != NeighbourState::Permanent
         && neigh::address(neighbour).is_some_and(|ip| mirror.neighbour(neighbour.header.ifindex, ip).is_none())
 }

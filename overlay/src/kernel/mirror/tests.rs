@@ -9,6 +9,8 @@ use crate::kernel::link::PortFlags;
 use crate::model::id::Vni;
 
 const TUNNEL: u32 = 1;
+/// Not among the links: it is always there.
+const BRIDGE: u32 = 9;
 const LINKS: [u32; 4] = [TUNNEL, 2, 3, 4];
 
 fn mac(number: u8) -> [u8; 6] {
@@ -18,11 +20,19 @@ fn mac(number: u8) -> [u8; 6] {
 fn link(index: u32, mtu: u32) -> Interface {
     let vni = Vni::new(7);
     let kind = if index == TUNNEL { Kind::Vxlan { vni, port: 4789, local: None } } else { Kind::Veth };
-    Interface { index, mtu, kind, port: PortFlags::CONTAINER, ..Interface::default() }
+    Interface {
+        index,
+        mtu,
+        kind,
+        master: Some(BRIDGE),
+        up: mtu > 1_400,
+        port: PortFlags::CONTAINER,
+        ..Interface::default()
+    }
 }
 
 fn bridge_row(link: u32, number: u8) -> Row {
-    Row { link, mac: mac(number), kind: RowKind::Bridge { local: false, fixed: true }, lasting: true }
+    Row { link, mac: mac(number), kind: RowKind::Bridge { of: BRIDGE, local: false, fixed: true }, lasting: true }
 }
 
 fn tunnel_row(number: u8, vtep: u8) -> Row {
@@ -42,7 +52,7 @@ fn own() -> Remote {
 /// All that is kept of the kernel.
 type Kept<'a> = (
     &'a BTreeMap<u32, Interface>,
-    &'a BTreeMap<[u8; 6], Row>,
+    &'a BTreeMap<(u32, [u8; 6]), Row>,
     &'a BTreeMap<TunnelKey, Vec<Row>>,
     &'a BTreeMap<u32, Arc<BTreeMap<IpAddr, Mac>>>,
 );
@@ -199,8 +209,8 @@ fn refresh(mirror: &mut Mirror, model: &mut Model, meanwhile: &[Deed]) {
         let neighbours = perform(mirror, second).neighbours;
         mirror.finish(Dump { links, rows, neighbours });
     }
-    for index in mirror.take_touched() {
-        mirror.set_link(index, model.links.get(&index).cloned());
+    for (index, told) in mirror.touched() {
+        mirror.set_link(index, Some(told), model.links.get(&index).cloned());
     }
 }
 
@@ -212,7 +222,7 @@ proptest! {
         for (deeds, meanwhile) in rounds {
             deeds.iter().for_each(|deed| model.perform(deed).into_iter().for_each(|told| mirror.apply(told)));
             refresh(&mut mirror, &mut model, &meanwhile);
-            // Messages may have been lost while all was read, and then once more.
+            // Messages may have been lost while all was read, or a dump may have missed something.
             while !mirror.is_whole() {
                 refresh(&mut mirror, &mut model, &[]);
             }

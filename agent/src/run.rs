@@ -10,15 +10,16 @@
 //!
 //! | name | owns | reads | writes | aborting it |
 //! |---|---|---|---|---|
-//! | the state thread (OS thread `state`) | ledger, intents, disk | calls of all others | committed state, own record, activation (`watch`) | never: it ends when the last handle is dropped, between two calls |
+//! | the state thread (OS thread `state`) | ledger, intents, disk | calls of all others | committed state and intents, own record, activation, members (`watch`) | never: it ends when the last handle is dropped, between two calls |
 //! | gossip (OS thread `gossip`, runtime of its own) | UDP socket, chitchat | own record, commands | view of gossip (`watch`) | told to stop: it closes its socket |
 //! | the announcements | nothing | own record | announcement for gossip (`watch`) | loses an announcement that the next start makes |
-//! | the view of the cluster | received records | gossip, absent hosts, own record, activation | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
+//! | the view of the cluster | received records | gossip, absent hosts, own record, activation, members | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
 //! | the search for silent hosts | counts of missed answers | `ClusterView` | absent hosts (`watch`) | nothing is kept |
-//! | the reconciler | the kernel | committed state, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `ReconcileStatus` (`watch`); state thread | the next one goes on from what the kernel has |
-//! | DNS | zone, sockets in the segments | `ClusterView`, committed state, `ReconcileStatus` | served networks (`watch`) | sockets are opened anew at the next start |
-//! | the delivery of leases | nothing | `ClusterView`, own record, `ReconcileStatus` | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
-//! | admission | who was asked | `ClusterView`, own record, activation | other agents; state thread | it is asked again |
+//! | the reconciler | the kernel | committed intents, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `ReconcileStatus` (`watch`); state thread | the next one goes on from what the kernel has |
+//! | DNS | zone, sockets in the segments | `ClusterView`, committed intents, `ReconcileStatus` | served networks (`watch`) | sockets are opened anew at the next start |
+//! | the delivery of leases | nothing | `ClusterView`, own record, committed state | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
+//! | the clock of the ledger | nothing | committed state, `ReconcileStatus` | state thread | the next tick comes later |
+//! | admission | who was asked | `ClusterView`, committed state, activation | other agents; state thread | it is asked again |
 //! | catching up | nothing | `ClusterView`, a snapshot of another host | gossip | ends by itself when this host has caught up |
 //! | the connections to other agents | nothing: it closes idle connections of `Peers` | `ClusterView` | | connections close with the process |
 //! | the service for other agents | TCP socket, TLS connections | requests | state thread, gossip | finishes calls first; askers repeat theirs |
@@ -40,8 +41,9 @@
 //!
 //! Where a queue could grow, this is its bound and what happens when it is full. Requests to look at the kernel: one, and the
 //! callers wait. Pending handshakes: 128, and the source with the most loses its oldest one. Kept connections to other agents:
-//! 128 of about 40 KiB at each end, and the least recently used is closed. Calls to the state thread need no bound: each caller
-//! waits for its answer before it sends another one, so there are never more calls than tasks.
+//! 128 of about 40 KiB at each end, and the least recently used is closed. Calls to the state thread: 256, and the callers wait, as each
+//! waits for its answer anyway. Gossip: 16 commands, for which the callers wait; 1,024 datagrams in each direction, beyond which datagrams
+//! are dropped, as UDP drops them.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -66,7 +68,7 @@ use crate::cluster::{self, ClusterView, Times};
 use crate::config::Config;
 use crate::control::{self, About};
 use crate::membership::admission::{self, Policy};
-use crate::membership::{outbox, probe};
+use crate::membership::{clock, outbox, probe};
 use crate::operations::attach::{Attacher, Turns};
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
@@ -259,8 +261,8 @@ impl Parts {
     /// Starts what speaks to other agents by itself.
     fn start_membership(&self, config: &Config, bootstrap: BootstrapPeers, tasks: &mut Tasks) {
         let (state, seen, peers) = (&self.state, &self.seen, &self.peers);
-        let delivery = outbox::spawn(state.clone(), seen.clone(), peers.clone(), self.reconciler.settled.clone());
-        tasks.adopt("the delivery of leases", delivery);
+        tasks.adopt("the delivery of leases", outbox::spawn(state.clone(), seen.clone(), peers.clone()));
+        tasks.adopt("the clock of the ledger", clock::spawn(state.clone(), self.reconciler.settled.clone()));
         let policy = Policy {
             join: bootstrap.join,
             bootstrap: config.bootstrap,

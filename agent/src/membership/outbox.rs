@@ -1,12 +1,9 @@
-//! Lease delivery: brings the leases that were written for other hosts to them, again and again until they have arrived,
-//! and lets the ledger know that time passes.
+//! Lease delivery: brings the leases that were written for other hosts to them, again and again until they have arrived.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
-use overlay::datapath::status::ReconcileStatus;
-use overlay::ledger::{Answer, Input, Question, REST};
+use overlay::ledger::{Answer, Question};
 use overlay::model::host::Liveness;
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::member::Stamp;
@@ -23,24 +20,10 @@ use crate::state;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Starts lease delivery. It ends only with what it listens to.
-///
-/// An endpoint that was let go of, durably, may still be in the kernel: the agent has ended since, or can't remove it. Its
-/// address may have rested, but it goes back only when the last round that `settled` tells of has left none there.
-pub fn spawn(
-    state: state::Handle,
-    seen: watch::Receiver<ClusterView>,
-    peers: Peers,
-    settled: watch::Receiver<Arc<ReconcileStatus>>,
-) -> JoinHandle<()> {
+pub fn spawn(state: state::Handle, seen: watch::Receiver<ClusterView>, peers: Peers) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut record = state.record.clone();
         loop {
-            let settled = Arc::clone(&settled.borrow());
-            let clear = |id: &NetworkId| settled.is_clear(*id, Duration::from_millis(REST), Instant::now());
-            let clear = state.state().ledger.accounts().keys().copied().filter(clear).collect();
-            if let Err(error) = state.tell(Input::Tick { clear }).await {
-                tracing::error!(%error, "addresses that have rested can't be given back");
-            }
             record.borrow_and_update();
             let ledger = state.state().ledger;
             let (undelivered, stamp) = (ledger.undelivered(), ledger.stamp());
@@ -85,6 +68,3 @@ async fn deliver(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

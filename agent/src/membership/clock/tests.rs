@@ -2,15 +2,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use overlay::ledger::{self, Ledger, Outcome, Request};
-use overlay::model::id::EndpointId;
+use overlay::model::id::{EndpointId, HostId};
 use overlay::model::lease::Version;
+use overlay::model::member::Stamp;
 use overlay::model::network::{Network, Range, Settings};
+use overlay::model::record::Statement;
+use overlay::operations::Change;
 
 use super::*;
 use crate::cluster::tests::info;
 use crate::state::run_marker::RunMarker;
 use crate::state::store::tests::Scratch;
-use overlay::operations::Change;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(172, 38, 0, 11));
 const OTHER: HostId = HostId::from_bytes([9; 16]);
@@ -62,16 +64,13 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
     let changes = let_go(&mut loaded.ledger);
     store.commit(&changes.into_iter().map(Change::Ledger).collect::<Vec<_>>()).expect("the disk takes it");
     let me = loaded.identity.id();
-    let identity = Arc::new(loaded.identity.clone());
     let info = info("alpha", 1, me);
     let state =
         state::spawn(store, loaded, info, RunMarker::new(&scratch.0, "boot 1")).expect("nothing to put in order");
-    let (_sees, seen) = watch::channel(ClusterView::default());
     let network = NetworkId::from_bytes([1; 16]);
     let round = |lingering| ReconcileStatus { began: Some(Instant::now()), lingering, ..ReconcileStatus::default() };
     let (rounds, settled) = watch::channel(Arc::<ReconcileStatus>::default());
-    let peers = Peers::new(&identity, seen.clone());
-    let courier = spawn(state.clone(), seen, peers, settled);
+    let clock = spawn(state.clone(), settled);
     let has_it =
         move |ledger: &Ledger| ledger.accounts().values().any(|account| account.borrowed(me).contains_key(&ADDRESS));
 
@@ -88,5 +87,5 @@ async fn an_address_goes_back_only_when_the_kernel_is_known_to_be_without_it() {
         }
     };
     tokio::time::timeout(PERIOD * 20, back).await.expect("it goes back");
-    courier.abort();
+    clock.abort();
 }

@@ -119,8 +119,8 @@ pub struct Times {
     pub remembered: Duration,
 }
 
-/// Follows gossip, this host's own record, and which silent hosts are `absent`: do not even refuse a connection. One that
-/// gossip forgets stays until it has been absent for as long as hosts are `remembered`.
+/// Follows gossip, this host's own record, and the silent hosts that are `absent`: those whose port for agents answers neither with a
+/// connection nor with a reset. A host that gossip forgets stays until it has been absent for as long as hosts are `remembered`.
 pub fn spawn(
     me: HostId,
     gossip: watch::Receiver<Arc<gossip::View>>,

@@ -59,7 +59,7 @@ pub struct Service {
     pub seen: watch::Receiver<ClusterView>,
     /// Gossip.
     pub gossip: overlay_gossip::Handle,
-    /// The door for other agents.
+    /// Counts of connections of other agents that were refused.
     pub refusals: Arc<Refusals>,
     /// This daemon.
     pub about: About,

@@ -13,7 +13,7 @@ pub(crate) struct Buckets<K> {
     burst: f64,
     capacity: usize,
     buckets: HashMap<K, Bucket>,
-    // Who finds no place of its own shares this one.
+    // Clients without a bucket of their own share this one.
     others: Bucket,
     swept: Instant,
 }

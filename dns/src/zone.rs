@@ -25,7 +25,7 @@ const LONGEST_LABEL: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Zone {
     networks: BTreeMap<NetworkId, Arc<NetworkView>>,
-    /// Of the containers of this host that are in several networks: which those are, by each of their addresses.
+    /// For each address of a container of this host that is in several networks: those networks.
     together: Arc<BTreeMap<Asker, Vec<NetworkId>>>,
 }
 
@@ -81,7 +81,7 @@ fn together(intents: &Intents) -> BTreeMap<Asker, Vec<NetworkId>> {
     }
     let mut all = BTreeMap::new();
     for mut attached in containers.into_values().filter(|attached| attached.len() > 1) {
-        // Of those without a way out none is the way out.
+        // Networks without a way out come last.
         let internal = |network| intents.networks.get(network).is_some_and(|network| network.settings.internal);
         attached.sort_by_key(|a| (internal(&a.endpoint.network), a.metric, a.endpoint.id));
         let networks: Vec<NetworkId> = attached.iter().map(|attachment| attachment.endpoint.network).collect();

@@ -17,7 +17,7 @@
 //! believes statements that were once true, until it hears newer ones.
 
 #![forbid(unsafe_code)]
-// Not for tests, and not in the workspace yet: a new case of an enum must be looked at wherever the enum is matched.
+// Not for tests: a new case of an enum must be looked at wherever the enum is matched.
 #![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 mod counters;

@@ -24,7 +24,7 @@ pub enum Verb {
     Create(Create),
     /// List the networks
     Ls {
-        /// Only those of which this holds: label=KEY[=VALUE], label!=KEY[=VALUE], driver=, name=, id=, scope=, dangling= or
+        /// Filter the list: label=KEY[=VALUE], label!=KEY[=VALUE], driver=, name=, id=, scope=, dangling= or
         /// until=; may be given several times
         #[arg(short, long, value_name = "KIND=VALUE")]
         filter: Vec<Filter>,
@@ -44,7 +44,7 @@ pub enum Verb {
     },
     /// Remove all networks that no endpoint is in, on any host
     Prune {
-        /// Only those of which this holds: label=KEY[=VALUE], label!=KEY[=VALUE] or until=; may be given several times
+        /// Filter the list: label=KEY[=VALUE], label!=KEY[=VALUE] or until=; may be given several times
         #[arg(long, value_name = "KIND=VALUE")]
         filter: Vec<Filter>,
         /// Do not ask
@@ -63,7 +63,7 @@ pub enum Verb {
     },
     /// Give a container, or any network namespace of this host, an interface in a network
     Connect(Connect),
-    /// Take it away again
+    /// Disconnect a container from a network
     Disconnect {
         /// Name or id of the network
         network: String,

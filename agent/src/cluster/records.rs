@@ -51,8 +51,8 @@ impl Heard {
         }
     }
 
-    /// Takes in what gossip shows now, of all hosts but `me`; `absent` are those that do not even refuse a connection. The
-    /// hosts of which something has changed, or that are gone.
+    /// Takes in what gossip shows now, of all hosts but `me`; `absent` are the silent hosts whose port for agents answers neither with a
+    /// connection nor with a reset. Gives the hosts that have changed or are gone.
     pub fn hear(
         &mut self,
         me: HostId,

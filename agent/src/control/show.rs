@@ -84,8 +84,8 @@ impl Shown<'_> {
         state_of(self.cluster, id).to_owned()
     }
 
-    /// The hosts, also those that are forgotten and members that nobody tells of any more; whom this host waits for to
-    /// forget one; and who is silent.
+    /// All hosts, including forgotten ones and members no longer seen in gossip, with the members that have not sealed a host yet, and
+    /// since when each host is silent.
     pub(super) fn hosts(
         &self,
         members: &BTreeSet<HostId>,

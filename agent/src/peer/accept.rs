@@ -50,7 +50,7 @@ impl Refusals {
     }
 }
 
-/// Counts one more; how many there were before.
+/// Adds one and gives the count before.
 fn count(counter: &AtomicU64) -> u64 {
     counter.fetch_add(1, Ordering::Relaxed)
 }
@@ -113,7 +113,7 @@ enum End {
 
 impl Acceptor {
     fn begin(&mut self, stream: TcpStream, from: IpAddr) {
-        // What it is replaced by closes the channel, and that ends it.
+        // A newer connection that takes its place drops `keep`, which ends this handshake.
         let (keep, dropped) = oneshot::channel();
         let ticket = self.pending.insert(from, keep);
         let tls = self.tls.clone();

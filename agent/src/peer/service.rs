@@ -36,8 +36,8 @@ pub struct Service {
     refusals: Arc<Refusals>,
 }
 
-/// How long a host may take to find the way to another's new endpoint.
-const WAY: Duration = Duration::from_secs(1);
+/// How long this host waits for its forwarding entry to a new endpoint of another host.
+const AWAIT_ENDPOINT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Service {
     /// A service on this host's ledger, view and kernel.
@@ -219,7 +219,8 @@ impl Peer for Service {
         let network = network_id(&request.get_ref().network).map_err(bad)?;
         let endpoint = EndpointId::try_from(request.get_ref().endpoint.as_slice()).map_err(bad)?;
         let mut settled = self.settled.clone();
-        let reached = tokio::time::timeout(WAY, settled.wait_for(|s| s.reaches(network, endpoint))).await;
+        let reached =
+            tokio::time::timeout(AWAIT_ENDPOINT_TIMEOUT, settled.wait_for(|s| s.reaches(network, endpoint))).await;
         match reached {
             Ok(Ok(_)) => Ok(Response::new(pb::AwaitEndpointReply {})),
             Ok(Err(_)) => Err(Status::unavailable("the agent stops")),

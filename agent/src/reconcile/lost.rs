@@ -88,7 +88,7 @@ pub(super) async fn release(
     let released = state.tell(DetachLost(lost)).await?.answer;
     for endpoint in released.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
         let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));
-        tracing::info!(endpoint = %endpoint.name, network, "released: neither its path nor its interface is there");
+        tracing::info!(endpoint = %endpoint.name, network, "container ended: endpoint released");
     }
     Ok(released)
 }

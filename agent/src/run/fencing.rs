@@ -50,7 +50,7 @@ fn log(why: Fencing) {
             tracing::info!(%why, "this host starts again under a new identity");
         }
         Fencing::Forgotten { .. } | Fencing::Restored { .. } => {
-            tracing::error!(%why, "this host gives its identity up and starts again under a new one; its endpoints are cut off");
+            tracing::error!(%why, "host fenced: it starts again under a new identity; its endpoints lose connectivity");
         }
     }
 }

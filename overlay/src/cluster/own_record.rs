@@ -30,7 +30,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
         endpoints: intents.attachments.iter().map(|(id, a)| (*id, Arc::new(a.endpoint.clone()))).collect(),
         ..Record::default()
     };
-    // Definitions never change, so that there is a network can be told by a host that may not act.
+    // A network's definition never changes, so a host that may not act can still announce it.
     for (id, account) in ledger.accounts().iter().filter(|(id, _)| keeps(ledger, intents, **id)) {
         let vni = intents.seats.get(id).map(|seat| seat.vni);
         record.networks.insert(*id, NetworkMembership { network: account.network.clone(), vni }.into());
@@ -52,7 +52,7 @@ pub fn by(ledger: &Ledger, intents: &Intents, info: &HostInfo) -> Record {
 
 /// What a ledger is told when it hears a record; what it has heard before changes nothing.
 pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
-    // Without it nobody can say whether this is news: it is told when that part has arrived.
+    // Without the host part the record's age is unknown. The ledger is told once that part has arrived.
     let Some((stamp, founder)) = record.host.as_ref().map(|host| (host.stamp, host.founder)) else { return Vec::new() };
     let mut networks: Vec<NetworkId> = record.blocks.keys().chain(record.borrowed.keys()).copied().collect();
     networks.sort();

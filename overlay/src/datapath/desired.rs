@@ -316,8 +316,8 @@ fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
 }
 
 /// Forwarding entries and neighbours for the endpoints of the other hosts. A silent host keeps its entries until it is
-/// given up: its agent may be restarting, and its packets still flow. Whatever the others say, what a local endpoint has,
-/// or the gateway, is never led away.
+/// given up: its agent may be restarting, and its packets still flow. An address or MAC of a local endpoint or of the
+/// gateway is never sent to another host, whatever the others say.
 fn rows(
     view: Option<&NetworkView>,
     attached: &[&Attachment],
@@ -345,8 +345,8 @@ fn rows(
     (remotes, neighbours.filter(|(address, _)| !addresses.contains(address)).collect())
 }
 
-/// What all links on the way carry, if not less was asked for: with tunnels, the smallest underlay MTU of the hosts in the
-/// network less the overhead.
+/// The smallest MTU on the path, or the one that was asked for if that is smaller. With tunnels: the smallest underlay MTU of the hosts
+/// in the network, less the overhead.
 fn mtu(network: &Network, view: Option<&NetworkView>, cluster: &Cluster, host: &HostConfig) -> u32 {
     let carried = match network.settings.driver {
         Driver::Bridge => host.underlay_mtu,

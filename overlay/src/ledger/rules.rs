@@ -65,8 +65,8 @@ impl Ledger {
         match (&self.membership.activation, input) {
             (Activation::Established, _) => None,
             (Activation::Fenced(_), _) => Some(Denial::Fenced),
-            // What it would know of the networks of a cluster that it does not join after all, it could be given, or it would
-            // carry into the one that it joins that they are deleted.
+            // A network learned before the host has joined is unsafe. If the host joins another cluster after all, it could be
+            // given addresses of that network, or carry the word there that the network is deleted.
             (Activation::Joining { .. }, Input::Learn(_) | Input::Close(_)) if self.membership.founder.is_none() => {
                 Some(Denial::Joining)
             }

@@ -40,7 +40,7 @@ pub fn a_restored_disk_is_fenced() -> anyhow::Result<()> {
     lab.start("h3")?;
     let new = new_identity(&lab, "h3", &old)?;
     let log = lab.agent("h3")?.log()?;
-    ensure!(log.contains("gives its identity up") && log.contains("an old one"), "it does not say why: {log}");
+    ensure!(log.contains("host fenced") && log.contains("an old one"), "it does not say why: {log}");
     let back = eventually(AGREED, "the host to be a member again", || anew(&lab, "h3", "back"))?;
     oracle.also(&back)?;
     ensure!(row_of(&lab, "h1", &new)?["state"] == "alive", "h1 does not see it");
@@ -78,7 +78,7 @@ pub fn a_cloned_disk_is_refused_while_its_host_runs() -> anyhow::Result<()> {
         ensure!(status["host_id"] != id.as_str() && status["phase"] == "established", "{status}");
         lab.agent("h4")?.log()
     })?;
-    ensure!(log.contains("gives its identity up") && log.contains("is a copy"), "it does not say why: {log}");
+    ensure!(log.contains("host fenced") && log.contains("is a copy"), "it does not say why: {log}");
     let copy = lab.json("h4", "status")?["host_id"].as_str().unwrap_or_default().to_owned();
     ensure!(copy != id && copy != old, "it has the identity of another");
     always(2 * SECOND, "the host itself goes on", || {
@@ -126,7 +126,7 @@ pub fn a_host_whose_copy_was_let_in_while_it_was_cut_off_gives_up() -> anyhow::R
         ensure!(status["host_id"] != id.as_str() && status["phase"] == "established", "{status}");
         lab.agent("h3")?.log()
     })?;
-    ensure!(log.contains("gives its identity up") && log.contains("has booted since"), "it does not say why: {log}");
+    ensure!(log.contains("host fenced") && log.contains("has booted since"), "it does not say why: {log}");
     let link = mine.sh("ip -json address show dev eth0").unwrap_or_default();
     ensure!(!link.contains("LOWER_UP"), "what it had attached is cut off: {link}");
     eventually(AGREED, "the copy to be the host", || {
@@ -175,7 +175,7 @@ pub fn the_strict_check_asks_all() -> anyhow::Result<()> {
     lab.wire.link("h4", true)?;
     new_identity(&lab, "h3", &old)?;
     let log = lab.agent("h3")?.log()?;
-    ensure!(log.contains("gives its identity up") && log.contains("an old one"), "it does not say why: {log}");
+    ensure!(log.contains("host fenced") && log.contains("an old one"), "it does not say why: {log}");
     eventually(2 * AGREED, "the lent address to be reached", || right.ping(lent.address()?, SECOND))?;
     oracle.stop().map(drop)
 }

@@ -91,7 +91,7 @@ pub fn a_dead_host_is_forgotten_and_its_space_is_used_again() -> anyhow::Result<
     lab.start("h4")?;
     let new = new_identity(&lab, "h4", &old)?;
     let log = lab.agent("h4")?.log()?;
-    ensure!(log.contains("gives its identity up") && log.contains("was forgotten"), "it does not say why: {log}");
+    ensure!(log.contains("host fenced") && log.contains("was forgotten"), "it does not say why: {log}");
     lab.wait_until_all_see_all()?;
     let back = eventually(AGREED, "the host to be a member again", || anew(&lab, "h4", "back"))?;
     oracle.also(&back)?;

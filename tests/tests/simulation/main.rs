@@ -8,6 +8,8 @@
 //! OVERLAY_SEEDS=1000 OVERLAY_OPS=1000000 cargo test --release -p overlay-tests --test simulation -- --nocapture
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::time::Instant;
 
 mod calls;

@@ -16,8 +16,8 @@ pub struct LivenessConfig {
 impl LivenessConfig {
     /// What suits this time between two rounds of gossip.
     ///
-    /// A host is heard once a round or more often, and of its last word others tell for one round more. So at the longest interval that
-    /// is permitted, 500 ms, it is dead to all within two and a half seconds.
+    /// A host is heard at least once a round, and others repeat its last heartbeat for one more round. So at the longest interval that
+    /// is permitted, 500 ms, all take a host for dead two and a half seconds after its end.
     pub fn of(interval: Duration) -> Self {
         Self {
             suspect_after: (interval * 2 + Duration::from_millis(100)).max(Duration::from_millis(750)),

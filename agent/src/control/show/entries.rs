@@ -42,7 +42,7 @@ impl Shown<'_> {
                 ));
             }
         }
-        // What was lent in an earlier epoch of its block went with that.
+        // Leases of addresses from an earlier epoch of their block are void.
         let counts = |(address, lease): &(&IpAddr, &AddressLease)| {
             account.block_lease(**address).is_none_or(|block| lease.version.epoch >= block.epoch)
         };

@@ -29,7 +29,7 @@ impl Turns {
     pub(super) async fn take(&self, work: Work) -> Turn {
         let mut others = self.0.subscribe();
         while !self.0.send_if_modified(|taken| taken.insert(work)) {
-            // Whose turn comes next is for the line above to say. The sender lives as long as `self`.
+            // Of several that wait, the first to insert is next. The sender lives as long as `self`.
             let _ = others.wait_for(|taken| !taken.contains(&work)).await;
         }
         Turn { turns: self.clone(), work }

@@ -21,7 +21,7 @@ pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
     Ok(db)
 }
 
-/// Opens what is on a backend, or makes it there, as the state file `path`.
+/// Opens the database on a backend, or creates it, as the state file `path`.
 pub(super) fn on(backend: impl StorageBackend, path: &Path) -> Result<Database, StoreError> {
     let directory = |source| StoreError::Directory { path: path.to_owned(), source };
     let corrupt = |what: String| StoreError::Corrupt { path: path.to_owned(), what };

@@ -10,9 +10,10 @@ use netlink_packet_netfilter::nftables::{
 use super::dump::{Answer, List, text_of, value_of};
 use super::read::comment;
 use crate::datapath::foreign_chains::{AcceptRule, Calls, DOCKER_USER};
+use crate::datapath::names::UPLINK_PREFIX;
 
 /// How the names of our interfaces in the host's namespace begin.
-const OURS: &[u8] = b"ovu";
+const OURS: &[u8] = UPLINK_PREFIX.as_bytes();
 /// Of the expression `match`, with which `iptables` uses a module of its own (`linux/netfilter/nf_tables_compat.h`).
 const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_INFO: u16 = 3;

@@ -159,14 +159,18 @@ impl Ledger {
         for host in self.introductions(heard, introduced) {
             wants.entry(host).or_default().push(Want::Acknowledge);
         }
+        let questions = |wants: Vec<Want>| wants.iter().filter_map(|want| self.question(want)).collect();
+        wants.into_iter().map(|(host, wants)| (host, questions(wants))).collect()
+    }
+
+    /// The question by which this host gets what it wants; `None` if that has no meaning any more.
+    pub(super) fn question(&self, want: &Want) -> Option<Question> {
         let founder = self.membership().founder;
-        let question = |want: Want| match want {
+        match want {
             Want::Acknowledge => Some(Question::Acknowledge { founder }),
             Want::Admit => Some(Question::Admit { founder, claims: self.claims() }),
-            Want::Seal(host) => Some(Question::Seal { host, request: self.seal_request(host)? }),
-        };
-        let of_each = wants.into_iter().map(|(host, wants)| (host, wants.into_iter().filter_map(question).collect()));
-        of_each.collect()
+            Want::Seal(host) => Some(Question::Seal { host: *host, request: self.seal_request(*host)? }),
+        }
     }
 
     /// The leases that were written for other hosts and have not arrived, by the host that each is for.

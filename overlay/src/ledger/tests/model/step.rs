@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::actions::{Action, Answer};
 use super::world::{Host, Letter, Machine, Parting, Words, World, endpoint, id, name};
 use super::{Breach, Check, Protocol};
-use crate::ledger::{Activation, Change, Input, Ledger, Millis, Outcome, REST, Request, Rest, Share, Want};
+use crate::ledger::{Activation, Asker, Change, Input, Ledger, Millis, Outcome, REST, Request, Rest, Share, Want};
 use crate::model::record::Statement;
 
 /// What rests has rested since then.
@@ -175,28 +175,17 @@ impl Scene<'_> {
         self.step(host, &release, EARLY);
     }
 
-    /// One request and its answer, as the daemons exchange them.
+    /// One question and its answer.
     fn ask(&mut self, host: usize, of: usize, want: &Want, answer: Answer) -> Option<()> {
-        let asker = self.ledger(host);
-        let (from, stamp, founder) = (asker.me(), asker.stamp(), asker.membership().founder);
-        let request = match want {
-            Want::Acknowledge => Input::Acknowledge { from, stamp, founder },
-            Want::Admit => Input::Admit { from, stamp, founder, claims: asker.claims(), elsewhere: false },
-            Want::Seal(gone) => Input::Seal { from, host: *gone, seal_request: asker.seal_request(*gone)? },
-        };
-        let outcome = self.step(of, &request, EARLY);
+        let ledger = self.ledger(host);
+        let question = ledger.question(want)?;
+        let asker = Asker { host: ledger.me(), stamp: ledger.stamp(), elsewhere: false };
+        let outcome = self.step(of, &question.clone().input(asker), EARLY);
         if answer == Answer::Arrives {
-            let by = id(of);
-            let answer = match (want, outcome) {
-                (_, Outcome::Denied(denial)) => Input::Refused { by, denial },
-                (Want::Acknowledge, Outcome::MemberList(member_list)) => Input::Acknowledged { by, member_list },
-                (Want::Admit, Outcome::MemberList(member_list)) => Input::Admitted { by, member_list },
-                (Want::Seal(host), Outcome::Sealed(ledger_snapshot)) => {
-                    Input::Sealed { by, host: *host, ledger_snapshot }
-                }
-                (want, outcome) => unreachable!("{want:?} was answered by {outcome:?}"),
-            };
-            self.step(host, &answer, EARLY);
+            let answered = outcome.try_into().expect("a host answers what it is asked");
+            for input in question.answered((id(of), self.ledger(of).stamp()), answered) {
+                self.step(host, &input, EARLY);
+            }
         }
         Some(())
     }

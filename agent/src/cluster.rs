@@ -144,9 +144,10 @@ pub fn spawn(
     sender.send_replace(follower.look());
     tokio::spawn(async move {
         // Where the ledger listens to more than before, it is told again.
-        let (mut activation, mut members) = (follower.state.activation.clone(), follower.state.members.clone());
+        let (mut activation, mut membership) = (follower.state.activation.clone(), follower.state.membership.clone());
         loop {
             let start = Instant::now();
+            let members = membership.borrow_and_update().members.clone();
             let seen = follower.look();
             let pause = (start.elapsed() * REST_PER_WORK).clamp(shortest, LONGEST_PAUSE.max(shortest));
             let told = follower.tell_state(&seen).await;
@@ -158,7 +159,7 @@ pub fn spawn(
                 changed = follower.absent.changed() => changed,
                 changed = follower.record.changed() => changed,
                 changed = activation.changed() => changed,
-                changed = members.changed() => changed,
+                changed = membership.wait_for(|now| now.members != members) => changed.map(drop),
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
                 Some(()) = OptionFuture::from(forgetting) => Ok(()),
             };

@@ -4,13 +4,11 @@
 //! lets the answer, the record and the intents be seen. Whatever this host answers, announces or wants of the kernel is on disk
 //! before.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use overlay::ledger::{Activation, Millis};
+use overlay::ledger::{Activation, Membership, Millis};
 use overlay::model::host::HostInfo;
-use overlay::model::id::HostId;
 use overlay::model::intent::Intents;
 use overlay::model::record::Record;
 use overlay::operations::{Request, State};
@@ -97,8 +95,8 @@ pub struct Handle {
     pub record: watch::Receiver<Arc<Record>>,
     /// May this host act?
     pub activation: watch::Receiver<Activation>,
-    /// Whom the ledger takes for members of its cluster.
-    pub members: watch::Receiver<BTreeSet<HostId>>,
+    /// Who belongs to the cluster, as the ledger sees it; changes only when that does.
+    pub membership: watch::Receiver<Arc<Membership>>,
 }
 
 impl Handle {
@@ -175,8 +173,8 @@ pub fn spawn(store: Store, loaded: Loaded, info: HostInfo, marker: RunMarker) ->
     };
     let thread = std::thread::Builder::new().name("state".to_owned());
     thread.spawn(run).expect("a thread can be started when the daemon starts");
-    let owner::Watched { committed, intents, record, activation, members } = watched;
-    Ok(Handle { calls, committed, intents, record, activation, members })
+    let owner::Watched { committed, intents, record, activation, membership } = watched;
+    Ok(Handle { calls, committed, intents, record, activation, membership })
 }
 
 #[cfg(test)]

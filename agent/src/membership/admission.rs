@@ -106,10 +106,8 @@ type Questions = BTreeMap<HostId, Vec<Question>>;
 impl Admission {
     /// Asks what there is to ask, and waits until that may have changed; false when it never will again.
     async fn round(&mut self) -> bool {
-        let mut activation = self.state.activation.clone();
-        let mut committed = self.state.committed.clone();
-        activation.borrow_and_update();
-        committed.borrow_and_update();
+        let mut membership = self.state.membership.clone();
+        membership.borrow_and_update();
         let cluster = Arc::clone(&self.seen.borrow_and_update().cluster);
         let ledger = self.state.state().ledger;
         let founder = ledger.membership().founder;
@@ -122,8 +120,7 @@ impl Admission {
         self.ask_all(others, ledger.stamp(), &cluster).await;
         let changed = async {
             tokio::select! {
-                changed = activation.changed() => changed.is_ok(),
-                changed = committed.changed() => changed.is_ok(),
+                changed = membership.changed() => changed.is_ok(),
                 changed = self.seen.changed() => changed.is_ok(),
             }
         };

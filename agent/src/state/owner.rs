@@ -1,11 +1,9 @@
 //! The owner of the state: decides one request after the other. Disk first, then memory, then the watch channels.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use overlay::ledger::{self, Activation};
+use overlay::ledger::{self, Activation, Membership};
 use overlay::model::host::HostInfo;
-use overlay::model::id::HostId;
 use overlay::model::intent::Intents;
 use overlay::model::member::Stamp;
 use overlay::model::record::Record;
@@ -33,7 +31,7 @@ pub(super) struct Owner {
     intents: watch::Sender<CommittedIntents>,
     record: watch::Sender<Arc<Record>>,
     activation: watch::Sender<Activation>,
-    members: watch::Sender<BTreeSet<HostId>>,
+    membership: watch::Sender<Arc<Membership>>,
 }
 
 /// What others see of the state.
@@ -42,7 +40,7 @@ pub(super) struct Watched {
     pub intents: watch::Receiver<CommittedIntents>,
     pub record: watch::Receiver<Arc<Record>>,
     pub activation: watch::Receiver<Activation>,
-    pub members: watch::Receiver<BTreeSet<HostId>>,
+    pub membership: watch::Receiver<Arc<Membership>>,
 }
 
 impl Owner {
@@ -61,7 +59,7 @@ impl Owner {
         let (intents, intents_rx) = watch::channel(CommittedIntents { commit, intents: Arc::clone(&state.intents) });
         let (record, record_rx) = watch::channel(Arc::new(state.record()));
         let (activation, activation_rx) = watch::channel(activation);
-        let (members, members_rx) = watch::channel(state.ledger.membership().members.clone());
+        let (membership, membership_rx) = watch::channel(Arc::clone(state.ledger.shared_membership()));
         let mut owner = Self {
             store,
             state,
@@ -73,7 +71,7 @@ impl Owner {
             intents,
             record,
             activation,
-            members,
+            membership,
         };
         owner.decide(&TidyUp)?;
         owner.mark();
@@ -82,7 +80,7 @@ impl Owner {
             intents: intents_rx,
             record: record_rx,
             activation: activation_rx,
-            members: members_rx,
+            membership: membership_rx,
         };
         Ok((owner, watched))
     }
@@ -159,12 +157,9 @@ impl Owner {
             *known = Arc::new(record);
             changed
         });
-        self.members.send_if_modified(|known| {
-            let now = &state.ledger.membership().members;
-            known != now && {
-                known.clone_from(now);
-                true
-            }
+        self.membership.send_if_modified(|known| {
+            let before = std::mem::replace(known, Arc::clone(state.ledger.shared_membership()));
+            !Arc::ptr_eq(&before, known)
         });
         // Last: a task that waits for it finds the rest as it is under that activation.
         self.activation.send_if_modified(|known| {

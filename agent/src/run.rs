@@ -18,7 +18,7 @@
 //! | the reconciler | the kernel | committed intents, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `ReconcileStatus` (`watch`); state thread | the next one goes on from what the kernel has |
 //! | DNS | zone, sockets in the segments | `ClusterView`, committed intents, `ReconcileStatus` | served networks (`watch`) | sockets are opened anew at the next start |
 //! | the delivery of leases | nothing | `ClusterView`, own record, committed state | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
-//! | the clock of the ledger | nothing | committed state, `ReconcileStatus` | state thread | the next tick comes later |
+//! | the clock of the ledger | nothing | committed state, membership, `ReconcileStatus` | state thread | the next tick comes later |
 //! | admission | who was asked | `ClusterView`, membership, committed state | other agents; state thread | it is asked again |
 //! | catching up | nothing | `ClusterView`, a snapshot of another host | gossip | ends by itself when this host has caught up |
 //! | the connections to other agents | nothing: it closes idle connections of `Peers` | `ClusterView` | | connections close with the process |

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::OptionFuture;
 use overlay::cluster::{Cluster, Derivation};
+use overlay::ledger::Membership;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record};
@@ -143,11 +144,13 @@ pub fn spawn(
     };
     sender.send_replace(follower.look());
     tokio::spawn(async move {
-        // Where the ledger listens to more than before, it is told again.
-        let (mut activation, mut membership) = (follower.state.activation.clone(), follower.state.membership.clone());
+        let mut membership = follower.state.membership.clone();
         loop {
             let start = Instant::now();
-            let members = membership.borrow_and_update().members.clone();
+            let before = Arc::clone(&membership.borrow_and_update());
+            // A ledger that may act now, or has other members, listens to more than before: it is told again.
+            let listens_otherwise =
+                |now: &Arc<Membership>| now.activation != before.activation || now.members != before.members;
             let seen = follower.look();
             let pause = (start.elapsed() * REST_PER_WORK).clamp(shortest, LONGEST_PAUSE.max(shortest));
             let told = follower.tell_state(&seen).await;
@@ -158,8 +161,7 @@ pub fn spawn(
                 changed = follower.gossip.changed() => changed,
                 changed = follower.absent.changed() => changed,
                 changed = follower.record.changed() => changed,
-                changed = activation.changed() => changed,
-                changed = membership.wait_for(|now| now.members != members) => changed.map(drop),
+                changed = membership.wait_for(listens_otherwise) => changed.map(drop),
                 () = tokio::time::sleep(RETRY), if !told => Ok(()),
                 Some(()) = OptionFuture::from(forgetting) => Ok(()),
             };

@@ -26,7 +26,8 @@ pub(super) struct Fixtures {
     /// Our table of what passes the bridge.
     pub filter: Option<ObservedTable>,
     pub uplink: Option<Uplink>,
-    /// By link. Those of the bridge and the uplink from which nobody is reached are left out: they are not as they should be.
+    /// The addresses of each link. An address of the bridge or of the uplink that lacks its connected route is left out, so that the plan
+    /// sets it again.
     addresses: BTreeMap<u32, Vec<Prefixed>>,
 }
 

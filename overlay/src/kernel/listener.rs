@@ -67,7 +67,7 @@ impl Listener {
                     reader.queue_is_empty();
                     return Ok(());
                 }
-                received => reader.tell(received)?,
+                received => reader.tell(received.map(drop))?,
             }
         }
         (reader.tell)(None);
@@ -84,7 +84,7 @@ impl Listener {
                     reader.queue_is_empty();
                     return Poll::Pending;
                 };
-                Poll::Ready(reader.tell(received.map(|()| 0)))
+                Poll::Ready(reader.tell(received))
             })
         };
         while next().await.is_ok() {}
@@ -97,9 +97,9 @@ impl Listener {
 
 impl Reader {
     /// Tells of the message that was received.
-    fn tell(&mut self, received: io::Result<usize>) -> io::Result<()> {
+    fn tell(&mut self, received: io::Result<()>) -> io::Result<()> {
         match received {
-            Ok(_) => (self.tell)(Some(&self.message)),
+            Ok(()) => (self.tell)(Some(&self.message)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
                 (self.tell)(None);

@@ -60,7 +60,7 @@ pub(super) async fn segment(
     let path = segment.inside.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
     // In this order: what is told of while links and fixtures are read is reason to read them once more.
-    segment.objects.catch_up();
+    segment.objects.catch_up().or_doing(doing)?;
     if changes.take_touched(network) {
         segment.fixtures = None;
     }

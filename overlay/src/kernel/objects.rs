@@ -1,6 +1,7 @@
 //! The links, forwarding rows and permanent neighbours of a segment as they are now: the copy, brought up to date.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rtnetlink::{Error, Handle};
@@ -30,9 +31,16 @@ impl Objects {
         self.get().forget();
     }
 
-    /// Makes the copy what the kernel has: with all changes that were made before the call.
+    /// Hears of all changes that were made before the call.
+    ///
+    /// # Errors
+    /// When a socket is of no more use.
+    pub(super) fn catch_up(&self) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| listener.catch_up())
+    }
+
+    /// Makes the copy what the kernel has: with all changes that were made before the last [`catch_up`](Self::catch_up).
     pub(super) async fn refresh(&self, route: &Handle) -> Result<(), Error> {
-        self.catch_up();
         if !self.get().is_whole() {
             self.read_all(route).await?;
         }
@@ -63,28 +71,17 @@ impl Objects {
         Ok(())
     }
 
-    /// Hears of all changes that were made before the call; gives whether the sockets are still of use.
-    pub(super) fn catch_up(&self) -> bool {
-        let is_listening = self.listeners.iter().all(|listener| listener.catch_up().is_ok());
-        if !is_listening {
-            self.get().forget();
-        }
-        is_listening
-    }
-
     /// What was read is used also if it can't be kept.
     async fn read_all(&self, route: &Handle) -> Result<(), Error> {
         self.get().begin();
         let links = link::all(route).await?;
         let rows = fdb::all(route).await?;
         let neighbours = neigh::all_permanent(route).await?;
-        // What was told of meanwhile, and not before, comes on top of it.
-        let is_listening = self.catch_up();
-        let mut mirror = self.get();
-        mirror.finish(Dump { links, rows, neighbours });
-        if !is_listening {
-            mirror.forget();
+        // What was told of meanwhile, and not before, comes on top of it. A socket that fails fails the next look.
+        if self.catch_up().is_err() {
+            self.forget();
         }
+        self.get().finish(Dump { links, rows, neighbours });
         Ok(())
     }
 }

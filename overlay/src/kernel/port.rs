@@ -124,6 +124,7 @@ pub(super) async fn delete(route: &Handle, ifname: &IfName) -> Result<(), StepEr
 /// Removes pairs in one request; those that are gone are removed.
 pub(super) async fn delete_all(Segment { inside, objects, .. }: &Segment, ports: &[&IfName]) -> Result<(), StepError> {
     let doing = || format!("remove {} ports", ports.len());
+    objects.catch_up().or_doing(doing)?;
     objects.refresh(&inside.route).await.or_doing(doing)?;
     let names: BTreeSet<&str> = ports.iter().map(|ifname| ifname.as_str()).collect();
     let links: Vec<Interface> = objects.get().links().cloned().collect();

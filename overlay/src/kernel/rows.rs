@@ -43,7 +43,9 @@ pub(super) async fn write(segment: &Segment, rows: &[RowStep]) -> Vec<Result<(),
 }
 
 async fn find(Segment { inside, objects, .. }: &Segment) -> Result<Devices, StepError> {
-    objects.refresh(&inside.route).await.or_doing(|| format!("look for {BRIDGE} and {TUNNEL}"))?;
+    let doing = || format!("look for {BRIDGE} and {TUNNEL}");
+    objects.catch_up().or_doing(doing)?;
+    objects.refresh(&inside.route).await.or_doing(doing)?;
     let mirror = objects.get();
     let index = |name| mirror.named(name).map(|link| link.index);
     Ok(Devices { bridge: index(BRIDGE), tunnel: index(TUNNEL) })

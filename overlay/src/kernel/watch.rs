@@ -148,7 +148,6 @@ impl ChangesOf {
 /// Watches one namespace for as long as it is kept.
 pub(super) struct Watcher {
     tasks: [JoinHandle<()>; 2],
-    rules: Arc<Listener>,
 }
 
 impl Watcher {
@@ -160,9 +159,11 @@ impl Watcher {
         let told = changes.clone();
         let tell = move |message: Option<&[u8]>| {
             let is_ours = |route: &RouteMessage, index| leads_to_us(route) || told.is_uplink(index);
-            told.note(message.map_or(Told::Anything, |message| read(&parse(message), is_ours)));
+            let read = |message| parse(message).map_or(Told::Change(None), |message| read(&message, is_ours));
+            told.note(message.map_or(Told::Anything, read));
         };
-        Self::start(netns, changes, Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?)
+        let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
+        Ok(Self::start(netns, changes, route)?.0)
     }
 
     /// A segment: all that is in it. What grows with its endpoints is kept in the copy.
@@ -179,16 +180,16 @@ impl Watcher {
         };
         let groups = LINKS | NEIGHBOURS | ADDRESSES | ROUTES;
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
-        let watcher = Self::start(netns, changes, Arc::clone(&route))?;
-        let listeners = [route, Arc::clone(&watcher.rules)];
-        Ok((watcher, Objects { mirror, listeners }))
+        let (watcher, rules) = Self::start(netns, changes, Arc::clone(&route))?;
+        Ok((watcher, Objects { mirror, listeners: [route, rules] }))
     }
 
-    fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<Self, NetnsError> {
+    /// Gives the listener to changes of rules, too.
+    fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<(Self, Arc<Listener>), NetnsError> {
         let tell = move |message: Option<&[u8]>| changes.note(message.map_or(Told::Anything, |_| Told::Change(None)));
         let rules = Listener::open(netns, NETLINK_NETFILTER, RULES, Box::new(tell))?;
         let tasks = [tokio::spawn(route.follow()), tokio::spawn(Arc::clone(&rules).follow())];
-        Ok(Self { tasks, rules })
+        Ok((Self { tasks }, rules))
     }
 }
 
@@ -211,7 +212,7 @@ fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Told {
     Change::of(&message).into_iter().for_each(|change| mirror.apply(change));
     match message {
         RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Told::Copied,
-        other => read(&Some(other), |_, _| true),
+        other => read(&other, |_, _| true),
     }
 }
 
@@ -236,15 +237,15 @@ fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
 }
 
 /// All that is not known to be of no matter is a change.
-fn read(message: &Option<RouteNetlinkMessage>, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
+fn read(message: &RouteNetlinkMessage, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     match message {
-        Some(NewRoute(route) | DelRoute(route)) => {
+        NewRoute(route) | DelRoute(route) => {
             let index = addr::interface(route);
             if is_ours(route, index) { Told::Change(index) } else { Told::Nothing }
         }
-        Some(NewLink(link) | DelLink(link)) => Told::Change(Some(link.header.index)),
-        Some(NewAddress(address) | DelAddress(address)) => Told::Change(Some(address.header.index)),
+        NewLink(link) | DelLink(link) => Told::Change(Some(link.header.index)),
+        NewAddress(address) | DelAddress(address) => Told::Change(Some(address.header.index)),
         _ => Told::Change(None),
     }
 }

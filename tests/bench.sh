@@ -2,7 +2,7 @@
 # What the overlay costs beside the bare underlay, and how long things take: a table in Markdown, in under 4 minutes.
 # No test passes or fails by it; run it on a machine that does nothing else.
 #
-#   ./tests/bench.sh                        measure everything but growth, which takes some minutes more
+#   ./tests/bench.sh                        measure everything but growth, which takes 5 minutes more
 #   ./tests/bench.sh throughput redis       only these: throughput redis dns attach crash idle growth
 #   ./tests/bench.sh --rounds 9 --seed 7    more rounds, and the turns of an earlier run
 set -euo pipefail

@@ -13,13 +13,13 @@
 //! | the state thread (OS thread `state`) | ledger, intents, disk | calls of all others | committed state and intents, own record, activation, membership (`watch`) | never: it ends when the last handle is dropped, between two calls |
 //! | gossip (OS thread `gossip`, runtime of its own) | UDP socket, chitchat | own record, commands | view of gossip (`watch`) | told to stop: it closes its socket |
 //! | the announcements | nothing | own record | announcement for gossip (`watch`) | loses an announcement that the next start makes |
-//! | the view of the cluster | received records | gossip, absent hosts, own record, activation, membership | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
+//! | the view of the cluster | received records | gossip, absent hosts, own record, membership | `ClusterView` (`watch`); state thread | the view is derived anew at the next start |
 //! | the search for silent hosts | counts of missed answers | `ClusterView` | absent hosts (`watch`) | nothing is kept |
 //! | the reconciler | the kernel | committed intents, `ClusterView`, kernel events, requests to look (`mpsc` of 1: senders wait) | `ReconcileStatus` (`watch`); state thread | the next one goes on from what the kernel has |
 //! | DNS | zone, sockets in the segments | `ClusterView`, committed intents, `ReconcileStatus` | served networks (`watch`) | sockets are opened anew at the next start |
 //! | the delivery of leases | nothing | `ClusterView`, own record, committed state | other agents; state thread | what is in the outbox is delivered again; receivers take it once |
 //! | the clock of the ledger | nothing | committed state, membership, `ReconcileStatus` | state thread | the next tick comes later |
-//! | admission | who was asked | `ClusterView`, membership, committed state | other agents; state thread | it is asked again |
+//! | admission | the hosts that it has asked | `ClusterView`, membership, committed state | other agents; state thread | admission asks the hosts again |
 //! | catching up | nothing | `ClusterView`, a snapshot of another host | gossip | ends by itself when this host has caught up |
 //! | the connections to other agents | nothing: it closes idle connections of `Peers` | `ClusterView` | | connections close with the process |
 //! | the service for other agents | TCP socket, TLS connections | requests | state thread, gossip | finishes calls first; askers repeat theirs |

@@ -44,7 +44,7 @@ pub enum Verb {
     },
     /// Remove all networks that no endpoint is in, on any host
     Prune {
-        /// Filter the list: label=KEY[=VALUE], label!=KEY[=VALUE] or until=; may be given several times
+        /// Remove only the networks that match: label=KEY[=VALUE], label!=KEY[=VALUE] or until=; may be given several times
         #[arg(long, value_name = "KIND=VALUE")]
         filter: Vec<Filter>,
         /// Do not ask

@@ -30,7 +30,7 @@ pub fn spawn(state: state::Handle, settled: watch::Receiver<Arc<ReconcileStatus>
             if let Err(error) = state.tell(Input::Tick { clear }).await {
                 tracing::error!(%error, "addresses that have rested can't be given back");
             }
-            // A host that is forgotten is no matter of time: what was lent to it can be used at once.
+            // The addresses that were lent to a forgotten host go home at once: its operator may be about to use them.
             if let Ok(Err(_)) = tokio::time::timeout(PERIOD, membership.changed()).await {
                 return;
             }

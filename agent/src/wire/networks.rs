@@ -1,4 +1,4 @@
-//! Networks, and who is in them.
+//! Networks, and the hosts and endpoints in them.
 
 use std::net::IpAddr;
 

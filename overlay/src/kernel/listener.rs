@@ -14,7 +14,7 @@ use super::netns::{Netns, NetnsError};
 const RECEIVE_BUFFER: u32 = 4 << 20;
 /// Bytes of the longest message.
 const MESSAGE: usize = 64 * 1024;
-/// So many messages are waited for while they come: whoever makes more can't keep a look from its end.
+/// A look reads at most this many messages, so that a container that makes messages all the time can't keep it from its end.
 const MOST_AT_ONCE: usize = 65_536;
 
 /// What is done with each message; `None` stands for any number of messages that were lost.

@@ -256,8 +256,8 @@ fn leads_to_us(route: &RouteMessage) -> bool {
     addr::is_default(route) || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 
-/// A neighbour that comes and goes by itself, at an address that we do not answer for. As long as the copy is not whole, nobody knows
-/// what we answer for.
+/// A neighbour that comes and goes by itself, at an address that the bridge does not answer for. As long as the copy is not whole, the
+/// agent does not know which addresses those are.
 fn is_passing(message: &RouteNetlinkMessage, mirror: &Mirror) -> bool {
     use RouteNetlinkMessage::{DelNeighbour, NewNeighbour};
     let (NewNeighbour(neighbour) | DelNeighbour(neighbour)) = message else { return false };

@@ -136,8 +136,8 @@ impl World {
             let (membership, deleted) = (host.ledger().membership(), host.ledger().tombstones());
             let is_there = |id: &HostId| *id == host.id || membership.others().any(|other| other == *id);
             let is_excused = |id: &HostId| membership.foreign.contains(id) || self.set_back.contains(id);
-            // A host that was forgotten may have been the only one to tell of a network. Who heard of it a moment too late, for the
-            // heir to learn of it, remembers a network that nobody has or shows.
+            // A forgotten host may have been the only one that announced a network. A host that heard of the network after it had
+            // sealed that host, and so could not tell the heir, still remembers it, but no host shows the network.
             let is_shown = |id: &NetworkId| self.hosts.iter().any(|host| host.cluster.networks.contains_key(id));
             let there = host.ledger().accounts().iter().filter(|(id, _)| !deleted.contains(id) && is_shown(id));
             for (id, account) in there {

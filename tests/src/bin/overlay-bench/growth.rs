@@ -15,13 +15,13 @@ use crate::idle::{SETTLED, processor_time};
 /// The network whose endpoints become many.
 const CROWD: &str = "crowd";
 const ENDPOINTS: usize = 1000;
-/// Those that the agent of h3 observes: both hosts that have so many endpoints are in both, with half of them in each.
+/// The networks that the agent of h3 observes. Of h1 and h2 each has so many endpoints, half of them in either network.
 const OBSERVED: [&str; 2] = ["left", "right"];
 const NETWORKS: usize = 100;
 /// How many containers are taken out of a network at once.
 const AT_ONCE: usize = 100;
 const TIMES: usize = 20;
-/// Who fills a network calls from so many threads.
+/// A network is filled by so many threads at once.
 const CALLERS: usize = 8;
 /// After a change, until all has come to rest.
 const REST: Duration = Duration::from_millis(600);

@@ -62,7 +62,7 @@ enum Part {
     Crash,
     /// Processor and memory of an agent at rest
     Idle,
-    /// Connects, disconnects and changes elsewhere beside 1,000 endpoints, and beside 100 networks (3 minutes)
+    /// Connects, disconnects and changes elsewhere beside 1,000 endpoints, and beside 100 networks (5 minutes)
     Growth,
 }
 

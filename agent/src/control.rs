@@ -149,7 +149,7 @@ impl Control for Service {
             dns: overlay::datapath::desired::SERVICE_ADDRESS.to_string(),
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
-            barriers: show::barriers(&settled.blocking_chains),
+            blocking_chains: show::blocking_chains(&settled.blocking_chains),
             gossip_limits: self.gossip.counters().usage().map(show::gossip_limit).collect(),
             last_round: Some(show::last_round(settled.last)),
         }))

@@ -35,7 +35,7 @@ mod pace;
 pub use handle::Handle;
 pub use lost::{ReleaseError, Released};
 
-use handle::Ask;
+use handle::Command;
 use pace::Pace;
 
 /// Everything is looked at after this long in any case.
@@ -78,7 +78,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
     seen: watch::Receiver<ClusterView>,
 ) -> (Handle, JoinHandle<()>) {
     let (settled_tx, settled) = watch::channel(Arc::default());
-    let (asks, asks_rx) = mpsc::channel(1);
+    let (commands, commands_rx) = mpsc::channel(1);
     let reconciler = Reconciler {
         kernel,
         host,
@@ -89,11 +89,11 @@ fn start<K: Kernel + Send + Sync + 'static>(
         confirmed: Confirmed::default(),
         kept: KeptDesired::default(),
         audited: Instant::now(),
-        asks: asks_rx,
+        commands: commands_rx,
         settled: settled_tx,
     };
     let task = tokio::spawn(reconciler.run());
-    (Handle { settled, asks }, task)
+    (Handle { settled, commands }, task)
 }
 
 struct Reconciler<K> {
@@ -109,7 +109,7 @@ struct Reconciler<K> {
     kept: KeptDesired,
     /// When everything was last looked at.
     audited: Instant,
-    asks: mpsc::Receiver<Ask>,
+    commands: mpsc::Receiver<Command>,
     settled: watch::Sender<Arc<ReconcileStatus>>,
 }
 
@@ -145,7 +145,7 @@ impl<K: Kernel> Reconciler<K> {
 
     /// Until there is reason for another round, of which the kernel gives none while it is `deaf`.
     async fn wait(&mut self, due: Instant, deaf: Instant) -> Wake {
-        let Self { kernel, state, seen, changes, asks, .. } = self;
+        let Self { kernel, state, seen, changes, commands, .. } = self;
         let news = async {
             tokio::time::sleep_until(deaf).await;
             changes.changed().await
@@ -163,8 +163,8 @@ impl<K: Kernel> Reconciler<K> {
                     Err(_) => over = true,
                 },
                 () = tokio::time::sleep_until(due) => return Wake::Due,
-                Some(ask) = asks.recv() => {
-                    if answer(kernel, state, ask).await {
+                Some(command) = commands.recv() => {
+                    if answer(kernel, state, command).await {
                         return Wake::For(Reason::Asked);
                     }
                 }
@@ -264,14 +264,14 @@ enum Wake {
 }
 
 /// Answers a question; gives whether that is reason for a round.
-async fn answer<K: Kernel>(kernel: &mut K, state: &state::Handle, ask: Ask) -> bool {
+async fn answer<K: Kernel>(kernel: &mut K, state: &state::Handle, command: Command) -> bool {
     // A question whose asker has gone has been answered all the same.
-    match ask {
-        Ask::Look(look, answer) => {
+    match command {
+        Command::Look(look, answer) => {
             let _ = answer.send(kernel.observe(&look).await);
             false
         }
-        Ask::Release(network, endpoint, answer) => {
+        Command::Release(network, endpoint, answer) => {
             let released = lost::release_if_lost(kernel, state, network, endpoint).await;
             let is_released = matches!(released, Ok(Released::Now));
             let _ = answer.send(released);

@@ -69,7 +69,7 @@ use crate::config::Config;
 use crate::control::{self, About};
 use crate::membership::admission::{self, Policy};
 use crate::membership::{clock, outbox, probe};
-use crate::operations::attach::{Attacher, Turns};
+use crate::operations::attach::{Attacher, KeyedLock};
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::{self, Peers};
@@ -293,7 +293,7 @@ impl Parts {
                 peers: self.peers.clone(),
                 reconciler: self.reconciler.clone(),
                 me: self.me(),
-                turns: Turns::default(),
+                lock: KeyedLock::default(),
                 named: self.named.clone(),
             },
             networks: Networks { state: state.clone(), seen: seen.clone(), told_to_join: !config.join.is_empty() },

@@ -16,7 +16,6 @@ mod fdb;
 mod fixtures;
 mod flows;
 mod forwarding;
-mod inside;
 pub mod inspect;
 mod legacy;
 mod link;
@@ -25,13 +24,14 @@ mod look;
 mod mirror;
 mod neigh;
 pub mod netns;
+mod netns_sockets;
 mod nft;
 mod objects;
-mod patience;
 mod port;
 pub mod preflight;
 mod rows;
 mod segment;
+mod time_limit;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,10 +42,10 @@ use std::sync::Arc;
 
 use self::error::OrDoing;
 use self::forwarding::Switches;
-use self::inside::{Inside, Segment};
 use self::legacy::Lists;
 use self::netns::{Netns, NetnsError, blocking};
-use self::patience::within;
+use self::netns_sockets::{NetnsSockets, Segment};
+use self::time_limit::within;
 use self::watch::Changes;
 use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::firewall::Family;
@@ -67,7 +67,7 @@ pub struct Config {
 pub struct RealKernel {
     netns_dir: PathBuf,
     vtep: IpAddr,
-    host: Inside,
+    host: NetnsSockets,
     switches: Switches,
     legacy: Lists,
     /// The segments as last seen: their sockets, and what grows with their endpoints.
@@ -95,7 +95,7 @@ impl RealKernel {
         for (_, path) in kept(&netns_dir)?.into_iter().filter(|(_, path)| !netns::is_kept(path)) {
             netns::remove(&path).or_doing(doing)?;
         }
-        let host = Inside::host(&changes).or_doing(|| "look into the host's network namespace")?;
+        let host = NetnsSockets::host(&changes).or_doing(|| "look into the host's network namespace")?;
         let switches = Switches::open(&host.netns)?;
         Ok(Self {
             netns_dir,
@@ -124,7 +124,7 @@ impl RealKernel {
     /// Opens other sockets in all the namespaces. The host's is the one that it always was: it is kept open.
     async fn renew(&mut self, look: &Look) -> Result<(), StepError> {
         let doing = || "look into the host's network namespace";
-        self.host = Inside::renewed(Arc::clone(&self.host.netns), &self.changes).await.or_doing(doing)?;
+        self.host = NetnsSockets::renewed(Arc::clone(&self.host.netns), &self.changes).await.or_doing(doing)?;
         self.changes.note(Part::Host);
         self.part_with_lost(look).await?;
         self.segments.clear();
@@ -154,7 +154,7 @@ impl RealKernel {
 
     /// Sets the namespaces aside that somebody took off their path, until the next apply clears them; the others that are kept.
     async fn part_with_lost(&mut self, look: &Look) -> Result<BTreeMap<NetworkId, PathBuf>, StepError> {
-        let Found { there, lost } = self.find(look).await?;
+        let NetnsFiles { there, lost } = self.find(look).await?;
         for id in lost {
             self.lost.extend(self.segments.remove(&id));
             self.changes.note(Part::Segment(id));
@@ -163,9 +163,9 @@ impl RealKernel {
     }
 
     /// The namespaces that are kept: of those that are open or looked at, or of all.
-    async fn find(&self, look: &Look) -> Result<Found, StepError> {
+    async fn find(&self, look: &Look) -> Result<NetnsFiles, StepError> {
         let known: Vec<(NetworkId, Arc<Netns>)> =
-            self.segments.iter().map(|(id, segment)| (*id, Arc::clone(&segment.inside.netns))).collect();
+            self.segments.iter().map(|(id, segment)| (*id, Arc::clone(&segment.sockets.netns))).collect();
         let paths = match look {
             Look::Only(parts) if !known.is_empty() => {
                 let ids = parts.iter().filter_map(|part| part.segment()).chain(self.segments.keys().copied());
@@ -179,7 +179,7 @@ impl RealKernel {
             let there: BTreeMap<_, _> = paths.into_iter().filter(|(_, path)| netns::is_kept(path)).collect();
             let is_lost = |(id, netns): &(NetworkId, Arc<Netns>)| !there.contains_key(id) || !netns.is_in_place();
             let lost = known.into_iter().filter(is_lost).map(|(id, _)| id).collect();
-            Ok(Found { there, lost })
+            Ok(NetnsFiles { there, lost })
         });
         found.await
     }
@@ -233,7 +233,7 @@ impl Kernel for RealKernel {
 }
 
 /// What is found where namespaces are kept.
-struct Found {
+struct NetnsFiles {
     there: BTreeMap<NetworkId, PathBuf>,
     /// Those that were open and are no longer what stands at their paths.
     lost: Vec<NetworkId>,

@@ -38,7 +38,7 @@ mod serve;
 mod wants;
 
 pub use account::{Account, Share};
-pub use allocate::Request;
+pub use allocate::AddressRequest;
 pub use change::{Change, Rest};
 pub use input::{Claim, Input, Known, LedgerSnapshot, SealRequest};
 pub use membership::{Activation, Evidence, Fencing, Forget, MemberList, Membership};
@@ -118,7 +118,7 @@ impl Ledger {
 
     /// Decides; changes nothing.
     pub fn step(&self, input: &Input, now: Millis) -> LedgerStep {
-        let mut step = match self.bars(input) {
+        let mut step = match self.denies(input) {
             Some(denial) => LedgerStep::denied(denial),
             None => self.decide(input, now),
         };
@@ -158,7 +158,7 @@ impl Ledger {
                 self.noting(*from, *stamp, step)
             }
             Input::Taken { network, statement } => self.within(*network, |a| {
-                LedgerStep::done(a.outbox.contains(statement).then_some(Change::Unpost(*network, *statement)))
+                LedgerStep::done(a.outbox.contains(statement).then_some(Change::Dequeue(*network, *statement)))
             }),
             Input::Found => self.found(),
             Input::Seek => self.seek(),
@@ -167,7 +167,7 @@ impl Ledger {
             Input::Booted { nonce } => self.booted(*nonce, now),
             Input::Admit { from, stamp, claims, elsewhere, .. } => self.admit((*from, *stamp), claims, *elsewhere),
             Input::Admitted { by, member_list } => self.admitted(*by, member_list),
-            Input::Twin { boot } => self.twin(*boot),
+            Input::Duplicate { boot } => self.duplicate(*boot),
             Input::Conclude { reachable } => self.conclude(reachable.as_ref()),
             Input::Trust => self.trust(),
             Input::Refused { by, denial } => self.refused(*by, denial),
@@ -197,8 +197,8 @@ impl Ledger {
                 | Change::Bind(id, ..)
                 | Change::Unbind(id, ..)
                 | Change::Rested(id, ..)
-                | Change::Post(id, ..)
-                | Change::Unpost(id, ..) => {
+                | Change::Enqueue(id, ..)
+                | Change::Dequeue(id, ..) => {
                     if let Some(account) = self.accounts.get_mut(id) {
                         Arc::make_mut(account).apply(change);
                     }
@@ -266,7 +266,7 @@ impl Ledger {
         let tombstone = (!self.tombstones.contains(&id)).then_some(Change::Tombstone(id));
         let account = self.accounts.get(&id);
         // What is in it here stays; of its leases nobody wants to know any more.
-        let owed = account.into_iter().flat_map(|a| a.outbox.iter().map(|s| Change::Unpost(id, *s)));
+        let owed = account.into_iter().flat_map(|a| a.outbox.iter().map(|s| Change::Dequeue(id, *s)));
         let unused = account.is_some_and(|account| account.bound.is_empty());
         LedgerStep::done(tombstone.into_iter().chain(owed).chain(unused.then_some(Change::Close(id))))
     }

@@ -131,7 +131,7 @@ fn what_forget_and_trust_disk_print() {
 fn what_status_prints() {
     let expected = [
         "apart",
-        "barriers",
+        "blocking_chains",
         "dns",
         "draining",
         "dropped",

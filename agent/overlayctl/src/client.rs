@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::output::Failure;
 
 /// How long the daemon may take for an answer; what it waits for itself takes ten seconds at most.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The daemon of a run directory.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Client {
         let unreachable =
             |e: tonic::transport::Error| Failure::failed(format!("can't talk to {}: {e}", path.display()));
         let endpoint = Endpoint::from_shared(format!("unix:{}", path.display())).map_err(unreachable)?;
-        Ok(ControlClient::new(endpoint.timeout(PATIENCE).connect().await.map_err(unreachable)?))
+        Ok(ControlClient::new(endpoint.timeout(TIMEOUT).connect().await.map_err(unreachable)?))
     }
 }
 
@@ -46,7 +46,7 @@ impl From<tonic::Status> for Failure {
     fn from(status: tonic::Status) -> Self {
         let causes = std::iter::successors(std::error::Error::source(&status), |cause| cause.source());
         if causes.into_iter().any(|cause| cause.is::<tonic::TimeoutExpired>()) {
-            let seconds = PATIENCE.as_secs();
+            let seconds = TIMEOUT.as_secs();
             return Self::failed(format!(
                 "overlayd has not answered for {seconds} seconds: see its log, or restart it"
             ));

@@ -9,18 +9,18 @@ use crate::output::{Failure, Format, json, line, print};
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Let one endpoint open connections to another
-    Add(Link),
+    Add(LinkArgs),
     /// List the links
     Ls {
         /// Only those of this network
         network: Option<String>,
     },
     /// Remove a link
-    Rm(Link),
+    Rm(LinkArgs),
 }
 
 #[derive(Debug, Args)]
-pub struct Link {
+pub struct LinkArgs {
     /// Name or id of the network
     network: String,
     /// Name or alias of who may reach the other
@@ -30,8 +30,8 @@ pub struct Link {
     to: String,
 }
 
-impl From<Link> for LinkRequest {
-    fn from(Link { network, from, to }: Link) -> Self {
+impl From<LinkArgs> for LinkRequest {
+    fn from(LinkArgs { network, from, to }: LinkArgs) -> Self {
         Self { network, from, to }
     }
 }

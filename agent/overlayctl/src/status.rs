@@ -1,6 +1,8 @@
 //! `overlayctl status`.
 
-use overlay_proto::v1::{Apart, Barrier, Draining, GossipLimit, LastRound, StatusReply, StatusRequest, UnopenedRow};
+use overlay_proto::v1::{
+    Apart, BlockingChain, Draining, GossipLimit, LastRound, StatusReply, StatusRequest, UnopenedRow,
+};
 
 use crate::client::Client;
 use crate::output::{Failure, Format, json, line};
@@ -36,7 +38,7 @@ fn table(status: &StatusReply) -> String {
     lines.extend(status.last_round.iter().map(|last| format!("rounds     {}", rounds(last))));
     lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
     lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
-    lines.extend(status.barriers.iter().map(|row| format!("warning    {}", barrier(row))));
+    lines.extend(status.blocking_chains.iter().map(|row| format!("warning    {}", blocking_chain(row))));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     let near = status.gossip_limits.iter().filter(|limit| limit.near);
     lines.extend(near.map(|limit| format!("warning    {}", gossip_limit(limit))));
@@ -95,8 +97,8 @@ fn apart(row: &Apart) -> String {
     )
 }
 
-fn barrier(row: &Barrier) -> String {
-    let Barrier { family, table, chain, reason } = row;
+fn blocking_chain(row: &BlockingChain) -> String {
+    let BlockingChain { family, table, chain, reason } = row;
     let chain = format!("chain {chain} of table {family} {table}");
     match reason.as_str() {
         "policy" => format!(

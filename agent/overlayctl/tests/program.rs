@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 const OVERLAYCTL: &str = env!("CARGO_BIN_EXE_overlayctl");
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn output(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).output().expect("the program can be started")
@@ -99,7 +99,7 @@ impl Sandbox {
     }
 
     fn hear(&self, what: &str) {
-        assert_eq!(self.said.recv_timeout(PATIENCE).expect("it says something"), what);
+        assert_eq!(self.said.recv_timeout(TIMEOUT).expect("it says something"), what);
     }
 
     fn send(&self, signal: Signal) {
@@ -111,7 +111,7 @@ impl Sandbox {
     fn end(mut self) -> (String, ExitStatus) {
         let mut all = String::new();
         loop {
-            let said = self.said.recv_timeout(PATIENCE).expect("everything in there ends");
+            let said = self.said.recv_timeout(TIMEOUT).expect("everything in there ends");
             if said.is_empty() {
                 return (all, self.child.wait().expect("it ends"));
             }

@@ -15,7 +15,7 @@ use overlay::operations::Change;
 const OTHER: HostId = HostId::from_bytes([9; 16]);
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), 7946);
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn info(name: &str, last: u8, founder: HostId) -> HostInfo {
     let at = Ipv4Addr::new(192, 0, 2, last);
@@ -59,7 +59,7 @@ impl LastSeen {
 
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await }).expect("it comes to that in time");
+    runtime.block_on(async { tokio::time::timeout(TIMEOUT, test).await }).expect("it comes to that in time");
 }
 
 fn times(remembered: Duration) -> Times {
@@ -91,7 +91,7 @@ fn on_a_full_disk_a_host_hears_that_it_was_forgotten_also_from_one_whose_address
         run(async move {
             let (_gossip, heard) = watch::channel(shown(&record));
             let (_found, absent) = watch::channel(BTreeSet::new());
-            let _seen = spawn(me, heard, absent, state, times(PATIENCE));
+            let _seen = spawn(me, heard, absent, state, times(TIMEOUT));
             activation
                 .wait_for(|activation| matches!(activation, Activation::Fenced(_)))
                 .await
@@ -144,7 +144,7 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
         };
         let (gossip, heard) = watch::channel(said(Phase::Unchecked, &Record::default()));
         let (_found, absent) = watch::channel(BTreeSet::new());
-        let mut seen = spawn(me, heard, absent, state, times(PATIENCE));
+        let mut seen = spawn(me, heard, absent, state, times(TIMEOUT));
         seen.wait_for(|seen| seen.synced).await.expect("it is followed");
         // What came before that has been told by then.
         let beta = Record { host: Some(info("beta", 9, me)), ..Record::default() };

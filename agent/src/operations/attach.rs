@@ -25,13 +25,13 @@ use crate::state::{self, DecideError, Done};
 mod ask;
 mod error;
 mod explain;
+mod keyed_lock;
 mod netns;
 mod publish;
-mod turns;
 
 pub use error::AttachError;
-pub use turns::Turns;
-use turns::{Turn, Work};
+pub use keyed_lock::KeyedLock;
+use keyed_lock::{KeyedLockGuard, Work};
 
 /// How long an attach waits for the other hosts to find the way to the new endpoint.
 const FOUND_TIMEOUT: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ pub struct Attacher {
     /// This host.
     pub me: HostId,
     /// Which requests work on which endpoint.
-    pub turns: Turns,
+    pub lock: KeyedLock,
 }
 
 impl Attacher {
@@ -75,9 +75,9 @@ impl Attacher {
     }
 
     async fn attach(&self, spec: EndpointSpec) -> Result<Arc<Attachment>, AttachError> {
-        let _endpoint = self.turn(spec.id).await;
+        let _endpoint = self.lock_endpoint(spec.id).await;
         let netns = netns::identify(&spec.netns).await?;
-        let _container = self.turns.take(Work::Container(netns.cookie)).await;
+        let _container = self.lock.take(Work::Container(netns.cookie)).await;
         self.forget_the_lost(&spec).await?;
         let request = self.gather(spec, netns).await?;
         let Done { commit, answer } = self.decide(request.clone()).await?;
@@ -88,8 +88,8 @@ impl Attacher {
         }
     }
 
-    async fn turn(&self, endpoint: Option<EndpointId>) -> Option<Turn> {
-        Some(self.turns.take(Work::Endpoint(endpoint?)).await)
+    async fn lock_endpoint(&self, endpoint: Option<EndpointId>) -> Option<KeyedLockGuard> {
+        Some(self.lock.take(Work::Endpoint(endpoint?)).await)
     }
 
     /// All that the decision needs to know.
@@ -217,7 +217,7 @@ impl Attacher {
         name: &Name,
         id: EndpointId,
     ) -> Result<Option<Arc<Attachment>>, AttachError> {
-        let _turn = self.turn(Some(id)).await;
+        let _endpoint = self.lock_endpoint(Some(id)).await;
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let intents = self.intents();
         let meant = attached_as((self.me, &intents), &cluster, (network, name), id);

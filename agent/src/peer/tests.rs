@@ -212,7 +212,7 @@ async fn an_address_is_given_once_and_denied_with_the_reason() {
 
     let taken = IpAddr::from([172, 38, 0, 12]);
     let endpoint = EndpointId::from_bytes([5; 16]);
-    let request = overlay::ledger::Request {
+    let request = overlay::ledger::AddressRequest {
         network: network.id,
         endpoint,
         name: "web".parse().expect("a label"),

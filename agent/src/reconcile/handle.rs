@@ -16,12 +16,12 @@ use super::lost::{ReleaseError, Released};
 pub struct Handle {
     /// How the last round ended.
     pub settled: watch::Receiver<Arc<ReconcileStatus>>,
-    pub(super) asks: mpsc::Sender<Ask>,
+    pub(super) commands: mpsc::Sender<Command>,
 }
 
 /// What the reconciler is asked for between two rounds.
 #[derive(Debug)]
-pub(super) enum Ask {
+pub(super) enum Command {
     Look(Look, oneshot::Sender<Result<Observed, StepError>>),
     Release(NetworkId, EndpointId, oneshot::Sender<Result<Released, ReleaseError>>),
 }
@@ -44,7 +44,7 @@ impl Handle {
     }
 
     async fn look_at(&self, look: Look) -> Result<Observed, StepError> {
-        self.ask(|answer| Ask::Look(look, answer)).await?
+        self.ask(|answer| Command::Look(look, answer)).await?
     }
 
     /// Releases an endpoint of this host if its container has ended: if neither its namespace's path nor its port is there. The
@@ -53,16 +53,16 @@ impl Handle {
     /// # Errors
     /// When the kernel can't be looked at, or the release can't be written to disk.
     pub async fn release_if_lost(&self, network: NetworkId, endpoint: EndpointId) -> Result<Released, ReleaseError> {
-        self.ask(|answer| Ask::Release(network, endpoint, answer)).await?
+        self.ask(|answer| Command::Release(network, endpoint, answer)).await?
     }
 
-    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, StepError> {
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, StepError> {
         let stopping = || {
             StepError::new("look at the kernel", Cause::Busy)
                 .with_detail("overlayd is stopping: start it, and try again")
         };
         let (answer, answered) = oneshot::channel();
-        self.asks.send(ask(answer)).await.map_err(|_| stopping())?;
+        self.commands.send(ask(answer)).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
     }
 }

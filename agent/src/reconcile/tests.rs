@@ -7,7 +7,7 @@ use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::foreign_chains::{AcceptRule, ChainName, Protocols};
 use overlay::datapath::kernel_api::Cause;
 use overlay::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
-use overlay::ledger::{Input, Outcome, Request};
+use overlay::ledger::{AddressRequest, Input, Outcome};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::{HostInfo, Phase};
@@ -25,7 +25,7 @@ use overlay_gossip as gossip;
 mod economy;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A kernel that several can get at.
 #[derive(Clone, Default)]
@@ -134,14 +134,14 @@ impl Host {
         let id = network.id;
         let mut seen = self.seen.clone();
         let shown = seen.wait_for(|seen| seen.cluster.networks.contains_key(&id));
-        let _ = tokio::time::timeout(PATIENCE, shown).await.expect("the view follows");
+        let _ = tokio::time::timeout(TIMEOUT, shown).await.expect("the view follows");
         network
     }
 
     /// An endpoint in a container; gives the commit of its intent.
     pub(crate) async fn attach(&self, network: &Network, number: u8, netns: NetnsRef) -> (Attachment, u64) {
         let (id, name) = (EndpointId::from_bytes([number; 16]), label(&format!("web{number}")));
-        let request = Request {
+        let request = AddressRequest {
             network: network.id,
             endpoint: id,
             name: name.clone(),
@@ -185,7 +185,7 @@ impl Host {
     /// Waits until the reconciler's state is as wanted.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&ReconcileStatus) -> bool) -> Arc<ReconcileStatus> {
         let mut settled = self.reconciler.settled.clone();
-        let waited = tokio::time::timeout(PATIENCE, settled.wait_for(|s| wanted(s))).await;
+        let waited = tokio::time::timeout(TIMEOUT, settled.wait_for(|s| wanted(s))).await;
         waited.expect(what).expect("the reconciler runs").clone()
     }
 }
@@ -248,7 +248,7 @@ async fn an_endpoint_whose_namespace_is_gone_is_released() {
     host.tell_news();
     let mut intents = host.state.intents.clone();
     let gone = intents.wait_for(|k| !k.intents.attachments.contains_key(&attachment.endpoint.id));
-    let commit = tokio::time::timeout(PATIENCE, gone).await.expect("it is released").expect("the owner runs").commit;
+    let commit = tokio::time::timeout(TIMEOUT, gone).await.expect("it is released").expect("the owner runs").commit;
     let settled = host.until("the commit", |s| s.commit >= commit).await;
     assert!(settled.failures.is_empty() && settled.segments.is_empty(), "its segment goes with it: {settled:?}");
     assert!(host.kernel.with(|kernel| kernel.state().segments.is_empty()));

@@ -51,6 +51,8 @@ const SEALS: Table = Table::new("seals");
 const FORGETS: Table = Table::new("forgets");
 const PEERS: Table = Table::new("peers");
 const LINKS: Table = Table::new("links");
+/// The key of the number of the last commit, in [`META`].
+const COMMIT: &str = "page";
 
 /// All tables whose keys start with a network's id and that go with its account.
 const OF_ACCOUNT: [Table; 6] = [NETWORKS, BLOCKS, ADDRESSES, BOUND, RESTING, OUTBOX];
@@ -185,7 +187,7 @@ fn gives_back(change: &Change) -> bool {
                 | ledger::Change::Close(_)
                 | ledger::Change::Unbind(..)
                 | ledger::Change::Rested(..)
-                | ledger::Change::Unpost(..)
+                | ledger::Change::Dequeue(..)
                 | ledger::Change::Revision(_)
         ),
         Change::Seat(_, Some(_)) | Change::Attach(_) | Change::Peer(_, Some(_)) | Change::Links(..) => false,
@@ -301,17 +303,17 @@ impl Store {
     }
 
     fn try_commit(&mut self, changes: &[Change]) -> Result<u64, StoreError> {
-        if self.db.is_none() && self.number("page")?.unwrap_or(0) != self.commits {
+        if self.db.is_none() && self.number(COMMIT)?.unwrap_or(0) != self.commits {
             return Err(self.corrupt(&"it has a commit that seemed to have failed"));
         }
         let commit = self.commits + 1;
         let committed = self.transact(|txn| {
             changes.iter().try_for_each(|change| rows::write(txn, change))?;
-            put(txn, META, b"page", &commit.to_be_bytes())
+            put(txn, META, COMMIT.as_bytes(), &commit.to_be_bytes())
         });
         if let Err(error) = committed {
             // The disk may have failed after the last byte: what counts is what is there.
-            if !matches!(self.number("page"), Ok(Some(there)) if there == commit) {
+            if !matches!(self.number(COMMIT), Ok(Some(there)) if there == commit) {
                 return Err(error);
             }
         }
@@ -347,7 +349,7 @@ impl Store {
                 .collect(),
             links: self.rows(LINKS, |k, v| Ok((rows::id(k)?, rows::message(v)?)))?.into_iter().collect(),
             peers: self.peers()?,
-            commit: self.number("page")?.unwrap_or(0),
+            commit: self.number(COMMIT)?.unwrap_or(0),
             put_aside: None,
             identity,
         })

@@ -113,7 +113,7 @@ impl Host {
     /// An address for an endpoint, and the endpoint with it, not yet attached.
     fn given(&self, network: &Network, number: u8, name: &str) -> Attachment {
         let (endpoint, name) = (EndpointId::from_bytes([number; 16]), label(name));
-        let request = ledger::Request {
+        let request = ledger::AddressRequest {
             network: network.id,
             endpoint,
             name: name.clone(),

@@ -54,12 +54,12 @@ pub fn founder_from_wire(bytes: &[u8]) -> Result<Option<HostId>, WireError> {
 
 impl Wire<pb::Stamp> for Stamp {
     fn to_wire(&self) -> pb::Stamp {
-        pb::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, page: self.revision }
+        pb::Stamp { generation: self.boot.generation, nonce: self.boot.nonce, revision: self.revision }
     }
 
     fn from_wire(wire: &pb::Stamp) -> Result<Self, WireError> {
         let generation = counted("generation", wire.generation)?;
-        Ok(Self { boot: Boot { generation, nonce: wire.nonce }, revision: counted("page", wire.page)? })
+        Ok(Self { boot: Boot { generation, nonce: wire.nonce }, revision: counted("revision", wire.revision)? })
     }
 }
 
@@ -96,9 +96,9 @@ impl Wire<pb::Seal> for (HostId, Seal) {
 
 impl Wire<pb::Evidence> for Evidence {
     fn to_wire(&self) -> pb::Evidence {
-        use pb::evidence::{Kind, LaterPage};
+        use pb::evidence::{Kind, LaterRevision};
         let kind = match *self {
-            Self::LaterRevision { revision, seen } => Kind::LaterPage(LaterPage { page: revision, seen }),
+            Self::LaterRevision { revision, seen } => Kind::LaterRevision(LaterRevision { revision, seen }),
             Self::LaterLease => Kind::LaterLease(true),
             Self::LaterBoot => Kind::LaterBoot(true),
             Self::LaterMember => Kind::LaterMember(true),
@@ -110,7 +110,7 @@ impl Wire<pb::Evidence> for Evidence {
     fn from_wire(wire: &pb::Evidence) -> Result<Self, WireError> {
         use pb::evidence::Kind;
         Ok(match wire.kind.as_ref().ok_or(WireError::Missing("evidence"))? {
-            Kind::LaterPage(seen) => Self::LaterRevision { revision: seen.page, seen: seen.seen },
+            Kind::LaterRevision(seen) => Self::LaterRevision { revision: seen.revision, seen: seen.seen },
             Kind::LaterLease(_) => Self::LaterLease,
             Kind::LaterBoot(_) => Self::LaterBoot,
             Kind::LaterMember(_) => Self::LaterMember,

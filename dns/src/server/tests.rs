@@ -67,14 +67,14 @@ fn with_edns(mut query: Message, payload: u16) -> Message {
     query
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Served {
     async fn by_udp(&self, bytes: &[u8]) -> Vec<u8> {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has ports");
         socket.send_to(bytes, self.udp).await.expect("loopback takes it");
         let mut buffer = vec![0; 65_535];
-        let received = timeout(PATIENCE, socket.recv_from(&mut buffer)).await;
+        let received = timeout(TIMEOUT, socket.recv_from(&mut buffer)).await;
         let (length, from) = received.expect("a reply in time").expect("loopback works");
         assert_eq!(from, self.udp);
         buffer.truncate(length);
@@ -84,7 +84,7 @@ impl Served {
     async fn by_tcp(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.tcp).await.expect("it listens");
         tcp::write(&mut stream, bytes).await.expect("loopback takes it");
-        let reply = timeout(PATIENCE, tcp::read(&mut stream)).await;
+        let reply = timeout(TIMEOUT, tcp::read(&mut stream)).await;
         reply.expect("a reply in time").expect("loopback works").expect("a reply before the end")
     }
 
@@ -203,12 +203,12 @@ async fn a_response_gets_no_response() {
     let after = query("web");
     socket.send_to(&after.to_vec().expect("it is a message"), served.udp).await.expect("loopback takes it");
     let mut buffer = [0; 1232];
-    let length = timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("in time").expect("loopback works");
+    let length = timeout(TIMEOUT, socket.recv(&mut buffer)).await.expect("in time").expect("loopback works");
     assert_eq!(Message::from_vec(&buffer[..length]).expect("the reply is a message").id, after.id);
 
     let mut stream = TcpStream::connect(served.tcp).await.expect("it listens");
     tcp::write(&mut stream, &response).await.expect("loopback takes it");
-    let end = timeout(PATIENCE, tcp::read(&mut stream)).await.expect("in time");
+    let end = timeout(TIMEOUT, tcp::read(&mut stream)).await.expect("in time");
     assert_eq!(end.expect("closed in order"), None);
 }
 
@@ -228,7 +228,7 @@ async fn one_connection_takes_many_questions_at_once() {
         tcp::write(&mut stream, &query.to_vec().expect("it is a message")).await.expect("loopback takes it");
     }
     for query in &queries {
-        let reply = timeout(PATIENCE, tcp::read(&mut stream)).await.expect("in time").expect("loopback works");
+        let reply = timeout(TIMEOUT, tcp::read(&mut stream)).await.expect("in time").expect("loopback works");
         let reply = Message::from_vec(&reply.expect("a reply to each")).expect("the reply is a message");
         assert_eq!(reply.id, query.id);
     }
@@ -297,7 +297,7 @@ async fn connections_beyond_the_limit_are_closed_and_places_come_back() {
     let converses = |stream: TcpStream| async {
         let mut stream = stream;
         let written = tcp::write(&mut stream, &bytes).await;
-        let reply = timeout(PATIENCE, tcp::read(&mut stream)).await.expect("a reply or the end, in time");
+        let reply = timeout(TIMEOUT, tcp::read(&mut stream)).await.expect("a reply or the end, in time");
         (written.is_ok() && matches!(reply, Ok(Some(_)))).then_some(stream)
     };
     let connect = || async { TcpStream::connect(served.tcp).await.expect("it listens") };
@@ -328,7 +328,7 @@ async fn a_dropped_listener_gives_its_ports_back() {
     })
     .await;
     let mut open = open;
-    let end = timeout(PATIENCE, tcp::read(&mut open)).await.expect("in time");
+    let end = timeout(TIMEOUT, tcp::read(&mut open)).await.expect("in time");
     assert!(!matches!(end, Ok(Some(_))));
 }
 

@@ -64,17 +64,17 @@ pub fn heard(from: HostId, record: &Record) -> Vec<Input> {
         runs: record.blocks.get(&network).cloned().unwrap_or_default(),
         borrowed: record.borrowed.get(&network).cloned().unwrap_or_default(),
     });
-    let posted = record.outbox.iter().flat_map(|(network, statements)| {
+    let queued = record.outbox.iter().flat_map(|(network, statements)| {
         statements.iter().map(|statement| Input::Stated { network: *network, from, stamp, statement: *statement })
     });
     // First: of a host of another cluster nothing counts that it says besides.
     let belongs = Input::Belongs { from, founder, seals: record.seals.clone() };
-    std::iter::once(belongs).chain(holding).chain(posted).collect()
+    std::iter::once(belongs).chain(holding).chain(queued).collect()
 }
 
 /// The boot of another agent that acts under this host's identity, from a record that this agent did not write. An agent that waits
 /// to be admitted does not act: the members will refuse it.
-pub fn twin(record: &Record) -> Option<Boot> {
+pub fn duplicate(record: &Record) -> Option<Boot> {
     let acts = |host: &&HostInfo| host.phase == Phase::Established;
     record.host.as_ref().filter(acts).map(|host| host.stamp.boot)
 }

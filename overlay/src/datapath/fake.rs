@@ -15,9 +15,9 @@ use crate::model::addr::{IfName, Mac};
 use crate::model::id::{EndpointId, NetworkId, Vni};
 use crate::model::intent::NetnsRef;
 
-mod harm;
+mod fault;
 
-pub use harm::Harm;
+pub use fault::Fault;
 
 /// The kernel in memory.
 #[derive(Default)]

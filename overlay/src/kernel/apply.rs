@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::error::OrDoing;
-use super::inside::{Inside, Segment};
 use super::netns::blocking;
-use super::patience::within;
+use super::netns_sockets::{NetnsSockets, Segment};
+use super::time_limit::within;
 use super::{RealKernel, flows, forwarding, link, netns, nft, port, rows, segment};
 use crate::datapath::attention::Part;
 use crate::datapath::firewall::Family;
@@ -23,8 +23,8 @@ impl RealKernel {
     /// Removes the links in namespaces that lost their path: their VNIs and names are taken until then.
     pub(super) async fn clear_lost(&mut self) {
         for lost in std::mem::take(&mut self.lost) {
-            let doing = || format!("clear the namespace {}", lost.inside.netns.path().display());
-            if within(doing, segment::clear(&lost.inside)).await.is_err() {
+            let doing = || format!("clear the namespace {}", lost.sockets.netns.path().display());
+            if within(doing, segment::clear(&lost.sockets)).await.is_err() {
                 self.lost.push(lost);
             }
         }
@@ -77,7 +77,7 @@ impl RealKernel {
         if within(doing, port::delete_all(segment, ports)).await.is_ok() {
             return ports.iter().map(|_| Ok(())).collect();
         }
-        let route = &segment.inside.route;
+        let route = &segment.sockets.route;
         let mut results = Vec::with_capacity(ports.len());
         for ifname in ports {
             results.push(within(|| format!("remove {ifname}"), port::delete(route, ifname)).await);
@@ -136,7 +136,7 @@ impl RealKernel {
             SegmentStep::CreateBridge(bridge) => segment::create_bridge(&self.segment(id)?.route, bridge).await,
             SegmentStep::UpdateBridge(bridge) => segment::update_bridge(&self.segment(id)?.route, bridge).await,
             SegmentStep::CreateTunnel(tunnel) => {
-                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, other)| &other.inside);
+                let others = self.segments.iter().filter(|(other, _)| **other != id).map(|(_, other)| &other.sockets);
                 segment::create_tunnel(&self.host, self.segment(id)?, others, tunnel).await
             }
             SegmentStep::ConnectTunnel { mtu } => segment::connect_tunnel(&self.segment(id)?.route, *mtu).await,
@@ -174,7 +174,7 @@ impl RealKernel {
 
     async fn delete(&mut self, id: NetworkId) -> Result<(), StepError> {
         if let Some(segment) = self.segments.get(&id) {
-            segment::clear(&segment.inside).await?;
+            segment::clear(&segment.sockets).await?;
         }
         let path = self.netns_path(id);
         let doing = || format!("remove the namespace {}", path.display());
@@ -196,8 +196,8 @@ impl RealKernel {
     }
 
     /// The way into a segment that has to be there.
-    fn segment(&self, id: NetworkId) -> Result<&Inside, StepError> {
-        self.open_segment(id).map(|segment| &segment.inside)
+    fn segment(&self, id: NetworkId) -> Result<&NetnsSockets, StepError> {
+        self.open_segment(id).map(|segment| &segment.sockets)
     }
 
     fn open_segment(&self, id: NetworkId) -> Result<&Segment, StepError> {

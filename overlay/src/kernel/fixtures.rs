@@ -7,8 +7,8 @@ use rtnetlink::Handle;
 
 use super::addr;
 use super::error::OrDoing;
-use super::inside::{Inside, Segment};
 use super::link::{self, Interface, Kind};
+use super::netns_sockets::{NetnsSockets, Segment};
 use super::segment::{LINK_LOCALS, transit_prefix};
 use super::watch::Changes;
 use crate::datapath::desired::{Prefixed, Transit, Uplink, uplink_ifname};
@@ -34,16 +34,16 @@ pub(super) struct Fixtures {
 impl Fixtures {
     /// Reads them. The links of the segment are those of its copy.
     pub(super) async fn read(
-        host: &Inside,
-        Segment { inside, objects, .. }: &mut Segment,
+        host: &NetnsSockets,
+        Segment { sockets, objects, .. }: &mut Segment,
         network: NetworkId,
         changes: &Changes,
     ) -> Result<Self, StepError> {
-        let path = inside.netns.path().to_owned();
+        let path = sockets.netns.path().to_owned();
         let doing = || format!("look into {}", path.display());
-        let firewall = inside.rules.table(Family::Inet).await.or_doing(doing)?;
-        let filter = inside.rules.table(Family::Bridge).await.or_doing(doing)?;
-        let route = &inside.route;
+        let firewall = sockets.rules.table(Family::Inet).await.or_doing(doing)?;
+        let filter = sockets.rules.table(Family::Bridge).await.or_doing(doing)?;
+        let route = &sockets.route;
         let [bridge, inner] = {
             let mirror = objects.get();
             [BRIDGE, UPLINK].map(|name| mirror.named(name).cloned())
@@ -74,7 +74,7 @@ impl Fixtures {
 
 /// The uplink if it is whole: a pair, both ends up and with their addresses, and the default routes over it.
 async fn observed_uplink(
-    (host, changes, network): (&Inside, &Changes, NetworkId),
+    (host, changes, network): (&NetnsSockets, &Changes, NetworkId),
     route: &Handle,
     host_ifname: &IfName,
     inner: &Interface,

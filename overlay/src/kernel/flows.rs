@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::addr;
 use super::error::{Meaning, OrDoing};
-use super::inside::Inside;
+use super::netns_sockets::NetnsSockets;
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::observed::Flow;
 
@@ -24,10 +24,10 @@ const PART: usize = 64 * 1024;
 
 /// Forgets all connections of a namespace whose first packet was for one of these ports of its own. What passes through it to
 /// the same port of somebody else goes on.
-pub(super) async fn forget(inside: &Inside, flows: &BTreeSet<Flow>) -> Result<(), StepError> {
+pub(super) async fn forget(sockets: &NetnsSockets, flows: &BTreeSet<Flow>) -> Result<(), StepError> {
     let doing = || "forget the connections to published ports that have changed";
-    let own = addr::all(&inside.route).await.or_doing(doing)?.into_values().flatten().map(|own| own.address).collect();
-    let (netns, flows) = (Arc::clone(&inside.netns), flows.clone());
+    let own = addr::all(&sockets.route).await.or_doing(doing)?.into_values().flatten().map(|own| own.address).collect();
+    let (netns, flows) = (Arc::clone(&sockets.netns), flows.clone());
     let forgotten = spawn_blocking(move || netns.run(|| forget_here(&flows, &own))).await;
     forgotten.map_err(io::Error::other).or_doing(doing)?.or_doing(doing)?.or_doing(doing)
 }

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::OrDoing;
-use super::inside::Inside;
 use super::netns::Netns;
+use super::netns_sockets::NetnsSockets;
 use crate::datapath::kernel_api::StepError;
 use crate::model::addr::IpVersion;
 
@@ -57,7 +57,7 @@ impl Switches {
 }
 
 /// Turns it on.
-pub(super) async fn enable(host: &Inside, version: IpVersion) -> Result<(), StepError> {
+pub(super) async fn enable(host: &NetnsSockets, version: IpVersion) -> Result<(), StepError> {
     let doing = || format!("turn on {version} forwarding in {}", switch(version));
     let switched = host.netns.run_off(move || {
         if version == IpVersion::V6 {

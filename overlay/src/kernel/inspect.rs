@@ -14,7 +14,7 @@ use super::fdb::{self, Row, RowKind};
 use super::netns::{self, Netns};
 use super::nft::Reader;
 pub use super::nft::ShownElement;
-use super::patience::within;
+use super::time_limit::within;
 use super::{addr, neigh, nft};
 use crate::datapath::desired::Prefixed;
 use crate::datapath::firewall::Family;

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use super::error::OrDoing;
 use super::fdb::{Row, RowKind};
 use super::fixtures::Fixtures;
-use super::inside::{Inside, Segment};
 use super::legacy::Lists;
 use super::link::{self, Interface, Kind, PortFlags};
 use super::mirror::Mirror;
+use super::netns_sockets::{NetnsSockets, Segment};
 use super::watch::Changes;
 use super::{addr, port};
 use crate::datapath::desired::{Bridge, Prefixed, Remote};
@@ -21,7 +21,7 @@ use crate::model::addr::{IfName, Mac};
 use crate::model::id::NetworkId;
 
 /// What others have in the host's namespace, and the links that lead to other hosts.
-pub(super) async fn others(host: &mut Inside, legacy: &mut Lists, vtep: IpAddr) -> Result<Others, StepError> {
+pub(super) async fn others(host: &mut NetnsSockets, legacy: &mut Lists, vtep: IpAddr) -> Result<Others, StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
     let mut egress = BTreeSet::new();
@@ -43,7 +43,7 @@ pub(super) async fn others(host: &mut Inside, legacy: &mut Lists, vtep: IpAddr) 
 }
 
 /// What the link carries that has this address.
-pub(super) async fn underlay_mtu(host: &Inside, vtep: IpAddr) -> Result<Option<u32>, StepError> {
+pub(super) async fn underlay_mtu(host: &NetnsSockets, vtep: IpAddr) -> Result<Option<u32>, StepError> {
     let doing = || format!("look for the link that has {vtep}");
     let addresses = addr::all(&host.route).await.or_doing(doing)?;
     let Some(index) = addr::link_of(&addresses, vtep) else { return Ok(None) };
@@ -52,19 +52,19 @@ pub(super) async fn underlay_mtu(host: &Inside, vtep: IpAddr) -> Result<Option<u
 
 /// What is in a segment, and the host's end of its uplink. What the kernel has told of no change of is not read again.
 pub(super) async fn segment(
-    host: &Inside,
+    host: &NetnsSockets,
     segment: &mut Segment,
     network: NetworkId,
     changes: &Changes,
 ) -> Result<ObservedSegment, StepError> {
-    let path = segment.inside.netns.path().to_owned();
+    let path = segment.sockets.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
     // In this order: what is told of while links and fixtures are read is reason to read them once more.
     segment.objects.catch_up().or_doing(doing)?;
     if changes.take_touched(network) {
         segment.fixtures = None;
     }
-    segment.objects.refresh(&segment.inside.route).await.or_doing(doing)?;
+    segment.objects.refresh(&segment.sockets.route).await.or_doing(doing)?;
     let fixtures = match segment.fixtures.take() {
         Some(fixtures) => fixtures,
         None => Fixtures::read(host, segment, network, changes).await?,

@@ -25,7 +25,7 @@ const MOST_PENDING: usize = 100_000;
 
 /// What the kernel has told of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum ObjectChange {
     /// The link was made, changed or removed.
     Link(u32),
     /// The row is there now.
@@ -38,7 +38,7 @@ pub(super) enum Change {
     Anything,
 }
 
-impl Change {
+impl ObjectChange {
     /// What a message tells of the objects that are kept here; `None` if nothing.
     pub(super) fn of(message: &RouteNetlinkMessage) -> Option<Self> {
         use RouteNetlinkMessage::{DelLink, DelNeighbour, NewLink, NewNeighbour};
@@ -109,7 +109,7 @@ pub(super) struct Mirror {
     neighbours: BTreeMap<u32, Arc<BTreeMap<IpAddr, Mac>>>,
     remotes: Remotes,
     /// What was told since all began to be read. The answers may or may not have it already.
-    pending: Option<Vec<Change>>,
+    pending: Option<Vec<ObjectChange>>,
 }
 
 impl Mirror {
@@ -133,7 +133,7 @@ impl Mirror {
     pub(super) fn finish(&mut self, dump: Dump) {
         let pending = self.pending.take();
         // A dump goes on where it was by counting. It may miss an object if another one before it goes meanwhile.
-        let is_whole = pending.as_ref().is_some_and(|pending| !pending.iter().any(Change::may_hide_others));
+        let is_whole = pending.as_ref().is_some_and(|pending| !pending.iter().any(ObjectChange::may_hide_others));
         *self = Self { last_message: self.last_message, ..Self::default() };
         self.links = dump.links.into_iter().map(|link| (link.index, link)).collect();
         for ((link, address), mac) in dump.neighbours {
@@ -162,7 +162,7 @@ impl Mirror {
     }
 
     /// The kernel has told of a change.
-    pub(super) fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: ObjectChange) {
         if let Some(pending) = &mut self.pending {
             pending.push(change);
             if pending.len() > MOST_PENDING {
@@ -171,11 +171,11 @@ impl Mirror {
             return;
         }
         match change {
-            Change::Link(index) => self.touch(index),
-            Change::RowCame(row) => self.row_came(row),
-            Change::RowWent(row) => self.row_went(&row),
-            Change::Neighbour((link, address), mac) => self.set_neighbour(link, address, mac),
-            Change::Anything => self.forget(),
+            ObjectChange::Link(index) => self.touch(index),
+            ObjectChange::RowCame(row) => self.row_came(row),
+            ObjectChange::RowWent(row) => self.row_went(&row),
+            ObjectChange::Neighbour((link, address), mac) => self.set_neighbour(link, address, mac),
+            ObjectChange::Anything => self.forget(),
         }
     }
 

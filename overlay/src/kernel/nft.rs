@@ -30,7 +30,7 @@ pub(in crate::kernel) use dump::Reader;
 pub use read::ShownElement;
 
 /// How long `nft` may take; it takes some ten milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the rules could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,7 @@ pub(super) enum NftError {
     Missing,
     #[error("can't run the program `nft`: see what `nft --version` says")]
     Run(#[source] io::Error),
-    #[error("the program `nft` did not end within {} s and was killed", PATIENCE.as_secs())]
+    #[error("the program `nft` did not end within {} s and was killed", TIMEOUT.as_secs())]
     Slow,
     #[error("nft says: {said}")]
     Refused { said: String },
@@ -122,7 +122,7 @@ pub(super) async fn find_program() -> Result<(), NftError> {
 
 /// Gives `work` up in the end, and with it a child that it has: that is killed when dropped.
 async fn bounded<T>(work: impl Future<Output = Result<T, NftError>>) -> Result<T, NftError> {
-    timeout(PATIENCE, work).await.unwrap_or(Err(NftError::Slow))
+    timeout(TIMEOUT, work).await.unwrap_or(Err(NftError::Slow))
 }
 
 /// Starts `nft` in the namespace of the calling thread, to be waited for on the runtime.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use rtnetlink::{Handle, LinkUnspec};
 
 use super::error::OrDoing;
-use super::inside::{Inside, Segment};
 use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns};
+use super::netns_sockets::{NetnsSockets, Segment};
 use super::segment::{get, index_of, set_if_there, veth};
 use super::{addr, fdb};
 use crate::datapath::desired::{Port, SERVICE_ADDRESS};
@@ -30,7 +30,7 @@ pub(super) fn endpoint_of_alias(alias: &str) -> Option<EndpointId> {
 
 /// Makes an endpoint's pair and sets up the container's end. All or nothing: after a failure nothing of it is left, and
 /// what was in the container before is not touched.
-pub(super) async fn create(segment: &Inside, endpoint: EndpointId, port: &Port) -> Result<(), StepError> {
+pub(super) async fn create(segment: &NetnsSockets, endpoint: EndpointId, port: &Port) -> Result<(), StepError> {
     let Port { host_ifname, ifname, netns, .. } = port;
     let doing = || format!("make {ifname} in {} for endpoint {}", netns.path.display(), endpoint.short());
     let (container, inner) = netns::enter(netns).await.or_doing(doing)?;
@@ -122,13 +122,13 @@ pub(super) async fn delete(route: &Handle, ifname: &IfName) -> Result<(), StepEr
 }
 
 /// Removes pairs in one request; those that are gone are removed.
-pub(super) async fn delete_all(Segment { inside, objects, .. }: &Segment, ports: &[&IfName]) -> Result<(), StepError> {
+pub(super) async fn delete_all(Segment { sockets, objects, .. }: &Segment, ports: &[&IfName]) -> Result<(), StepError> {
     let doing = || format!("remove {} ports", ports.len());
     objects.catch_up().or_doing(doing)?;
-    objects.refresh(&inside.route).await.or_doing(doing)?;
+    objects.refresh(&sockets.route).await.or_doing(doing)?;
     let names: BTreeSet<&str> = ports.iter().map(|ifname| ifname.as_str()).collect();
     let links: Vec<Interface> = objects.get().links().cloned().collect();
     let is_leaving = |link: &&Interface| names.contains(link.name.as_str());
     let leaving: BTreeSet<u32> = links.iter().filter(is_leaving).map(|link| link.index).collect();
-    link::delete_together(&inside.route, &links, &leaving).await.or_doing(doing)
+    link::delete_together(&sockets.route, &links, &leaving).await.or_doing(doing)
 }

@@ -7,8 +7,8 @@ use rtnetlink::Handle;
 use tokio::time::timeout;
 
 use super::error::OrDoing;
-use super::inside::Segment;
-use super::patience::{PATIENCE, no_answer, within};
+use super::netns_sockets::Segment;
+use super::time_limit::{TIMEOUT, no_answer, within};
 use super::{fdb, neigh};
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::{BRIDGE, TUNNEL};
@@ -27,12 +27,12 @@ struct Devices {
 pub(super) async fn write(segment: &Segment, rows: &[RowStep]) -> Vec<Result<(), StepError>> {
     match within(|| format!("look for {BRIDGE} and {TUNNEL}"), find(segment)).await {
         Ok(devices) => {
-            let route = &segment.inside.route;
+            let route = &segment.sockets.route;
             let writes: Vec<_> = rows.iter().map(|row| write_one(route, &devices, row)).collect();
             let mut writing = pin!(stream::iter(writes).buffered(AT_ONCE));
             let mut results = Vec::with_capacity(rows.len());
             // As long as rows are written, there is no hurry: there may be very many.
-            while let Ok(Some(result)) = timeout(PATIENCE, writing.next()).await {
+            while let Ok(Some(result)) = timeout(TIMEOUT, writing.next()).await {
                 results.push(result);
             }
             results.extend(rows.iter().skip(results.len()).map(|row| Err(no_answer(row.to_string()))));
@@ -42,10 +42,10 @@ pub(super) async fn write(segment: &Segment, rows: &[RowStep]) -> Vec<Result<(),
     }
 }
 
-async fn find(Segment { inside, objects, .. }: &Segment) -> Result<Devices, StepError> {
+async fn find(Segment { sockets, objects, .. }: &Segment) -> Result<Devices, StepError> {
     let doing = || format!("look for {BRIDGE} and {TUNNEL}");
     objects.catch_up().or_doing(doing)?;
-    objects.refresh(&inside.route).await.or_doing(doing)?;
+    objects.refresh(&sockets.route).await.or_doing(doing)?;
     let mirror = objects.get();
     let index = |name| mirror.named(name).map(|link| link.index);
     Ok(Devices { bridge: index(BRIDGE), tunnel: index(TUNNEL) })

@@ -10,9 +10,9 @@ use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
 use super::error::{Meaning, OrDoing, Unless};
-use super::inside::Inside;
 use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns, NetnsError, blocking};
+use super::netns_sockets::NetnsSockets;
 use super::{addr, fdb};
 use crate::datapath::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -88,11 +88,11 @@ pub(super) fn set_if_there(name: &str, value: &str) -> io::Result<()> {
 
 /// Removes all links in a segment, and with them their ends in the containers and in the host's namespace: a namespace that ends
 /// does it some time later, and its VNI is taken until then.
-pub(super) async fn clear(inside: &Inside) -> Result<(), StepError> {
-    let doing = || format!("clear the namespace {}", inside.netns.path().display());
-    let links = link::all(&inside.route).await.or_doing(doing)?;
+pub(super) async fn clear(sockets: &NetnsSockets) -> Result<(), StepError> {
+    let doing = || format!("clear the namespace {}", sockets.netns.path().display());
+    let links = link::all(&sockets.route).await.or_doing(doing)?;
     let leaving = links.iter().filter(|link| link.kind != Kind::Other).map(|link| link.index).collect();
-    link::delete_together(&inside.route, &links, &leaving).await.or_doing(doing)
+    link::delete_together(&sockets.route, &links, &leaving).await.or_doing(doing)
 }
 
 /// A device that has to be there.
@@ -139,9 +139,9 @@ pub(super) async fn update_bridge(route: &Handle, bridge: &Bridge) -> Result<(),
 
 /// Makes the tunnel: asked for in the host's namespace, so that its socket is there, and placed in the segment at once.
 pub(super) async fn create_tunnel<'a>(
-    host: &'a Inside,
-    segment: &'a Inside,
-    others: impl Iterator<Item = &'a Inside>,
+    host: &'a NetnsSockets,
+    segment: &'a NetnsSockets,
+    others: impl Iterator<Item = &'a NetnsSockets>,
     tunnel: &Tunnel,
 ) -> Result<(), StepError> {
     let Tunnel { vni, port, local, .. } = *tunnel;
@@ -158,7 +158,7 @@ pub(super) async fn create_tunnel<'a>(
     match host.route.link().add(message.build()).execute().await {
         Err(error) if error.meaning() == Cause::AlreadyExists => {
             let segments = [segment].into_iter().chain(others);
-            let spaces = segments.map(|inside| (inside.netns.path().display().to_string(), inside));
+            let spaces = segments.map(|sockets| (sockets.netns.path().display().to_string(), sockets));
             let spaces: Vec<_> = [("the host's namespace".to_owned(), host)].into_iter().chain(spaces).collect();
             let who = holder(&spaces, tunnel).await.unwrap_or_else(|| "another program's device".to_owned());
             let detail = format!("{who} has this VNI and port: remove it, or give all hosts another --vxlan-port");
@@ -169,9 +169,9 @@ pub(super) async fn create_tunnel<'a>(
 }
 
 /// Who has the tunnel's VNI and port; as far as the namespaces that we may look at tell.
-async fn holder(spaces: &[(String, &Inside)], tunnel: &Tunnel) -> Option<String> {
-    for (place, inside) in spaces {
-        for link in link::all(&inside.route).await.ok()? {
+async fn holder(spaces: &[(String, &NetnsSockets)], tunnel: &Tunnel) -> Option<String> {
+    for (place, sockets) in spaces {
+        for link in link::all(&sockets.route).await.ok()? {
             if matches!(link.kind, Kind::Vxlan { vni, port, .. } if (vni, port) == (Some(tunnel.vni), tunnel.port)) {
                 return Some(format!("the device {} in {place}", link.name));
             }
@@ -200,7 +200,11 @@ pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepE
 }
 
 /// Makes the uplink; what is left of an older one goes first.
-pub(super) async fn create_uplink(host: &Inside, segment: &Inside, uplink: &Uplink) -> Result<(), StepError> {
+pub(super) async fn create_uplink(
+    host: &NetnsSockets,
+    segment: &NetnsSockets,
+    uplink: &Uplink,
+) -> Result<(), StepError> {
     let Uplink { host_ifname, .. } = uplink;
     let doing = || format!("make the uplink {host_ifname}");
     link::delete_named(&host.route, host_ifname.as_str()).await.or_doing(doing)?;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::listener::Listener;
-use super::mirror::{Change, Mirror};
+use super::mirror::{Mirror, ObjectChange};
 use super::netns::{Netns, NetnsError};
 use super::objects::Objects;
 use super::{addr, neigh};
@@ -202,14 +202,14 @@ impl Drop for Watcher {
 /// Keeps the copy up to date; gives what the message tells of.
 fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Told {
     let Some(message) = message.and_then(parse) else {
-        mirror.apply(Change::Anything);
+        mirror.apply(ObjectChange::Anything);
         return Told::Anything;
     };
     // The traffic of the containers through their gateway makes and ages neighbours all the time.
     if is_passing(&message, mirror) {
         return Told::Nothing;
     }
-    Change::of(&message).into_iter().for_each(|change| mirror.apply(change));
+    ObjectChange::of(&message).into_iter().for_each(|change| mirror.apply(change));
     match message {
         RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Told::Copied,
         other => read(&other, |_, _| true),

@@ -69,8 +69,8 @@ impl Account {
                 self.resting.insert(*address, rest.clone());
             }
             Change::Rested(_, address) => drop(self.resting.remove(address)),
-            Change::Post(_, statement) => drop(self.outbox.insert(*statement)),
-            Change::Unpost(_, statement) => drop(self.outbox.remove(statement)),
+            Change::Enqueue(_, statement) => drop(self.outbox.insert(*statement)),
+            Change::Dequeue(_, statement) => drop(self.outbox.remove(statement)),
             // Of the ledger, and of its membership.
             Change::Open(_)
             | Change::Tombstone(_)

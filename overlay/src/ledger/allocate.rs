@@ -11,7 +11,7 @@ use crate::model::record::Statement;
 
 /// An endpoint of this host wants an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct AddressRequest {
     /// The network.
     pub network: NetworkId,
     /// The endpoint. Asking again for the same one gives the same answer.
@@ -29,7 +29,7 @@ pub struct Request {
 }
 
 impl Account {
-    pub(super) fn allocate(&self, me: HostId, request: &Request, now: Millis) -> LedgerStep {
+    pub(super) fn allocate(&self, me: HostId, request: &AddressRequest, now: Millis) -> LedgerStep {
         let of_range =
             |address: &IpAddr| self.network.range_of(*address).is_some_and(|(range, _)| range == request.range);
         let is_meant = |address: &IpAddr| of_range(address) && request.address.is_none_or(|wanted| wanted == *address);
@@ -52,13 +52,13 @@ impl Account {
     /// Whoever comes to a network takes a part of the space along, so that no host holds so much of it that its death
     /// hurts the others. One host is asked, once: where there are no whole blocks to be had, single addresses gathered
     /// from everybody would only hurt them.
-    fn ask_as_newcomer(&self, me: HostId, request: &Request) -> Option<LedgerStep> {
+    fn ask_as_newcomer(&self, me: HostId, request: &AddressRequest) -> Option<LedgerStep> {
         let newcomer = request.asked.is_empty() && self.held_in(request.range, me).next().is_none();
         newcomer.then(|| self.ask_for_space(me, request)).flatten()
     }
 
     /// Asks the reachable host that holds most and was not asked yet.
-    fn ask_for_space(&self, me: HostId, request: &Request) -> Option<LedgerStep> {
+    fn ask_for_space(&self, me: HostId, request: &AddressRequest) -> Option<LedgerStep> {
         let ask = |of: &HostId| Ask::Space { of: *of, range: request.range };
         let holders = self
             .holders(request.range)
@@ -68,7 +68,7 @@ impl Account {
         richest.map(|(of, _)| LedgerStep::ask(ask(&of)))
     }
 
-    fn allocate_static(&self, me: HostId, request: &Request, address: IpAddr) -> LedgerStep {
+    fn allocate_static(&self, me: HostId, request: &AddressRequest, address: IpAddr) -> LedgerStep {
         if let Some(lease) = self.may_use(me, address) {
             return self.bind(request, address, lease);
         }
@@ -91,7 +91,7 @@ impl Account {
 
     /// What the name had before; else the lowest address that nobody had lately; else, of those that have rested, the one
     /// that has rested longest; else one that is borrowed and idle.
-    fn allocate_any(&self, me: HostId, request: &Request, now: Millis) -> LedgerStep {
+    fn allocate_any(&self, me: HostId, request: &AddressRequest, now: Millis) -> LedgerStep {
         let resting = || self.resting_of(request.range);
         let of_name = resting().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
         let kept = of_name.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?))).max();
@@ -120,14 +120,14 @@ impl Account {
 
     /// A borrowed address that is bound to nobody and kept for nobody. One that has just come may be for another request,
     /// which asked for it by number, unless this one has asked as well.
-    fn spare(&self, me: HostId, request: &Request, now: Millis) -> Option<(IpAddr, Version)> {
+    fn spare(&self, me: HostId, request: &AddressRequest, now: Millis) -> Option<(IpAddr, Version)> {
         let kept = |r: &Rest| !r.is_over(now) && (r.name.is_some() || request.asked.is_empty());
         let idle = |a: &IpAddr| !self.bound.contains_key(a) && !self.resting.get(a).is_some_and(kept);
         let of_range = |a: &IpAddr| self.network.range_of(*a).is_some_and(|(range, _)| range == request.range);
         self.borrowed(me).into_iter().find(|(a, _)| of_range(a) && idle(a))
     }
 
-    fn bind(&self, request: &Request, address: IpAddr, lease: Version) -> LedgerStep {
+    fn bind(&self, request: &AddressRequest, address: IpAddr, lease: Version) -> LedgerStep {
         LedgerStep {
             changes: vec![Change::Bind(self.network.id, address, request.endpoint)],
             outcome: Outcome::Granted { address, lease },
@@ -148,7 +148,7 @@ impl Account {
             [
                 Change::Rested(id, address),
                 Change::Address(id, address, AddressLease { version, holder: Holder::Home }),
-                Change::Post(id, Statement::Return { address, version }),
+                Change::Enqueue(id, Statement::Return { address, version }),
             ]
         };
         self.borrowed(me).into_iter().filter(|(a, _)| idle(a)).flat_map(go_home).collect()

@@ -29,9 +29,9 @@ pub enum Change {
     /// The address has rested, and whose it was is forgotten.
     Rested(NetworkId, IpAddr),
     /// A lease that was written for another host and has to reach it.
-    Post(NetworkId, Statement),
+    Enqueue(NetworkId, Statement),
     /// It has reached it.
-    Unpost(NetworkId, Statement),
+    Dequeue(NetworkId, Statement),
     /// May this host act?
     Activation(Activation),
     /// Who founded the cluster that this host belongs to from now on.

@@ -143,7 +143,7 @@ impl Ledger {
     }
 
     /// Of two who act under one identity the one that booted first gives up. Earlier lives of this host were before.
-    pub(super) fn twin(&self, boot: Boot) -> LedgerStep {
+    pub(super) fn duplicate(&self, boot: Boot) -> LedgerStep {
         if self.membership.boot.follows(boot) { LedgerStep::done([]) } else { self.outdated(self.me, boot) }
     }
 

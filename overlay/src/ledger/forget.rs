@@ -267,7 +267,7 @@ impl Account {
             changes.push(Change::Block(id, *block, BlockLease { epoch, holder: me }));
             // What was owed to the one that is gone, nobody takes any more.
             let owed = self.outbox.iter().filter(|s| self.is_about(s, *block));
-            changes.extend(owed.map(|s| Change::Unpost(id, *s)));
+            changes.extend(owed.map(|s| Change::Dequeue(id, *s)));
             let Some(subnet) = self.network.block_subnet(*block) else { continue };
             let lent = self.addresses.range(subnet.network()..=subnet.last());
             let counts = |epoch: u64| epoch == lease.epoch || earlier && epoch < lease.epoch;
@@ -280,7 +280,7 @@ impl Account {
                     Holder::Host(host) if !membership.is_forgotten(host) => {
                         changes.push(Change::Address(id, *address, AddressLease { version, holder: known.holder }));
                         let statement = Statement::Delegate { address: *address, version, to: host };
-                        changes.push(Change::Post(id, statement));
+                        changes.push(Change::Enqueue(id, statement));
                     }
                     Holder::Host(_) | Holder::Home => {}
                 }
@@ -323,8 +323,8 @@ impl Account {
             let version = Version { count: lease.version.count + 1, ..lease.version };
             changes.push(Change::Address(id, address, AddressLease { version, holder: Holder::Home }));
             changes.push(Change::Unbind(id, address, Rest { name: None, since: now }));
-            let posted = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
-            changes.extend(self.outbox.iter().filter(posted).map(|s| Change::Unpost(id, *s)));
+            let delegation = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
+            changes.extend(self.outbox.iter().filter(delegation).map(|s| Change::Dequeue(id, *s)));
         }
         changes
     }

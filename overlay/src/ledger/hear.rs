@@ -43,7 +43,7 @@ impl Account {
                 self.network.block_of(*address).and_then(|b| held.get(&b)).is_some_and(|e| *e > version.epoch)
             }
         };
-        changes.extend(self.outbox.iter().filter(confirmed).map(|s| Change::Unpost(self.network.id, *s)));
+        changes.extend(self.outbox.iter().filter(confirmed).map(|s| Change::Dequeue(self.network.id, *s)));
         changes
     }
 
@@ -85,9 +85,9 @@ impl Account {
         // It was this host's before, and came back: the transfer by which it went has surely arrived.
         let arrived =
             |s: &&Statement| matches!(s, Statement::Transfer { block: b, epoch: e, .. } if *b == block && *e < epoch);
-        let unpost = self.outbox.iter().filter(arrived).map(|s| Change::Unpost(self.network.id, *s));
+        let dequeued = self.outbox.iter().filter(arrived).map(|s| Change::Dequeue(self.network.id, *s));
         let lease = Change::Block(self.network.id, block, BlockLease { epoch, holder: me });
-        LedgerStep::done(std::iter::once(lease).chain(unpost))
+        LedgerStep::done(std::iter::once(lease).chain(dequeued))
     }
 
     /// The endpoint that needs the address takes it soon; if none does, it goes home like a released one.
@@ -114,9 +114,9 @@ impl Account {
         }
         // The delegation that is answered by this has surely arrived.
         let answered = |s: &&Statement| matches!(s, Statement::Delegate { address: a, .. } if *a == address);
-        let unpost = self.outbox.iter().filter(answered).map(|s| Change::Unpost(id, *s));
+        let dequeued = self.outbox.iter().filter(answered).map(|s| Change::Dequeue(id, *s));
         let lease = AddressLease { version, holder: Holder::Home };
-        LedgerStep::done(std::iter::once(Change::Address(id, address, lease)).chain(unpost))
+        LedgerStep::done(std::iter::once(Change::Address(id, address, lease)).chain(dequeued))
     }
 
     fn not_for_me(&self, statement: &Statement) -> LedgerStep {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Denial, MemberList, Request, Share};
+use super::{AddressRequest, Denial, MemberList, Share};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::lease::{AddressLease, BlockLease, Version};
 use crate::model::member::{Boot, Seal, Stamp};
@@ -20,7 +20,7 @@ pub enum Input {
     /// The network is deleted for good. Endpoints that are in it here stay until they are released.
     Close(NetworkId),
     /// An endpoint of this host wants an address.
-    Allocate(Request),
+    Allocate(AddressRequest),
     /// An endpoint of this host no longer needs its addresses.
     Release {
         /// The network.
@@ -134,7 +134,7 @@ pub enum Input {
         member_list: MemberList,
     },
     /// Somebody else acts under this host's identity, or did: an earlier life of it, or a copy.
-    Twin {
+    Duplicate {
         /// In this boot.
         boot: Boot,
     },

@@ -171,8 +171,8 @@ impl Membership {
             | Change::Bind(..)
             | Change::Unbind(..)
             | Change::Rested(..)
-            | Change::Post(..)
-            | Change::Unpost(..) => {}
+            | Change::Enqueue(..)
+            | Change::Dequeue(..) => {}
         }
     }
 

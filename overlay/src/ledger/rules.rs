@@ -1,4 +1,4 @@
-//! Who may do what: the bars that an input has to pass before it is looked at.
+//! Who may do what: for what reasons an input is denied before it is looked at.
 
 use super::{Activation, Denial, Input, Ledger};
 use crate::model::id::HostId;
@@ -58,8 +58,8 @@ impl Ledger {
     }
 
     /// Why this host does not look at the input at all.
-    pub(super) fn bars(&self, input: &Input) -> Option<Denial> {
-        if let Some(denial) = self.bars_sender(input) {
+    pub(super) fn denies(&self, input: &Input) -> Option<Denial> {
+        if let Some(denial) = self.denies_sender(input) {
             return Some(denial);
         }
         match (&self.membership.activation, input) {
@@ -85,7 +85,7 @@ impl Ledger {
                 Activation::Unchecked { .. },
                 Input::Admit { .. }
                 | Input::Admitted { .. }
-                | Input::Twin { .. }
+                | Input::Duplicate { .. }
                 | Input::Conclude { .. }
                 | Input::Trust,
             ) => None,
@@ -99,7 +99,7 @@ impl Ledger {
     }
 
     /// Does this host take nothing from, and give nothing to, the one that the input comes from?
-    fn bars_sender(&self, input: &Input) -> Option<Denial> {
+    fn denies_sender(&self, input: &Input) -> Option<Denial> {
         let Sender { host, stamp, founder } = sender(input)?;
         if let Some(founder) = self.apart_from(host, founder) {
             return Some(Denial::Apart { founder });
@@ -152,7 +152,7 @@ fn sender(input: &Input) -> Option<Sender> {
         | Input::Found
         | Input::Seek
         | Input::Booted { .. }
-        | Input::Twin { .. }
+        | Input::Duplicate { .. }
         | Input::Conclude { .. }
         | Input::Trust
         | Input::Refused { .. }

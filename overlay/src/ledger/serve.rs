@@ -37,7 +37,7 @@ impl Account {
             let epoch = epoch + 1;
             let statement = Statement::Transfer { block, epoch, to };
             changes.push(Change::Block(self.network.id, block, BlockLease { epoch, holder: to }));
-            changes.push(Change::Post(self.network.id, statement));
+            changes.push(Change::Enqueue(self.network.id, statement));
             changes.extend(self.resting_in(block).map(|address| Change::Rested(self.network.id, address)));
             given.push(statement);
         }
@@ -82,7 +82,7 @@ impl Account {
         let id = self.network.id;
         let changes = vec![
             Change::Address(id, address, AddressLease { version, holder: Holder::Host(to) }),
-            Change::Post(id, statement),
+            Change::Enqueue(id, statement),
         ];
         LedgerStep { changes, outcome: Outcome::Given(vec![statement]) }
     }

@@ -124,7 +124,7 @@ pub enum AttachRefusal {
     /// A port of this host can't lead to it.
     Port(PortError),
     /// The ledger has no address for it.
-    Denied(Box<ledger::Request>, Denial),
+    Denied(Box<ledger::AddressRequest>, Denial),
 }
 
 /// An endpoint id that means another endpoint than the one that is asked for.
@@ -259,17 +259,17 @@ impl Attach {
     }
 
     /// What the ledger is asked for on behalf of this address of the network.
-    pub fn request_for(&self, network: NetworkId, address: IpAddr) -> Option<ledger::Request> {
+    pub fn request_for(&self, network: NetworkId, address: IpAddr) -> Option<ledger::AddressRequest> {
         let (number, range) = self.cluster.networks.get(&network)?.network.range_of(address)?;
         Some(self.request(network, number, range))
     }
 
-    fn request(&self, network: NetworkId, number: u8, range: &Range) -> ledger::Request {
+    fn request(&self, network: NetworkId, number: u8, range: &Range) -> ledger::AddressRequest {
         let is_of_range = |ask: &&Ask| match ask {
             Ask::Space { range, .. } => *range == number,
             Ask::Address { address, .. } => range.subnet.contains(*address),
         };
-        ledger::Request {
+        ledger::AddressRequest {
             network,
             endpoint: self.id,
             name: self.spec.name.clone(),

@@ -94,10 +94,10 @@ impl Feed {
         let changed: Vec<(HostId, Arc<Record>)> = changed.map(|(id, record)| (id, Arc::clone(record))).collect();
         let peers = self.news.iter().filter_map(|id| Some((*id, *addresses.get(id)?)));
         let peers = peers.filter(|(id, address)| self.peers.get(id) != Some(address)).collect();
-        let duplicates = selves.iter().filter_map(|record| own_record::twin(record));
+        let duplicates = selves.iter().filter_map(|record| own_record::duplicate(record));
         let duplicates: BTreeSet<Boot> = duplicates.filter(|boot| !self.duplicates.contains(boot)).collect();
         let heard = changed.iter().flat_map(|(id, record)| own_record::heard(*id, record));
-        let inputs = duplicates.iter().map(|boot| Input::Twin { boot: *boot }).chain(heard).collect();
+        let inputs = duplicates.iter().map(|boot| Input::Duplicate { boot: *boot }).chain(heard).collect();
         let batch = Batch {
             learn: Learn { networks: unknown(state, cluster), founder: cluster.founder_of(state.ledger.me()) },
             bury: Bury(cluster.tombstones.difference(state.ledger.tombstones()).copied().collect()),

@@ -16,7 +16,7 @@ const RATE: u32 = 1000;
 /// What a tool may take for its last report, beside what it waits for the network.
 pub(super) const LAST_REPORT: Duration = Duration::from_secs(10);
 /// A connection that stands still for longer counts as dead.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Numbered UDP packets from one container to an echo in another, 1,000 a second.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Flow {
     /// When the tool died, or did not send as much as it should have.
     pub fn stop(mut self) -> anyhow::Result<FlowReport> {
         let (lasted, sender) = (self.started.elapsed(), &mut self.sender);
-        let report: FlowReport = last_line(sender, PATIENCE + LAST_REPORT)?;
+        let report: FlowReport = last_line(sender, TIMEOUT + LAST_REPORT)?;
         // The tool takes a moment to start, and sends no more than it can.
         let least = u128::from(RATE) * lasted.as_millis().saturating_sub(500) / 1000 / 2;
         ensure!(u128::from(report.sent) >= least, "{} packets in {lasted:?} are too few: {report:?}", report.sent);
@@ -65,7 +65,7 @@ impl Stream {
     /// # Errors
     /// When the connection is not made.
     pub fn start(from: &Container, to: &Container) -> anyhow::Result<Self> {
-        Self::dial(from, to, PATIENCE)
+        Self::dial(from, to, TIMEOUT)
     }
 
     /// [`Stream::start`] of a connection that outlasts an outage of any length up to `patience`, and goes on within a

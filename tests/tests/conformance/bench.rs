@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, ensure};
 use overlay::datapath::attention::Look;
 use overlay::datapath::desired::Desired;
-use overlay::datapath::fake::Harm;
+use overlay::datapath::fake::Fault;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::datapath::kernel_api::{Cause, Kernel};
 use overlay::datapath::observed::Observed;
@@ -38,7 +38,7 @@ pub trait Bench: Sized {
     fn add_chain(&mut self, name: &ChainName, policy: Policy, calls: Calls) -> anyhow::Result<()>;
     /// Somebody makes a link, and the default route by it.
     fn add_way_out(&mut self, ifname: &IfName) -> anyhow::Result<()>;
-    fn harm(&mut self, harm: &Harm) -> anyhow::Result<()>;
+    fn inject(&mut self, fault: &Fault) -> anyhow::Result<()>;
     /// All that there is in the host and in these containers, whoever's it is, in no special form: to be compared.
     fn inventory(&mut self, containers: &[&NetnsRef]) -> anyhow::Result<String>;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use overlay::datapath::attention::{Look, Part};
 use overlay::datapath::desired::{Desired, Prefixed};
-use overlay::datapath::fake::Harm;
+use overlay::datapath::fake::Fault;
 use overlay::datapath::firewall::Element;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Policy, Protocols};
 use overlay::datapath::kernel_api::{Cause, Kernel};
@@ -52,35 +52,35 @@ pub async fn whatever_is_broken_by_hand_is_repaired_by_one_round<B: Bench>(mut b
     let desired = busy_host(&mut bench)?;
     let whole = settle(&mut bench, &desired).await?;
     let (n, web) = (network(1), port_name(&desired, 1)?);
-    let harms = [
-        Harm::ForwardingOff,
-        Harm::DeleteHostTable,
-        Harm::DeleteTable(n),
-        Harm::AddRule(n),
-        Harm::BridgeDown(n),
-        Harm::DeleteAddress(n, [10, 9, 0, 254].into()),
-        Harm::DeleteTunnel(n),
-        Harm::LetFlood(n),
-        Harm::DeleteUplink(n),
-        Harm::DeleteDefaultRoute(n),
-        Harm::DeletePort(n, web.clone()),
-        Harm::DetachPort(n, web.clone()),
-        Harm::NarrowPort(n, web.clone()),
-        Harm::Unmark(n, web),
-        Harm::DeleteRemote(n, mac(21)),
-        Harm::DeleteBridgeRow(n, mac(21)),
-        Harm::DeleteTunnelRow(n, mac(22)),
-        Harm::LetAge(n, mac(22)),
-        Harm::DeleteNeighbour(n, address(21)),
-        Harm::DeleteBridge(n),
-        Harm::DeleteNamespace(n),
+    let faults = [
+        Fault::ForwardingOff,
+        Fault::DeleteHostTable,
+        Fault::DeleteTable(n),
+        Fault::AddRule(n),
+        Fault::BridgeDown(n),
+        Fault::DeleteAddress(n, [10, 9, 0, 254].into()),
+        Fault::DeleteTunnel(n),
+        Fault::LetFlood(n),
+        Fault::DeleteUplink(n),
+        Fault::DeleteDefaultRoute(n),
+        Fault::DeletePort(n, web.clone()),
+        Fault::DetachPort(n, web.clone()),
+        Fault::NarrowPort(n, web.clone()),
+        Fault::Unmark(n, web),
+        Fault::DeleteRemote(n, mac(21)),
+        Fault::DeleteBridgeRow(n, mac(21)),
+        Fault::DeleteTunnelRow(n, mac(22)),
+        Fault::LetAge(n, mac(22)),
+        Fault::DeleteNeighbour(n, address(21)),
+        Fault::DeleteBridge(n),
+        Fault::DeleteNamespace(n),
     ];
-    for harm in harms {
-        bench.harm(&harm).with_context(|| format!("{harm:?}"))?;
-        let broken = look(&mut bench).await.with_context(|| format!("after {harm:?}"))?;
-        ensure!(broken != whole, "{harm:?} is not seen");
-        let repaired = settle(&mut bench, &desired).await.with_context(|| format!("after {harm:?}"))?;
-        ensure!(repaired == whole, "{harm:?} left something else: {repaired:?}");
+    for fault in faults {
+        bench.inject(&fault).with_context(|| format!("{fault:?}"))?;
+        let broken = look(&mut bench).await.with_context(|| format!("after {fault:?}"))?;
+        ensure!(broken != whole, "{fault:?} is not seen");
+        let repaired = settle(&mut bench, &desired).await.with_context(|| format!("after {fault:?}"))?;
+        ensure!(repaired == whole, "{fault:?} left something else: {repaired:?}");
     }
     Ok(())
 }
@@ -106,9 +106,9 @@ pub async fn a_round_of_a_part_repairs_it_and_leaves_the_others<B: Bench>(mut be
     let desired = busy_host(&mut bench)?;
     let whole = settle(&mut bench, &desired).await?;
     let (one, other) = (network(1), network(2));
-    for harm in [Harm::DeleteBridge, Harm::DeleteNamespace, Harm::DeleteTunnel] {
-        bench.harm(&harm(one))?;
-        bench.harm(&harm(other))?;
+    for fault in [Fault::DeleteBridge, Fault::DeleteNamespace, Fault::DeleteTunnel] {
+        bench.inject(&fault(one))?;
+        bench.inject(&fault(other))?;
         let part = Look::from(Part::Segment(one));
         let (_, report) = round(bench.kernel(), &part, &desired, Knowledge::Whole).await?;
         ensure!(report.settled() && !report.done.is_empty(), "{report:?}");
@@ -196,9 +196,9 @@ pub async fn many_endpoints_go_in_one_round_and_the_others_stay<B: Bench>(mut be
     ensure!(look(&mut bench).await? == before, "something else is left or gone");
     // One of them is gone by hand meanwhile: the others go nonetheless.
     settle(&mut bench, &host_with(&all)).await?;
-    let nothing = Harm::DeletePort(network(1), overlay::datapath::desired::port_ifname(endpoint(4)));
+    let nothing = Fault::DeletePort(network(1), overlay::datapath::desired::port_ifname(endpoint(4)));
     let steps = plan(&look(&mut bench).await?, &host_with(&all[..2]), Knowledge::Whole);
-    bench.harm(&nothing)?;
+    bench.inject(&nothing)?;
     let ports: Vec<Step> = steps.into_iter().filter(|step| leaving(&step)).collect();
     for result in bench.kernel().apply(&ports).await {
         result.context("one of the ports")?;
@@ -469,7 +469,7 @@ pub async fn chains_of_others_let_containers_pass_while_there_is_a_way_out<B: Be
     for (name, policy) in &chains {
         let info = whole.others.chains.get(name).with_context(|| format!("{name} is not seen"))?;
         ensure!(info.ours == ["overlayd:in", "overlayd:out:wan0"] && info.policy == *policy, "{name}: {info:?}");
-        bench.harm(&Harm::DeleteAcceptRules(name.clone()))?;
+        bench.inject(&Fault::DeleteAcceptRules(name.clone()))?;
         ensure!(look(&mut bench).await? != whole, "{name}: it is not seen that it is shut");
         let repaired = settle(&mut bench, &host_with(&[])).await?;
         ensure!(repaired == whole, "{name}: {repaired:?}");

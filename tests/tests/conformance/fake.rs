@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use libtest_mimic::Failed;
-use overlay::datapath::fake::{FakeKernel, Harm};
+use overlay::datapath::fake::{FakeKernel, Fault};
 use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::model::addr::IfName;
 use overlay::model::id::Vni;
@@ -80,8 +80,8 @@ impl Bench for FakeBench {
         Ok(())
     }
 
-    fn harm(&mut self, harm: &Harm) -> anyhow::Result<()> {
-        self.kernel.harm(harm);
+    fn inject(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        self.kernel.inject(fault);
         Ok(())
     }
 

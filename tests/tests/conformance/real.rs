@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Failed;
 use nix::sched::{CloneFlags, setns};
 use overlay::datapath::attention::Look;
-use overlay::datapath::fake::Harm;
+use overlay::datapath::fake::Fault;
 use overlay::datapath::foreign_chains::{Calls, ChainName, Policy};
 use overlay::datapath::kernel_api::Kernel;
 use overlay::kernel::{Config, RealKernel, netns};
@@ -213,31 +213,31 @@ impl Bench for RealBench {
         Ok(())
     }
 
-    fn harm(&mut self, harm: &Harm) -> anyhow::Result<()> {
-        match harm {
-            Harm::ForwardingOff => drop(sh("echo 0 > /proc/sys/net/ipv4/ip_forward")?),
-            Harm::DeleteAcceptRules(chain) => {
+    fn inject(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        match fault {
+            Fault::ForwardingOff => drop(sh("echo 0 > /proc/sys/net/ipv4/ip_forward")?),
+            Fault::DeleteAcceptRules(chain) => {
                 let handles = "sed -n 's/.*\"overlayd:.* handle //p'";
                 drop(sh(&format!(
                     "nft -a list chain {chain} | {handles} | xargs -rn1 nft delete rule {chain} handle"
                 ))?);
             }
-            Harm::DeleteHostTable => drop(sh("nft delete table inet overlay")?),
-            Harm::DeleteNamespace(network) => {
+            Fault::DeleteHostTable => drop(sh("nft delete table inet overlay")?),
+            Fault::DeleteNamespace(network) => {
                 drop(sh(&format!("umount {0} && rm {0}", self.kernel.netns_path(*network).display()))?);
             }
-            Harm::DeletePort(network, ifname) => drop(self.inside(*network, &format!("ip link del {ifname}"))?),
-            Harm::DeleteTable(network) => drop(self.inside(*network, "nft flush ruleset")?),
-            Harm::AddRule(network) => {
+            Fault::DeletePort(network, ifname) => drop(self.inside(*network, &format!("ip link del {ifname}"))?),
+            Fault::DeleteTable(network) => drop(self.inside(*network, "nft flush ruleset")?),
+            Fault::AddRule(network) => {
                 drop(self.inside(*network, "nft insert rule inet overlay forward tcp dport 1 accept")?);
             }
-            Harm::DeleteBridge(network) => drop(self.inside(*network, "ip link del br0")?),
-            Harm::BridgeDown(network) => drop(self.inside(*network, "ip link set br0 down")?),
-            Harm::DeleteAddress(network, address) => {
+            Fault::DeleteBridge(network) => drop(self.inside(*network, "ip link del br0")?),
+            Fault::BridgeDown(network) => drop(self.inside(*network, "ip link set br0 down")?),
+            Fault::DeleteAddress(network, address) => {
                 drop(self.inside(*network, &format!("ip addr flush dev br0 to {address}"))?);
             }
-            Harm::DeleteTunnel(network) => drop(self.inside(*network, "ip link del vx0")?),
-            Harm::LetFlood(network) => {
+            Fault::DeleteTunnel(network) => drop(self.inside(*network, "ip link del vx0")?),
+            Fault::LetFlood(network) => {
                 drop(self.inside(*network, "bridge link set dev vx0 flood on learning on")?);
                 let all = format!(
                     "bridge fdb append 00:00:00:00:00:00 dev vx0 dst 192.0.2.99 port {PORT} vni {} self",
@@ -245,34 +245,34 @@ impl Bench for RealBench {
                 );
                 drop(self.inside(*network, &all)?);
             }
-            Harm::DeleteUplink(network) => {
+            Fault::DeleteUplink(network) => {
                 drop(sh(&format!("ip link del {}", overlay::datapath::desired::uplink_ifname(*network)))?);
             }
-            Harm::DeleteDefaultRoute(network) => drop(self.inside(*network, "ip route del default")?),
-            Harm::DetachPort(network, ifname) => {
+            Fault::DeleteDefaultRoute(network) => drop(self.inside(*network, "ip route del default")?),
+            Fault::DetachPort(network, ifname) => {
                 drop(self.inside(*network, &format!("ip link set {ifname} nomaster"))?);
             }
-            Harm::NarrowPort(network, ifname) => {
+            Fault::NarrowPort(network, ifname) => {
                 drop(self.inside(*network, &format!("ip link set {ifname} mtu 1280"))?);
             }
-            Harm::Unmark(network, ifname) => {
+            Fault::Unmark(network, ifname) => {
                 drop(self.inside(*network, &format!("ip link set {ifname} alias ''"))?);
             }
-            Harm::DeleteRemote(network, mac) => {
+            Fault::DeleteRemote(network, mac) => {
                 drop(self.inside(*network, &format!("bridge fdb del {mac} dev vx0 master"))?);
                 drop(self.inside(*network, &format!("bridge fdb del {mac} dev vx0 self"))?);
             }
-            Harm::DeleteBridgeRow(network, mac) => {
+            Fault::DeleteBridgeRow(network, mac) => {
                 drop(self.inside(*network, &format!("bridge fdb del {mac} dev vx0 master"))?);
             }
-            Harm::DeleteTunnelRow(network, mac) => {
+            Fault::DeleteTunnelRow(network, mac) => {
                 drop(self.inside(*network, &format!("bridge fdb del {mac} dev vx0 self"))?);
             }
-            Harm::LetAge(network, mac) => {
+            Fault::LetAge(network, mac) => {
                 drop(self.inside(*network, &format!("bridge fdb del {mac} dev vx0 master"))?);
                 drop(self.inside(*network, &format!("bridge fdb replace {mac} dev vx0 master dynamic"))?);
             }
-            Harm::DeleteNeighbour(network, address) => {
+            Fault::DeleteNeighbour(network, address) => {
                 drop(self.inside(*network, &format!("ip neigh del {address} dev br0"))?);
             }
         }

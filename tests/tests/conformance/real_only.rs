@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use libtest_mimic::Trial;
 use overlay::datapath::attention::{News, Part};
 use overlay::datapath::desired::{Desired, Port, Remote, uplink_ifname};
-use overlay::datapath::fake::Harm;
+use overlay::datapath::fake::Fault;
 use overlay::datapath::kernel_api::{Cause, Kernel};
 use overlay::datapath::plan::{Knowledge, SegmentStep, Step};
 use overlay::datapath::round::round;
@@ -175,39 +175,39 @@ async fn whatever_is_broken_by_hand_is_noticed(mut bench: RealBench) -> anyhow::
     add_remote(near, 21, alike(near, 2));
     add_remote(near, 22, unlike(3));
     let (n, web) = (network(1), port(1, &web).host_ifname);
-    let harms = [
-        Harm::ForwardingOff,
-        Harm::DeleteHostTable,
-        Harm::DeleteTable(n),
-        Harm::AddRule(n),
-        Harm::BridgeDown(n),
-        Harm::DeleteAddress(n, [10, 9, 0, 254].into()),
-        Harm::LetFlood(n),
-        Harm::DeleteTunnel(n),
-        Harm::DeleteUplink(n),
-        Harm::DeleteDefaultRoute(n),
-        Harm::DeletePort(n, web.clone()),
-        Harm::DetachPort(n, web.clone()),
-        Harm::NarrowPort(n, web),
-        Harm::DeleteRemote(n, mac(21)),
-        Harm::DeleteBridgeRow(n, mac(21)),
-        Harm::DeleteTunnelRow(n, mac(22)),
-        Harm::DeleteNeighbour(n, address(21)),
-        Harm::DeleteBridge(n),
+    let faults = [
+        Fault::ForwardingOff,
+        Fault::DeleteHostTable,
+        Fault::DeleteTable(n),
+        Fault::AddRule(n),
+        Fault::BridgeDown(n),
+        Fault::DeleteAddress(n, [10, 9, 0, 254].into()),
+        Fault::LetFlood(n),
+        Fault::DeleteTunnel(n),
+        Fault::DeleteUplink(n),
+        Fault::DeleteDefaultRoute(n),
+        Fault::DeletePort(n, web.clone()),
+        Fault::DetachPort(n, web.clone()),
+        Fault::NarrowPort(n, web),
+        Fault::DeleteRemote(n, mac(21)),
+        Fault::DeleteBridgeRow(n, mac(21)),
+        Fault::DeleteTunnelRow(n, mac(22)),
+        Fault::DeleteNeighbour(n, address(21)),
+        Fault::DeleteBridge(n),
     ];
-    for harm in harms {
+    for fault in faults {
         settle(&mut bench, &desired).await?;
         let mut changes = bench.kernel().changes();
         quiet(&mut changes).await;
         // Only the parts that are told of are looked at: it has to be the right one.
-        let part = match harm {
-            Harm::ForwardingOff | Harm::DeleteHostTable => Part::Host,
+        let part = match fault {
+            Fault::ForwardingOff | Fault::DeleteHostTable => Part::Host,
             _ => Part::Segment(n),
         };
         let before = changes.borrow_and_update().clone();
-        bench.harm(&harm)?;
+        bench.inject(&fault)?;
         let noticed = timeout(SOON, changes.wait_for(|news| news.since(&before).contains(&part))).await;
-        noticed.with_context(|| format!("{harm:?} is not noticed"))?.context("nobody watches")?;
+        noticed.with_context(|| format!("{fault:?} is not noticed"))?.context("nobody watches")?;
     }
     Ok(())
 }
@@ -244,7 +244,7 @@ async fn a_namespace_that_lost_its_path_is_noticed_by_any_look(mut bench: RealBe
         let whole = settle(&mut bench, &desired).await?;
         let mut changes = bench.kernel().changes();
         quiet(&mut changes).await;
-        bench.harm(&Harm::DeleteNamespace(network(1)))?;
+        bench.inject(&Fault::DeleteNamespace(network(1)))?;
         quiet(&mut changes).await;
         let before = changes.borrow_and_update().clone();
         let seen = bench.kernel().observe(&Part::Segment(looked_at).into()).await?;
@@ -266,7 +266,7 @@ async fn a_namespace_that_lost_its_path_is_cleared_also_if_nothing_is_desired(
     let mut desired = host_with(&[(1, &web)]);
     settle(&mut bench, &desired).await?;
     ensure!(!bench.interfaces(&web)?.is_empty(), "the container has no interface");
-    bench.harm(&Harm::DeleteNamespace(network(1)))?;
+    bench.inject(&Fault::DeleteNamespace(network(1)))?;
     desired.segments.clear();
     go(&mut bench, &desired).await?;
     ensure!(bench.interfaces(&web)?.is_empty(), "the container keeps its interface");

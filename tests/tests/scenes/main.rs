@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use support::runner::{Scene, main as play};
-use support::turns::Load;
+use support::shares::Load;
 
 mod agents;
 mod apart;

@@ -160,8 +160,8 @@ fn go(lab: &Lab, ends: &Ends, before: &str) -> anyhow::Result<()> {
 /// Whether the host's agent tells of the chain of this table that it is in the way.
 fn is_told(lab: &Lab, host: &str, table: &str) -> anyhow::Result<bool> {
     let status = lab.json(host, "status")?;
-    let barriers = status["barriers"].as_array().context("no list of barriers")?;
-    Ok(barriers.iter().any(|barrier| barrier["table"] == table))
+    let chains = status["blocking_chains"].as_array().context("no list of chains")?;
+    Ok(chains.iter().any(|chain| chain["table"] == table))
 }
 
 pub fn all_works_beside_docker() -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use super::support::leases::{AGREED, agree, free_of, refusal};
 use super::support::members::{id_of, row_of};
 
 /// How long a part of a round may take, with all that it takes to start agents again.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const HEIR: &str = "h1";
 const SEALER: &str = "h2";
@@ -221,7 +221,7 @@ impl<'a> Round<'a> {
 
     /// Waits, and starts whoever is killed meanwhile.
     fn until<T>(&mut self, what: &str, probe: impl Fn(&Lab) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        eventually(PATIENCE, what, || {
+        eventually(TIMEOUT, what, || {
             self.tend()?;
             probe(self.lab)
         })
@@ -250,7 +250,7 @@ impl<'a> Round<'a> {
         self.doom(HEIR)?;
         self.doom(SEALER)?;
         let mut said = say(self.lab, id)?;
-        eventually(PATIENCE, "all that are there to seal", || {
+        eventually(TIMEOUT, "all that are there to seal", || {
             self.tend()?;
             let row = row_of(self.lab, HEIR, id)?;
             if row["heir"] == "" && said.ended()?.is_some() {
@@ -283,7 +283,7 @@ impl<'a> Round<'a> {
 
     /// Waits until the one is forgotten and the others are members; the new identity of the machine that was forgotten.
     fn settled(&mut self, [old, kept]: &[String; 2], said: &mut Proc) -> anyhow::Result<String> {
-        eventually(PATIENCE, "all to come to its end", || {
+        eventually(TIMEOUT, "all to come to its end", || {
             self.tend()?;
             let lab = &*self.lab;
             let row = row_of(lab, HEIR, old)?;

@@ -10,7 +10,7 @@ pub mod members;
 pub mod report;
 pub mod runner;
 pub mod service;
-pub mod turns;
+pub mod shares;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const HALF_A_SECOND: Duration = Duration::from_millis(500);

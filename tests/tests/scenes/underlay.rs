@@ -16,7 +16,7 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// Parts of a network that find each other again are whole within 10 intervals of gossip.
 const WHOLE: Duration = Duration::from_millis(2500);
 /// From what a wire of any quality lets through, to a connection that is lost for good.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub fn hosts_whose_link_was_down_for_a_minute_come_back_by_themselves() -> anyhow::Result<()> {
     let lab = Lab::with_agents(4)?;
@@ -26,7 +26,7 @@ pub fn hosts_whose_link_was_down_for_a_minute_come_back_by_themselves() -> anyho
     let off = [lab.reachable("h3", "web", "app-h3", "")?, lab.reachable("h4", "web", "app-h4", "")?];
     let oracle = Oracle::watch(&[left, right, &off[0], &off[1]])?;
     let (flow, steady) = (Flow::start(left, right)?, Stream::start(right, left)?);
-    let streams = [Stream::start_patient(left, &off[0], PATIENCE)?, Stream::start_patient(&off[1], right, PATIENCE)?];
+    let streams = [Stream::start_patient(left, &off[0], TIMEOUT)?, Stream::start_patient(&off[1], right, TIMEOUT)?];
     let ids = ["h1", "h3", "h4"].map(|host| id_of(&lab, "h2", host));
     let [h1, h3, h4] = [&ids[0], &ids[1], &ids[2]].map(|id| id.as_ref().map_err(|e| anyhow::anyhow!("{e:#}")));
     let (h1, h3, h4) = (h1?, h3?, h4?);
@@ -160,7 +160,7 @@ fn all_comes_to_its_end(lab: &Lab, within: Duration, worse: impl Fn() -> anyhow:
     let [near, far] = &[lab.reachable("h1", "old", "near", "")?, lab.reachable("h2", "old", "far", "")?];
     lab.wait_until_reachable("old", near)?;
     let oracle = Oracle::watch(&[near, far])?;
-    let stream = Stream::start_patient(near, far, PATIENCE)?;
+    let stream = Stream::start_patient(near, far, TIMEOUT)?;
     worse()?;
     let flow = Flow::start(near, far)?;
 

@@ -11,7 +11,7 @@ use crate::host::Power;
 use crate::world::{Event, World};
 
 /// How long a host waits for an answer.
-pub const PATIENCE: Millis = 2_000;
+pub const TIMEOUT: Millis = 2_000;
 
 pub struct Call {
     pub from: usize,
@@ -24,7 +24,7 @@ impl World {
     pub fn ask(&mut self, from: usize, to: HostId, question: Question, attach: Option<Attach>) {
         let call = self.number();
         let (caller, id, stamp) = (from, self.hosts[from].id, self.hosts[from].ledger().stamp());
-        self.at(PATIENCE, Event::Patience(call));
+        self.at(TIMEOUT, Event::Patience(call));
         if let Some(index) = self.index(to)
             && self.passes(from, index)
         {

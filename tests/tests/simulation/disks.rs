@@ -140,11 +140,11 @@ impl World {
         let host = &self.hosts[index];
         let mut others = self.hosts.iter().filter(|other| other.id == host.id && other.index != index);
         let Some(other) = others.next().filter(|other| other.power == Power::On) else { return };
-        let (other, twin) = (other.index, own_record::twin(&other.own.record));
+        let (other, twin) = (other.index, own_record::duplicate(&other.own.record));
         if let Some(boot) = twin
             && self.passes(other, index)
         {
-            self.step(index, &Input::Twin { boot });
+            self.step(index, &Input::Duplicate { boot });
         }
     }
 

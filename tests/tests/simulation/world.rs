@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    /// Looks around, lets time pass for the ledger, brings what is posted, and asks what there is to ask.
+    /// Looks around, lets time pass for the ledger, brings what is in the outboxes, and asks what there is to ask.
     fn chores(&mut self, index: usize) {
         if self.hosts[index].power != Power::On {
             return;

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The longest that an agent takes to end, or to hear what it has to wait for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A machine that an agent runs on: it stays when the agent is killed.
 #[derive(Debug, Clone)]
@@ -183,14 +183,14 @@ impl Agent {
         saying.abort();
         drop((door, seen));
         let ended = async { while committed.changed().await.is_ok() {} };
-        tokio::time::timeout(PATIENCE, ended).await.context("the owner of the ledger does not end")?;
+        tokio::time::timeout(TIMEOUT, ended).await.context("the owner of the ledger does not end")?;
         // Its tasks end when they run next; until then the socket is in use, and the next agent of this home could not start.
         let freed = async {
             while UdpSocket::bind(home.gossip()).is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, freed).await.context("the gossip of a killed agent goes on")?;
+        tokio::time::timeout(TIMEOUT, freed).await.context("the gossip of a killed agent goes on")?;
         Ok(home)
     }
 }
@@ -204,10 +204,10 @@ impl Door {
     pub async fn knows(&self, network: &Network) -> anyhow::Result<()> {
         let mut intents = self.state.intents.clone();
         let known = intents.wait_for(|known| known.intents.networks.contains_key(&network.id));
-        tokio::time::timeout(PATIENCE, known).await.context("the network is not heard of")??;
+        tokio::time::timeout(TIMEOUT, known).await.context("the network is not heard of")??;
         let mut seen = self.seen.clone();
         let shown = seen.wait_for(|seen| seen.cluster.networks.contains_key(&network.id));
-        tokio::time::timeout(PATIENCE, shown).await.context("the network is not seen")??;
+        tokio::time::timeout(TIMEOUT, shown).await.context("the network is not seen")??;
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::figures::{Row, Spread, all_see, resident, used};
 /// Whatever happens, all see it within so many intervals.
 const BOUND: u32 = 10;
 /// Waited for, to be able to say how late it was.
-const PATIENCE: u32 = 20;
+const TIMEOUT: u32 = 20;
 /// Bytes of a digest: what is left of a datagram has to hold some news.
 const MAX_DIGEST: usize = 60_000;
 /// Of the pairs of living agents, those of which one may suspect the other at some moment. It is the one after a wave, when up to
@@ -56,7 +56,7 @@ pub async fn live(plan: Plan) -> anyhow::Result<()> {
     let homes = crowd.new_homes(plan.agents - 1);
     let born = crowd.start(homes).await?;
     let observers = crowd.observers();
-    let within = (Instant::now(), plan.interval * PATIENCE);
+    let within = (Instant::now(), plan.interval * TIMEOUT);
     let all = all_see(&observers, within, |seen| born.iter().all(|b| is_seen(seen, b))).await;
     ensure!(all.lacking == 0, "{} of {} agents do not see all", all.lacking, plan.agents);
     println!("{} agents have started and see each other after {:.1?}", plan.agents, started.elapsed());
@@ -113,7 +113,7 @@ fn is_flat(plan: &Plan, rows: &[Row], most: f64) -> anyhow::Result<()> {
 
 /// A wave: some are killed, as many start, half of them where one was killed, and meanwhile others change.
 async fn pass(plan: &Plan, crowd: &mut Crowd, start: Instant) -> anyhow::Result<Row> {
-    let patience = plan.interval * PATIENCE;
+    let patience = plan.interval * TIMEOUT;
     let share = plan.churn * plan.wave.as_secs_f64() / 60.0;
     let killed = crowd.kill((plan.agents as f64 * share).round() as usize).await?;
     let at = Instant::now();

@@ -29,7 +29,12 @@ fn a_host_that_is_checked_says_whom_it_waits_for() {
 fn what_is_in_the_way_is_told_with_the_next_step() {
     let row = |table: &str, chain: &str, reason: &str| {
         let text = |text: &str| text.to_owned();
-        barrier(&Barrier { family: text("inet"), table: text(table), chain: text(chain), reason: text(reason) })
+        blocking_chain(&BlockingChain {
+            family: text("inet"),
+            table: text(table),
+            chain: text(chain),
+            reason: text(reason),
+        })
     };
     let policy = row("mine", "passing", "policy");
     assert!(policy.starts_with("the chain passing of table inet mine drops"), "{policy}");

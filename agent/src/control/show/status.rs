@@ -101,19 +101,19 @@ pub(in crate::control) fn silent(membership: &Membership) -> BTreeSet<HostId> {
 }
 
 /// What others have in the way of containers.
-pub(in crate::control) fn barriers(barriers: &BTreeSet<BlockingChain>) -> Vec<pb::Barrier> {
-    let chain = |name: &ChainName, reason: &str| pb::Barrier {
+pub(in crate::control) fn blocking_chains(chains: &BTreeSet<BlockingChain>) -> Vec<pb::BlockingChain> {
+    let chain = |name: &ChainName, reason: &str| pb::BlockingChain {
         family: name.family.to_string(),
         table: name.table.clone(),
         chain: name.chain.clone(),
         reason: reason.to_owned(),
     };
-    let row = |barrier: &BlockingChain| match barrier {
+    let row = |blocking: &BlockingChain| match blocking {
         BlockingChain::Policy(name) => chain(name, "policy"),
         BlockingChain::Owned(name) => chain(name, "owner"),
-        BlockingChain::Legacy => pb::Barrier { reason: "legacy".to_owned(), ..pb::Barrier::default() },
+        BlockingChain::Legacy => pb::BlockingChain { reason: "legacy".to_owned(), ..pb::BlockingChain::default() },
     };
-    barriers.iter().map(row).collect()
+    chains.iter().map(row).collect()
 }
 
 /// Why the last round ran, for how long, and how many there were.

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use overlay::ledger::{self, Ledger, Outcome, Request};
+use overlay::ledger::{self, AddressRequest, Ledger, Outcome};
 use overlay::model::id::{EndpointId, HostId};
 use overlay::model::lease::Version;
 use overlay::model::member::Stamp;
@@ -32,7 +32,7 @@ fn let_go(ledger: &mut Ledger) -> Vec<ledger::Change> {
         settings: Settings::default(),
     };
     let lent = Statement::Delegate { address: ADDRESS, version: Version { epoch: 1, count: 1 }, to: ledger.me() };
-    let request = Request {
+    let request = AddressRequest {
         network,
         endpoint,
         name: name.clone(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlay::cluster::{Cluster, Located, NetworkView};
-use overlay::ledger::{Denial, Request};
+use overlay::ledger::{AddressRequest, Denial};
 use overlay::model::addr::IpVersion;
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId};
@@ -93,7 +93,7 @@ fn not_assignable(view: &NetworkView, address: IpAddr, why: Unfit) -> AttachErro
 }
 
 /// A denial in the words of the one who asked.
-fn denied(seen: &ClusterView, view: &NetworkView, request: &Request, denial: Denial) -> AttachError {
+fn denied(seen: &ClusterView, view: &NetworkView, request: &AddressRequest, denial: Denial) -> AttachError {
     let network = view.shown_name();
     match denial {
         Denial::UnknownNetwork | Denial::Deleted => AttachError::UnknownNetwork(network),

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use overlay::cluster::derive;
-use overlay::ledger::{Denial, Ledger, Request};
+use overlay::ledger::{AddressRequest, Denial, Ledger};
 use overlay::model::host::HostInfo;
 use overlay::model::lease::Version;
 use overlay::model::network::Network;
@@ -96,8 +96,8 @@ fn wanted(name: &str) -> EndpointSpec {
     }
 }
 
-fn asking(address: IpAddr) -> Request {
-    Request {
+fn asking(address: IpAddr) -> AddressRequest {
+    AddressRequest {
         network: NetworkId::from_bytes([7; 16]),
         endpoint: EndpointId::from_bytes([8; 16]),
         name: label("new"),
@@ -128,7 +128,7 @@ fn tried(cluster: &Cluster, spec: EndpointSpec) -> Result<(), AttachError> {
 }
 
 /// What an operator is told of what a ledger says.
-fn denied(seen: &ClusterView, asked: &Request, denial: Denial) -> AttachError {
+fn denied(seen: &ClusterView, asked: &AddressRequest, denial: Denial) -> AttachError {
     let request = Attach {
         spec: EndpointSpec { addresses: asked.address.into_iter().collect(), ..wanted("new") },
         id: asked.endpoint,
@@ -290,7 +290,7 @@ fn attacher(host: &Host) -> Attacher {
         reconciler: host.reconciler.clone(),
         named: watch::channel(BTreeSet::new()).1,
         me: host.identity.id(),
-        turns: Turns::default(),
+        lock: KeyedLock::default(),
     }
 }
 

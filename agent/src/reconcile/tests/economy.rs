@@ -1,6 +1,6 @@
 //! What a round looks at, and what it does not.
 
-use overlay::datapath::fake::Harm;
+use overlay::datapath::fake::Fault;
 
 use super::*;
 
@@ -59,7 +59,7 @@ async fn an_event_of_one_segment_looks_into_that_segment_only() {
     let before = looks(&host, networks);
     let port = overlay::datapath::desired::port_ifname(web.endpoint.id);
     let whole = host.kernel.with(|kernel| kernel.state().clone());
-    host.kernel.with(|kernel| kernel.harm(&Harm::DetachPort(networks[0], port)));
+    host.kernel.with(|kernel| kernel.inject(&Fault::DetachPort(networks[0], port)));
     host.kernel.echo();
     rest(&host).await;
     assert!(host.kernel.with(|kernel| *kernel.state() == whole), "it is not repaired");
@@ -107,7 +107,7 @@ async fn an_audit_finds_what_no_event_told_of() {
     let (host, networks, _) = two_networks().await;
     let whole = host.kernel.with(|kernel| kernel.state().clone());
     // Without a word to the reconciler.
-    host.kernel.with(|kernel| kernel.harm(&Harm::DeleteBridge(networks[1])));
+    host.kernel.with(|kernel| kernel.inject(&Fault::DeleteBridge(networks[1])));
     let before = looks(&host, networks);
     tokio::time::pause();
     tokio::time::advance(AUDIT).await;

@@ -52,8 +52,8 @@ fn write_change(txn: &WriteTransaction, change: &ledger::Change) -> Result<(), r
             put(txn, RESTING, &ip_key(*id, *ip), &rest.to_wire().encode_to_vec())
         }
         ledger::Change::Rested(id, ip) => delete(txn, RESTING, &ip_key(*id, *ip)),
-        ledger::Change::Post(id, statement) => put(txn, OUTBOX, &statement_key(*id, statement), &[]),
-        ledger::Change::Unpost(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
+        ledger::Change::Enqueue(id, statement) => put(txn, OUTBOX, &statement_key(*id, statement), &[]),
+        ledger::Change::Dequeue(id, statement) => delete(txn, OUTBOX, &statement_key(*id, statement)),
         ledger::Change::Tombstone(id) => put(txn, TOMBSTONES, id.as_bytes(), &[]),
         ledger::Change::Member(host) => put(txn, MEMBERS, host.as_bytes(), &[]),
         ledger::Change::Foreign(host) => {
@@ -116,7 +116,7 @@ pub(super) fn change(table: Table, key: &[u8], value: &[u8]) -> Result<ledger::C
         "addresses" => ledger::Change::Address(network, text(rest)?, message::<AddressLease, pb::Lease>(value)?),
         "bound" => ledger::Change::Bind(network, text(rest)?, id(value)?),
         "resting" => ledger::Change::Unbind(network, text(rest)?, message::<Rest, pb::Rest>(value)?),
-        _ => ledger::Change::Post(network, message::<Statement, pb::Statement>(rest)?),
+        _ => ledger::Change::Enqueue(network, message::<Statement, pb::Statement>(rest)?),
     })
 }
 

@@ -3,7 +3,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use overlay::ledger::{Input, Outcome, Request, Share};
+use overlay::ledger::{AddressRequest, Input, Outcome, Share};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::id::{HostId, Vni};
@@ -120,7 +120,15 @@ pub(crate) fn attachment(number: u8, network: NetworkId) -> Attachment {
 
 fn allocate(network: NetworkId, number: u8, address: Option<IpAddr>) -> Input {
     let (endpoint, name) = (EndpointId::from_bytes([number; 16]), format!("web{number}").parse().expect("a label"));
-    Input::Allocate(Request { network, endpoint, name, range: 0, address, reachable: [].into(), asked: [].into() })
+    Input::Allocate(AddressRequest {
+        network,
+        endpoint,
+        name,
+        range: 0,
+        address,
+        reachable: [].into(),
+        asked: [].into(),
+    })
 }
 
 /// A new state that has lived.
@@ -450,7 +458,9 @@ fn a_flipped_bit_is_noticed_or_without_meaning() {
 
 #[test]
 fn a_row_that_says_nothing_sensible_is_refused() {
-    for (table, key) in [(BLOCKS, &[1_u8; 19][..]), (NETWORKS, &[1; 3]), (PEERS, &[1; 16]), (META, b"page")] {
+    for (table, key) in
+        [(BLOCKS, &[1_u8; 19][..]), (NETWORKS, &[1; 3]), (PEERS, &[1; 16]), (META, super::COMMIT.as_bytes())]
+    {
         let scratch = Scratch::new();
         let (mut store, _) = scratch.open().expect("a new one");
         store.transact(|txn| put(txn, table, key, b"\xff\xff\xff")).expect("it takes any row");

@@ -361,25 +361,25 @@ fn whom_another_cluster_forgets_and_what_it_deletes_counts_there_only() {
 
 #[test]
 fn a_network_is_found_by_name_by_name_and_id_and_by_the_start_of_its_id() {
-    let mut twin = network(1, "a", 3);
+    let mut namesake = network(1, "a", 3);
     // Its id starts like that of the other one.
-    twin.id = NetworkId::from_bytes([0xa0, 0xa0, 0xbb, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    namesake.id = NetworkId::from_bytes([0xa0, 0xa0, 0xbb, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let (first, other) = (network(0, "a", 2), network(2, "b", 1));
-    let cluster = derive(&records([(1, record(1, &[first.clone(), twin.clone(), other.clone()], &[]))]));
+    let cluster = derive(&records([(1, record(1, &[first.clone(), namesake.clone(), other.clone()], &[]))]));
     let find = |text: &str| cluster.find(text).map(|v| v.network.id);
     assert_eq!(find("a"), Some(first.id));
     assert_eq!(find("A"), Some(first.id));
     assert_eq!(find("b"), Some(other.id));
-    assert_eq!(find("a~a0a0bbbb"), Some(twin.id));
+    assert_eq!(find("a~a0a0bbbb"), Some(namesake.id));
     assert_eq!(find("a~a0a0a0a0"), Some(first.id));
     assert_eq!(find("b~a0a0bbbb"), None, "another name");
     assert_eq!(find("a2a2"), Some(other.id));
     assert_eq!(find("A2A2"), Some(other.id));
     assert_eq!(find("a0a0"), None, "two start like that");
-    assert_eq!(find("a0a0b"), Some(twin.id));
+    assert_eq!(find("a0a0b"), Some(namesake.id));
     assert_eq!(find("a2a"), None, "too short to be meant as an id");
     assert_eq!(find(""), None);
-    assert_eq!(cluster.networks[&twin.id].shown_name(), "a~a0a0bbbb");
+    assert_eq!(cluster.networks[&namesake.id].shown_name(), "a~a0a0bbbb");
 }
 
 #[test]

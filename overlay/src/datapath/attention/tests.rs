@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::datapath::fake::FakeKernel;
-use crate::datapath::plan::tests::{harms, kernel, network, wait, wish};
+use crate::datapath::plan::tests::{faults, kernel, network, wait, wish};
 use crate::datapath::plan::{Step, plan, plan_parts};
 use crate::datapath::round::round;
 
@@ -32,10 +32,10 @@ fn go(
 
 proptest! {
     #[test]
-    fn a_plan_is_the_plans_of_its_parts(before in wish(), after in wish(), harms in harms()) {
+    fn a_plan_is_the_plans_of_its_parts(before in wish(), after in wish(), faults in faults()) {
         let mut kernel = kernel();
         wait(round(&mut kernel, &Look::Everything, &before, Knowledge::Whole)).expect("it can be looked at");
-        harms.iter().for_each(|harm| kernel.harm(harm));
+        faults.iter().for_each(|fault| kernel.inject(fault));
         let observed = kernel.state().clone();
         let whole = plan(&observed, &after, Knowledge::Whole);
         let parts = observed.segments.keys().chain(after.segments.keys()).map(|id| Part::Segment(*id));
@@ -52,12 +52,12 @@ proptest! {
 
     #[test]
     fn whatever_changes_in_between_a_round_of_parts_leaves_nothing_to_do(
-        turns in proptest::collection::vec((proptest::option::of(wish()), harms()), 1..8),
+        turns in proptest::collection::vec((proptest::option::of(wish()), faults()), 1..8),
     ) {
         let (mut kernel, mut confirmed, mut heard) = (kernel(), Confirmed::default(), News::default());
         let mut desired = Arc::new(Desired::default());
-        for (wish, harms) in turns {
-            harms.iter().for_each(|harm| kernel.harm(harm));
+        for (wish, faults) in turns {
+            faults.iter().for_each(|fault| kernel.inject(fault));
             desired = wish.map_or(desired, Arc::new);
             go(&mut kernel, &mut confirmed, &mut heard, &desired);
             prop_assert_eq!(plan(kernel.state(), &desired, Knowledge::Whole), vec![]);

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::datapath::desired::{Bridge, Port, Prefixed, Remote, Transit, Uplink, port_ifname, uplink_ifname};
-use crate::datapath::fake::{FakeKernel, Harm};
+use crate::datapath::fake::{FakeKernel, Fault};
 use crate::datapath::firewall::{Chain, Family, Match, Rule, Table, Verdict};
 use crate::datapath::foreign_chains::{Calls, ChainName, Policy, Protocols};
 use crate::datapath::kernel_api::Cause;
@@ -174,31 +174,31 @@ fn table(rules: usize) -> Table {
 }
 
 /// Anything that somebody may do to a network.
-fn harm() -> impl Strategy<Value = Harm> {
+fn fault() -> impl Strategy<Value = Fault> {
     let port = |n, m| port_ifname(endpoint(n, m));
     (0..22_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
-        0 => Harm::ForwardingOff,
-        1 => Harm::DeleteHostTable,
-        2 => Harm::DeleteNamespace(network(n)),
-        3 => Harm::DeleteTable(network(n)),
-        4 => Harm::AddRule(network(n)),
-        5 => Harm::DeleteBridge(network(n)),
-        6 => Harm::BridgeDown(network(n)),
-        7 => Harm::DeleteAddress(network(n), address(252)),
-        8 => Harm::DeleteTunnel(network(n)),
-        9 => Harm::LetFlood(network(n)),
-        10 => Harm::DeleteUplink(network(n)),
-        11 => Harm::DeleteDefaultRoute(network(n)),
-        12 => Harm::DeletePort(network(n), port(n, m)),
-        13 => Harm::DetachPort(network(n), port(n, m)),
-        14 => Harm::Unmark(network(n), port(n, m)),
-        15 => Harm::DeleteRemote(network(n), mac(m)),
-        16 => Harm::DeleteBridgeRow(network(n), mac(m)),
-        17 => Harm::DeleteTunnelRow(network(n), mac(m)),
-        18 => Harm::LetAge(network(n), mac(m)),
-        19 => Harm::NarrowPort(network(n), port(n, m)),
-        20 => Harm::DeleteAcceptRules(CHAINS[usize::from(m) % CHAINS.len()].of().0),
-        _ => Harm::DeleteNeighbour(network(n), address(m)),
+        0 => Fault::ForwardingOff,
+        1 => Fault::DeleteHostTable,
+        2 => Fault::DeleteNamespace(network(n)),
+        3 => Fault::DeleteTable(network(n)),
+        4 => Fault::AddRule(network(n)),
+        5 => Fault::DeleteBridge(network(n)),
+        6 => Fault::BridgeDown(network(n)),
+        7 => Fault::DeleteAddress(network(n), address(252)),
+        8 => Fault::DeleteTunnel(network(n)),
+        9 => Fault::LetFlood(network(n)),
+        10 => Fault::DeleteUplink(network(n)),
+        11 => Fault::DeleteDefaultRoute(network(n)),
+        12 => Fault::DeletePort(network(n), port(n, m)),
+        13 => Fault::DetachPort(network(n), port(n, m)),
+        14 => Fault::Unmark(network(n), port(n, m)),
+        15 => Fault::DeleteRemote(network(n), mac(m)),
+        16 => Fault::DeleteBridgeRow(network(n), mac(m)),
+        17 => Fault::DeleteTunnelRow(network(n), mac(m)),
+        18 => Fault::LetAge(network(n), mac(m)),
+        19 => Fault::NarrowPort(network(n), port(n, m)),
+        20 => Fault::DeleteAcceptRules(CHAINS[usize::from(m) % CHAINS.len()].of().0),
+        _ => Fault::DeleteNeighbour(network(n), address(m)),
     })
 }
 
@@ -256,8 +256,8 @@ pub(crate) fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// What people break by hand between two rounds.
-pub(crate) fn harms() -> impl Strategy<Value = Vec<Harm>> {
-    vec(harm(), 0..4)
+pub(crate) fn faults() -> impl Strategy<Value = Vec<Fault>> {
+    vec(fault(), 0..4)
 }
 
 proptest! {
@@ -273,12 +273,12 @@ proptest! {
     #[test]
     fn from_one_wish_one_round_leads_to_another_whatever_was_done_by_hand(
         before in wish(),
-        harms in vec(harm(), 0..4),
+        faults in vec(fault(), 0..4),
         after in wish(),
     ) {
         let mut kernel = kernel();
         go(&mut kernel, &before, Knowledge::Whole);
-        harms.iter().for_each(|harm| kernel.harm(harm));
+        faults.iter().for_each(|fault| kernel.inject(fault));
         let report = go(&mut kernel, &after, Knowledge::Whole);
         prop_assert!(report.settled(), "{:?}", report);
         let mut fresh = self::kernel();
@@ -293,21 +293,21 @@ proptest! {
     }
 
     #[test]
-    fn one_round_repairs_whatever_was_done_by_hand(wish in wish(), harms in vec(harm(), 0..6)) {
+    fn one_round_repairs_whatever_was_done_by_hand(wish in wish(), faults in vec(fault(), 0..6)) {
         let mut kernel = kernel();
         go(&mut kernel, &wish, Knowledge::Whole);
         let whole = kernel.state().clone();
-        harms.iter().for_each(|harm| kernel.harm(harm));
+        faults.iter().for_each(|fault| kernel.inject(fault));
         let report = go(&mut kernel, &wish, Knowledge::Whole);
         prop_assert!(report.settled(), "{:?}", report);
         prop_assert_eq!(kernel.state(), &whole);
     }
 
     #[test]
-    fn what_a_round_has_done_a_second_does_not_do_again(wish in wish(), harms in vec(harm(), 0..6)) {
+    fn what_a_round_has_done_a_second_does_not_do_again(wish in wish(), faults in vec(fault(), 0..6)) {
         let mut kernel = kernel();
         go(&mut kernel, &wish, Knowledge::Whole);
-        harms.iter().for_each(|harm| kernel.harm(harm));
+        faults.iter().for_each(|fault| kernel.inject(fault));
         go(&mut kernel, &wish, Knowledge::Whole);
         prop_assert_eq!(go(&mut kernel, &wish, Knowledge::Whole).done, vec![]);
     }

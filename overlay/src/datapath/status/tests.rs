@@ -1,7 +1,7 @@
 use super::*;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn failure(scope: Scope, detail: Option<&str>) -> Failure {
     let error = StepError::new("make the bridge br0", Cause::Busy).said_by(std::io::Error::other("errno 16"));
@@ -34,7 +34,7 @@ fn only_a_failure_of_another_value_is_new() {
 fn what_was_let_go_of_is_out_of_the_kernel_after_a_round_that_began_later_and_has_removed_it() {
     let [one, other] = [1, 2].map(|number| NetworkId::from_bytes([number; 16]));
     let clear =
-        |settled: &ReconcileStatus| [one, other].map(|network| settled.is_clear(network, PATIENCE, Instant::now()));
+        |settled: &ReconcileStatus| [one, other].map(|network| settled.is_clear(network, TIMEOUT, Instant::now()));
     assert_eq!(clear(&ReconcileStatus::default()), [false, false], "before the first round nothing is known");
     let failed = |step| (Step::Segment(one, step), StepError::new("try", Cause::Busy));
     let after = |failed: Vec<_>| {

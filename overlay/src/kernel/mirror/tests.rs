@@ -106,30 +106,30 @@ struct Model {
 
 impl Model {
     /// Does it, as far as it can be done; gives the messages.
-    fn perform(&mut self, deed: &Deed) -> Vec<Change> {
+    fn perform(&mut self, deed: &Deed) -> Vec<ObjectChange> {
         match *deed {
             Deed::SetLink(index, mtu) => {
                 self.links.insert(index, link(index, mtu));
-                vec![Change::Link(index)]
+                vec![ObjectChange::Link(index)]
             }
             Deed::DeleteLink(index) => self.delete_link(index),
             Deed::PutBridgeRow(link, number) if self.links.contains_key(&link) => {
                 self.bridge_rows.insert(number, bridge_row(link, number));
-                vec![Change::RowCame(bridge_row(link, number))]
+                vec![ObjectChange::RowCame(bridge_row(link, number))]
             }
             Deed::DeleteBridgeRow(number) => {
-                self.bridge_rows.remove(&number).map(Change::RowWent).into_iter().collect()
+                self.bridge_rows.remove(&number).map(ObjectChange::RowWent).into_iter().collect()
             }
             Deed::PutTunnelRow(number, vtep) if self.links.contains_key(&TUNNEL) => {
                 self.tunnel_rows.insert(number, vec![tunnel_row(number, vtep)]);
-                vec![Change::RowCame(tunnel_row(number, vtep))]
+                vec![ObjectChange::RowCame(tunnel_row(number, vtep))]
             }
             Deed::AppendTunnelRow(number, vtep) if self.links.contains_key(&TUNNEL) => {
                 let rows = self.tunnel_rows.entry(number).or_default();
                 if !rows.contains(&tunnel_row(number, vtep)) {
                     rows.push(tunnel_row(number, vtep));
                 }
-                vec![Change::RowCame(tunnel_row(number, vtep))]
+                vec![ObjectChange::RowCame(tunnel_row(number, vtep))]
             }
             Deed::DeleteTunnelRow(number, vtep) => {
                 let row = tunnel_row(number, vtep);
@@ -138,42 +138,42 @@ impl Model {
                 };
                 rows.retain(|there| *there != row);
                 self.tunnel_rows.retain(|_, rows| !rows.is_empty());
-                vec![Change::RowWent(row)]
+                vec![ObjectChange::RowWent(row)]
             }
             Deed::PutNeighbour(link, ip, number) if self.links.contains_key(&link) => {
                 let mac = Mac::new(mac(number));
                 self.neighbours.extend(mac.map(|mac| ((link, address(ip)), mac)));
-                vec![Change::Neighbour((link, address(ip)), mac)]
+                vec![ObjectChange::Neighbour((link, address(ip)), mac)]
             }
             Deed::DeleteNeighbour(link, ip) => {
                 self.neighbours.remove(&(link, address(ip)));
-                vec![Change::Neighbour((link, address(ip)), None)]
+                vec![ObjectChange::Neighbour((link, address(ip)), None)]
             }
             Deed::PutBridgeRow(..) | Deed::PutTunnelRow(..) | Deed::AppendTunnelRow(..) | Deed::PutNeighbour(..) => {
                 Vec::new()
             }
-            Deed::Lose => vec![Change::Anything],
+            Deed::Lose => vec![ObjectChange::Anything],
         }
     }
 
     /// With a link go its rows and neighbours, and the kernel tells of each.
-    fn delete_link(&mut self, index: u32) -> Vec<Change> {
+    fn delete_link(&mut self, index: u32) -> Vec<ObjectChange> {
         let mut told = Vec::new();
         self.bridge_rows.retain(|_, row| {
             let stays = row.link != index;
             if !stays {
-                told.push(Change::RowWent(row.clone()));
+                told.push(ObjectChange::RowWent(row.clone()));
             }
             stays
         });
         if index == TUNNEL {
-            told.extend(std::mem::take(&mut self.tunnel_rows).into_values().flatten().map(Change::RowWent));
+            told.extend(std::mem::take(&mut self.tunnel_rows).into_values().flatten().map(ObjectChange::RowWent));
         }
         let without = self.neighbours.keys().filter(|(link, _)| *link == index);
-        told.extend(without.map(|key| Change::Neighbour(*key, None)));
+        told.extend(without.map(|key| ObjectChange::Neighbour(*key, None)));
         self.neighbours.retain(|(link, _), _| *link != index);
         self.links.remove(&index);
-        told.push(Change::Link(index));
+        told.push(ObjectChange::Link(index));
         told
     }
 
@@ -239,8 +239,8 @@ proptest! {
 #[test]
 fn a_move_of_a_mac_to_another_port_is_one_message() {
     let mut mirror = Model::default().copied();
-    mirror.apply(Change::RowCame(bridge_row(2, 1)));
-    mirror.apply(Change::RowCame(bridge_row(3, 1)));
+    mirror.apply(ObjectChange::RowCame(bridge_row(2, 1)));
+    mirror.apply(ObjectChange::RowCame(bridge_row(3, 1)));
     assert_eq!(mirror.behind_ports(None).into_keys().collect::<Vec<_>>(), [3]);
 }
 
@@ -257,7 +257,7 @@ fn lists_of_addresses_of_other_devices_are_not_kept() {
 fn messages_that_nobody_reads_do_not_pile_up() {
     let mut mirror = Mirror::default();
     mirror.begin();
-    (0..=MOST_PENDING).for_each(|_| mirror.apply(Change::Link(1)));
+    (0..=MOST_PENDING).for_each(|_| mirror.apply(ObjectChange::Link(1)));
     assert_eq!(mirror.pending, None);
     mirror.finish(Dump::default());
     assert!(!mirror.is_whole());

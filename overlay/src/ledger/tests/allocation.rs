@@ -3,8 +3,8 @@
 use super::world::{Luck, World, id_of};
 use super::*;
 
-fn request(world: &World, number: u8, text: &str, address: Option<&str>) -> Request {
-    Request {
+fn request(world: &World, number: u8, text: &str, address: Option<&str>) -> AddressRequest {
+    AddressRequest {
         network: world.network.id,
         endpoint: endpoint(number),
         name: name(text),
@@ -209,7 +209,7 @@ fn of_a_closed_network_nothing_stays_and_of_the_other_everything() {
     };
     let give = |network: &Network| Input::GiveAddress { network: network.id, to: host(1), address: ip("10.0.0.6") };
     let allocate = |network: &Network, n: u8| {
-        Input::Allocate(Request {
+        Input::Allocate(AddressRequest {
             network: network.id,
             endpoint: endpoint(n),
             name: name("a"),
@@ -277,7 +277,11 @@ fn an_endpoint_has_an_address_of_each_range() {
     };
     run(&Input::Create(network.clone()));
     let of = |n: u8, range: u8, address: Option<&str>| {
-        Input::Allocate(Request { endpoint: endpoint(n), range, ..request(&world, n, &format!("c{n}"), address) })
+        Input::Allocate(AddressRequest {
+            endpoint: endpoint(n),
+            range,
+            ..request(&world, n, &format!("c{n}"), address)
+        })
     };
     for (input, expected) in [
         (of(1, 0, None), "10.0.0.2"),

@@ -65,7 +65,11 @@ impl World {
                 let asked = if asked { space.collect() } else { BTreeSet::new() };
                 let address = address.as_ref().map(|a| *a.get(&assignable(&self.network)));
                 let (endpoint, name) = (own(member, endpoint), named(name));
-                self.allocate(member, &Request { network, endpoint, name, range: 0, address, reachable, asked }, luck);
+                self.allocate(
+                    member,
+                    &AddressRequest { network, endpoint, name, range: 0, address, reachable, asked },
+                    luck,
+                );
             }
             Op::Detach { member, endpoint, name, luck } => {
                 self.release(member, own(member, endpoint), &named(name), luck);

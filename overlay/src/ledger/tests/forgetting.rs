@@ -186,7 +186,7 @@ fn of_two_who_act_under_one_identity_the_one_that_booted_first_gives_up() {
     let hears = |mine, other| {
         let mut ledger = member(3);
         ledger.apply(&[Change::Boot(mine)]);
-        write(&mut ledger, &Input::Twin { boot: other });
+        write(&mut ledger, &Input::Duplicate { boot: other });
         ledger.membership().activation.clone()
     };
     let gives_up = Activation::Fenced(Fencing::Restored { by: host(0), evidence: Evidence::LaterBoot });

@@ -30,7 +30,7 @@ fn a_newcomer_gets_a_quarter_and_uses_it_alone() {
     for known in [0, 1] {
         assert_eq!((held(&world, 0, known), held(&world, 1, known)), (48, 16), "as host {known} knows");
     }
-    let request = Request {
+    let request = AddressRequest {
         network: world.network.id,
         endpoint: endpoint(2),
         name: name("two"),
@@ -263,7 +263,7 @@ fn a_request_that_nobody_can_serve_comes_to_an_end() {
 #[test]
 fn nothing_is_asked_of_hosts_that_can_not_be_reached() {
     let mut world = World::new(2, "10.0.0.0/28");
-    let mut request = Request {
+    let mut request = AddressRequest {
         network: world.network.id,
         endpoint: endpoint(1),
         name: name("a"),

@@ -144,7 +144,7 @@ fn a_block_that_comes_back_is_owed_to_nobody() {
     let to_one = Statement::Transfer { block: block(0), epoch: 2, to: id_of(1) };
     let mut giver = world.ledger(0).clone();
     let given = BlockLease { epoch: 2, holder: id_of(1) };
-    giver.apply(&[Change::Block(network, block(0), given), Change::Post(network, to_one)]);
+    giver.apply(&[Change::Block(network, block(0), given), Change::Enqueue(network, to_one)]);
     let back = Statement::Transfer { block: block(0), epoch: 3, to: id_of(0) };
     let heard = Input::Stated { network, from: id_of(1), stamp: Stamp::default(), statement: back };
     giver.apply(&giver.step(&heard, 0).changes);

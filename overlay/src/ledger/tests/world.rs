@@ -183,7 +183,7 @@ impl World {
         assert!(self.ledger(member).is_established(), "host {member} was not let in");
     }
 
-    pub fn allocate(&mut self, member: usize, request: &Request, luck: Luck) -> Option<Outcome> {
+    pub fn allocate(&mut self, member: usize, request: &AddressRequest, luck: Luck) -> Option<Outcome> {
         let outcome = self.step(member, &Input::Allocate(request.clone()), luck);
         if let Some(Outcome::Ask(ask)) = outcome {
             let (of, body) = match ask {
@@ -272,8 +272,15 @@ impl World {
         self.talk();
         let reachable = self.others(member);
         let name = super::name(name);
-        let mut request =
-            Request { network: self.network.id, endpoint, name, range: 0, address, reachable, asked: BTreeSet::new() };
+        let mut request = AddressRequest {
+            network: self.network.id,
+            endpoint,
+            name,
+            range: 0,
+            address,
+            reachable,
+            asked: BTreeSet::new(),
+        };
         loop {
             match self.allocate(member, &request, Luck::Good).expect("nobody dies here") {
                 Outcome::Ask(ask) => assert!(request.asked.insert(ask), "{ask:?} is asked for the second time"),
@@ -369,12 +376,12 @@ fn kind(change: &Change) -> &'static str {
         Change::Bind(..) => "bind",
         Change::Unbind(..) => "unbind",
         Change::Rested(..) => "rested",
-        Change::Post(_, Statement::Transfer { .. }) => "transfer",
-        Change::Post(_, Statement::Delegate { .. }) => "delegate",
-        Change::Post(_, Statement::Return { .. }) => "return",
-        Change::Unpost(_, Statement::Transfer { .. }) => "transfer arrived",
-        Change::Unpost(_, Statement::Delegate { .. }) => "delegate arrived",
-        Change::Unpost(_, Statement::Return { .. }) => "return arrived",
+        Change::Enqueue(_, Statement::Transfer { .. }) => "transfer",
+        Change::Enqueue(_, Statement::Delegate { .. }) => "delegate",
+        Change::Enqueue(_, Statement::Return { .. }) => "return",
+        Change::Dequeue(_, Statement::Transfer { .. }) => "transfer arrived",
+        Change::Dequeue(_, Statement::Delegate { .. }) => "delegate arrived",
+        Change::Dequeue(_, Statement::Return { .. }) => "return arrived",
         Change::Tombstone(_) => "tombstone",
         _ => "membership",
     }

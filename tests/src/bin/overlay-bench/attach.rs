@@ -11,7 +11,7 @@ use crate::ctl::Ctl;
 use crate::dice::Dice;
 use crate::echo::first_reply;
 use crate::figure::{Figure, Unit};
-use crate::inside::Inside;
+use crate::netns::NetnsPath;
 use crate::rows::{Change, Rows};
 
 const NETWORK: &str = "attach";
@@ -35,7 +35,7 @@ pub fn measure(lab: &Lab, dice: &mut Dice) -> anyhow::Result<Vec<Figure>> {
     let witness = lab.reachable("h2", NETWORK, "witness", "")?;
     let _learner = lab.reachable("h3", NETWORK, "learner", "")?;
     lab.wait_until_reachable(NETWORK, &witness)?;
-    let rows = Rows::watch(&Inside::of(lab.host("h3")?, &lab.segment("h3", NETWORK)?)?)?;
+    let rows = Rows::watch(&NetnsPath::of(lab.host("h3")?, &lab.segment("h3", NETWORK)?)?)?;
 
     let mut order: Vec<Kind> = (0..TIMES).flat_map(|_| [Kind::Dynamic, Kind::Borrowed]).collect();
     dice.shuffle(&mut order);
@@ -71,7 +71,7 @@ fn figures(kind: Kind) -> [Figure; 3] {
 fn attach(lab: &Lab, name: &str, ip: Option<Ipv4Addr>, witness: &Container, rows: &Rows) -> anyhow::Result<[f64; 3]> {
     let host = lab.host("h1")?;
     let container = lab.container("h1", name)?;
-    let inside = Inside::of(host, container.netns())?;
+    let inside = NetnsPath::of(host, container.netns())?;
     let ip = ip.map(|ip| format!("--ip {ip}")).unwrap_or_default();
     let line = format!("network connect {NETWORK} --name {name} --netns {} {ip}", container.netns().display());
     let ctl = Ctl::of(lab, "h1")?;

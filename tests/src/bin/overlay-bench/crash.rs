@@ -7,7 +7,7 @@ use overlay_tests::eventually::eventually;
 use overlay_tests::lab::{Container, Lab};
 
 use crate::figure::{Figure, Unit};
-use crate::inside::Inside;
+use crate::netns::NetnsPath;
 use crate::rows::{Change, Rows};
 
 const NETWORK: &str = "crash";
@@ -20,7 +20,7 @@ pub fn measure(lab: &mut Lab) -> anyhow::Result<Vec<Figure>> {
     let mut entries = Figure::new("host crash to FDB row withdrawn on another host", Unit::Milliseconds);
     lab.network(NETWORK, "10.43.0.0/16")?;
     let witness = lab.reachable("h1", NETWORK, "witness", "")?;
-    let rows = Rows::watch(&Inside::of(lab.host("h1")?, &lab.segment("h1", NETWORK)?)?)?;
+    let rows = Rows::watch(&NetnsPath::of(lab.host("h1")?, &lab.segment("h1", NETWORK)?)?)?;
     for number in 1..=TIMES {
         let start = Instant::now();
         let far = eventually(LIMIT, "a container on h3", || far(lab))?;

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use overlay_tests::lab::Lab;
 use serde_json::Value;
 
-use crate::inside::root;
+use crate::netns::root;
 
 /// `overlayctl`, asking the agent of one host.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use crate::inside::Inside;
+use crate::netns::NetnsPath;
 
 const EACH: Duration = Duration::from_millis(1);
 /// Type, code, checksum, identifier and sequence number of an echo request. There is one at a time in a container,
@@ -17,7 +17,7 @@ const REQUEST: [u8; 8] = [8, 0, 0xf7, 0xff, 0, 0, 0, 0];
 const REPLY: u8 = 0;
 
 /// When the first reply from `to` came.
-pub fn first_reply(container: &Inside, to: Ipv4Addr, within: Duration) -> anyhow::Result<Instant> {
+pub fn first_reply(container: &NetnsPath, to: Ipv4Addr, within: Duration) -> anyhow::Result<Instant> {
     let socket = container.open(|| {
         let raw = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
         // The standard library has no raw sockets; once connected, they are used in the same way.

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use overlay_tests::lab::{Container, Lab};
 
 use crate::figure::{Figure, Unit};
-use crate::inside::Inside;
+use crate::netns::NetnsPath;
 use crate::rounds::Lane;
 
 const NETWORK: &str = "names";
@@ -55,7 +55,7 @@ fn sockets(lab: &Lab, container: &Container) -> anyhow::Result<Vec<UdpSocket>> {
     let addresses: Vec<Ipv4Addr> = (0..=u8::MAX).map(|last| Ipv4Addr::new(10, 44, 200, last)).collect();
     let batch: String = addresses.iter().map(|address| format!("address add {address}/32 dev eth0\n")).collect();
     container.place().feed("ip -batch -", &batch)?;
-    Inside::of(lab.host(container.host())?, container.netns())?.open(|| {
+    NetnsPath::of(lab.host(container.host())?, container.netns())?.open(|| {
         let open = |address: &Ipv4Addr| {
             let socket = UdpSocket::bind((*address, 0))?;
             socket.connect((SERVER, 53))?;

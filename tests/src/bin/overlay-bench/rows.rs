@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::inside::Inside;
+use crate::netns::NetnsPath;
 
 /// What happens to a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Rows {
 
 impl Rows {
     /// Begins to look. What changes in the next few milliseconds may be missed.
-    pub fn watch(segment: &Inside) -> anyhow::Result<Self> {
+    pub fn watch(segment: &NetnsPath) -> anyhow::Result<Self> {
         let mut monitor = segment.open(|| {
             let mut command = Command::new("bridge");
             command.args(["monitor", "fdb"]).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use anyhow::Context;
 
-use super::turns::Load;
+use super::shares::Load;
 
 /// One scene that was played.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use overlay_tests::eventually::pass;
 use overlay_tests::{lab, sandbox};
 
 use super::report::{Played, Report};
-use super::turns::{Load, Turns};
+use super::shares::{Load, Shares};
 
 /// A scene: the module that it stands in, its name, its load, and what it does.
 pub struct Scene {
@@ -32,7 +32,7 @@ const COMPUTED: &str = "processor time in ms: ";
 /// A scene that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(480);
 
-static TURNS: Turns = Turns::new();
+static SHARES: Shares = Shares::new();
 static REPORT: Report = Report::new();
 
 /// Plays the scenes that the command line asks for, or the one that the environment names.
@@ -45,11 +45,11 @@ pub fn main(scenes: &'static [Scene]) -> anyhow::Result<ExitCode> {
     }
     let start = Instant::now();
     let trial = |(place, scene): (usize, &'static Scene)| {
-        let run = move || TURNS.take(place, scene.load, || stage(scene, start.elapsed()));
+        let run = move || SHARES.take(place, scene.load, || stage(scene, start.elapsed()));
         Trial::test(scene.name, run).with_kind(scene.group)
     };
     let mut arguments = Arguments::from_args();
-    // All scenes wait for their turn at once: who runs when is for `TURNS` to say.
+    // All scenes wait for their turn at once: who runs when is for `SHARES` to say.
     arguments.test_threads.get_or_insert(scenes.len());
     let conclusion = libtest_mimic::run(&arguments, scenes.iter().enumerate().map(trial).collect());
     REPORT.write(start.elapsed())?;

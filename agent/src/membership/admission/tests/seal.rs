@@ -11,7 +11,7 @@ use crate::peer::tests::{Agent, stamp};
 /// Longer than other questions may take, and than several rounds.
 const SLOW: Duration = Duration::from_secs(4);
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Counts who connects to `to`, and lets them.
 async fn counted(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -60,7 +60,7 @@ async fn a_host_that_takes_long_to_tell_what_it_knows_is_asked_once_and_heard() 
             record.changed().await.expect("the owner lives");
         }
     };
-    tokio::time::timeout(PATIENCE, forgotten).await.expect("what it tells is heard");
+    tokio::time::timeout(TIMEOUT, forgotten).await.expect("what it tells is heard");
     assert_eq!(asked.load(Ordering::Relaxed), 2, "at the first try");
     admission.abort();
     busy.await.expect("it goes on").expect("it was told to");

@@ -128,7 +128,7 @@ async fn an_id_of_another_host_is_refused_with_where_it_is() {
     assert!(kept(&host).1.is_empty());
 }
 
-/// Without turns both would find the id free, and the one that writes last would take the other's place.
+/// Without the lock both would find the id free, and the one that writes last would take the other's place.
 #[tokio::test]
 async fn of_different_requests_with_one_id_at_the_same_time_one_is_refused() {
     let Some((host, attacher)) = with_network().await else { return };
@@ -155,8 +155,7 @@ async fn requests_with_one_id_at_the_same_time_have_one_answer() {
     let all: Vec<Arc<Attachment>> = all.await.into_iter().map(|one| one.expect("it is one request")).collect();
     assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
     assert_eq!((kept(&host).1.len(), bound(&attacher)), (1, vec![id(1)]));
-    let turn =
-        tokio::time::timeout(std::time::Duration::from_secs(1), attacher.turns.take(Work::Endpoint(id(1)))).await;
+    let turn = tokio::time::timeout(std::time::Duration::from_secs(1), attacher.lock.take(Work::Endpoint(id(1)))).await;
     assert!(turn.is_ok(), "somebody still has the turn");
 }
 

@@ -159,8 +159,8 @@ fn the_law_is_about_every_kind_of_change() {
 }
 
 /// All that a ledger writes but `Boot`, which the store has tests of its own for.
-const ALL: &str = "Activation Address Bind Block Close Dealt Foreign Forget Founder Member Open Post Rested Revision Seal Tombstone Unbind \
-                   Unpost Withdraw";
+const ALL: &str = "Activation Address Bind Block Close Dealt Dequeue Enqueue Foreign Forget Founder Member Open Rested Revision Seal Tombstone \
+                   Unbind Withdraw";
 
 fn kind(change: &ledger::Change) -> String {
     format!("{change:?}").split('(').next().unwrap_or_default().to_owned()

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use super::actions::{Action, Answer};
 use super::world::{Host, Letter, Machine, Parting, Words, World, endpoint, id, name};
 use super::{Breach, Check, Protocol};
-use crate::ledger::{Activation, Asker, Change, Input, Ledger, Millis, Outcome, REST, Request, Rest, Share, Want};
+use crate::ledger::{
+    Activation, AddressRequest, Asker, Change, Input, Ledger, Millis, Outcome, REST, Rest, Share, Want,
+};
 use crate::model::record::Statement;
 
 /// What rests has rested since then.
@@ -154,7 +156,7 @@ impl Scene<'_> {
     }
 
     fn bind(&mut self, host: usize, address: IpAddr) -> Option<()> {
-        let request = Request {
+        let request = AddressRequest {
             network: self.protocol.network.id,
             endpoint: endpoint(address),
             name: name(),

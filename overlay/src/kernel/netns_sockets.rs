@@ -13,14 +13,14 @@ use super::watch::{Changes, Watcher};
 use crate::model::id::NetworkId;
 
 /// The way into a namespace.
-pub(super) struct Inside {
+pub(super) struct NetnsSockets {
     pub netns: Arc<Netns>,
     pub route: Handle,
     pub rules: Reader,
     _watcher: Watcher,
 }
 
-impl Inside {
+impl NetnsSockets {
     /// The host's namespace: the one of the calling thread.
     pub(super) fn host(changes: &Changes) -> Result<Self, NetnsError> {
         let netns = Netns::current()?;
@@ -47,7 +47,7 @@ impl Inside {
 
 /// A segment: the way into its namespace, and what is in there.
 pub(super) struct Segment {
-    pub inside: Inside,
+    pub sockets: NetnsSockets,
     pub objects: Objects,
     /// As far as nothing of them has changed since.
     pub fixtures: Option<Fixtures>,
@@ -68,6 +68,6 @@ impl Segment {
 
     fn open(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
         let (watcher, objects) = Watcher::of_segment(&netns, network, changes)?;
-        Ok(Self { inside: Inside::new(Arc::new(netns), watcher)?, objects, fixtures: None })
+        Ok(Self { sockets: NetnsSockets::new(Arc::new(netns), watcher)?, objects, fixtures: None })
     }
 }

@@ -12,7 +12,7 @@ use crate::model::id::NetworkId;
 
 /// One thing that a person breaks by hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Harm {
+pub enum Fault {
     /// Turns forwarding off in the host's namespace.
     ForwardingOff,
     /// Deletes our table in the host's namespace.
@@ -68,29 +68,29 @@ impl FakeKernel {
             reason = "what is not done here is done to a segment, where all are named"
         )
     )]
-    pub fn harm(&mut self, harm: &Harm) {
-        self.note_harm(harm);
-        match harm {
-            Harm::ForwardingOff => self.state.forwarding.clear(),
-            Harm::DeleteHostTable => self.state.firewall = None,
-            Harm::DeleteAcceptRules(chain) => {
+    pub fn inject(&mut self, fault: &Fault) {
+        self.note_fault(fault);
+        match fault {
+            Fault::ForwardingOff => self.state.forwarding.clear(),
+            Fault::DeleteHostTable => self.state.firewall = None,
+            Fault::DeleteAcceptRules(chain) => {
                 self.state.others.chains.get_mut(chain).into_iter().for_each(|info| info.ours.clear());
             }
-            Harm::DeleteNamespace(network) => self.delete(*network),
-            Harm::DeletePort(network, ifname) => self.delete_port(*network, ifname),
+            Fault::DeleteNamespace(network) => self.delete(*network),
+            Fault::DeletePort(network, ifname) => self.delete_port(*network, ifname),
             in_segment => {
                 let network = in_segment.network();
                 if let Some(segment) = network.and_then(|id| self.state.segments.get_mut(&id)) {
-                    harm_segment(segment, in_segment);
+                    inject_into_segment(segment, in_segment);
                 }
             }
         }
     }
 
-    fn note_harm(&mut self, harm: &Harm) {
-        let network = harm.network();
+    fn note_fault(&mut self, fault: &Fault) {
+        let network = fault.network();
         // A segment's uplink ends on the host, and goes with its namespace.
-        if network.is_none() || matches!(harm, Harm::DeleteUplink(_) | Harm::DeleteNamespace(_)) {
+        if network.is_none() || matches!(fault, Fault::DeleteUplink(_) | Fault::DeleteNamespace(_)) {
             self.note(Part::Host);
         }
         if let Some(id) = network {
@@ -99,7 +99,7 @@ impl FakeKernel {
     }
 }
 
-impl Harm {
+impl Fault {
     /// The network whose segment it breaks; `None` if it breaks something of the host.
     fn network(&self) -> Option<NetworkId> {
         match self {
@@ -133,46 +133,46 @@ fn halve(segment: &mut ObservedSegment, mac: Mac) {
     }
 }
 
-fn harm_segment(segment: &mut ObservedSegment, harm: &Harm) {
-    match harm {
-        Harm::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
-        Harm::AddRule(_) => {
+fn inject_into_segment(segment: &mut ObservedSegment, fault: &Fault) {
+    match fault {
+        Fault::DeleteTable(_) => (segment.firewall, segment.filter) = (None, None),
+        Fault::AddRule(_) => {
             if let Some(rules) = segment.firewall.as_mut().and_then(|table| table.chains.values_mut().next()) {
                 rules.push(String::new());
             }
         }
-        Harm::DeleteBridge(_) => {
+        Fault::DeleteBridge(_) => {
             segment.bridge = None;
             segment.neighbours = Arc::default();
             segment.ports.values_mut().for_each(|port| port.connected = None);
             segment.half_remotes.extend(std::mem::take(&mut segment.remotes).keys());
             segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false);
         }
-        Harm::BridgeDown(_) => segment.bridge.iter_mut().for_each(|bridge| bridge.running = false),
-        Harm::DeleteAddress(_, address) => {
+        Fault::BridgeDown(_) => segment.bridge.iter_mut().for_each(|bridge| bridge.running = false),
+        Fault::DeleteAddress(_, address) => {
             segment.bridge.iter_mut().for_each(|b| b.bridge.addresses.retain(|a| a.address != *address));
         }
-        Harm::DeleteTunnel(_) => delete_tunnel(segment),
-        Harm::LetFlood(_) => segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false),
-        Harm::DeleteUplink(_) | Harm::DeleteDefaultRoute(_) => segment.uplink = None,
-        Harm::DetachPort(_, ifname) => {
+        Fault::DeleteTunnel(_) => delete_tunnel(segment),
+        Fault::LetFlood(_) => segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false),
+        Fault::DeleteUplink(_) | Fault::DeleteDefaultRoute(_) => segment.uplink = None,
+        Fault::DetachPort(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.connected = None);
         }
-        Harm::NarrowPort(_, ifname) => {
+        Fault::NarrowPort(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.mtu = 1280);
         }
-        Harm::Unmark(_, ifname) => {
+        Fault::Unmark(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.endpoint = None);
         }
-        Harm::DeleteRemote(_, mac) => drop(Arc::make_mut(&mut segment.remotes).remove(mac)),
-        Harm::DeleteBridgeRow(_, mac) | Harm::DeleteTunnelRow(_, mac) | Harm::LetAge(_, mac) => {
+        Fault::DeleteRemote(_, mac) => drop(Arc::make_mut(&mut segment.remotes).remove(mac)),
+        Fault::DeleteBridgeRow(_, mac) | Fault::DeleteTunnelRow(_, mac) | Fault::LetAge(_, mac) => {
             halve(segment, *mac);
         }
-        Harm::DeleteNeighbour(_, address) => drop(Arc::make_mut(&mut segment.neighbours).remove(address)),
-        Harm::ForwardingOff
-        | Harm::DeleteHostTable
-        | Harm::DeleteAcceptRules(_)
-        | Harm::DeleteNamespace(_)
-        | Harm::DeletePort(..) => {}
+        Fault::DeleteNeighbour(_, address) => drop(Arc::make_mut(&mut segment.neighbours).remove(address)),
+        Fault::ForwardingOff
+        | Fault::DeleteHostTable
+        | Fault::DeleteAcceptRules(_)
+        | Fault::DeleteNamespace(_)
+        | Fault::DeletePort(..) => {}
     }
 }

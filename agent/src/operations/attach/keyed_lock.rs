@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 /// Which requests work on what: of two requests for one endpoint, or for one container, the second waits for the first.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(watch::Sender<BTreeSet<Work>>);
+pub struct KeyedLock(watch::Sender<BTreeSet<Work>>);
 
 /// What one request at a time works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,24 +20,24 @@ pub(super) enum Work {
 
 /// As long as it lives, no other request works on the same.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Turns,
+pub(super) struct KeyedLockGuard {
+    lock: KeyedLock,
     work: Work,
 }
 
-impl Turns {
-    pub(super) async fn take(&self, work: Work) -> Turn {
+impl KeyedLock {
+    pub(super) async fn take(&self, work: Work) -> KeyedLockGuard {
         let mut others = self.0.subscribe();
         while !self.0.send_if_modified(|taken| taken.insert(work)) {
             // Of several that wait, the first to insert is next. The sender lives as long as `self`.
             let _ = others.wait_for(|taken| !taken.contains(&work)).await;
         }
-        Turn { turns: self.clone(), work }
+        KeyedLockGuard { lock: self.clone(), work }
     }
 }
 
-impl Drop for Turn {
+impl Drop for KeyedLockGuard {
     fn drop(&mut self) {
-        self.turns.0.send_if_modified(|taken| taken.remove(&self.work));
+        self.lock.0.send_if_modified(|taken| taken.remove(&self.work));
     }
 }

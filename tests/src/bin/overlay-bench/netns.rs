@@ -12,9 +12,9 @@ use overlay_tests::lab::Host;
 
 /// A network namespace that is mounted at `path` on a host.
 #[derive(Clone, Debug)]
-pub struct Inside(PathBuf);
+pub struct NetnsPath(PathBuf);
 
-impl Inside {
+impl NetnsPath {
     pub fn of(host: &Host, path: &Path) -> anyhow::Result<Self> {
         let below = path.strip_prefix("/").with_context(|| format!("{} is not absolute", path.display()))?;
         Ok(Self(root(host).join(below)))

@@ -30,7 +30,7 @@ impl Load {
 
 /// The shares that are free, and the scenes that wait for some.
 #[derive(Debug)]
-pub struct Turns {
+pub struct Shares {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -49,7 +49,7 @@ impl State {
     }
 }
 
-impl Turns {
+impl Shares {
     pub const fn new() -> Self {
         Self { state: Mutex::new(State { free: WHOLE, waiting: BTreeMap::new() }), changed: Condvar::new() }
     }
@@ -67,7 +67,7 @@ impl Turns {
         state.free -= shares;
         drop(state);
         self.changed.notify_all();
-        let _shares = Shares { turns: self, shares };
+        let _taken = Taken { of: self, shares };
         work()
     }
 
@@ -78,14 +78,14 @@ impl Turns {
 }
 
 /// What a scene gives back when it ends.
-struct Shares<'a> {
-    turns: &'a Turns,
+struct Taken<'a> {
+    of: &'a Shares,
     shares: usize,
 }
 
-impl Drop for Shares<'_> {
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.turns.state().free += self.shares;
-        self.turns.changed.notify_all();
+        self.of.state().free += self.shares;
+        self.of.changed.notify_all();
     }
 }

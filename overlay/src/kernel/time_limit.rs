@@ -10,10 +10,10 @@ use crate::datapath::kernel_api::{Cause, StepError};
 
 /// How long the kernel may take for one step, or for one look into a namespace; it takes milliseconds, and a second
 /// with tens of thousands of rows.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
-#[error("no answer within {} s", PATIENCE.as_secs())]
+#[error("no answer within {} s", TIMEOUT.as_secs())]
 struct NoAnswer;
 
 /// Does `work`, but gives it up in the end: the kernel is busy.
@@ -21,7 +21,7 @@ pub(super) async fn within<T, S: Into<String>>(
     doing: impl FnOnce() -> S,
     work: impl Future<Output = Result<T, StepError>>,
 ) -> Result<T, StepError> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(no_answer(doing())))
+    timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(no_answer(doing())))
 }
 
 /// The failure of what was given up.

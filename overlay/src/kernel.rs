@@ -205,6 +205,7 @@ impl RealKernel {
 
     /// The host's part.
     async fn look_at_host(&mut self) -> Result<Observed, StepError> {
+        self.host.catch_up().or_doing(|| "hear of changes in the host's network namespace")?;
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.table(Family::Inet).await.or_doing(doing) }).await?;
         let doing = || "look at the rules of others on the host";

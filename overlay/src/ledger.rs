@@ -61,8 +61,8 @@ pub struct Ledger {
     /// How often it has changed, boot checks aside.
     revision: u64,
     membership: Arc<Membership>,
-    accounts: BTreeMap<NetworkId, Arc<Account>>,
-    tombstones: BTreeSet<NetworkId>,
+    accounts: Arc<BTreeMap<NetworkId, Arc<Account>>>,
+    tombstones: Arc<BTreeSet<NetworkId>>,
     #[cfg(test)]
     without: Option<SafetyRule>,
 }
@@ -74,8 +74,8 @@ impl Ledger {
             me,
             revision: 0,
             membership: Arc::new(Membership::new()),
-            accounts: BTreeMap::new(),
-            tombstones: BTreeSet::new(),
+            accounts: Arc::default(),
+            tombstones: Arc::default(),
             #[cfg(test)]
             without: None,
         }
@@ -183,14 +183,15 @@ impl Ledger {
         for change in changes {
             match change {
                 Change::Open(network) => {
-                    self.accounts.insert(network.id, Arc::new(Account::new(network.clone())));
+                    let account = Arc::new(Account::new(network.clone()));
+                    Arc::make_mut(&mut self.accounts).insert(network.id, account);
                 }
-                Change::Close(id) => drop(self.accounts.remove(id)),
-                Change::Tombstone(id) => drop(self.tombstones.insert(*id)),
+                Change::Close(id) => drop(Arc::make_mut(&mut self.accounts).remove(id)),
+                Change::Tombstone(id) => drop(Arc::make_mut(&mut self.tombstones).insert(*id)),
                 Change::Revision(revision) => self.revision = *revision,
                 Change::Activation(Activation::Fenced(_)) => {
                     Arc::make_mut(&mut self.membership).apply(change);
-                    self.accounts.clear();
+                    self.accounts = Arc::default();
                 }
                 Change::Block(id, ..)
                 | Change::Address(id, ..)
@@ -199,7 +200,7 @@ impl Ledger {
                 | Change::Rested(id, ..)
                 | Change::Enqueue(id, ..)
                 | Change::Dequeue(id, ..) => {
-                    if let Some(account) = self.accounts.get_mut(id) {
+                    if let Some(account) = Arc::make_mut(&mut self.accounts).get_mut(id) {
                         Arc::make_mut(account).apply(change);
                     }
                 }

@@ -63,7 +63,7 @@ pub(super) async fn network(service: &Service, network: &str) -> Result<pb::Insp
 
 async fn look(service: &Service, network: NetworkId, shown: &str) -> Result<(String, Inspected), Status> {
     let path = service.about.netns_dir.join(network.to_string());
-    if !path.exists() {
+    if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
         return Err(Status::failed_precondition(format!(
             "this host has no endpoint in network `{shown}`, and so nothing of it in its kernel: ask on a host that has one"
         )));

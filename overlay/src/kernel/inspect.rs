@@ -11,7 +11,7 @@ use rtnetlink::Handle;
 
 use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
-use super::netns::{self, Netns};
+use super::netns::{self, Netns, NetnsError, blocking};
 use super::nft::Reader;
 pub use super::nft::ShownElement;
 use super::time_limit::within;
@@ -96,8 +96,13 @@ pub struct Inspected {
 /// When it is not there, or can't be looked at.
 pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
     let doing = || format!("look into {}", path.display());
-    let netns = Arc::new(Netns::open(path).or_doing(doing)?);
-    let route = netns::connect(&netns).or_doing(doing)?;
+    let at = path.to_owned();
+    let open = blocking(move || {
+        let netns = Arc::new(Netns::open(&at)?);
+        let (route, reader) = (netns::connect(&netns)?, Reader::open(&netns)?);
+        Ok::<_, NetnsError>((netns, route, reader))
+    });
+    let (netns, route, mut reader) = open.await.or_doing(doing)?;
     let look = async {
         let interfaces = all(&route).await.or_doing(doing)?;
         let name = |index| interfaces.iter().find(|i| i.index == index).map_or_else(String::new, |i| i.name.clone());
@@ -114,7 +119,6 @@ pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
             None => BTreeMap::new(),
         };
         let rules = nft::list(Arc::clone(&netns)).await.or_doing(doing)?;
-        let mut reader = Reader::open(&netns).or_doing(doing)?;
         let mut elements = Vec::new();
         for family in [Family::Inet, Family::Bridge] {
             elements.extend(reader.shown_elements(family).await.or_doing(doing)?);
@@ -130,7 +134,8 @@ pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
 /// When its namespace is gone, or can't be looked at.
 pub async fn container(netns: &NetnsRef) -> Result<Vec<Interface>, StepError> {
     let doing = || format!("look into {}", netns.path.display());
-    let route = netns::connect(&Netns::of(netns).or_doing(doing)?).or_doing(doing)?;
+    let of = netns.clone();
+    let route = blocking(move || netns::connect(&Netns::of(&of)?)).await.or_doing(doing)?;
     within(doing, async { all(&route).await.or_doing(doing) }).await
 }
 

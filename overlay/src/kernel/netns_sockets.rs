@@ -1,5 +1,6 @@
 //! What is kept open of one namespace: sockets that were made inside it and are used from here.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) struct NetnsSockets {
     pub netns: Arc<Netns>,
     pub route: Handle,
     pub rules: Reader,
-    _watcher: Watcher,
+    watcher: Watcher,
 }
 
 impl NetnsSockets {
@@ -38,10 +39,18 @@ impl NetnsSockets {
         .await
     }
 
+    /// Tells of all changes that were made until now.
+    ///
+    /// # Errors
+    /// When the kernel tells of changes no longer: other sockets are needed.
+    pub(super) fn catch_up(&self) -> io::Result<()> {
+        self.watcher.catch_up()
+    }
+
     fn new(netns: Arc<Netns>, watcher: Watcher) -> Result<Self, NetnsError> {
         let route = netns::connect(&netns)?;
         let rules = Reader::open(&netns)?;
-        Ok(Self { netns, route, rules, _watcher: watcher })
+        Ok(Self { netns, route, rules, watcher })
     }
 }
 

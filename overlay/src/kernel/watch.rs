@@ -4,6 +4,7 @@
 //! a change goes unnoticed, so also an overrun (ENOBUFS: messages were dropped) is a change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -147,6 +148,7 @@ impl ChangesOf {
 
 /// Watches one namespace for as long as it is kept.
 pub(super) struct Watcher {
+    listeners: [Arc<Listener>; 2],
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -163,7 +165,15 @@ impl Watcher {
             told.note(message.map_or(Told::Anything, read));
         };
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
-        Ok(Self::start(netns, changes, route)?.0)
+        Self::start(netns, changes, route)
+    }
+
+    /// Tells of all changes that were made until now.
+    ///
+    /// # Errors
+    /// When a socket is of no more use: it will tell of nothing from now on.
+    pub(super) fn catch_up(&self) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| listener.catch_up())
     }
 
     /// A segment: all that is in it. What grows with its endpoints is kept in the copy.
@@ -180,16 +190,18 @@ impl Watcher {
         };
         let groups = LINKS | NEIGHBOURS | ADDRESSES | ROUTES;
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
-        let (watcher, rules) = Self::start(netns, changes, Arc::clone(&route))?;
-        Ok((watcher, Objects { mirror, listeners: [route, rules] }))
+        let watcher = Self::start(netns, changes, route)?;
+        let objects = Objects { mirror, listeners: watcher.listeners.clone() };
+        Ok((watcher, objects))
     }
 
     /// Gives the listener to changes of rules, too.
-    fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<(Self, Arc<Listener>), NetnsError> {
+    fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<Self, NetnsError> {
         let tell = move |message: Option<&[u8]>| changes.note(message.map_or(Told::Anything, |_| Told::Change(None)));
         let rules = Listener::open(netns, NETLINK_NETFILTER, RULES, Box::new(tell))?;
-        let tasks = [tokio::spawn(route.follow()), tokio::spawn(Arc::clone(&rules).follow())];
-        Ok((Self { tasks }, rules))
+        let listeners = [route, rules];
+        let tasks = listeners.clone().map(|listener| tokio::spawn(listener.follow()));
+        Ok(Self { listeners, tasks })
     }
 }
 

@@ -13,6 +13,7 @@ use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record};
 use overlay::operations::feed::{Feed, Received, Told};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 pub mod announce;
 mod ledger_feed;
@@ -20,6 +21,7 @@ mod records;
 
 use records::Heard;
 
+use crate::pace::Pace;
 use crate::state;
 use overlay_gossip as gossip;
 
@@ -100,14 +102,16 @@ impl LastSeen {
     }
 }
 
-/// The pause between two derivations of the cluster, so that a burst of changes takes one. With a long interval of gossip the pause is
-/// longer, and still short beside the interval.
-const PAUSE: Duration = Duration::from_millis(5);
-const PAUSES_PER_INTERVAL: u32 = 50;
-/// The same, as many times as long as the last one took, up to [`LONGEST_PAUSE`]: among many hosts that come and go, to keep
-/// up with them takes a fifth of a processor at most.
-const REST_PER_WORK: u32 = 4;
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// What a derivation of the cluster costs at least, so that a burst of changes takes few of them. With a long interval of gossip it is
+/// more, and still little beside the interval.
+const LEAST_COST: Duration = Duration::from_millis(5);
+const COSTS_PER_INTERVAL: u32 = 50;
+/// So many derivations of the least cost may follow each other at once.
+const BURST: u32 = 4;
+/// A derivation costs so many times what it took, up to [`MOST_COST`]: to keep up with many hosts that come and go takes a fifth of a
+/// processor at most.
+const COST_PER_WORK: u32 = 4;
+const MOST_COST: Duration = Duration::from_millis(250);
 /// After the ledger could not keep what it was told.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -128,9 +132,9 @@ pub fn spawn(
     absent: watch::Receiver<BTreeSet<HostId>>,
     state: state::Handle,
     Times { interval, remembered }: Times,
-) -> watch::Receiver<ClusterView> {
+) -> (watch::Receiver<ClusterView>, JoinHandle<()>) {
     let (sender, seen) = watch::channel(ClusterView::default());
-    let shortest = PAUSE.max(interval / PAUSES_PER_INTERVAL);
+    let least = LEAST_COST.max(interval / COSTS_PER_INTERVAL);
     let mut follower = Follower {
         me,
         gossip,
@@ -143,8 +147,9 @@ pub fn spawn(
         silent: Arc::default(),
     };
     sender.send_replace(follower.look());
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut membership = follower.state.membership.clone();
+        let mut pace = Pace::new(least * BURST, Instant::now());
         loop {
             let start = Instant::now();
             let before = Arc::clone(&membership.borrow_and_update());
@@ -152,10 +157,11 @@ pub fn spawn(
             let listens_otherwise =
                 |now: &Arc<Membership>| now.activation != before.activation || now.members != before.members;
             let seen = follower.look();
-            let pause = (start.elapsed() * REST_PER_WORK).clamp(shortest, LONGEST_PAUSE.max(shortest));
+            let cost = (start.elapsed() * COST_PER_WORK).clamp(least, MOST_COST.max(least));
+            let next = pace.spend(cost, start);
+            // The state first: whoever sees a network in the view may ask the state for an address in it.
             let told = follower.tell_state(&seen).await;
             sender.send_replace(seen);
-            tokio::time::sleep(pause).await;
             let forgetting = follower.heard.next_deadline().map(|at| tokio::time::sleep_until(at.into()));
             let changed = tokio::select! {
                 changed = follower.gossip.changed() => changed,
@@ -168,9 +174,10 @@ pub fn spawn(
             if changed.is_err() {
                 return;
             }
+            tokio::time::sleep_until(next.into()).await;
         }
     });
-    seen
+    (seen, task)
 }
 
 struct Follower {

@@ -25,6 +25,7 @@ use crate::operations::attach::Attacher;
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::Refusals;
+use crate::reconcile::Inspector;
 
 mod code;
 mod forget;
@@ -37,8 +38,6 @@ use show::Shown;
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// Where the segments' namespaces are.
-    pub netns_dir: std::path::PathBuf,
     /// Where gossip is.
     pub gossip: std::net::SocketAddr,
     /// After a boot, does it take all members to let this host in?
@@ -53,6 +52,8 @@ pub struct Service {
     pub networks: Networks,
     /// Links.
     pub linker: Linker,
+    /// What people are shown of the kernel.
+    pub inspector: Inspector,
     /// DNS.
     pub resolver: Resolver,
     /// The cluster.
@@ -203,7 +204,7 @@ impl Control for Service {
         let observed = self.attacher.reconciler.look_into(view.network.id).await;
         let observed = observed.map_err(|e| Status::internal(e.to_string()))?;
         let segment = observed.segments.get(&view.network.id);
-        let netns = self.about.netns_dir.join(view.network.id.to_string());
+        let netns = self.inspector.netns_dir.join(view.network.id.to_string());
         let shown = self.shown(&cluster);
         Ok(Response::new(pb::InspectNetworkReply {
             network: Some(shown.network(view)),
@@ -223,7 +224,7 @@ impl Control for Service {
             return Ok(Response::new(self.shown(&cluster).network(view)));
         }
         // From here on by its id: what the name means may change meanwhile.
-        let (id, name) = self.attacher.disconnect_all(&network).await?;
+        let (id, name) = self.attacher.detach_all(&network).await?;
         let Some(view) = cluster.networks.get(&id) else {
             let (id, name) = (id.to_string(), name);
             return Ok(Response::new(pb::NetworkInfo { id, name, ..pb::NetworkInfo::default() }));
@@ -246,7 +247,7 @@ impl Control for Service {
             id: parse_some("endpoint id", &request.endpoint_id, ENDPOINT_ID)?,
             ports: input::ports(&request.publish.unwrap_or_default())?,
         };
-        let attachment = self.attacher.connect(&spec).await?;
+        let attachment = self.attacher.attach(&spec).await?;
         let cluster = self.cluster();
         Ok(Response::new(self.shown(&cluster).attachment(&attachment)))
     }
@@ -256,8 +257,8 @@ impl Control for Service {
         let cluster = self.cluster();
         let label = parse(&name)?;
         let gone = match parse_some("endpoint id", &endpoint_id, ENDPOINT_ID)? {
-            None => Some(self.attacher.disconnect(&network, &label).await?),
-            Some(id) => self.attacher.disconnect_as(&network, &label, id).await?,
+            None => Some(self.attacher.detach(&network, &label).await?),
+            Some(id) => self.attacher.detach_as(&network, &label, id).await?,
         };
         let before = || pb::EndpointInfo { id: endpoint_id, network, name, ..pb::EndpointInfo::default() };
         Ok(Response::new(gone.map_or_else(before, |attachment| self.shown(&cluster).attachment(&attachment))))

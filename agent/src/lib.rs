@@ -11,6 +11,8 @@
 //! [`run`] starts them all and hands each the channels and handles that it works with.
 
 #![forbid(unsafe_code)]
+// A new case of an enum must be looked at wherever the enum is matched.
+#![cfg_attr(not(test), warn(clippy::wildcard_enum_match_arm))]
 
 pub mod cluster;
 pub mod config;
@@ -18,6 +20,7 @@ pub mod control;
 pub mod dns;
 pub mod membership;
 pub mod operations;
+mod pace;
 pub mod peer;
 pub mod reconcile;
 pub mod run;

@@ -26,17 +26,22 @@ use tokio::time::Instant;
 use tracing::field::display;
 
 use crate::cluster::ClusterView;
+use crate::pace::Pace;
 use crate::state::{self, CommittedIntents};
 
 mod handle;
+mod inspect;
 mod lost;
-mod pace;
 
 pub use handle::Handle;
+pub use inspect::Inspector;
 pub use lost::{ReleaseError, Released};
 
 use handle::Command;
-use pace::Pace;
+
+/// What a round costs: so many may follow each other at once, and after that one each so often.
+const ROUND: Duration = Duration::from_millis(10);
+const BURST: u32 = 4;
 
 /// Everything is looked at after this long in any case.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -117,7 +122,7 @@ impl<K: Kernel> Reconciler<K> {
     async fn run(mut self) {
         let mut reason = Reason::Started;
         let mut retry = FIRST_RETRY;
-        let mut pace = Pace::new(Instant::now().into_std());
+        let mut pace = Pace::new(ROUND * BURST, Instant::now().into_std());
         loop {
             // Also when it runs for another reason: there may always be one.
             if self.audited.elapsed() >= AUDIT {
@@ -139,7 +144,7 @@ impl<K: Kernel> Reconciler<K> {
                 Wake::Due => when_due,
                 Wake::Never => return,
             };
-            tokio::time::sleep_until(pace.take(Instant::now().into_std()).into()).await;
+            tokio::time::sleep_until(pace.spend(ROUND, Instant::now().into_std()).into()).await;
         }
     }
 

@@ -25,17 +25,19 @@
 //! | the service for other agents | TCP socket, TLS connections | requests | state thread, gossip | finishes calls first; askers repeat theirs |
 //! | the control service | Unix socket | calls of `overlayctl` | state thread, reconciler, other agents | finishes calls first; attach and detach go on in tasks of their own |
 //!
-//! These tasks are not supervised, because each ends by itself and its end is seen by the task that waits for it:
+//! These are not supervised. Each ends by itself, or with the part that has started it, and that part sees its end:
 //!
 //! | task | started by | bound |
 //! |---|---|---|
-//! | one connection of a server | tonic, per accepted connection | peer port: members only, one kept connection per member and idle ones closed by the member after 60 s; pending handshakes: 128 (`peer/accept.rs`) |
+//! | one connection of a server | tonic, per accepted connection | peer port: members only, and each member keeps one, which it closes after 60 s without a call; pending handshakes: 128 (`peer/accept.rs`). Control socket: root only, and as many as there are descriptors |
 //! | making a connection to another agent | `peer/connections.rs` | one per host, 2 s |
 //! | one client connection of HTTP/2 | tonic | 128 kept ones, and one for each seal or snapshot that is asked for |
-//! | asking one host for seals | admission | one per host, of which 8 ask at the same time; a panic is logged, and the host is asked again |
+//! | asking one host for seals | admission | one per host, of which 8 ask at the same time; a panic is logged with the host, and the host is asked again |
 //! | an operation of `overlayctl` that must not be left half done | `to_its_end` | one per call that `overlayctl` has made |
 //! | the DNS listeners of a segment | `overlay_dns` | two per address of a segment; see `overlay_dns::server` |
-//! | kernel events, and blocking work in a namespace | `overlay::kernel` | two per watched namespace; one blocking call at a time |
+//! | kernel events | `overlay::kernel` | two per namespace of a segment or of the host; when one has ended, the next look fails and others are started |
+//! | a connection of route-netlink | `overlay::kernel` | one per namespace that is open, and one for each call that looks into another |
+//! | a blocking call: to enter a namespace, to read `/proc`, to open sockets | `overlay::kernel`, `operations`, `reconcile/lost.rs`, `dns.rs` | threads of the runtime (512); one at a time for the reconciler and for DNS, one for each call of `overlayctl` |
 //!
 //! # Queues
 //!
@@ -73,6 +75,7 @@ use crate::operations::attach::{Attacher, KeyedLock};
 use crate::operations::links::Linker;
 use crate::operations::network::Networks;
 use crate::peer::{self, Peers};
+use crate::reconcile::Inspector;
 use crate::state::identity::Identity;
 use crate::state::store::StoreError;
 use crate::{dns, reconcile, state};
@@ -241,8 +244,8 @@ impl Parts {
         tasks.watch("gossip", gossip.view.clone());
         let (absent_tx, absent) = watch::channel(BTreeSet::new());
         let times = Times { interval: config.gossip_interval, remembered: gossip::REMEMBERED };
-        let seen = cluster::spawn(identity.id(), gossip.view.clone(), absent, state.clone(), times);
-        tasks.watch("the view of the cluster", seen.clone());
+        let (seen, viewing) = cluster::spawn(identity.id(), gossip.view.clone(), absent, state.clone(), times);
+        tasks.adopt("the view of the cluster", viewing);
         tasks.spawn("the search for silent hosts", probe::run(seen.clone(), absent_tx));
         let peers = Peers::new(&identity, seen.clone());
         let (reconciler, reconciling) = reconcile::spawn(kernel, host, state.clone(), seen.clone());
@@ -298,15 +301,12 @@ impl Parts {
             },
             networks: Networks { state: state.clone(), seen: seen.clone(), told_to_join: !config.join.is_empty() },
             linker: Linker { state: state.clone(), seen: seen.clone(), settled: settled.clone() },
+            inspector: Inspector { netns_dir: config.run_dir.join("netns") },
             resolver: self.resolver.clone(),
             seen: seen.clone(),
             gossip: self.gossip.clone(),
             refusals,
-            about: About {
-                netns_dir: config.run_dir.join("netns"),
-                gossip: self.gossip.addr(),
-                strict_boot_check: config.strict_boot_check,
-            },
+            about: About { gossip: self.gossip.addr(), strict_boot_check: config.strict_boot_check },
         };
         tasks.serve("the control service", |stop| control_socket::serve(socket, control, stop));
     }

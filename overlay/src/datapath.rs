@@ -3,7 +3,7 @@
 //! [`desired`] follows from cluster and intents, [`observed`] from a look at the kernel. [`plan`](mod@plan) compares them, and
 //! [`round`] runs one round on a [kernel](kernel_api): look, plan, apply, [`report`].
 //! [`attention`] decides which parts a round looks at, and [`status`] says how the last one ended. [`firewall`] has our packet filter rules as values, [`foreign_chains`]
-//! decides about the chains of other programs.
+//! decides about the chains of other programs. [`inspected`] is what people are shown of the kernel.
 
 pub mod attention;
 pub mod desired;
@@ -11,6 +11,7 @@ pub mod desired;
 pub mod fake;
 pub mod firewall;
 pub mod foreign_chains;
+pub mod inspected;
 pub mod kernel_api;
 pub mod names;
 pub mod observed;

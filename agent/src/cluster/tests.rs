@@ -91,7 +91,7 @@ fn on_a_full_disk_a_host_hears_that_it_was_forgotten_also_from_one_whose_address
         run(async move {
             let (_gossip, heard) = watch::channel(shown(&record));
             let (_found, absent) = watch::channel(BTreeSet::new());
-            let _seen = spawn(me, heard, absent, state, times(TIMEOUT));
+            let (_seen, _) = spawn(me, heard, absent, state, times(TIMEOUT));
             activation
                 .wait_for(|activation| matches!(activation, Activation::Fenced(_)))
                 .await
@@ -112,7 +112,7 @@ fn a_host_that_gossip_forgets_goes_when_its_machine_has_been_absent_for_long_eno
     run(async move {
         let (gossip, heard) = watch::channel(shown(&record));
         let (found, absent) = watch::channel(BTreeSet::new());
-        let mut seen = spawn(me, heard, absent, state, times(Duration::from_millis(300)));
+        let (mut seen, _) = spawn(me, heard, absent, state, times(Duration::from_millis(300)));
         let liveness = |seen: &ClusterView| seen.cluster.hosts.get(&OTHER).map(|host| host.liveness);
         seen.wait_for(|seen| liveness(seen) == Some(Liveness::Live)).await.expect("it is followed");
         gossip.send_replace(Arc::new(gossip::View { synced: true, ..gossip::View::default() }));
@@ -144,7 +144,7 @@ fn a_host_hears_of_another_that_acts_under_its_identity() {
         };
         let (gossip, heard) = watch::channel(said(Phase::Unchecked, &Record::default()));
         let (_found, absent) = watch::channel(BTreeSet::new());
-        let mut seen = spawn(me, heard, absent, state, times(TIMEOUT));
+        let (mut seen, _) = spawn(me, heard, absent, state, times(TIMEOUT));
         seen.wait_for(|seen| seen.synced).await.expect("it is followed");
         // What came before that has been told by then.
         let beta = Record { host: Some(info("beta", 9, me)), ..Record::default() };

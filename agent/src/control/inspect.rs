@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use overlay::cluster::NetworkView;
 use overlay::datapath::desired::port_ifname;
 use overlay::datapath::firewall::Field;
+use overlay::datapath::inspected::{Entry, Inspected, Interface, ShownElement, other_end};
 use overlay::datapath::kernel_api::StepError;
-use overlay::kernel::inspect::{self, Entry, Inspected, Interface, ShownElement, other_end};
 use overlay::model::endpoint::Endpoint;
 use overlay::model::id::NetworkId;
 use overlay::model::intent::Attachment;
@@ -28,7 +28,7 @@ pub(super) async fn endpoint(
     let host_ifname = port_ifname(attachment.endpoint.id).to_string();
     let host_end = inspected.interfaces.iter().find(|interface| interface.name == host_ifname);
     // A container whose path is gone lives on where nobody can look.
-    let theirs = inspect::container(&attachment.netns).await.unwrap_or_default();
+    let theirs = service.inspector.container(&attachment.netns).await.unwrap_or_default();
     let container_end = host_end.and_then(|end| other_end(&theirs, end));
     let account = service.attacher.state.state().ledger.accounts().get(&id).cloned();
     let cluster = service.cluster();
@@ -62,14 +62,14 @@ pub(super) async fn network(service: &Service, network: &str) -> Result<pb::Insp
 }
 
 async fn look(service: &Service, network: NetworkId, shown: &str) -> Result<(String, Inspected), Status> {
-    let path = service.about.netns_dir.join(network.to_string());
-    if !tokio::fs::try_exists(&path).await.unwrap_or(false) {
-        return Err(Status::failed_precondition(format!(
-            "this host has no endpoint in network `{shown}`, and so nothing of it in its kernel: ask on a host that has one"
-        )));
-    }
     let failed = |error: StepError| Status::internal(super::in_one_line(&error));
-    Ok((path.display().to_string(), inspect::segment(&path).await.map_err(failed)?))
+    let found = service.inspector.segment(network).await.map_err(failed)?;
+    let nothing = || {
+        Status::failed_precondition(format!(
+            "this host has no endpoint in network `{shown}`, and so nothing of it in its kernel: ask on a host that has one"
+        ))
+    };
+    found.map(|(path, inspected)| (path.display().to_string(), inspected)).ok_or_else(nothing)
 }
 
 fn interface(one: &Interface, all: &[Interface]) -> pb::Interface {

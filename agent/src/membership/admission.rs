@@ -31,6 +31,10 @@ const AT_ONCE: usize = 16;
 /// At most this many tell all that they know at the same time: that is long, and links may be slow.
 const SEALS_AT_ONCE: usize = 8;
 
+mod sealing;
+
+use sealing::Sealing;
+
 /// How a host becomes one that may act.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -76,7 +80,7 @@ pub fn spawn(state: state::Handle, seen: watch::Receiver<ClusterView>, peers: Pe
             heard: (BTreeSet::new(), Instant::now()),
             introduced: BTreeSet::new(),
             others: BTreeMap::new(),
-            sealing: BTreeMap::new(),
+            sealing: Sealing::default(),
             lines: Arc::new(Semaphore::new(SEALS_AT_ONCE)),
         };
         while admission.round().await {}
@@ -96,7 +100,7 @@ struct Admission {
     /// The founders of other clusters of which somebody is heard, and since when; `None` once the log has told of them.
     others: BTreeMap<HostId, Option<Instant>>,
     /// Who is being asked to seal hosts: none is asked twice at the same time.
-    sealing: BTreeMap<HostId, JoinHandle<()>>,
+    sealing: Sealing,
     lines: Arc<Semaphore>,
 }
 
@@ -151,7 +155,7 @@ impl Admission {
     /// Has the hosts asked to seal what this one is to forget, beside all else; what else there is to ask of them. Those that
     /// are there first.
     fn seal_all(&mut self, questions: Questions, stamp: Stamp, cluster: &Cluster) -> Questions {
-        self.sealing.retain(|_, asking| !asking.is_finished());
+        self.sealing.part_with_ended();
         let there = reachable(cluster);
         let (mut others, mut seals) = (Questions::new(), BTreeMap::new());
         for (by, questions) in questions {
@@ -160,13 +164,13 @@ impl Admission {
             if !rest.is_empty() {
                 others.insert(by, rest);
             }
-            if !sealed.is_empty() && !self.sealing.contains_key(&by) {
+            if !sealed.is_empty() && !self.sealing.is_asking(by) {
                 seals.insert((!there.contains(&by), by), sealed);
             }
         }
         for ((_, by), questions) in seals {
             let asking = seal(self.state.clone(), self.peers.clone(), (by, questions), stamp, Arc::clone(&self.lines));
-            self.sealing.insert(by, tokio::spawn(asking));
+            self.sealing.start(by, asking);
         }
         others
     }

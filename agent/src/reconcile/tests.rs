@@ -116,7 +116,7 @@ impl Host {
         let (gossip, heard) = watch::channel(Arc::new(view));
         let (found_tx, found) = watch::channel(BTreeSet::new());
         let times = Times { interval: Duration::from_millis(250), remembered: gossip::REMEMBERED };
-        let seen = cluster::spawn(me, heard, found, state.clone(), times);
+        let (seen, _) = cluster::spawn(me, heard, found, state.clone(), times);
         let kernel = Shared::default();
         let (news, changes) = watch::channel(News::default());
         let place = HostConfig { me, vtep: [192, 0, 2, 1].into(), vxlan_port: 4789, underlay_mtu: 1500 };

@@ -1,6 +1,9 @@
-//! Supervision of the daemon's tasks. Each has a name. The daemon ends with an error that names the first task that ends without
-//! being told to, and a panic is reported with the name of its task: a daemon that goes on without a part is worse than one that
-//! ends and is started again.
+//! Supervision of the daemon's tasks. Each has a name. The daemon ends with an error that names a task that ends without being told to,
+//! and a panic is reported with the name of its task: a daemon that goes on without a part is worse than one that ends and is
+//! started again.
+//!
+//! A task that ends closes its channels, and other tasks end by that. So those that end within [`AFTERMATH`] are looked at together: a
+//! panic is the cause, or else the task that was started first, since later ones read what earlier ones write.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,14 +21,20 @@ use super::RunError;
 pub(super) struct Tasks {
     set: JoinSet<Result<(), RunError>>,
     tasks: HashMap<Id, Task>,
+    started: usize,
     stop: CancellationToken,
     /// Cancelled when the tasks that were started elsewhere are to be aborted.
     abort: CancellationToken,
 }
 
+/// How long the others take to end that a task takes with it.
+const AFTERMATH: Duration = Duration::from_millis(50);
+
 struct Task {
     name: &'static str,
     end: End,
+    /// How many were started before it.
+    order: usize,
 }
 
 /// What the end of a task means.
@@ -91,23 +100,39 @@ impl Tasks {
 
     fn add(&mut self, name: &'static str, end: End, task: impl Future<Output = Result<(), RunError>> + Send + 'static) {
         let id = self.set.spawn(task).id();
-        self.tasks.insert(id, Task { name, end });
+        self.started += 1;
+        self.tasks.insert(id, Task { name, end, order: self.started });
     }
 
     /// Waits until a task ends that the daemon can't go on without, or panics.
     pub async fn first_failure(&mut self) -> RunError {
+        let mut cause = self.next_failure().await;
+        let aftermath = async {
+            loop {
+                let next = self.next_failure().await;
+                if next.0 < cause.0 {
+                    cause = next;
+                }
+            }
+        };
+        let _ = timeout(AFTERMATH, aftermath).await;
+        cause.1
+    }
+
+    /// The next failure, and its rank among those that end together: the lowest is the cause.
+    async fn next_failure(&mut self) -> ((bool, usize), RunError) {
         loop {
             // Without any task there is nothing to wait for.
             let Some(ended) = self.set.join_next_with_id().await else { return std::future::pending().await };
             let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-            let Some(Task { name, end }) = self.tasks.remove(&id) else { continue };
+            let Some(Task { name, end, order }) = self.tasks.remove(&id) else { continue };
             match ended {
                 Ok((_, Ok(()))) if end == End::Expected => {}
-                Ok((_, Ok(()))) => return RunError::TaskEnded(name),
-                Ok((_, Err(error))) => return error,
+                Ok((_, Ok(()))) => return ((true, order), RunError::TaskEnded(name)),
+                Ok((_, Err(error))) => return ((true, order), error),
                 Err(error) => {
                     let message = error.try_into_panic().map_or_else(|error| error.to_string(), |p| text(&*p));
-                    return RunError::TaskPanicked { name, message };
+                    return ((false, order), RunError::TaskPanicked { name, message });
                 }
             }
         }

@@ -1,7 +1,6 @@
 //! What is in a segment, for people to look at: more than a plan needs to know, and nothing is decided by it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,82 +12,14 @@ use super::error::OrDoing;
 use super::fdb::{self, Row, RowKind};
 use super::netns::{self, Netns, NetnsError, blocking};
 use super::nft::Reader;
-pub use super::nft::ShownElement;
 use super::time_limit::within;
 use super::{addr, neigh, nft};
-use crate::datapath::desired::Prefixed;
 use crate::datapath::firewall::Family;
+use crate::datapath::inspected::{Entry, Inspected, Interface, Traffic};
 use crate::datapath::kernel_api::StepError;
 use crate::datapath::names::BRIDGE;
 use crate::model::addr::Mac;
-use crate::model::id::Vni;
 use crate::model::intent::NetnsRef;
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    /// Its number in its namespace.
-    pub index: u32,
-    /// Its name there.
-    pub name: String,
-    /// What it is, in the kernel's word: `veth`, `bridge`, `vxlan`; empty for one of hardware or the loopback interface.
-    pub kind: String,
-    /// Of a veth pair the number of the other end, in its namespace.
-    pub peer: Option<u32>,
-    /// The bridge that it is a port of.
-    pub controller: Option<u32>,
-    /// Its MAC, if it has one.
-    pub mac: Option<Mac>,
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// Is it up?
-    pub up: bool,
-    /// Its addresses, sorted.
-    pub addresses: Vec<Prefixed>,
-    /// What came in.
-    pub received: Traffic,
-    /// What went out.
-    pub sent: Traffic,
-}
-
-/// What has passed an interface since it was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Packets that were dropped.
-    pub dropped: u64,
-}
-
-/// A row of a forwarding table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What is forwarded.
-    pub mac: Mac,
-    /// By which interface.
-    pub interface: String,
-    /// Of the tunnel's table: to which VTEP, and under which VNI and port if not its own. `None` for the bridge's table.
-    pub tunnel: Option<(Option<IpAddr>, Option<u16>, Option<Vni>)>,
-    /// The interface's own MAC, not one behind it.
-    pub local: bool,
-}
-
-/// What is in a segment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Inspected {
-    /// All interfaces, by their numbers.
-    pub interfaces: Vec<Interface>,
-    /// Both forwarding tables.
-    pub entries: Vec<Entry>,
-    /// What ARP is answered from.
-    pub neighbours: BTreeMap<IpAddr, Mac>,
-    /// The rules, with what they have counted, as `nft` lists them.
-    pub rules: String,
-    /// The elements of the sets and maps of our tables.
-    pub elements: Vec<ShownElement>,
-}
 
 /// Looks into the segment at a path.
 ///
@@ -183,9 +114,4 @@ fn stats_of(message: &LinkMessage) -> Stats64 {
         _ => None,
     });
     stats.unwrap_or_default()
-}
-
-/// The end of a veth pair with this number, if it is one of these.
-pub fn other_end<'a>(interfaces: &'a [Interface], of: &Interface) -> Option<&'a Interface> {
-    interfaces.iter().find(|other| Some(other.index) == of.peer && other.peer == Some(of.index))
 }

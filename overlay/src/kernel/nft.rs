@@ -27,7 +27,6 @@ mod foreign_rule;
 mod read;
 
 pub(in crate::kernel) use dump::Reader;
-pub use read::ShownElement;
 
 /// How long `nft` may take; it takes some ten milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -161,7 +161,7 @@ impl Agent {
         let gossip = gossip::spawn(config, Lives(state.clone(), Arc::clone(&generation)), first).await?;
         let saying = announce::spawn(record, gossip.announce.clone());
         let times = Times { interval: common.interval, remembered: common.remembered };
-        let seen = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), state.clone(), times);
+        let (seen, _) = cluster::spawn(id, gossip.view.clone(), common.absent.subscribe(), state.clone(), times);
         let door = Door { state, seen: seen.clone(), gossip: gossip.handle() };
         let generation = generation.load(Ordering::Relaxed);
         Ok(Self { id, home, generation, since, seen, door, gossip, saying })

@@ -20,6 +20,30 @@ async fn a_task_that_ends_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_tasks_that_end_together_the_cause_is_named() {
+    let mut tasks = Tasks::default();
+    let (writer, channel) = watch::channel(0);
+    tasks.spawn("the writer", async move {
+        tokio::time::sleep(LIMIT).await;
+        drop(writer);
+        tokio::task::yield_now().await;
+    });
+    for _ in 0..8 {
+        tasks.watch("a reader", channel.clone());
+    }
+    assert!(failure(tasks).await.contains("the writer"));
+    let mut tasks = Tasks::default();
+    let (writer, channel) = watch::channel(0);
+    tasks.watch("the reader", channel);
+    tasks.spawn("the writer", async move {
+        let _writer = writer;
+        panic!("it is broken");
+    });
+    let said = failure(tasks).await;
+    assert!(said.contains("the writer") && said.contains("it is broken"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_is_named_with_its_task_also_if_that_was_started_elsewhere() {
     let spawned = |tasks: &mut Tasks| tasks.spawn("the bell", async { panic!("it is {}", "cracked") });
     let adopted = |tasks: &mut Tasks| tasks.adopt("the bell", tokio::spawn(async { panic!("it is cracked") }));

@@ -1,7 +1,6 @@
 //! Reading our tables back: the names of the chains, the comments of the rules, and the elements of the sets.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::super::error::Meaning;
 use super::dump::{List, Query, Reader, text_of, value_of};
-use crate::datapath::firewall::{Element, Family, FieldType, ObservedTable, StoredElement};
+use crate::datapath::firewall::{Family, FieldType, ObservedTable, StoredElement};
+use crate::datapath::inspected::ShownElement;
 use crate::datapath::kernel_api::Cause;
 use crate::model::addr::IpVersion;
 
@@ -23,25 +23,6 @@ pub(super) const TABLE: &str = "overlay";
 const ANONYMOUS: &str = "__";
 /// In a rule's user data, where `nft` keeps its comment (libnftnl `udata.h`): type, length, text and a zero.
 const UDATA_COMMENT: u8 = 0;
-
-/// An element of a set or map, for people to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShownElement {
-    /// The set or map that it is in, as nft calls it: `map published`.
-    pub set: String,
-    /// The element.
-    pub element: Element,
-    /// How long it stays; `None` for one that stays until it is removed.
-    pub expires: Option<Duration>,
-}
-
-/// As `nft` lists it.
-impl fmt::Display for ShownElement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.set, self.element)?;
-        self.expires.map_or(Ok(()), |left| write!(f, " expires {}s", left.as_secs()))
-    }
-}
 
 /// A set or map without its elements.
 #[derive(Default)]

@@ -30,6 +30,7 @@ mod netns;
 mod publish;
 
 pub use error::AttachError;
+use error::NotApplied;
 pub use keyed_lock::KeyedLock;
 use keyed_lock::{KeyedLockGuard, Work};
 
@@ -69,16 +70,16 @@ impl Attacher {
     ///
     /// # Errors
     /// With the reason; then all is as it was.
-    pub async fn connect(&self, spec: &EndpointSpec) -> Result<Arc<Attachment>, AttachError> {
+    pub async fn attach(&self, spec: &EndpointSpec) -> Result<Arc<Attachment>, AttachError> {
         let (attacher, spec) = (self.clone(), spec.clone());
-        crate::to_its_end(async move { attacher.attach(spec).await }).await
+        crate::to_its_end(async move { attacher.attach_locked(spec).await }).await
     }
 
-    async fn attach(&self, spec: EndpointSpec) -> Result<Arc<Attachment>, AttachError> {
+    async fn attach_locked(&self, spec: EndpointSpec) -> Result<Arc<Attachment>, AttachError> {
         let _endpoint = self.lock_endpoint(spec.id).await;
         let netns = netns::identify(&spec.netns).await?;
         let _container = self.lock.take(Work::Container(netns.cookie)).await;
-        self.forget_the_lost(&spec).await?;
+        self.release_lost(&spec).await?;
         let request = self.gather(spec, netns).await?;
         let Done { commit, answer } = self.decide(request.clone()).await?;
         match answer {
@@ -202,16 +203,16 @@ impl Attacher {
     ///
     /// # Errors
     /// When there is none of that name.
-    pub async fn disconnect(&self, network: &str, name: &Name) -> Result<Arc<Attachment>, AttachError> {
+    pub async fn detach(&self, network: &str, name: &Name) -> Result<Arc<Attachment>, AttachError> {
         let attachment = self.named(network, name)?;
-        self.detach(attachment).await
+        self.take_down(attachment).await
     }
 
     /// The same for the endpoint with this id only; `None` if it is gone already.
     ///
     /// # Errors
     /// When the id means another endpoint.
-    pub async fn disconnect_as(
+    pub async fn detach_as(
         &self,
         network: &str,
         name: &Name,
@@ -222,7 +223,7 @@ impl Attacher {
         let intents = self.intents();
         let meant = attached_as((self.me, &intents), &cluster, (network, name), id);
         match meant.map_err(|in_use| explain::id_in_use(&cluster, id, in_use))? {
-            Some(attachment) => self.detach(attachment).await.map(Some),
+            Some(attachment) => self.take_down(attachment).await.map(Some),
             None => Ok(None),
         }
     }
@@ -231,11 +232,11 @@ impl Attacher {
     ///
     /// # Errors
     /// When there is no such network.
-    pub async fn disconnect_all(&self, network: &str) -> Result<(NetworkId, String), AttachError> {
+    pub async fn detach_all(&self, network: &str) -> Result<(NetworkId, String), AttachError> {
         let (id, shown) = self.network(network)?;
         let left: Vec<Arc<Attachment>> = self.intents().attached(id).cloned().collect();
         for attachment in left {
-            self.detach(attachment).await?;
+            self.take_down(attachment).await?;
         }
         Ok((id, shown))
     }
@@ -265,14 +266,14 @@ impl Attacher {
         Arc::clone(&self.state.intents.borrow().intents)
     }
 
-    async fn detach(&self, attachment: Arc<Attachment>) -> Result<Arc<Attachment>, AttachError> {
+    async fn take_down(&self, attachment: Arc<Attachment>) -> Result<Arc<Attachment>, AttachError> {
         let Endpoint { id, network, .. } = attachment.endpoint;
         let shown = shown_name(&self.seen.borrow().cluster, network);
         let commit = self.state.tell(Detach(vec![id])).await?.commit;
         // What the kernel refuses to remove now stays in `status` and is tried again.
         let _ = self.settle(commit, network, id).await;
         self.until_gone(network, id).await;
-        tracing::info!(endpoint = %attachment.endpoint.name, network = %shown, "disconnected");
+        tracing::info!(endpoint = %attachment.endpoint.name, network = %shown, "detached");
         Ok(attachment)
     }
 
@@ -289,7 +290,7 @@ impl Attacher {
 
     /// A container that was stopped and started again under its name may be here before its end was noticed. One that
     /// runs keeps its name, also if the path that it was attached by is gone.
-    async fn forget_the_lost(&self, spec: &EndpointSpec) -> Result<(), AttachError> {
+    async fn release_lost(&self, spec: &EndpointSpec) -> Result<(), AttachError> {
         let cluster = Arc::clone(&self.seen.borrow().cluster);
         let intents = self.intents();
         let same = spec.id.and_then(|id| intents.attachments.get(&id));
@@ -318,11 +319,15 @@ impl Attacher {
 
     /// Waits until the kernel is as the intents of this commit want it, as far as this endpoint is concerned: an entry for
     /// another endpoint that could not be made is tried again without it.
-    async fn settle(&self, commit: u64, network: NetworkId, endpoint: EndpointId) -> Result<(), String> {
+    async fn settle(&self, commit: u64, network: NetworkId, endpoint: EndpointId) -> Result<(), NotApplied> {
         let mut settled = self.reconciler.settled.clone();
         let done = tokio::time::timeout(KERNEL_TIMEOUT, settled.wait_for(|s| s.commit >= commit)).await;
-        let Ok(Ok(settled)) = done else { return Err("the kernel took too long".to_owned()) };
-        settled.failures.iter().find(|f| f.scope.breaks(network, endpoint)).map_or(Ok(()), |f| Err(f.to_string()))
+        let Ok(Ok(settled)) = done else { return Err(NotApplied::InTime) };
+        settled
+            .failures
+            .iter()
+            .find(|f| f.scope.breaks(network, endpoint))
+            .map_or(Ok(()), |f| Err(NotApplied::Refused(Box::new(f.clone()))))
     }
 }
 

@@ -95,9 +95,10 @@ impl ReconcileStatus {
         !self.segments.contains_key(&network) || known()
     }
 
-    /// The failures that `before` did not have.
+    /// The failures that `before` did not have. One that the kernel puts in other words now is no new one.
     pub fn new_failures<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Failure> {
-        self.failures.iter().filter(|failure| !before.failures.contains(failure))
+        let is_known = |failure: &Failure| before.failures.iter().any(|known| known.is_same(failure));
+        self.failures.iter().filter(move |failure| !is_known(failure))
     }
 }
 
@@ -117,6 +118,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Is it the same thing that could not be done, for the same kind of reason?
+    fn is_same(&self, other: &Self) -> bool {
+        (self.scope, self.cause, &self.doing) == (other.scope, other.cause, &other.doing)
+    }
+
     /// The failure that an error is.
     pub fn new(scope: Scope, error: &StepError) -> Self {
         Self {

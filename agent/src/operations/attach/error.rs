@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use overlay::datapath::kernel_api::StepError;
+use overlay::datapath::status::Failure;
 use overlay::kernel::netns::NetnsError;
 use overlay::ledger::Denial;
 use overlay::model::addr::{IfName, Mac, Subnet};
@@ -281,7 +282,7 @@ pub enum AttachError {
         /// The network.
         network: String,
         /// What was refused.
-        why: String,
+        why: NotApplied,
     },
     /// It can't be told whether the endpoint that had the name is still there.
     #[error("the name `{name}` may be in use, and the kernel does not tell: try again in a moment")]
@@ -303,18 +304,33 @@ pub enum AttachError {
         /// The endpoint.
         name: Name,
         /// What was refused.
-        why: String,
+        why: NotApplied,
     },
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// Why the kernel does not have what is durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotApplied {
+    /// No round has ended in time that had it.
+    #[error("the kernel took too long")]
+    InTime,
+    /// It refuses a part of it.
+    #[error("{0}")]
+    Refused(Box<Failure>),
+}
+
 impl From<NetnsError> for AttachError {
     fn from(error: NetnsError) -> Self {
         match error {
             NetnsError::NotFound { path } => Self::NoNetns { path },
-            other => Self::Netns(other),
+            other @ (NetnsError::NotNetns { .. }
+            | NetnsError::Replaced { .. }
+            | NetnsError::Denied { .. }
+            | NetnsError::Bind { .. }
+            | NetnsError::Refused { .. }) => Self::Netns(other),
         }
     }
 }

@@ -120,7 +120,18 @@ fn denied(seen: &ClusterView, view: &NetworkView, request: &AddressRequest, deni
             _ => full(seen, view, request.range, &[].into()),
         },
         Denial::Full { holders } => full(seen, view, request.range, &holders),
-        denial => AttachError::NotReady(denial),
+        denial @ (Denial::Joining
+        | Denial::Unchecked
+        | Denial::Fenced
+        | Denial::Stranger { .. }
+        | Denial::Apart { .. }
+        | Denial::Sealed { .. }
+        | Denial::Stale { .. }
+        | Denial::Restored(_)
+        | Denial::Readmitted { .. }
+        | Denial::Unnamed { .. }
+        | Denial::TooMany
+        | Denial::Rival { .. }) => AttachError::NotReady(denial),
     }
 }
 

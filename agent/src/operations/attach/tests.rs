@@ -315,16 +315,16 @@ fn bound(attacher: &Attacher) -> Vec<EndpointId> {
 #[tokio::test]
 async fn an_endpoint_that_is_attached_stands_and_is_seen_and_can_be_let_go() {
     let Some((host, attacher)) = with_network().await else { return };
-    let attachment = attacher.connect(&wanted("web")).await.expect("nothing speaks against it");
+    let attachment = attacher.attach(&wanted("web")).await.expect("nothing speaks against it");
     let id = attachment.endpoint.id;
     let shows = |seen: &ClusterView| seen.cluster.networks.values().any(|v| v.endpoints.contains_key(&id));
     assert!(shows(&host.seen.borrow()), "the next command sees it");
     assert!(host.kernel.with(|k| k.interfaces(&attachment.netns).contains(&attachment.ifname)));
-    let gone = attacher.disconnect("net", &label("WEB")).await.expect("it is there");
+    let gone = attacher.detach("net", &label("WEB")).await.expect("it is there");
     assert_eq!(gone, attachment);
     assert!(!shows(&host.seen.borrow()) && bound(&attacher).is_empty());
     assert!(host.kernel.with(|k| k.state().segments.is_empty()));
-    let error = attacher.disconnect("net", &label("web")).await.expect_err("it is gone");
+    let error = attacher.detach("net", &label("web")).await.expect_err("it is gone");
     assert_line(&error, &["no endpoint `web`", "`net`", "overlayctl endpoint ls"]);
 }
 
@@ -336,7 +336,7 @@ async fn of_those_who_ask_for_one_name_or_address_at_once_one_gets_it() {
     let askers = (1..).zip(askers).map(|(n, wanted)| {
         let ifname = Some(format!("ovtest{n}").parse().expect("a name"));
         let (attacher, wanted) = (attacher.clone(), EndpointSpec { ifname, ..wanted });
-        async move { attacher.connect(&wanted).await }
+        async move { attacher.attach(&wanted).await }
     });
     let all = futures::future::join_all(askers).await;
     let won = |range: std::ops::Range<usize>| all[range].iter().filter(|r| r.is_ok()).count();
@@ -360,12 +360,12 @@ async fn what_the_kernel_refuses_leaves_nothing_behind() {
                 .then_some(overlay::datapath::kernel_api::Cause::AlreadyExists)
         });
     });
-    let error = attacher.connect(&wanted("web")).await.expect_err("the tunnel is refused");
+    let error = attacher.attach(&wanted("web")).await.expect_err("the tunnel is refused");
     assert_line(&error, &["`web`", "`net`", "nothing was changed", "VNI", "there already"]);
     assert!(bound(&attacher).is_empty() && attacher.intents().attachments.is_empty());
     host.kernel.with(overlay::datapath::fake::FakeKernel::refuse_nothing);
     host.until("all is removed", |s| s.failures.is_empty() && s.segments.is_empty()).await;
-    attacher.connect(&wanted("web")).await.expect("it can be tried again");
+    attacher.attach(&wanted("web")).await.expect("it can be tried again");
 }
 
 /// An endpoint whose container runs, while its path is gone.
@@ -385,13 +385,13 @@ async fn an_endpoint_keeps_its_name_until_its_port_is_gone_whatever_became_of_it
     assert_eq!(netns::at_path(&netns), AtPath::Gone);
 
     let name = old.endpoint.name.as_str();
-    let error = attacher.connect(&wanted(name)).await.expect_err("its container runs");
+    let error = attacher.attach(&wanted(name)).await.expect_err("its container runs");
     assert_line(&error, &[&format!("name `{name}`"), "in use", "host `alpha`"]);
     assert!(attacher.intents().attachments.contains_key(&old.endpoint.id), "it was taken over");
 
     // The last process in there has ended, and nobody has noticed yet.
     host.kernel.with(|kernel| kernel.close_container(&netns));
-    let new = attacher.connect(&wanted(name)).await.expect("the name is free");
+    let new = attacher.attach(&wanted(name)).await.expect("the name is free");
     assert_ne!(new.endpoint.id, old.endpoint.id);
     assert_eq!(new.endpoint.addresses[0].address, old.endpoint.addresses[0].address, "it has its address again");
     let attached: Vec<EndpointId> = attacher.intents().attachments.keys().copied().collect();
@@ -413,7 +413,7 @@ async fn a_container_that_is_started_again_while_the_kernel_clears_its_last_name
         host.kernel.with(|kernel| kernel.close_container(&netns));
         host.tell_news();
     };
-    let (new, ()) = tokio::join!(attacher.connect(&again), cleared);
+    let (new, ()) = tokio::join!(attacher.attach(&again), cleared);
     assert_ne!(new.expect("it waits for the kernel").endpoint.id, old.endpoint.id);
 }
 
@@ -425,7 +425,7 @@ async fn an_endpoint_whose_caller_goes_away_is_never_left_half_attached() {
         let name = format!("web{polls}");
         {
             let wanted = wanted(&name);
-            let mut call = std::pin::pin!(attacher.connect(&wanted));
+            let mut call = std::pin::pin!(attacher.attach(&wanted));
             for _ in 0..polls {
                 let polled = futures::poll!(&mut call);
                 if polled.is_ready() {
@@ -442,7 +442,7 @@ async fn an_endpoint_whose_caller_goes_away_is_never_left_half_attached() {
         let mut seen = host.seen.clone();
         let named = seen.wait_for(|s| s.cluster.networks[&id].named(&label(&name)).is_some());
         let _ = tokio::time::timeout(TIMEOUT, named).await.expect("it is attached in the end");
-        attacher.disconnect("net", &label(&name)).await.expect("whole, so that it can be let go");
+        attacher.detach("net", &label(&name)).await.expect("whole, so that it can be let go");
     }
     assert!(bound(&attacher).is_empty());
 }
@@ -450,15 +450,15 @@ async fn an_endpoint_whose_caller_goes_away_is_never_left_half_attached() {
 #[tokio::test]
 async fn an_endpoint_of_a_deleted_network_can_be_let_go() {
     let Some((host, attacher)) = with_network().await else { return };
-    attacher.connect(&wanted("web")).await.expect("nothing speaks against it");
+    attacher.attach(&wanted("web")).await.expect("nothing speaks against it");
     // Deleted on a host that did not know of the endpoint.
     let id = network(host.identity.id()).id;
     attacher.state.tell(Bury([id].into())).await.expect("the disk takes it");
     let mut seen = host.seen.clone();
     let _ = tokio::time::timeout(TIMEOUT, seen.wait_for(|s| s.cluster.networks.is_empty())).await.expect("it is gone");
-    let error = attacher.connect(&wanted("other")).await.expect_err("it is deleted");
+    let error = attacher.attach(&wanted("other")).await.expect_err("it is deleted");
     assert_line(&error, &["no network `net`"]);
-    attacher.disconnect("net", &label("web")).await.expect("it drains");
+    attacher.detach("net", &label("web")).await.expect("it drains");
     assert!(host.state.state().intents.networks.is_empty());
 }
 

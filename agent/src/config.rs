@@ -302,6 +302,10 @@ fn read_key(path: &Path) -> Result<(ClusterKey, bool), ConfigError> {
 }
 
 /// Why a file can't be read and what to do about it; `otherwise`, if the file is not what it should be.
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_enum_match_arm, reason = "the system has more kinds of errors than need advice")
+)]
 fn unreadable(error: &std::io::Error, otherwise: &str) -> String {
     match error.kind() {
         ErrorKind::NotFound => format!("there is no such file: {otherwise}"),

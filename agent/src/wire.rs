@@ -1,4 +1,4 @@
-//! The only translator between the wire and the core's types. What comes from outside is parsed once, here, into types
+//! The translator between what agents and disks exchange and the core's types. What comes from outside is parsed once, here, into types
 //! that can't be wrong; what can't be parsed is a [`WireError`] that names the field.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! The gossip task: writes what this host announces into chitchat, pushes it to the peers, and joins what comes from both into the view.
 //!
 //! It runs on an OS thread of its own with a runtime of its own, next to the socket and chitchat. So no other work of the daemon can
-//! keep this host from being heard, or from hearing.
+//! keep this host from being heard, or from hearing. It waits for the disk only before it starts anew as another incarnation.
 
 pub(crate) mod look_schedule;
 pub(crate) mod sync;

@@ -55,6 +55,10 @@ impl From<tonic::Status> for Failure {
     }
 }
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_enum_match_arm, reason = "the system has more kinds of errors than need advice")
+)]
 fn explain(path: &Path, error: &std::io::Error) -> Failure {
     let path = path.display();
     Failure::failed(match error.kind() {

@@ -124,6 +124,7 @@ fn take(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+#[cfg_attr(not(test), expect(clippy::wildcard_enum_match_arm, reason = "the system has more errors than need advice"))]
 fn set_up(netns: Option<&Path>, cookie: Option<u64>) -> Result<(), String> {
     let explain = |what: &str, e: Errno| match e {
         Errno::EPERM => format!("can't {what}: CAP_SYS_ADMIN is missing; run overlayctl as root"),

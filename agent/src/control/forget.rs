@@ -120,7 +120,21 @@ fn refused(cluster: &Cluster, named: &[String], denial: &Denial) -> Status {
                  of its own cluster can; if there is none left, `overlayctl network rm --force` the networks of that cluster"
             )
         }
-        denial => format!("`{together}` can't be forgotten from here: {denial}"),
+        denial @ (Denial::Joining
+        | Denial::Unchecked
+        | Denial::Fenced
+        | Denial::Apart { .. }
+        | Denial::Sealed { .. }
+        | Denial::Stale { .. }
+        | Denial::Restored(_)
+        | Denial::UnknownNetwork
+        | Denial::NotAssignable(_)
+        | Denial::Bound { .. }
+        | Denial::Delegated { .. }
+        | Denial::Unreachable { .. }
+        | Denial::Full { .. }
+        | Denial::NotHolder { .. }
+        | Denial::Deleted) => format!("`{together}` can't be forgotten from here: {denial}"),
     })
 }
 

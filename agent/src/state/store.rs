@@ -253,7 +253,12 @@ impl Store {
         })?;
         let of_ledger = changes.into_iter().filter_map(|change| match change {
             Change::Ledger(change) => Some(change),
-            _ => None,
+            Change::Seat(..)
+            | Change::Attach(_)
+            | Change::Detach(_)
+            | Change::Links(..)
+            | Change::Peer(..)
+            | Change::UnderlayMtu(_) => None,
         });
         loaded.ledger.apply(&of_ledger.collect::<Vec<_>>());
         Ok(())
@@ -402,6 +407,13 @@ impl Store {
         attempt(self.db()?).map_err(|e| self.corrupt(&e))
     }
 
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "all other errors of the library mean that it could not write"
+        )
+    )]
     fn transact(&mut self, write: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
         let attempt = |db: &Database| {
             let txn = db.begin_write()?;

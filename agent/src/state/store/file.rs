@@ -22,6 +22,10 @@ pub(super) fn open(path: &Path) -> Result<Database, StoreError> {
 }
 
 /// Opens the database on a backend, or creates it, as the state file `path`.
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_enum_match_arm, reason = "the library has more errors, all of damaged files")
+)]
 pub(super) fn on(backend: impl StorageBackend, path: &Path) -> Result<Database, StoreError> {
     let directory = |source| StoreError::Directory { path: path.to_owned(), source };
     let corrupt = |what: String| StoreError::Corrupt { path: path.to_owned(), what };

@@ -79,7 +79,7 @@ impl StartupState {
         begin(&path, &machine, why, &peers).map_err(|error| match error {
             StoreError::Directory { source, .. } => no_room(path, source),
             StoreError::Write { source, .. } => no_room(path, source),
-            error => error,
+            error @ (StoreError::InUse(_) | StoreError::Corrupt { .. } | StoreError::New { .. }) => error,
         })
     }
 }

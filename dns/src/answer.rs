@@ -2,12 +2,12 @@
 //!
 //! - `name`, `alias`, and each with `.network` behind it, for the networks that the asker is in. Case does not matter.
 //! - PTR for the addresses of endpoints. A gateway has no name, so nobody takes it for an endpoint.
-//! - What would be ours if it existed is answered here and now. A single label never leaves the host, whether it
-//!   exists or not; nor does a name in the asker's networks, nor the reverse name of an address in their subnets.
-//! - All else is forwarded, but for who is in internal networks only: that is refused, and no question leaves the host.
+//! - A name that no endpoint has belongs to the world, also if it ends in the name of a network: a network may be called `dev`. It is
+//!   forwarded. But the reverse name of an address in the asker's networks never leaves the host.
+//! - For who is in internal networks only, the world is not there: its names do not exist, and no question leaves the host.
 //!
-//! "No" carries no SOA record, so that resolvers don't remember it (RFC 2308, section 5): the endpoint may be attached
-//! a millisecond later.
+//! "No" to a name that an endpoint can have carries no SOA record, so that resolvers don't remember it (RFC 2308, section 5), also
+//! when it is the world's: the endpoint may be attached a millisecond later.
 
 use std::net::IpAddr;
 
@@ -32,19 +32,35 @@ pub enum Answer {
     /// The name does not exist: NXDOMAIN.
     NameError,
     /// Not ours to say: the host's nameservers know.
-    Forward,
-    /// Not to be answered: another class than IN, a zone transfer, a name of the world where there is no way out, or a network
-    /// that is not there (any more).
+    Forward(Denial),
+    /// Not to be answered: another class than IN, or a zone transfer.
     Refuse,
+    /// Not now: the network is not there (yet, or any more).
+    Unavailable,
+}
+
+/// What is said if the host's nameservers know no such name, or no record of the type asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// What they say, to be remembered as long as they say.
+    Theirs,
+    /// What they say, not to be remembered: it may be the name of an endpoint soon.
+    Fleeting,
+    /// That there is no record: there are names of endpoints below it.
+    NoData,
 }
 
 /// Answers a question. The order of several addresses is drawn from `seed`, so that they share the load.
 pub fn answer(zone: &Zone, asker: &Asker, question: &Query, seed: u64) -> Answer {
     let networks: Vec<Names<'_>> = zone.networks_of(asker).collect();
     let transfer = matches!(question.query_type, RecordType::AXFR | RecordType::IXFR);
-    if networks.is_empty() || transfer || question.query_class != DNSClass::IN {
+    if transfer || question.query_class != DNSClass::IN {
         return Answer::Refuse;
     }
+    if networks.is_empty() {
+        return Answer::Unavailable;
+    }
+    let is_internal = networks.iter().all(Names::is_internal);
     match find(&networks, &question.name) {
         Found::Addresses(mut addresses) => {
             shuffle(&mut addresses, seed);
@@ -56,8 +72,9 @@ pub fn answer(zone: &Zone, asker: &Asker, question: &Query, seed: u64) -> Answer
         }
         Found::Empty => Answer::NoData,
         Found::Nothing => Answer::NameError,
-        Found::Elsewhere if networks.iter().all(|names| names.is_internal()) => Answer::Refuse,
-        Found::Elsewhere => Answer::Forward,
+        Found::Elsewhere(Denial::NoData) if is_internal => Answer::NoData,
+        Found::Elsewhere(Denial::Theirs | Denial::Fleeting) if is_internal => Answer::NameError,
+        Found::Elsewhere(denial) => Answer::Forward(denial),
     }
 }
 
@@ -71,8 +88,8 @@ enum Found {
     Empty,
     /// Nothing, and nobody else is to be asked.
     Nothing,
-    /// A name that is not ours.
-    Elsewhere,
+    /// A name that no endpoint has.
+    Elsewhere(Denial),
 }
 
 fn find(networks: &[Names<'_>], name: &DnsName) -> Found {
@@ -81,16 +98,17 @@ fn find(networks: &[Names<'_>], name: &DnsName) -> Found {
     }
     let labels: Vec<&[u8]> = name.iter().collect();
     match labels.as_slice() {
-        [] => Found::Elsewhere,
-        [label] => match networks.iter().find_map(|names| addresses(names, label)) {
-            Some(addresses) => Found::Addresses(addresses),
-            None if network_named(networks, label).is_some() => Found::Empty,
-            None => Found::Nothing,
+        // The root has names below it, whoever is asked.
+        [] => Found::Elsewhere(Denial::NoData),
+        [label] => match networks.iter().find_map(|names| find_endpoint(names, label)) {
+            Some(found) => found,
+            None if network_named(networks, label).is_some() => Found::Elsewhere(Denial::NoData),
+            None => Found::Elsewhere(Denial::Fleeting),
         },
         [inner @ .., last] => match (network_named(networks, last), inner) {
-            (None, _) => Found::Elsewhere,
-            (Some(names), [label]) => addresses(names, label).map_or(Found::Nothing, Found::Addresses),
-            (Some(_), _) => Found::Nothing,
+            (None, _) => Found::Elsewhere(Denial::Theirs),
+            (Some(names), [label]) => find_endpoint(names, label).unwrap_or(Found::Elsewhere(Denial::Fleeting)),
+            (Some(_), _) => Found::Elsewhere(Denial::Fleeting),
         },
     }
 }
@@ -100,7 +118,7 @@ fn find_reverse(networks: &[Names<'_>], reverse: &Reverse) -> Found {
     let ours: Vec<&Names<'_>> = networks.iter().filter(holds).collect();
     if ours.is_empty() {
         // A link-local address is this link's own, and nobody beyond it knows whose.
-        return if reverse.is_link_local() { Found::Nothing } else { Found::Elsewhere };
+        return if reverse.is_link_local() { Found::Nothing } else { Found::Elsewhere(Denial::Theirs) };
     }
     match reverse.node() {
         Node::Address(address) => ours.iter().find_map(|names| pointer(names, address)).unwrap_or(Found::Nothing),
@@ -121,9 +139,13 @@ fn network_named<'a>(networks: &'a [Names<'_>], label: &[u8]) -> Option<&'a Name
     shown.or_else(|| networks.iter().find(|names| names.is_named(label)))
 }
 
-fn addresses(names: &Names<'_>, label: &[u8]) -> Option<Vec<IpAddr>> {
+/// What endpoints with this name or alias there are; `None` if nobody in the network is called so.
+fn find_endpoint(names: &Names<'_>, label: &[u8]) -> Option<Found> {
     let name: Name = std::str::from_utf8(label).ok()?.parse().ok()?;
-    Some(names.addresses(&name)).filter(|addresses| !addresses.is_empty())
+    let addresses = names.addresses(&name);
+    // The name of an endpoint whose host does not answer is the endpoint's still: the world may have another by that name.
+    let nothing = || names.is_taken(&name).then_some(Found::Nothing);
+    if addresses.is_empty() { nothing() } else { Some(Found::Addresses(addresses)) }
 }
 
 #[cfg_attr(

@@ -12,7 +12,7 @@ pub struct Counts {
     /// Messages that are no question for us, told so. Datagrams that hickory-server can't read are refused by itself and
     /// not counted.
     pub refused: u64,
-    /// Questions refused and connections closed because of a limit.
+    /// Questions not answered and connections closed because of a limit.
     pub limited: u64,
     /// Questions that none of the host's nameservers answered.
     pub failed: u64,

@@ -5,11 +5,12 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name as DnsName, RData, Record, RecordType};
 use overlay::cluster::{Cluster, Located, NetworkView};
 use overlay::model::addr::Mac;
@@ -185,6 +186,11 @@ impl ResolvConf {
         std::fs::rename(link, self.path()).expect("the link is ours");
     }
 
+    /// Removes the file that [`ResolvConf::link_to`] has linked to.
+    pub fn remove_target(&self) {
+        std::fs::remove_file(self.directory.join("target")).expect("it was linked to");
+    }
+
     pub fn remove(&self) {
         std::fs::remove_file(self.path()).expect("the file is there");
     }
@@ -206,13 +212,31 @@ pub(crate) enum Manner {
     Failing,
     /// Sends rubbish and answers to other questions before the right one.
     Noisy,
+    /// Takes so long for each answer, in milliseconds.
+    Slow(u64),
+    /// Takes no notice of the first question, as if it were lost.
+    Losing,
+    /// Repeats the question in lower case.
+    LowerCase,
+    /// Gives a truncated answer with one address by UDP, and does not listen to TCP.
+    Cutting,
+    /// The same, but it takes connections and says nothing.
+    CuttingAndHanging,
+    /// Finds fault with questions that have EDNS, without repeating them.
+    WithoutEdns,
+    /// Refuses, without repeating the question.
+    Curt,
+    /// Listens to TCP only.
+    TcpOnly,
+    /// Knows no name; says for how long that is so.
+    Ignorant,
 }
 
 /// A nameserver on loopback, gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Nameserver {
     pub address: SocketAddr,
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<(SocketAddr, u16)>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -235,10 +259,14 @@ impl Nameserver {
         for (last, manner) in (1_u8..).zip(manners) {
             let address = SocketAddr::from(([127, 0, 0, last], port));
             let (udp, listener) = (UdpSocket::bind(address).await?, TcpListener::bind(address).await?);
-            let asked = Arc::new(AtomicUsize::new(0));
+            let asked = Arc::default();
             let mut tasks = JoinSet::new();
-            tasks.spawn(serve_udp(udp, *manner, Arc::clone(&asked)));
-            tasks.spawn(serve_tcp(listener, *manner));
+            if *manner != Manner::TcpOnly {
+                tasks.spawn(serve_udp(Arc::new(udp), *manner, Arc::clone(&asked)));
+            }
+            if *manner != Manner::Cutting {
+                tasks.spawn(serve_tcp(listener, *manner));
+            }
             servers.push(Self { address, asked, _tasks: tasks });
         }
         Ok(servers)
@@ -246,25 +274,50 @@ impl Nameserver {
 
     /// How often it was asked by UDP.
     pub fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+        self.questions().len()
+    }
+
+    /// Where each question came from, and its id.
+    pub fn questions(&self) -> Vec<(SocketAddr, u16)> {
+        self.asked.lock().expect("nobody panics with it").clone()
     }
 }
 
-async fn serve_udp(socket: UdpSocket, manner: Manner, asked: Arc<AtomicUsize>) {
+async fn serve_udp(socket: Arc<UdpSocket>, manner: Manner, asked: Arc<Mutex<Vec<(SocketAddr, u16)>>>) {
     let own = socket.local_addr().expect("it is bound").ip();
+    let mut later = JoinSet::new();
     let mut buffer = [0; 4096];
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
         let query = Message::from_vec(&buffer[..length]).expect("we ask well");
-        asked.fetch_add(1, Ordering::SeqCst);
-        for reply in replies(&query, own, manner) {
-            socket.send_to(&reply, client).await.expect("loopback takes it");
+        let number = {
+            let mut asked = asked.lock().expect("nobody panics with it");
+            asked.push((client, query.id));
+            asked.len()
+        };
+        if manner == Manner::Losing && number == 1 {
+            continue;
         }
+        let socket = Arc::clone(&socket);
+        later.spawn(async move {
+            if let Manner::Slow(millis) = manner {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            for reply in replies(&query, own, manner) {
+                // The client may have had an answer from another.
+                drop(socket.send_to(&reply, client).await);
+            }
+        });
     }
 }
 
 async fn serve_tcp(listener: TcpListener, manner: Manner) {
     let own = listener.local_addr().expect("it is bound").ip();
+    let mut held = Vec::new();
     while let Ok((mut stream, _)) = listener.accept().await {
+        if manner == Manner::CuttingAndHanging {
+            held.push(stream);
+            continue;
+        }
         while let Ok(Some(message)) = tcp::read(&mut stream).await {
             let query = Message::from_vec(&message).expect("we ask well");
             let count = if let Manner::Truncating(count) = manner { count } else { 1 };
@@ -276,8 +329,28 @@ async fn serve_tcp(listener: TcpListener, manner: Manner) {
 fn replies(query: &Message, own: IpAddr, manner: Manner) -> Vec<Vec<u8>> {
     let good = reply(query, own, 1);
     match manner {
-        Manner::Good => vec![bytes(&good)],
+        Manner::Good | Manner::Slow(_) | Manner::Losing | Manner::TcpOnly => vec![bytes(&good)],
         Manner::Silent => Vec::new(),
+        Manner::Cutting | Manner::CuttingAndHanging => {
+            let mut cut = good;
+            cut.metadata.truncation = true;
+            vec![bytes(&cut)]
+        }
+        Manner::LowerCase => {
+            let mut lower = good;
+            lower.queries[0].name = lower.queries[0].name.to_lowercase();
+            vec![bytes(&lower)]
+        }
+        Manner::WithoutEdns if query.edns.is_none() => vec![bytes(&good)],
+        Manner::WithoutEdns => vec![bytes(&curt(query, ResponseCode::FormErr))],
+        Manner::Curt => vec![bytes(&curt(query, ResponseCode::Refused))],
+        Manner::Ignorant => {
+            let mut ignorant = reply(query, own, 0);
+            ignorant.metadata.response_code = ResponseCode::NXDomain;
+            let soa = SOA::new(DnsName::root(), DnsName::root(), 1, 86_400, 86_400, 86_400, 86_400);
+            ignorant.add_authority(Record::from_rdata(DnsName::root(), 86_400, RData::SOA(soa)));
+            vec![bytes(&ignorant)]
+        }
         Manner::Truncating(_) => vec![bytes(&good.truncate())],
         Manner::Failing => {
             let mut failing = reply(query, own, 0);
@@ -290,12 +363,11 @@ fn replies(query: &Message, own: IpAddr, manner: Manner) -> Vec<Vec<u8>> {
             other_id.metadata.id ^= 1;
             let mut other_name = reply(query, poison, 1);
             other_name.queries[0].name = other_name.queries[0].name.prepend_label("evil").expect("it is short");
-            let mut other_case = reply(query, poison, 1);
-            other_case.queries[0].name = DnsName::from_ascii(query.queries[0].name.to_string().to_ascii_uppercase())
-                .expect("it was a name before");
+            let mut other_type = reply(query, poison, 1);
+            other_type.queries[0].query_type = RecordType::MX;
             let mut a_query = reply(query, poison, 1);
             a_query.metadata.message_type = query.message_type;
-            let noise = [other_id, other_name, other_case, a_query];
+            let noise = [other_id, other_name, other_type, a_query];
             std::iter::once(b"rubbish".to_vec()).chain(noise.iter().map(bytes)).chain([bytes(&good)]).collect()
         }
     }
@@ -310,6 +382,12 @@ fn reply(query: &Message, own: IpAddr, count: usize) -> Message {
     let name = &query.queries[0].name;
     reply.add_answers((0..count).map(|_| Record::from_rdata(name.clone(), 300, RData::from(own))));
     reply
+}
+
+fn curt(query: &Message, code: ResponseCode) -> Message {
+    let mut curt = Message::response(query.id, query.op_code);
+    curt.metadata.response_code = code;
+    curt
 }
 
 fn bytes(message: &Message) -> Vec<u8> {

@@ -1,4 +1,5 @@
-//! How often one client may ask: a token bucket for each.
+//! How often one client may ask: a token bucket for each. Who asks more often waits, and who has too many questions that wait is not
+//! heard: no resolver takes "asked too often" for an answer.
 //!
 //! Pure: time is an argument.
 
@@ -26,6 +27,8 @@ struct Bucket {
 
 /// Clients that are known one by one; source addresses can be forged, memory can't.
 const CAPACITY: usize = 8192;
+/// So long a question waits for its turn: less than the shortest time after which a resolver asks again (musl, 2.5 s).
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A sweep looks at every bucket, so it is not made for every question.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -37,8 +40,8 @@ impl<K: Hash + Eq> Buckets<K> {
         Self { rate, burst, capacity: CAPACITY, buckets: HashMap::new(), others, swept: now }
     }
 
-    /// May this client ask now?
-    pub fn admit(&mut self, client: K, now: Instant) -> bool {
+    /// How long a question of this client has to wait; `None` if that is longer than [`LONGEST_WAIT`].
+    pub fn admit(&mut self, client: K, now: Instant) -> Option<Duration> {
         let (rate, burst) = (self.rate, self.burst);
         if self.buckets.len() >= self.capacity && now.saturating_duration_since(self.swept) >= SWEEP {
             // A full bucket says no more than none.
@@ -61,11 +64,13 @@ impl Bucket {
         (self.tokens + passed * rate).min(burst)
     }
 
-    fn take(&mut self, rate: f64, burst: f64, now: Instant) -> bool {
-        let tokens = self.filled(rate, burst, now);
-        let admitted = tokens >= 1.0;
-        *self = Self { tokens: if admitted { tokens - 1.0 } else { tokens }, at: self.at.max(now) };
-        admitted
+    /// Takes a token, also one that is still to come.
+    fn take(&mut self, rate: f64, burst: f64, now: Instant) -> Option<Duration> {
+        let left = self.filled(rate, burst, now) - 1.0;
+        let wait = Duration::try_from_secs_f64((-left).max(0.0) / rate.max(f64::MIN_POSITIVE)).ok();
+        let wait = wait.filter(|wait| *wait <= LONGEST_WAIT)?;
+        *self = Self { tokens: left, at: self.at.max(now) };
+        Some(wait)
     }
 }
 

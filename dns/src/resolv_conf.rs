@@ -1,6 +1,6 @@
-//! The host's `resolv.conf` (resolv.conf(5)), as far as a forwarder needs it: its nameservers.
+//! The host's `resolv.conf` (resolv.conf(5)), as far as a forwarder needs it: its nameservers, and how they are to be asked.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 
 /// A `nameserver` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,9 +10,32 @@ pub(crate) struct Nameserver {
     link: Option<String>,
 }
 
-/// The nameservers, in order. Other lines, and lines that make no sense, are passed over as the C library does.
-pub(crate) fn nameservers(text: &str) -> Vec<Nameserver> {
-    text.lines().filter_map(nameserver).collect()
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ResolvConf {
+    /// The nameservers, in order; the one on the host itself if none is named.
+    pub nameservers: Vec<Nameserver>,
+    /// None is named.
+    pub presumed: bool,
+    /// They are asked by TCP alone (`options use-vc`).
+    pub tcp_only: bool,
+}
+
+impl ResolvConf {
+    /// Other lines, and lines that make no sense, are passed over as the C library does.
+    pub fn parse(text: &str) -> Self {
+        let mut nameservers: Vec<Nameserver> = text.lines().filter_map(nameserver).collect();
+        let presumed = nameservers.is_empty();
+        if presumed {
+            nameservers.push(Nameserver { address: Ipv4Addr::LOCALHOST.into(), link: None });
+        }
+        let options = text
+            .lines()
+            .map(str::split_whitespace)
+            .filter_map(|mut words| (words.next()? == "options").then_some(words));
+        let tcp_only = options.flatten().any(|option| option == "use-vc");
+        Self { nameservers, presumed, tcp_only }
+    }
 }
 
 fn nameserver(line: &str) -> Option<Nameserver> {

@@ -20,15 +20,16 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use overlay::model::id::NetworkId;
 use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
-use crate::answer::{Answer, answer};
+use crate::answer::{Answer, Denial, answer};
 use crate::counts::Counters;
 pub use crate::counts::Counts;
-use crate::forward::Forwarder;
-use crate::limit::Buckets;
-use crate::tcp::{self, Places, Responder};
+use crate::forward::{ForwardError, Forwarder};
+use crate::limit::{Buckets, LONGEST_WAIT};
+use crate::tcp::{self, ConnectionSlots, Responder};
 use crate::zone::{Asker, Zone};
 
 /// The largest UDP message that is sent or asked for, in bytes: it crosses every link whole, inside a tunnel too
@@ -38,11 +39,13 @@ pub const MAX_PAYLOAD: u16 = 1232;
 /// How much the servers take on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Questions a second from one client, in the long run.
+    /// Questions a second from one client, in the long run. What comes faster waits for up to a second.
     pub rate: u32,
     /// Questions from one client at once.
     pub burst: u32,
-    /// Questions being forwarded, in all: each has a socket.
+    /// Questions that wait, in all, because their clients ask too often or too much is being forwarded.
+    pub waiting: usize,
+    /// Questions being forwarded, in all: each has a socket for each nameserver that is asked.
     pub forwards: usize,
     /// The same for each listener, so that one network leaves some to the others.
     pub forwards_each: usize,
@@ -55,7 +58,15 @@ pub struct Limits {
 impl Default for Limits {
     /// Few enough file descriptors for a daemon with the usual limit of 1,024.
     fn default() -> Self {
-        Self { rate: 1_000, burst: 2_000, forwards: 256, forwards_each: 128, connections: 128, connections_each: 64 }
+        Self {
+            rate: 1_000,
+            burst: 2_000,
+            waiting: 8_192,
+            forwards: 256,
+            forwards_each: 128,
+            connections: 128,
+            connections_each: 64,
+        }
     }
 }
 
@@ -71,12 +82,13 @@ struct Shared {
     forwarder: Forwarder,
     limits: Limits,
     clients: Mutex<Buckets<(NetworkId, IpAddr)>>,
+    waiting: Semaphore,
     forwards: Semaphore,
     connections: Arc<Semaphore>,
     counters: Counters,
-    // The seeds of the dice: a keyed hash of the number of the question.
-    dice: RandomState,
-    thrown: AtomicU64,
+    // The order of several addresses is drawn from a keyed hash of the number of the question.
+    order: RandomState,
+    questions: AtomicU64,
 }
 
 impl Resolver {
@@ -87,11 +99,12 @@ impl Resolver {
             forwarder,
             limits,
             clients: Mutex::new(Buckets::new(limits.rate, limits.burst, Instant::now())),
+            waiting: Semaphore::new(limits.waiting),
             forwards: Semaphore::new(limits.forwards),
             connections: Arc::new(Semaphore::new(limits.connections)),
             counters: Counters::default(),
-            dice: RandomState::new(),
-            thrown: AtomicU64::new(0),
+            order: RandomState::new(),
+            questions: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -116,7 +129,7 @@ impl Resolver {
         let forwards = Arc::new(Semaphore::new(limits.forwards_each));
         let handler = Handler { shared: Arc::clone(&self.shared), network, forwards };
         let own = Arc::new(Semaphore::new(limits.connections_each));
-        let places = Places { all: Arc::clone(&self.shared.connections), own };
+        let slots = ConnectionSlots { all: Arc::clone(&self.shared.connections), own };
         let mut server = Server::new(handler.clone());
         server.register_socket(udp);
         let mut tasks = JoinSet::new();
@@ -125,7 +138,7 @@ impl Resolver {
                 tracing::warn!(%network, %error, "DNS server stopped");
             }
         });
-        tasks.spawn(tcp::serve(tcp, places, handler));
+        tasks.spawn(tcp::serve(tcp, slots, handler));
         Ok(Listener { tasks })
     }
 
@@ -162,25 +175,33 @@ struct Handler {
 }
 
 impl Handler {
-    /// The whole reply to a request, however large.
-    async fn reply(&self, request: &Request) -> Message {
+    /// The whole reply to a request, however large; `None` if a limit is met. Silence makes a client ask again in its own time;
+    /// no code does: some take REFUSED for an answer, and others don't take it at all.
+    async fn reply(&self, request: &Request) -> Option<Message> {
+        if self.wait_for_turn(request).await.is_none() {
+            self.shared.counters.limited.add();
+            return None;
+        }
         let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
         reply.metadata = Metadata::response_from_request(&request.metadata);
         reply.metadata.recursion_available = true;
         reply.add_queries(request.queries.queries().iter().map(|query| query.original().clone()));
         reply.edns = request.edns.as_ref().map(|asked| edns(asked.max_payload(), asked.flags().dnssec_ok));
-        match (self.admitted(request), question(request)) {
-            (false, _) => self.limit(&mut reply),
-            (true, Err(code)) => self.refuse(&mut reply, code),
-            (true, Ok(question)) => self.resolve(question, request, &mut reply).await,
+        match question(request) {
+            Err(code) => self.refuse(&mut reply, code),
+            Ok(question) => self.resolve(question, request, &mut reply).await.or_else(|| {
+                self.shared.counters.limited.add();
+                None
+            })?,
         }
-        reply
+        Some(reply)
     }
 
-    async fn resolve(&self, question: &Query, request: &Request, reply: &mut Message) {
+    /// Fills in the reply; `None` if a limit is met.
+    async fn resolve(&self, question: &Query, request: &Request, reply: &mut Message) -> Option<()> {
         let asker = Asker { network: self.network, address: request.src().ip().to_canonical() };
         let zone = Arc::clone(&self.shared.zone.borrow());
-        let seed = self.shared.dice.hash_one(self.shared.thrown.fetch_add(1, Ordering::Relaxed));
+        let seed = self.shared.order.hash_one(self.shared.questions.fetch_add(1, Ordering::Relaxed));
         let code = match answer(&zone, &asker, question, seed) {
             Answer::Records(records) => {
                 reply.answers = records;
@@ -188,28 +209,44 @@ impl Handler {
             }
             Answer::NoData => ResponseCode::NoError,
             Answer::NameError => ResponseCode::NXDomain,
-            Answer::Forward => return self.forward(&upstream_query(question, request), reply).await,
-            Answer::Refuse => return self.refuse(reply, ResponseCode::Refused),
+            Answer::Forward(denial) => return self.forward(&upstream_query(question, request), denial, reply).await,
+            Answer::Refuse => {
+                self.refuse(reply, ResponseCode::Refused);
+                return Some(());
+            }
+            Answer::Unavailable => {
+                self.refuse(reply, ResponseCode::ServFail);
+                return Some(());
+            }
         };
         reply.metadata.authoritative = true;
         reply.metadata.response_code = code;
         self.shared.counters.answered.add();
+        Some(())
     }
 
-    async fn forward(&self, query: &Message, reply: &mut Message) {
-        let (Ok(_own), Ok(_all)) = (self.forwards.try_acquire(), self.shared.forwards.try_acquire()) else {
-            return self.limit(reply);
-        };
+    async fn forward(&self, query: &Message, denial: Denial, reply: &mut Message) -> Option<()> {
+        let _permits = self.wait_to_forward().await?;
         match self.shared.forwarder.ask(query).await {
             Ok(answer) => {
                 reply.metadata.response_code = answer.response_code;
+                reply.metadata.truncation = answer.truncation;
                 reply.metadata.authoritative = answer.authoritative;
                 reply.metadata.authentic_data = answer.authentic_data;
                 reply.metadata.recursion_available = answer.recursion_available;
                 reply.answers = answer.answers;
                 reply.authorities = answer.authorities;
                 reply.additionals = answer.additionals;
+                soften(denial, reply);
                 self.shared.counters.forwarded.add();
+            }
+            // The host knows nothing of the world: what there is, is here.
+            Err(ForwardError::NoNameserver { .. }) if denial != Denial::Theirs => {
+                reply.metadata.response_code = match denial {
+                    Denial::NoData => ResponseCode::NoError,
+                    Denial::Fleeting | Denial::Theirs => ResponseCode::NXDomain,
+                };
+                self.shared.counters.answered.add();
             }
             Err(error) => {
                 tracing::debug!(network = %self.network, %error, "question not forwarded");
@@ -217,22 +254,51 @@ impl Handler {
                 self.shared.counters.failed.add();
             }
         }
+        Some(())
     }
 
-    fn admitted(&self, request: &Request) -> bool {
+    /// Waits until the client may ask again; `None` if that takes too long.
+    async fn wait_for_turn(&self, request: &Request) -> Option<()> {
         let client = (self.network, request.src().ip());
-        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.admit(client, Instant::now())
+        let admitted = {
+            let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            clients.admit(client, Instant::now())?
+        };
+        if !admitted.is_zero() {
+            let _waiting = self.shared.waiting.try_acquire().ok()?;
+            sleep(admitted).await;
+        }
+        Some(())
+    }
+
+    /// Waits until a question may be forwarded; `None` if that takes too long.
+    async fn wait_to_forward(&self) -> Option<[SemaphorePermit<'_>; 2]> {
+        if let (Ok(own), Ok(all)) = (self.forwards.try_acquire(), self.shared.forwards.try_acquire()) {
+            return Some([own, all]);
+        }
+        let _waiting = self.shared.waiting.try_acquire().ok()?;
+        let both = async { Some([self.forwards.acquire().await.ok()?, self.shared.forwards.acquire().await.ok()?]) };
+        timeout(LONGEST_WAIT, both).await.ok().flatten()
     }
 
     fn refuse(&self, reply: &mut Message, code: ResponseCode) {
         reply.metadata.response_code = code;
         self.shared.counters.refused.add();
     }
+}
 
-    fn limit(&self, reply: &mut Message) {
-        reply.metadata.response_code = ResponseCode::Refused;
-        self.shared.counters.limited.add();
+/// Says no as it is to be said, if the host's nameservers said no.
+fn soften(denial: Denial, reply: &mut Message) {
+    let is_no = reply.answers.is_empty()
+        && matches!(reply.metadata.response_code, ResponseCode::NXDomain | ResponseCode::NoError);
+    match denial {
+        Denial::Theirs => {}
+        Denial::Fleeting if is_no => reply.authorities.clear(),
+        Denial::NoData if is_no => {
+            reply.metadata.response_code = ResponseCode::NoError;
+            reply.authorities.clear();
+        }
+        Denial::Fleeting | Denial::NoData => {}
     }
 }
 
@@ -270,7 +336,13 @@ fn edns(payload: u16, dnssec_ok: bool) -> Edns {
 #[async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response: R) -> ResponseInfo {
-        let reply = self.reply(request).await;
+        let Some(reply) = self.reply(request).await else {
+            return Header {
+                metadata: Metadata::response_from_request(&request.metadata),
+                counts: HeaderCounts::default(),
+            }
+            .into();
+        };
         let metadata = reply.metadata;
         let message = MessageResponseBuilder::new(&request.queries, reply.edns.as_ref()).build(
             metadata,
@@ -293,7 +365,7 @@ impl Responder for Handler {
             return None;
         }
         let reply = match Request::from_bytes(message, client, Protocol::Tcp) {
-            Ok(request) => self.reply(&request).await,
+            Ok(request) => self.reply(&request).await?,
             Err(_) => {
                 let mut reply = Message::response(header.metadata.id, header.metadata.op_code);
                 self.refuse(&mut reply, ResponseCode::FormErr);

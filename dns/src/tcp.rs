@@ -16,23 +16,23 @@ use tokio::time::{sleep, timeout};
 
 /// How long a client may be idle, or take to send a question or to accept an answer (RFC 7766, section 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
-/// How long to rest when a connection can't be accepted: without file descriptors, the next one can't be either.
-const REST: Duration = Duration::from_millis(100);
+/// How long to pause when a connection can't be accepted: without file descriptors, the next one can't be either.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Places for connections: some for all listeners together, fewer for each.
+/// Slots for connections: some for all listeners together, fewer for each.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionSlots {
     /// For all listeners.
     pub all: Arc<Semaphore>,
     /// For this one.
     pub own: Arc<Semaphore>,
 }
 
-/// A place taken, free again when dropped.
+/// A slot taken, free again when dropped.
 pub(crate) type ConnectionPermit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-impl Places {
-    /// Takes a place if there is one.
+impl ConnectionSlots {
+    /// Takes a slot if there is one.
     pub fn take(&self) -> Option<ConnectionPermit> {
         let own = Arc::clone(&self.own).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
@@ -45,23 +45,23 @@ pub(crate) trait Responder: Clone + Send + 'static {
     /// The reply to `message` from `client`.
     fn respond(&self, message: Vec<u8>, client: SocketAddr) -> impl Future<Output = Option<Vec<u8>>> + Send;
 
-    /// A connection was closed at once because there was no place for it.
+    /// A connection was closed at once because there was no slot for it.
     fn turned_away(&self);
 }
 
 /// Serves connections until dropped.
-pub(crate) async fn serve(listener: TcpListener, places: Places, responder: impl Responder) {
+pub(crate) async fn serve(listener: TcpListener, slots: ConnectionSlots, responder: impl Responder) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, client)) => match places.take() {
-                    Some(place) => drop(connections.spawn(converse(stream, client, place, responder.clone()))),
+                Ok((stream, client)) => match slots.take() {
+                    Some(permit) => drop(connections.spawn(converse(stream, client, permit, responder.clone()))),
                     None => responder.turned_away(),
                 },
                 Err(error) => {
                     tracing::debug!(%error, "can't accept a DNS connection");
-                    sleep(REST).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             },
             Some(_) = connections.join_next() => {}
@@ -72,10 +72,10 @@ pub(crate) async fn serve(listener: TcpListener, places: Places, responder: impl
 async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
-    place: ConnectionPermit,
+    permit: ConnectionPermit,
     responder: impl Responder,
 ) -> io::Result<()> {
-    let _place = place;
+    let _permit = permit;
     while let Some(message) = timeout(IDLE, read(&mut stream)).await?? {
         let Some(reply) = responder.respond(message, client).await else { break };
         timeout(IDLE, write(&mut stream, &reply)).await??;

@@ -129,6 +129,12 @@ impl<'a> Names<'a> {
         addresses
     }
 
+    /// Does an endpoint have this name or alias, whether or not its host is live?
+    pub fn is_taken(&self, name: &Name) -> bool {
+        let mut called = self.0.endpoints.called(name);
+        self.0.named(name).is_some() || called.any(|located| located.endpoint.aliases.contains(name))
+    }
+
     /// The name of the endpoint with this address.
     pub fn owner(&self, address: IpAddr) -> Option<&'a Name> {
         self.0.at(address).filter(|located| is_live(located)).map(|located| &located.endpoint.name)

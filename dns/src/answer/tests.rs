@@ -84,27 +84,41 @@ fn addresses_of_the_network_that_nobody_has_are_unknown_at_once() {
         assert_eq!(ask(name, RecordType::PTR), Answer::NameError, "{what}");
     }
     assert_eq!(ask("0.38.172.in-addr.arpa", RecordType::PTR), Answer::NoData);
-    assert_eq!(ask("8.8.8.8.in-addr.arpa", RecordType::PTR), Answer::Forward);
-    assert_eq!(ask("172.in-addr.arpa", RecordType::PTR), Answer::Forward);
+    assert_eq!(ask("8.8.8.8.in-addr.arpa", RecordType::PTR), Answer::Forward(Denial::Theirs));
+    assert_eq!(ask("172.in-addr.arpa", RecordType::PTR), Answer::Forward(Denial::Theirs));
 }
 
 #[test]
-fn what_is_not_ours_is_forwarded_but_no_single_label() {
-    for name in ["example.com", "web.blue.example.com", "_redis._tcp.example.com", "x.y", ""] {
-        assert_eq!(ask(name, RecordType::A), Answer::Forward, "{name}");
+fn a_name_that_no_endpoint_has_is_the_worlds() {
+    for name in ["example.com", "web.blue.example.com", "_redis._tcp.example.com", "x.y"] {
+        assert_eq!(ask(name, RecordType::A), Answer::Forward(Denial::Theirs), "{name}");
     }
     for name in ["nobody", "com", "not\\a name", "-", "nobody.blue", "a.web.blue", "_redis._tcp.blue"] {
-        assert_eq!(ask(name, RecordType::A), Answer::NameError, "{name}");
+        assert_eq!(ask(name, RecordType::A), Answer::Forward(Denial::Fleeting), "{name}");
     }
-    assert_eq!(ask("blue", RecordType::A), Answer::NoData);
+    for name in ["blue", ""] {
+        assert_eq!(ask(name, RecordType::A), Answer::Forward(Denial::NoData), "there are names below {name:?}");
+    }
+}
+
+#[test]
+fn the_name_of_an_endpoint_on_a_host_that_does_not_answer_is_nobody_elses() {
+    for liveness in [Liveness::Suspect, Liveness::Dead] {
+        let gone = endpoint("web", "172.38.0.11").alias("front").on_a_host_that_is(liveness);
+        let zone = zone([network(1, "blue", &[gone])]);
+        for name in ["web", "web.blue", "front", "front.blue"] {
+            let told = answer(&zone, &asker(1), &question(name, RecordType::A), 1);
+            assert_eq!(told, Answer::NameError, "{name}, {liveness:?}");
+        }
+    }
 }
 
 #[test]
 fn another_networks_names_are_unknown() {
-    assert_eq!(ask("secret", RecordType::A), Answer::NameError);
     // As if there were no such network: somebody else's `red` may exist outside.
-    assert_eq!(ask("secret.red", RecordType::A), Answer::Forward);
-    assert_eq!(ask("red", RecordType::A), Answer::NameError);
+    assert_eq!(ask("secret", RecordType::A), Answer::Forward(Denial::Fleeting));
+    assert_eq!(ask("secret.red", RecordType::A), Answer::Forward(Denial::Theirs));
+    assert_eq!(ask("red", RecordType::A), Answer::Forward(Denial::Fleeting));
 }
 
 #[test]
@@ -113,17 +127,18 @@ fn nothing_is_asked_of_the_world_for_a_network_without_a_way_out() {
     view.network.settings.internal = true;
     let zone = zone([view]);
     let ask = |name, kind| answer(&zone, &asker(1), &question(name, kind), 0);
-    for (name, kind) in
-        [("example.com", RecordType::A), ("secret.red", RecordType::A), ("8.8.8.8.in-addr.arpa", RecordType::PTR)]
-    {
-        assert_eq!(ask(name, kind), Answer::Refuse, "{name}");
+    for name in ["example.com", "secret.red", "nobody", "nobody.blue", "web.corp.example"] {
+        assert_eq!(ask(name, RecordType::A), Answer::NameError, "{name}");
     }
+    assert_eq!(ask("8.8.8.8.in-addr.arpa", RecordType::PTR), Answer::NameError);
     assert!(matches!(ask("web", RecordType::A), Answer::Records(_)));
-    assert_eq!(ask("nobody.blue", RecordType::A), Answer::NameError);
+    for name in ["blue", ""] {
+        assert_eq!(ask(name, RecordType::A), Answer::NoData, "{name:?}");
+    }
 }
 
 #[test]
-fn other_classes_transfers_and_unknown_networks_are_refused() {
+fn other_classes_and_transfers_are_refused_and_nothing_is_known_of_a_network_that_is_not_there() {
     let zone = blue_and_red();
     let mut chaos = question("version.bind", RecordType::TXT);
     chaos.query_class = DNSClass::CH;
@@ -132,7 +147,7 @@ fn other_classes_transfers_and_unknown_networks_are_refused() {
         assert_eq!(ask("blue", kind), Answer::Refuse);
         assert_eq!(ask("example.com", kind), Answer::Refuse);
     }
-    assert_eq!(answer(&zone, &asker(9), &question("example.com", RecordType::A), 1), Answer::Refuse);
+    assert_eq!(answer(&zone, &asker(9), &question("example.com", RecordType::A), 1), Answer::Unavailable);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use hickory_proto::op::{Edns, ResponseCode};
 use hickory_proto::rr::RecordType;
 
 use super::*;
@@ -84,6 +85,73 @@ async fn a_truncated_answer_is_fetched_whole_by_tcp() {
     assert_eq!(answer.answers.len(), 200);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_can_t_be_fetched_whole_is_passed_on_with_its_mark() {
+    for manner in [Manner::Cutting, Manner::CuttingAndHanging] {
+        let (_servers, _file, forwarder) = with(&[manner]).await;
+        let start = Instant::now();
+        let answer = forwarder.ask(&query("example.com")).await.expect("it is answered");
+        assert!(answer.truncation && answer.answers.len() == 1, "{manner:?}: {answer}");
+        assert!(start.elapsed() < Duration::from_millis(2_500), "{manner:?}: {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_is_taken_and_asked_for_once() {
+    let (servers, _file, forwarder) = with(&[Manner::Slow(500)]).await;
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    assert_eq!(servers[0].asked(), 1);
+}
+
+#[tokio::test]
+async fn the_first_answer_counts_of_all_that_were_asked() {
+    let (servers, _file, forwarder) = with(&[Manner::Slow(500), Manner::Silent]).await;
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    assert_eq!((servers[0].asked(), servers[1].asked()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_lost_question_is_repeated_as_it_was() {
+    let (servers, file, _) = with(&[Manner::Losing]).await;
+    let resend = Duration::from_millis(100);
+    let forwarder = Forwarder::new(Config { resend, ..config(&file, servers[0].address.port()) });
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    let questions = servers[0].questions();
+    assert!(questions.len() == 2 && questions[0] == questions[1], "an answer to either counts: {questions:?}");
+}
+
+#[tokio::test]
+async fn names_have_no_case() {
+    let (_servers, _file, forwarder) = with(&[Manner::LowerCase]).await;
+    let answer = forwarder.ask(&query("WWW.Example.COM")).await.expect("it is answered");
+    assert_eq!(answer.answers.len(), 1);
+}
+
+#[tokio::test]
+async fn a_nameserver_without_edns_is_asked_without_it() {
+    let (servers, _file, forwarder) = with(&[Manner::WithoutEdns]).await;
+    let mut query = query("example.com");
+    query.set_edns(Edns::new());
+    assert_eq!(forwarder.ask(&query).await.expect("it is answered").answers.len(), 1);
+    assert_eq!(servers[0].asked(), 2);
+}
+
+#[tokio::test]
+async fn who_refuses_need_not_repeat_the_question() {
+    let (_servers, _file, forwarder) = with(&[Manner::Curt, Manner::Good]).await;
+    let start = Instant::now();
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.2");
+    assert!(start.elapsed() < Duration::from_millis(300), "the next is asked at once: {:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn tcp_alone_is_used_where_the_file_says_so() {
+    let (servers, file, forwarder) = with(&[Manner::TcpOnly]).await;
+    file.write("nameserver 127.0.0.1\noptions use-vc\n");
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    assert_eq!(servers[0].asked(), 0);
+}
+
 #[tokio::test]
 async fn only_the_answer_to_the_question_counts() {
     let (_servers, _file, forwarder) = with(&[Manner::Noisy]).await;
@@ -99,14 +167,21 @@ async fn the_file_is_followed_however_it_changes() {
     assert_eq!(answered_by(&forwarder).await, "127.0.0.2");
     file.link_to("nameserver 127.0.0.3\n");
     assert_eq!(answered_by(&forwarder).await, "127.0.0.3");
+    // The one on the host itself is the C library's last resort.
     file.remove();
-    let error = forwarder.ask(&query("example.com")).await.expect_err("there is no file");
-    assert!(matches!(error, ForwardError::Unreadable { .. }), "{error}");
-    file.write("nameserver 127.0.0.1\n");
     assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    file.link_to("nameserver 127.0.0.3\n");
+    file.remove_target();
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    file.remove();
+    file.write("nameserver 127.0.0.2\n");
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.2");
     file.write("search example.com\n");
-    let error = forwarder.ask(&query("example.com")).await.expect_err("there is no nameserver");
-    assert!(matches!(error, ForwardError::NoNameserver { .. }), "{error}");
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+    file.remove();
+    std::fs::create_dir(file.path()).expect("the directory is ours");
+    let error = forwarder.ask(&query("example.com")).await.expect_err("that is no file");
+    assert!(matches!(error, ForwardError::Unreadable { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -128,11 +203,4 @@ fn as_many_are_asked_as_the_c_library_asks() {
     let file = ResolvConf::new("nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n");
     let servers = Forwarder::new(config(&file, 53)).nameservers().expect("there are some");
     assert_eq!(servers, [parsed("10.0.0.1:53"), parsed("10.0.0.2:53"), parsed("10.0.0.3:53")]);
-}
-
-#[test]
-fn each_attempt_has_an_id_of_its_own() {
-    let query = query("example.com");
-    let ids: BTreeSet<u16> = (0..100).map(|_| renewed(&query).id).collect();
-    assert!(ids.len() > 90, "{ids:?}");
 }

@@ -2,7 +2,12 @@ use super::*;
 use proptest::prelude::*;
 
 fn sockets(text: &str) -> Vec<String> {
-    nameservers(text).iter().filter_map(|server| server.socket(53)).map(|socket| socket.to_string()).collect()
+    ResolvConf::parse(text)
+        .nameservers
+        .iter()
+        .filter_map(|server| server.socket(53))
+        .map(|socket| socket.to_string())
+        .collect()
 }
 
 #[test]
@@ -26,7 +31,21 @@ sortlist 130.155.160.0/255.255.240.0
 fn lines_that_make_no_sense_are_passed_over() {
     let text = "nameserver\nnameserver nobody\nnameserver 10.0.0.1.1\nnameservers 10.0.0.7\nnameserver 10.0.0.3\r\n\0";
     assert_eq!(sockets(text), ["10.0.0.3:53"]);
-    assert!(nameservers("").is_empty());
+}
+
+#[test]
+fn a_file_that_names_nobody_means_the_host_itself() {
+    for text in ["", "search corp.example\n", "nameserver nobody\n"] {
+        assert_eq!(sockets(text), ["127.0.0.1:53"], "{text:?}");
+    }
+}
+
+#[test]
+fn the_option_use_vc_means_tcp_alone() {
+    let tcp_only = |text| ResolvConf::parse(text).tcp_only;
+    assert!(tcp_only("nameserver 10.0.0.1\noptions edns0 use-vc\n"));
+    assert!(tcp_only("options edns0\noptions use-vc\n"));
+    assert!(!tcp_only("options edns0\nsearch use-vc\n# options use-vc\n"));
 }
 
 #[test]
@@ -37,7 +56,7 @@ fn a_link_is_found_by_its_name_and_one_that_is_not_there_is_left_out() {
 
 #[test]
 fn an_address_is_compared_by_what_it_means() {
-    let meant = |text: &str| nameservers(&format!("nameserver {text}"))[0].meant().to_string();
+    let meant = |text: &str| ResolvConf::parse(&format!("nameserver {text}")).nameservers[0].meant().to_string();
     assert_eq!(meant("0.0.0.0"), "127.0.0.1");
     assert_eq!(meant("::"), "::1");
     assert_eq!(meant("::ffff:169.254.53.53"), "169.254.53.53");
@@ -48,6 +67,6 @@ proptest! {
     #[test]
     fn no_text_is_too_strange(text in "(nameserver|options|%|[0-9.:a-f]|\\PC|[ \t\n#;])*") {
         // Each server that is read stands in a line of its own.
-        prop_assert!(nameservers(&text).len() <= text.lines().count());
+        prop_assert!(ResolvConf::parse(&text).nameservers.len() <= text.lines().count().max(1));
     }
 }

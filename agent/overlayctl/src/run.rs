@@ -18,6 +18,8 @@ use crate::output::Failure;
 use crate::sandbox;
 use crate::signals;
 
+mod resolv_conf;
+
 /// The network namespace that this process is in.
 const OWN_NETNS: &str = "/proc/self/ns/net";
 
@@ -88,14 +90,14 @@ pub async fn run(arguments: Arguments, client: &Client) -> Result<ExitCode, Fail
             arguments.check_alone()?;
             // It may be connected later.
             let status = client.connect().await?.status(StatusRequest {}).await?.into_inner();
-            alone(&arguments, None, &resolv_conf(&status.dns), client)
+            alone(&arguments, None, &own_resolv_conf(&status.dns), client)
         }
         Mode::Container(name) => {
             arguments.check_alone()?;
             let endpoints = client.connect().await?.list_endpoints(NetworkRef::default()).await?.into_inner().endpoints;
             let endpoint = named(&endpoints, name)?;
             let netns = (endpoint.netns.as_ref(), Some(endpoint.netns_cookie));
-            alone(&arguments, Some(netns), &resolv_conf(&endpoint.dns), client)
+            alone(&arguments, Some(netns), &own_resolv_conf(&endpoint.dns), client)
         }
     }
 }
@@ -144,7 +146,7 @@ async fn in_network(network: String, arguments: Arguments, client: &Client) -> R
         }
     };
     drop(daemon);
-    let ended = sandbox.run(&resolv_conf(&info.dns));
+    let ended = sandbox.run(&own_resolv_conf(&info.dns));
     if let Err(failure) = let_go(info, client).await {
         eprintln!("overlayctl: the endpoint is still there: {failure}");
     }
@@ -170,9 +172,10 @@ impl Arguments {
     }
 }
 
-/// What programs ask for names.
-fn resolv_conf(server: &str) -> String {
-    format!("# Written by overlayctl run.\nnameserver {server}\noptions ndots:0\n")
+/// What programs of the command ask for names. A host without a resolv.conf has nothing to say about it.
+fn own_resolv_conf(server: &str) -> String {
+    let host = std::fs::read(sandbox::names::RESOLV_CONF).unwrap_or_default();
+    resolv_conf::in_network(&String::from_utf8_lossy(&host), server)
 }
 
 /// Connects anew: the command may have run for days, and the daemon may have been restarted since.

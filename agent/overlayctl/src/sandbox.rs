@@ -32,6 +32,8 @@ use rtnetlink::LinkUnspec;
 use crate::output::Failure;
 use crate::signals;
 
+pub mod names;
+
 sockopt_impl!(
     /// The number of the namespace that a socket is in (Linux 5.14).
     NetnsCookie,
@@ -49,9 +51,6 @@ pub const READY: &str = "ready";
 
 /// What is said instead of a resolv.conf if it is to be the host's.
 pub const KEEP: &str = "keep";
-
-/// What programs ask for their nameserver.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -112,7 +111,7 @@ pub fn enter(arguments: &Arguments, run_dir: &Path) -> Result<ExitCode, Failure>
         return Ok(ExitCode::FAILURE);
     }
     if resolv_conf != KEEP {
-        bind_resolv_conf(&resolv_conf, run_dir)?;
+        names::give(&resolv_conf, run_dir)?;
     }
     with_pid_1(|| in_child(|| become_command(&arguments.command)))
 }
@@ -170,18 +169,6 @@ fn loopback_up() -> Result<(), Box<dyn std::error::Error>> {
         handle.link().set(LinkUnspec::new_with_name("lo").up().build()).execute().await?;
         Ok(())
     })
-}
-
-/// Puts a resolv.conf of its own over the host's, in this mount namespace only.
-fn bind_resolv_conf(text: &str, run_dir: &Path) -> Result<(), Failure> {
-    let failed =
-        |e: &dyn std::fmt::Display| Failure::failed(format!("can't give the command a {RESOLV_CONF} of its own: {e}"));
-    let path = run_dir.join(format!("resolv.conf.{}", std::process::id()));
-    std::fs::write(&path, text).map_err(|e| failed(&e))?;
-    let bound = mount(Some(&path), RESOLV_CONF, None::<&str>, MsFlags::MS_BIND, None::<&str>);
-    // The mount keeps the file; its name is not needed any more.
-    let _ = std::fs::remove_file(&path);
-    bound.map_err(|e| failed(&e))
 }
 
 /// Goes on as pid 1 of the new PID namespace, which ends with this process, and with it all that is in there.

@@ -1,0 +1,58 @@
+//! The resolv.conf of a command in a network (resolv.conf(5)).
+
+/// That of the host, with `server` for its nameservers: a name means in the container what it means on the host.
+///
+/// `ndots:0` unless the host says otherwise, as with Docker: the names of a network have no dots, and are not to be looked for in the
+/// domains of the host first.
+pub(super) fn in_network(host: &str, server: &str) -> String {
+    let lines = || host.lines().map(str::split_whitespace);
+    // Of several the last one counts; `domain` is the old word for it, and `.` for no domain.
+    let mut search: Vec<&str> = Vec::new();
+    let mut options: Vec<&str> = Vec::new();
+    for mut words in lines() {
+        match words.next() {
+            Some("search") => search = words.collect(),
+            Some("domain") => search = words.take(1).collect(),
+            Some("options") => options.extend(words),
+            Some(_) | None => {}
+        }
+    }
+    search.retain(|domain| *domain != ".");
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0");
+    }
+    let search = if search.is_empty() { String::new() } else { format!("search {}\n", search.join(" ")) };
+    format!("# Written by overlayctl run.\nnameserver {server}\n{search}options {}\n", options.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(host: &str) -> Vec<String> {
+        let text = in_network(host, "169.254.53.53");
+        text.lines().skip(1).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn search_and_options_are_the_hosts_and_the_nameserver_is_ours() {
+        let host = "# by NetworkManager\nnameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch corp.example example\n\
+                    options edns0 trust-ad\noptions timeout:2\nsortlist 130.155.160.0\n";
+        let expected =
+            ["nameserver 169.254.53.53", "search corp.example example", "options edns0 trust-ad timeout:2 ndots:0"];
+        assert_eq!(written(host), expected);
+    }
+
+    #[test]
+    fn the_last_search_counts_and_ndots_stays_what_it_was() {
+        let host = "search a.example b.example\ndomain c.example ignored\noptions ndots:2\n";
+        assert_eq!(written(host), ["nameserver 169.254.53.53", "search c.example", "options ndots:2"]);
+    }
+
+    #[test]
+    fn a_host_that_says_nothing_adds_nothing() {
+        for host in ["", "search .\n", "search\n", "options\n", "\0\n"] {
+            assert_eq!(written(host), ["nameserver 169.254.53.53", "options ndots:0"], "{host:?}");
+        }
+    }
+}

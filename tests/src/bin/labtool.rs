@@ -87,8 +87,13 @@ enum Tool {
         #[arg(long, default_value_t = 1000)]
         patience: u64,
     },
-    /// A name server with one answer.
-    Names { listen: Ipv4Addr, answer: Ipv4Addr },
+    /// A nameserver with one answer.
+    Names {
+        listen: Ipv4Addr,
+        answer: Ipv4Addr,
+        #[arg(long, value_enum, default_value_t = names::Manner::Plain)]
+        manner: names::Manner,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -114,7 +119,7 @@ fn main() -> anyhow::Result<()> {
         Tool::StreamServe { port } => stream::serve(port),
         Tool::StreamDial { to, patience } => print(&stream::dial(to, Duration::from_secs(patience))?),
         Tool::Capture { interface, file } => print(&capture::main(&interface, &file)?),
-        Tool::Names { listen, answer } => names::main(listen, answer),
+        Tool::Names { listen, answer, manner } => names::main(listen, answer, manner),
     }
 }
 

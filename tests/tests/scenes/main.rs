@@ -32,6 +32,7 @@ mod packets;
 mod partitions;
 mod ports;
 mod redis;
+mod resolvers;
 mod restarts;
 mod roles;
 mod support;
@@ -114,6 +115,9 @@ const SCENES: &[Scene] = scenes! {
     names, Light:
         names_resolve_on_every_host,
         other_names_are_asked_where_the_host_asks;
+    resolvers, Light:
+        what_resolves_on_the_host_resolves_in_a_container,
+        a_command_that_is_run_asks_its_own_nameserver;
     agents, Alone:
         killing_and_restarting_every_agent_loses_no_packet,
         what_is_deleted_by_hand_is_repaired_within_a_second,

@@ -34,7 +34,7 @@ pub(crate) enum Event {
 
 /// What a look has shown.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct RosterChange {
     /// Whether [`Roster::hosts`] differs from before.
     pub changed: bool,
     pub events: Vec<Event>,
@@ -97,7 +97,7 @@ impl Roster {
         states: &BTreeMap<ChitchatId, NodeState>,
         proven: &HashSet<&ChitchatId>,
         now: Duration,
-    ) -> Look {
+    ) -> RosterChange {
         let mut moved = self.follow(states, now);
         for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
             self.dirty |= track.load(state);
@@ -110,7 +110,7 @@ impl Roster {
         self.dirty |= moved;
         let mut events = if moved { self.events() } else { Vec::new() };
         events.extend(self.rival());
-        Look { changed: std::mem::take(&mut self.dirty), events }
+        RosterChange { changed: std::mem::take(&mut self.dirty), events }
     }
 
     /// Has a track for each of the `states` and for no other; says whether that is a change.

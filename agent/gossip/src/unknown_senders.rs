@@ -26,10 +26,10 @@ pub struct UnknownSender {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct UnknownSenders(Mutex<BTreeMap<SocketAddr, Heard>>);
+pub struct UnknownSenders(Mutex<BTreeMap<SocketAddr, Sender>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Heard {
+struct Sender {
     datagrams: u64,
     last: Instant,
 }
@@ -46,7 +46,7 @@ impl UnknownSenders {
             let oldest = senders.iter().min_by_key(|(_, heard)| heard.last).map(|(from, _)| *from);
             oldest.map(|from| senders.remove(&from));
         }
-        let heard = senders.entry(from).or_insert(Heard { datagrams: 0, last: now });
+        let heard = senders.entry(from).or_insert(Sender { datagrams: 0, last: now });
         heard.datagrams += 1;
         heard.last = now;
         new && !full
@@ -54,7 +54,7 @@ impl UnknownSenders {
 
     /// Those of the last minute, by their addresses.
     pub fn recent(&self, now: Instant) -> Vec<UnknownSender> {
-        let row = |(from, heard): (&SocketAddr, &Heard)| UnknownSender {
+        let row = |(from, heard): (&SocketAddr, &Sender)| UnknownSender {
             from: *from,
             datagrams: heard.datagrams,
             silent_for: now.saturating_duration_since(heard.last),
@@ -63,12 +63,12 @@ impl UnknownSenders {
     }
 
     /// The list is whole between any two statements, so a panic elsewhere does not spoil it.
-    fn senders(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Heard>> {
+    fn senders(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Sender>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Heard {
+impl Sender {
     fn is_recent(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last) <= RECENT
     }

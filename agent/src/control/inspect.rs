@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use overlay::cluster::NetworkView;
 use overlay::datapath::desired::port_ifname;
 use overlay::datapath::firewall::Field;
-use overlay::datapath::inspected::{Entry, Inspected, Interface, ShownElement, other_end};
+use overlay::datapath::inspected::{Entry, Inspected, InterfaceInfo, ShownElement, other_end};
 use overlay::datapath::kernel_api::StepError;
 use overlay::model::endpoint::Endpoint;
 use overlay::model::id::NetworkId;
@@ -72,7 +72,7 @@ async fn look(service: &Service, network: NetworkId, shown: &str) -> Result<(Str
     found.map(|(path, inspected)| (path.display().to_string(), inspected)).ok_or_else(nothing)
 }
 
-fn interface(one: &Interface, all: &[Interface]) -> pb::Interface {
+fn interface(one: &InterfaceInfo, all: &[InterfaceInfo]) -> pb::Interface {
     let name = |index| all.iter().find(|other| other.index == index).map(|other| other.name.clone());
     pb::Interface {
         name: one.name.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use overlay::datapath::inspected::{Inspected, Interface};
+use overlay::datapath::inspected::{Inspected, InterfaceInfo};
 use overlay::datapath::kernel_api::StepError;
 use overlay::kernel::inspect;
 use overlay::model::id::NetworkId;
@@ -33,7 +33,7 @@ impl Inspector {
     ///
     /// # Errors
     /// When its namespace is gone, or can't be looked at.
-    pub async fn container(&self, netns: &NetnsRef) -> Result<Vec<Interface>, StepError> {
+    pub async fn container(&self, netns: &NetnsRef) -> Result<Vec<InterfaceInfo>, StepError> {
         inspect::container(netns).await
     }
 }

@@ -1,11 +1,11 @@
 //! Links.
 
-use overlay::model::links::{Decision, Link, Links, Service};
+use overlay::model::links::{Link, LinkDecision, Links, Service};
 use overlay_proto::v1 as pb;
 
 use super::{Wire, WireError, counted, parse, port, protocol};
 
-impl Wire<pb::Link> for (Link, Decision) {
+impl Wire<pb::Link> for (Link, LinkDecision) {
     fn to_wire(&self) -> pb::Link {
         let (link, decision) = self;
         pb::Link {
@@ -24,7 +24,7 @@ impl Wire<pb::Link> for (Link, Decision) {
             (number, at) => Some(Service { protocol: protocol(number)?, port: port("port", at)? }),
         };
         let link = Link { from: parse("from", &wire.from)?, to: parse("to", &wire.to)?, service };
-        Ok((link, Decision { at: counted("at", wire.at)?, removed: wire.removed }))
+        Ok((link, LinkDecision { at: counted("at", wire.at)?, removed: wire.removed }))
     }
 }
 
@@ -34,6 +34,6 @@ impl Wire<pb::Links> for Links {
     }
 
     fn from_wire(wire: &pb::Links) -> Result<Self, WireError> {
-        wire.links.iter().map(<(Link, Decision)>::from_wire).collect()
+        wire.links.iter().map(<(Link, LinkDecision)>::from_wire).collect()
     }
 }

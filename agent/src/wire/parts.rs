@@ -10,7 +10,7 @@ use overlay::model::endpoint::Endpoint;
 use overlay::model::host::HostInfo;
 use overlay::model::id::{HostId, NetworkId};
 use overlay::model::lease::Version;
-use overlay::model::links::{Decision, Link};
+use overlay::model::links::{Link, LinkDecision};
 use overlay::model::member::Seal;
 use overlay::model::record::{NetworkMembership, Record, Run, Statement};
 use overlay_proto::v1 as pb;
@@ -36,7 +36,7 @@ enum Says {
     Network(Arc<NetworkMembership>),
     Holding(NetworkId, Vec<Run>, Vec<(IpAddr, Version)>),
     Outbox(NetworkId, Vec<Statement>),
-    Links(NetworkId, Vec<(Link, Decision)>),
+    Links(NetworkId, Vec<(Link, LinkDecision)>),
     Endpoints(Vec<Arc<Endpoint>>),
 }
 
@@ -119,7 +119,7 @@ fn read(key: &str, text: &str) -> Result<(Says, Option<WireError>), WireError> {
         }
         "k" => {
             let (network, links) = (network()?, message::<pb::Links>(body)?);
-            let (decisions, error) = up_to_error(links.links.iter().map(<(Link, Decision)>::from_wire));
+            let (decisions, error) = up_to_error(links.links.iter().map(<(Link, LinkDecision)>::from_wire));
             (Says::Links(network, decisions), error)
         }
         "e" => {

@@ -12,7 +12,7 @@ use crate::model::id::Vni;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
+pub struct InterfaceInfo {
     /// Its number in its namespace.
     pub index: u32,
     /// Its name there.
@@ -65,7 +65,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inspected {
     /// All interfaces, by their numbers.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<InterfaceInfo>,
     /// Both forwarding tables.
     pub entries: Vec<Entry>,
     /// What ARP is answered from.
@@ -96,6 +96,6 @@ impl fmt::Display for ShownElement {
 }
 
 /// The end of a veth pair with this number, if it is one of these.
-pub fn other_end<'a>(interfaces: &'a [Interface], of: &Interface) -> Option<&'a Interface> {
+pub fn other_end<'a>(interfaces: &'a [InterfaceInfo], of: &InterfaceInfo) -> Option<&'a InterfaceInfo> {
     interfaces.iter().find(|other| Some(other.index) == of.peer && other.peer == Some(of.index))
 }

@@ -15,7 +15,7 @@ use super::nft::Reader;
 use super::time_limit::within;
 use super::{addr, neigh, nft};
 use crate::datapath::firewall::Family;
-use crate::datapath::inspected::{Entry, Inspected, Interface, Traffic};
+use crate::datapath::inspected::{Entry, Inspected, InterfaceInfo, Traffic};
 use crate::datapath::kernel_api::StepError;
 use crate::datapath::names::BRIDGE;
 use crate::model::addr::Mac;
@@ -63,20 +63,20 @@ pub async fn segment(path: &Path) -> Result<Inspected, StepError> {
 ///
 /// # Errors
 /// When its namespace is gone, or can't be looked at.
-pub async fn container(netns: &NetnsRef) -> Result<Vec<Interface>, StepError> {
+pub async fn container(netns: &NetnsRef) -> Result<Vec<InterfaceInfo>, StepError> {
     let doing = || format!("look into {}", netns.path.display());
     let of = netns.clone();
     let route = blocking(move || netns::connect(&Netns::of(&of)?)).await.or_doing(doing)?;
     within(doing, async { all(&route).await.or_doing(doing) }).await
 }
 
-async fn all(route: &Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
+async fn all(route: &Handle) -> Result<Vec<InterfaceInfo>, rtnetlink::Error> {
     let mut addresses = addr::all(route).await?;
     let messages: Vec<LinkMessage> = route.link().get().execute().try_collect().await?;
     let interface = |message: LinkMessage| {
         let (kind, stats) = (kind_of(&message), stats_of(&message));
         let link = super::link::Interface::from(message);
-        Interface {
+        InterfaceInfo {
             index: link.index,
             kind,
             peer: link.peer,
@@ -90,7 +90,7 @@ async fn all(route: &Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
             name: link.name,
         }
     };
-    let mut interfaces: Vec<Interface> = messages.into_iter().map(interface).collect();
+    let mut interfaces: Vec<InterfaceInfo> = messages.into_iter().map(interface).collect();
     interfaces.sort_by_key(|interface| interface.index);
     Ok(interfaces)
 }

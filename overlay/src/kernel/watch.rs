@@ -131,13 +131,13 @@ struct ChangesOf {
 }
 
 impl ChangesOf {
-    fn note(&self, told: Told) {
+    fn note(&self, told: Notice) {
         match (told, self.part) {
-            (Told::Nothing, _) => {}
-            (Told::Change(index), Part::Host) => self.changes.note_host(index),
-            (Told::Anything, Part::Host) => self.changes.note_overrun(),
-            (Told::Copied, part) => self.changes.note(part),
-            (Told::Change(_) | Told::Anything, Part::Segment(network)) => self.changes.note_segment(network),
+            (Notice::Nothing, _) => {}
+            (Notice::Change(index), Part::Host) => self.changes.note_host(index),
+            (Notice::Anything, Part::Host) => self.changes.note_overrun(),
+            (Notice::Copied, part) => self.changes.note(part),
+            (Notice::Change(_) | Notice::Anything, Part::Segment(network)) => self.changes.note_segment(network),
         }
     }
 
@@ -161,8 +161,8 @@ impl Watcher {
         let told = changes.clone();
         let tell = move |message: Option<&[u8]>| {
             let is_ours = |route: &RouteMessage, index| leads_to_us(route) || told.is_uplink(index);
-            let read = |message| parse(message).map_or(Told::Change(None), |message| read(&message, is_ours));
-            told.note(message.map_or(Told::Anything, read));
+            let read = |message| parse(message).map_or(Notice::Change(None), |message| read(&message, is_ours));
+            told.note(message.map_or(Notice::Anything, read));
         };
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
         Self::start(netns, changes, route)
@@ -197,7 +197,8 @@ impl Watcher {
 
     /// Gives the listener to changes of rules, too.
     fn start(netns: &Netns, changes: ChangesOf, route: Arc<Listener>) -> Result<Self, NetnsError> {
-        let tell = move |message: Option<&[u8]>| changes.note(message.map_or(Told::Anything, |_| Told::Change(None)));
+        let tell =
+            move |message: Option<&[u8]>| changes.note(message.map_or(Notice::Anything, |_| Notice::Change(None)));
         let rules = Listener::open(netns, NETLINK_NETFILTER, RULES, Box::new(tell))?;
         let listeners = [route, rules];
         let tasks = listeners.clone().map(|listener| tokio::spawn(listener.follow()));
@@ -212,24 +213,24 @@ impl Drop for Watcher {
 }
 
 /// Keeps the copy up to date; gives what the message tells of.
-fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Told {
+fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Notice {
     let Some(message) = message.and_then(parse) else {
         mirror.apply(ObjectChange::Anything);
-        return Told::Anything;
+        return Notice::Anything;
     };
     // The traffic of the containers through their gateway makes and ages neighbours all the time.
     if is_passing(&message, mirror) {
-        return Told::Nothing;
+        return Notice::Nothing;
     }
     ObjectChange::of(&message).into_iter().for_each(|change| mirror.apply(change));
     match message {
-        RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Told::Copied,
+        RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Notice::Copied,
         other => read(&other, |_, _| true),
     }
 }
 
 /// What a message tells of.
-enum Told {
+enum Notice {
     /// Of nothing that is ours.
     Nothing,
     /// Of a row or a neighbour, which the copy has now.
@@ -249,16 +250,16 @@ fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
 }
 
 /// All that is not known to be of no matter is a change.
-fn read(message: &RouteNetlinkMessage, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Told {
+fn read(message: &RouteNetlinkMessage, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Notice {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     match message {
         NewRoute(route) | DelRoute(route) => {
             let index = addr::interface(route);
-            if is_ours(route, index) { Told::Change(index) } else { Told::Nothing }
+            if is_ours(route, index) { Notice::Change(index) } else { Notice::Nothing }
         }
-        NewLink(link) | DelLink(link) => Told::Change(Some(link.header.index)),
-        NewAddress(address) | DelAddress(address) => Told::Change(Some(address.header.index)),
-        _ => Told::Change(None),
+        NewLink(link) | DelLink(link) => Notice::Change(Some(link.header.index)),
+        NewAddress(address) | DelAddress(address) => Notice::Change(Some(address.header.index)),
+        _ => Notice::Change(None),
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Service {
 /// What was decided of a link. The order is that in which decisions count: the later one, and of two at once the one that
 /// closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Decision {
+pub struct LinkDecision {
     /// When.
     pub at: Lamport,
     /// Is it closed?
@@ -42,7 +42,7 @@ pub struct Decision {
 
 /// All that was decided of the links of a network. What was removed is kept, or a host that was away would bring it back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Links(BTreeMap<Link, Decision>);
+pub struct Links(BTreeMap<Link, LinkDecision>);
 
 impl Links {
     /// Decisions of one network at most, also those to remove: all hosts are told of all of them.
@@ -54,7 +54,7 @@ impl Links {
     }
 
     /// All decisions.
-    pub fn decisions(&self) -> impl ExactSizeIterator<Item = (&Link, &Decision)> {
+    pub fn decisions(&self) -> impl ExactSizeIterator<Item = (&Link, &LinkDecision)> {
         self.0.iter()
     }
 
@@ -64,7 +64,7 @@ impl Links {
     }
 
     /// What was decided of a link last.
-    pub fn of(&self, link: &Link) -> Option<Decision> {
+    pub fn of(&self, link: &Link) -> Option<LinkDecision> {
         self.0.get(link).copied()
     }
 
@@ -79,7 +79,7 @@ impl Links {
     }
 
     /// Hears a decision.
-    pub fn decide(&mut self, link: Link, decision: Decision) {
+    pub fn decide(&mut self, link: Link, decision: LinkDecision) {
         let known = self.0.entry(link).or_insert(decision);
         *known = decision.max(*known);
     }
@@ -92,8 +92,8 @@ impl Links {
     }
 }
 
-impl FromIterator<(Link, Decision)> for Links {
-    fn from_iter<I: IntoIterator<Item = (Link, Decision)>>(decisions: I) -> Self {
+impl FromIterator<(Link, LinkDecision)> for Links {
+    fn from_iter<I: IntoIterator<Item = (Link, LinkDecision)>>(decisions: I) -> Self {
         let mut links = Self::default();
         decisions.into_iter().for_each(|(link, decision)| links.decide(link, decision));
         links

@@ -25,10 +25,10 @@ pub struct DecideLink {
 }
 
 impl Request for DecideLink {
-    type Answer = links::Decision;
+    type Answer = links::LinkDecision;
     type Refusal = LinkRefusal;
 
-    fn decide(&self, state: &State, now: Millis) -> Result<Decision<links::Decision>, LinkRefusal> {
+    fn decide(&self, state: &State, now: Millis) -> Result<Decision<links::LinkDecision>, LinkRefusal> {
         let unknown = || LinkRefusal::UnknownNetwork(self.network.clone());
         let view = self.cluster.find(&self.network).ok_or_else(unknown)?;
         check(view, &view.links, &self.link, self.removed)?;
@@ -47,7 +47,7 @@ impl Request for DecideLink {
         // Another operator may have decided since the cluster was seen.
         let known = draft.state().intents.links.get(&id).cloned().unwrap_or_default();
         check(view, &known, &self.link, self.removed)?;
-        let decision = links::Decision { at: next(&self.cluster, &known), removed: self.removed };
+        let decision = links::LinkDecision { at: next(&self.cluster, &known), removed: self.removed };
         let mut links = known;
         links.decide(self.link.clone(), decision);
         draft.change(Change::Links(id, links));

@@ -106,8 +106,7 @@ fn rows_of(lab: &Lab, number: u8, lookups: &[(&'static str, PathBuf); 2]) -> any
     }
     let on_host = lab.host(&host)?.place();
     let mut rows = Vec::new();
-    for (n, (manner, words)) in
-        MANNERS.iter().enumerate().filter(|(n, _)| n % usize::from(HOSTS) == usize::from(number) - 1)
+    for (n, (_, words)) in MANNERS.iter().enumerate().filter(|(n, _)| n % usize::from(HOSTS) == usize::from(number) - 1)
     {
         lab.host(&host)?.set_resolv_conf(&format!("nameserver {}\n", address_of(n)))?;
         let places = [&on_host, app.place(), hidden.place(), both.place()];
@@ -121,7 +120,6 @@ fn rows_of(lab: &Lab, number: u8, lookups: &[(&'static str, PathBuf); 2]) -> any
         let mut row = format!("| {words} |");
         cells.iter().try_for_each(|cell| write!(row, " {} |", shown(cell)))?;
         row.push('\n');
-        ensure!(!manner.is_empty(), "a manner has a name");
         rows.push(row);
     }
     Ok(rows)

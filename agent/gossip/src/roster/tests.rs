@@ -46,7 +46,7 @@ impl World {
     }
 
     /// A look after those `heard` have said something.
-    fn look(&mut self, heard: &[&ChitchatId]) -> Look {
+    fn look(&mut self, heard: &[&ChitchatId]) -> RosterChange {
         let own = id("self", 5);
         for id in heard.iter().copied().chain([&own]) {
             if let Some(state) = self.states.get_mut(id) {
@@ -154,7 +154,7 @@ fn a_host_comes_goes_and_comes_back_and_each_is_told_once() {
     world.states.insert(a.clone(), state(&[Announcement::new()]));
     let appeared = Event::Appeared { node: node.clone(), addr: a.gossip_advertise_addr };
     assert_eq!(world.look(&[&a]).events, [appeared]);
-    assert_eq!(world.later(400).look(&[]), Look { changed: true, events: vec![] });
+    assert_eq!(world.later(400).look(&[]), RosterChange { changed: true, events: vec![] });
     assert_eq!(world.roster.peers().len(), 1, "a suspect is still told of changes");
     assert_eq!(world.later(200).look(&[]).events, [Event::Gone { node: node.clone() }]);
     assert_eq!(world.roster.peers().len(), 0);

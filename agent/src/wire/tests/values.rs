@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay::ledger::{Activation, Evidence, Fencing, Known, LedgerSnapshot, MemberList};
 use overlay::model::host::Phase;
 use overlay::model::id::{EndpointId, HostId};
-use overlay::model::links::{Decision, Link, Links, Service};
+use overlay::model::links::{Link, LinkDecision, Links, Service};
 use overlay::model::member::{Boot, Seal, Stamp};
 use overlay::model::record::Record;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -256,7 +256,7 @@ pub(super) fn records() -> impl Strategy<Value = Record> {
 pub(super) fn links() -> impl Strategy<Value = Links> {
     let service = (0..3_usize, 1..=u16::MAX).prop_map(|(n, port)| Service { protocol: Protocol::ALL[n], port });
     let link = (names(), names(), option::of(service)).prop_map(|(from, to, service)| Link { from, to, service });
-    let decision = (counts(), any::<bool>()).prop_map(|(at, removed)| Decision { at, removed });
+    let decision = (counts(), any::<bool>()).prop_map(|(at, removed)| LinkDecision { at, removed });
     btree_map(link, decision, 1..20).prop_map(|all| all.into_iter().collect())
 }
 

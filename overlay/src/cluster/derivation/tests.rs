@@ -5,7 +5,7 @@ use crate::cluster::derive;
 use crate::cluster::derive::tests::{endpoint, host_id, life, name, network, network_id, record};
 use crate::model::endpoint::Endpoint;
 use crate::model::host::Liveness;
-use crate::model::links::{Decision, Link, Links};
+use crate::model::links::{Link, LinkDecision, Links};
 use crate::model::member::Seal;
 use crate::model::record::Record;
 
@@ -108,7 +108,7 @@ fn apply(records: &mut Records, number: u8, change: Change) {
         Change::Leave(number) => drop(said.networks.remove(&network_id(number))),
         Change::Link(number, at, removed) => {
             let link = Link { from: name("web0"), to: name("db"), service: None };
-            let links: Links = [(link, Decision { at, removed })].into_iter().collect();
+            let links: Links = [(link, LinkDecision { at, removed })].into_iter().collect();
             said.links.entry(network_id(number)).or_default().join(&links);
         }
         Change::Delete(number) => drop(said.tombstones.insert(network_id(number))),

@@ -29,7 +29,7 @@ const MACS: SetDefinition = SetDefinition::set("macs", &[FieldType::Interface, F
 const TOLD: SetDefinition = SetDefinition::set("told6", &[FieldType::Interface, FieldType::Mac, FieldType::Bytes]);
 
 /// What is looked up in one version of IP.
-struct SetNames {
+struct IsolationSets {
     /// The interface, MAC and address of each container here: what it sends under another one is dropped.
     own: SetDefinition,
     /// Who may reach whom, and at which port.
@@ -49,9 +49,9 @@ const ASKED_FOR: Duration = Duration::from_secs(180);
 const V4: FieldType = FieldType::Address(IpVersion::V4);
 const V6: FieldType = FieldType::Address(IpVersion::V6);
 
-const NAMES: SetNames = {
+const NAMES: IsolationSets = {
     use FieldType::{Interface, Mac, Port, Protocol};
-    SetNames {
+    IsolationSets {
         own: SetDefinition::set("own", &[Interface, Mac, V4]),
         linked: SetDefinition::set("linked", &[V4, V4, Protocol, Port]),
         pairs: SetDefinition::set("pairs", &[V4, V4]),
@@ -60,9 +60,9 @@ const NAMES: SetNames = {
     }
 };
 
-const NAMES6: SetNames = {
+const NAMES6: IsolationSets = {
     use FieldType::{Interface, Mac, Port, Protocol};
-    SetNames {
+    IsolationSets {
         own: SetDefinition::set("own6", &[Interface, Mac, V6]),
         linked: SetDefinition::set("linked6", &[V6, V6, Protocol, Port]),
         pairs: SetDefinition::set("pairs6", &[V6, V6]),
@@ -71,7 +71,7 @@ const NAMES6: SetNames = {
     }
 };
 
-const fn names(version: IpVersion) -> &'static SetNames {
+const fn names(version: IpVersion) -> &'static IsolationSets {
     match version {
         IpVersion::V4 => &NAMES,
         IpVersion::V6 => &NAMES6,
@@ -198,29 +198,29 @@ fn passage(versions: &[IpVersion]) -> Vec<Rule> {
     let accept = |when: Vec<Match>| Rule::new(when, Verdict::Accept);
     let drop = |when: Vec<Match>| Rule::new(when, Verdict::Drop);
     let (is, listed) = (Match::Is, Match::Listed);
-    let of_each = |rules: &dyn Fn(IpVersion, &SetNames) -> Vec<Rule>| -> Vec<Rule> {
+    let of_each = |rules: &dyn Fn(IpVersion, &IsolationSets) -> Vec<Rule>| -> Vec<Rule> {
         versions.iter().flat_map(|version| rules(*version, names(*version))).collect()
     };
     let found = |version| accept(vec![is(if version == IpVersion::V4 { Kind::Arp } else { Kind::Discovery })]);
     // A fragment without ports is told by its addresses alone, and before all that would look for ports in it.
-    let continued = |version, names: &SetNames| {
+    let continued = |version, names: &IsolationSets| {
         vec![accept(vec![is(Kind::LaterFragment(version)), listed(names.acquainted.name, Parts::Pair(version))])]
     };
     // What can't be remembered could not be answered.
-    let asked = |version, names: &SetNames| {
+    let asked = |version, names: &IsolationSets| {
         let remember = Verdict::Remember(names.asked.name, Parts::Datagram(version));
         let linked = || vec![is(Kind::Udp), listed(names.linked.name, Parts::Service(version))];
         let paired = || vec![is(Kind::Udp), listed(names.pairs.name, Parts::Pair(version))];
         vec![Rule::new(linked(), remember), drop(linked()), Rule::new(paired(), remember), drop(paired())]
     };
-    let opened = |version, names: &SetNames| {
+    let opened = |version, names: &IsolationSets| {
         vec![
             accept(vec![listed(names.linked.name, Parts::Service(version))]),
             accept(vec![listed(names.pairs.name, Parts::Pair(version))]),
         ]
     };
     // From here on it can be an answer only, and has to show that it is one.
-    let answered = |version, names: &SetNames| {
+    let answered = |version, names: &IsolationSets| {
         let linked = || listed(names.linked.name, Parts::ServiceAnswered(version));
         let paired = || listed(names.pairs.name, Parts::PairAnswered(version));
         let acquainted = || listed(names.acquainted.name, Parts::Pair(version));

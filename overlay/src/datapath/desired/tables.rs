@@ -17,7 +17,7 @@ use crate::model::network::Network;
 use crate::model::publish::widest;
 
 /// What is looked up in one version of IP.
-struct SetNames {
+struct PortSets {
     /// In the host: from a published port to the segment's end of an uplink.
     ports: SetDefinition,
     /// In the host: the published ports that not everybody may reach.
@@ -31,9 +31,9 @@ struct SetNames {
 const V4: FieldType = FieldType::Address(IpVersion::V4);
 const V6: FieldType = FieldType::Address(IpVersion::V6);
 
-const NAMES: SetNames = {
+const NAMES: PortSets = {
     use FieldType::{Port, Protocol};
-    SetNames {
+    PortSets {
         ports: SetDefinition::map("ports", &[V4, Protocol, Port], &[V4, Port]).interval(),
         limited: SetDefinition::set("limited", &[V4, Protocol, Port]).interval(),
         allowed: SetDefinition::set("allowed", &[V4, Protocol, Port, V4]).interval(),
@@ -41,9 +41,9 @@ const NAMES: SetNames = {
     }
 };
 
-const NAMES6: SetNames = {
+const NAMES6: PortSets = {
     use FieldType::{Port, Protocol};
-    SetNames {
+    PortSets {
         ports: SetDefinition::map("ports6", &[V6, Protocol, Port], &[V6, Port]).interval(),
         limited: SetDefinition::set("limited6", &[V6, Protocol, Port]).interval(),
         allowed: SetDefinition::set("allowed6", &[V6, Protocol, Port, V6]).interval(),
@@ -56,7 +56,7 @@ pub(in crate::datapath) const HOST_MAPS: [SetDefinition; 2] = [NAMES.ports, NAME
 /// Those by which a segment's table leads them to endpoints.
 pub(in crate::datapath) const SEGMENT_MAPS: [SetDefinition; 2] = [NAMES.published, NAMES6.published];
 
-const fn names(version: IpVersion) -> &'static SetNames {
+const fn names(version: IpVersion) -> &'static PortSets {
     match version {
         IpVersion::V4 => &NAMES,
         IpVersion::V6 => &NAMES6,

@@ -8,7 +8,7 @@ fn decisions() -> impl Strategy<Value = Links> {
     let service = prop::option::of((1_u16..3).prop_map(|port| Service { protocol: Protocol::Tcp, port }));
     let link =
         (0_u8..3, 0_u8..3, service).prop_map(move |(a, b, service)| Link { from: name(a), to: name(b), service });
-    let decision = (0_u64..4, any::<bool>()).prop_map(|(at, removed)| Decision { at, removed });
+    let decision = (0_u64..4, any::<bool>()).prop_map(|(at, removed)| LinkDecision { at, removed });
     btree_map(link, decision, 0..8).prop_map(|all| all.into_iter().collect())
 }
 
@@ -29,7 +29,7 @@ proptest! {
     #[test]
     fn the_newest_decision_counts_and_of_two_at_once_the_one_that_closes(a in decisions(), b in decisions()) {
         for (link, decision) in joined(&a, &b).decisions() {
-            let said: Vec<Decision> = [a.of(link), b.of(link)].into_iter().flatten().collect();
+            let said: Vec<LinkDecision> = [a.of(link), b.of(link)].into_iter().flatten().collect();
             let newest = said.iter().map(|d| d.at).max().expect("somebody has said it");
             prop_assert_eq!(decision.at, newest);
             prop_assert_eq!(decision.removed, said.iter().any(|d| d.at == newest && d.removed));

@@ -25,7 +25,8 @@ fn link(n: usize) -> Link {
 
 #[test]
 fn what_was_decided_fills_a_network_until_it_is_full() {
-    let decided = |removed| (0..Links::MAX).map(|n| (link(n), links::Decision { at: 1, removed })).collect::<Links>();
+    let decided =
+        |removed| (0..Links::MAX).map(|n| (link(n), links::LinkDecision { at: 1, removed })).collect::<Links>();
     let full = view(false, decided(true));
     assert!(!full.links.takes(&link(Links::MAX)));
     // What was decided once can be decided again.
@@ -34,7 +35,7 @@ fn what_was_decided_fills_a_network_until_it_is_full() {
 
 #[test]
 fn a_link_that_is_left_over_can_be_removed_whoever_is_there() {
-    let open = [(link(0), links::Decision { at: 1, removed: false })].into_iter().collect::<Links>();
+    let open = [(link(0), links::LinkDecision { at: 1, removed: false })].into_iter().collect::<Links>();
     assert!(check(&view(false, Links::default()), &open, &link(0), true).is_ok());
     assert!(matches!(check(&view(false, Links::default()), &open, &link(0), false), Err(LinkRefusal::There { .. })));
     assert!(matches!(
@@ -53,7 +54,7 @@ fn a_link_that_is_left_over_can_be_removed_whoever_is_there() {
 
 #[test]
 fn a_decision_comes_after_all_that_is_known() {
-    let later = [(link(0), links::Decision { at: 7, removed: false })].into_iter().collect::<Links>();
+    let later = [(link(0), links::LinkDecision { at: 7, removed: false })].into_iter().collect::<Links>();
     assert_eq!(next(&Cluster { now: 3, ..Cluster::default() }, &later), 8);
     assert_eq!(next(&Cluster { now: 9, ..Cluster::default() }, &later), 10);
 }

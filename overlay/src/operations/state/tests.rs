@@ -131,7 +131,7 @@ fn links_are_joined_in_known_networks_only_and_the_mtu_is_no_commit() {
         to: crate::operations::fixture::label("b"),
         service: None,
     };
-    let links: Links = [(link, crate::model::links::Decision { at: 3, removed: false })].into_iter().collect();
+    let links: Links = [(link, crate::model::links::LinkDecision { at: 3, removed: false })].into_iter().collect();
     let heard = HearLinks([(network(1).id, links.clone()), (network(2).id, links.clone())].into());
     make(&mut state, &heard);
     assert_eq!(state.intents.links, [(network(1).id, links)].into());

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use fastrand::Rng;
-use overlay::model::links::{Decision, Link};
+use overlay::model::links::{Link, LinkDecision};
 
 use super::disk::{Disk, Fate};
 use super::*;
@@ -152,7 +152,7 @@ impl Life {
             Event::Linked(network, count) => {
                 let name = |n: u8| format!("c{n}").parse().expect("a label");
                 let link = |n| Link { from: name(n), to: name(n + 1), service: None };
-                let links = (0..count).map(|n| (link(n), Decision { at: 1, removed: false })).collect();
+                let links = (0..count).map(|n| (link(n), LinkDecision { at: 1, removed: false })).collect();
                 vec![Change::Links(network, links)]
             }
             Event::Heard(number) => {

@@ -7,7 +7,7 @@ use crate::model::endpoint::Assigned;
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::intent::NetnsRef;
 use crate::model::lease::Version;
-use crate::model::links::{Decision, Link, Links, Service};
+use crate::model::links::{Link, LinkDecision, Links, Service};
 use crate::model::network::{Network, Range, Settings};
 use crate::model::publish::Protocol;
 
@@ -44,7 +44,7 @@ fn here(endpoint: Endpoint) -> Attachment {
 
 /// c1 and c2 are here, c3 and c4 elsewhere; c2 and c4 are both called `store`.
 fn table_with(links: &[(&str, &str, Option<u16>)]) -> Table {
-    let decided = Decision { at: 1, removed: false };
+    let decided = LinkDecision { at: 1, removed: false };
     let service = |port| Service { protocol: Protocol::Tcp, port };
     let link = |(from, to, port): &(&str, &str, Option<u16>)| {
         (Link { from: name(from), to: name(to), service: port.map(service) }, decided)
@@ -75,7 +75,7 @@ fn range(subnet: &str) -> Range {
 }
 
 /// One of the sets, whatever the version.
-type Which = fn(&SetNames) -> SetDefinition;
+type Which = fn(&IsolationSets) -> SetDefinition;
 
 /// The last parts of the addresses in a set and, the same, in that for IPv6, in the order of its keys.
 fn pairs(table: &Table, set: Which) -> BTreeSet<(u8, u8)> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::cluster::Derivation;
 use crate::datapath::desired::desire;
 use crate::model::host::Liveness;
-use crate::model::links::{Decision, Link, Links};
+use crate::model::links::{Link, LinkDecision, Links};
 use crate::model::network::{Network, Settings};
 use crate::model::record::Records;
 
@@ -83,7 +83,7 @@ impl World {
             Change::Linked(number, at) => {
                 let label = |text: &str| text.parse().expect("a label");
                 let link = Link { from: label("web16"), to: label("web17"), service: None };
-                let links: Links = [(link, Decision { at, removed: false })].into_iter().collect();
+                let links: Links = [(link, LinkDecision { at, removed: false })].into_iter().collect();
                 Arc::make_mut(&mut self.intents).links.insert(network(number).id, links);
             }
         }

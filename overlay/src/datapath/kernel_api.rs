@@ -41,6 +41,11 @@ pub enum Cause {
     /// Memory, or the disk, or a table is full (ENOMEM, ENOSPC, ENOBUFS).
     #[error("memory, or a table of the kernel, is full: it is tried again")]
     NoSpace,
+    /// A bridge takes 1,023 ports (EXFULL; `BR_MAX_PORTS` in Linux), and one of them is the tunnel.
+    #[error(
+        "the bridge of this network has 1,023 ports, which is the limit of Linux, or 1,022 endpoints on this host: attach on another host, or disconnect one here"
+    )]
+    BridgeFull,
     /// Anything else: our mistake (EINVAL and others).
     #[error("the kernel refused it: see `dmesg`, and report it if it stays; it is tried again")]
     Refused,

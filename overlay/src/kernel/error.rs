@@ -15,6 +15,7 @@ pub(super) fn cause_of(errno: Errno) -> Cause {
         Errno::EPERM | Errno::EACCES | Errno::EROFS => Cause::Denied,
         Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::ENOSYS => Cause::Unsupported,
         Errno::ENOMEM | Errno::ENOSPC | Errno::ENOBUFS | Errno::EMFILE | Errno::ENFILE => Cause::NoSpace,
+        Errno::EXFULL => Cause::BridgeFull,
         _ => Cause::Refused,
     }
 }

@@ -23,8 +23,10 @@ use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::intent::Attachment;
 use crate::model::network::{Name, Range, Unfit};
 
+mod ask;
 mod idempotency;
 
+pub use ask::Reply;
 pub use idempotency::{attached_as, difference};
 
 /// How many further names an endpoint may have: all that is said of it has to fit into one value of gossip.
@@ -141,9 +143,15 @@ pub struct IdInUse {
 }
 
 impl AttachRefusal {
+    /// Why a ledger, here or on the host that was asked, does not grant an address, if that is the reason.
+    pub fn denial(&self) -> Option<&Denial> {
+        let Self::Denied(_, denial) = self else { return None };
+        Some(denial)
+    }
+
     /// The address that another endpoint has, if that is the reason.
     pub fn taken_address(&self) -> Option<IpAddr> {
-        let Self::Denied(_, Denial::Bound { address, .. } | Denial::Delegated { address, .. }) = self else {
+        let Some(Denial::Bound { address, .. } | Denial::Delegated { address, .. }) = self.denial() else {
             return None;
         };
         Some(*address)
@@ -259,7 +267,7 @@ impl Attach {
     }
 
     /// What the ledger is asked for on behalf of this address of the network.
-    pub fn request_for(&self, network: NetworkId, address: IpAddr) -> Option<ledger::AddressRequest> {
+    fn request_for(&self, network: NetworkId, address: IpAddr) -> Option<ledger::AddressRequest> {
         let (number, range) = self.cluster.networks.get(&network)?.network.range_of(address)?;
         Some(self.request(network, number, range))
     }

@@ -2,10 +2,11 @@
 //! asked, and its answer to the ledger that asked, is the program's own ([`Question`]).
 
 use overlay::ledger::{Answer, Ask, Asker, Denial, Millis, Question};
-use overlay::model::id::{EndpointId, HostId};
+use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::intent::Attachment;
 use overlay::model::member::Stamp;
-use overlay::operations::attach::{Attach, AttachRefusal, Attached};
+use overlay::operations::attach::{Attach, AttachRefusal, Attached, Reply};
+use overlay::operations::hear::Inputs;
 
 use crate::host::Power;
 use crate::world::{Event, World};
@@ -17,11 +18,18 @@ pub struct Call {
     pub from: usize,
     pub question: Question,
     /// The endpoint that waits for the answer.
-    pub attach: Option<Attach>,
+    pub waiting: Option<Waiting>,
+}
+
+/// An endpoint that waits for the reply of another host.
+pub struct Waiting {
+    attach: Attach,
+    network: NetworkId,
+    ask: Ask,
 }
 
 impl World {
-    pub fn ask(&mut self, from: usize, to: HostId, question: Question, attach: Option<Attach>) {
+    pub fn ask(&mut self, from: usize, to: HostId, question: Question, waiting: Option<Waiting>) {
         let call = self.number();
         let (caller, id, stamp) = (from, self.hosts[from].id, self.hosts[from].ledger().stamp());
         self.at(TIMEOUT, Event::Patience(call));
@@ -34,7 +42,7 @@ impl World {
                 self.at(delay, Event::Question { call, from: id, caller, to, stamp, question: question.clone() });
             }
         }
-        self.calls.insert(call, Call { from, question, attach });
+        self.calls.insert(call, Call { from, question, waiting });
     }
 
     /// Mostly milliseconds; now and then longer than any host waits.
@@ -57,23 +65,37 @@ impl World {
 
     pub fn answered(&mut self, call: u64, (by, stamp): (HostId, Stamp), answer: Answer) {
         // The host that asked has waited no longer, or is off by now.
-        let Some(Call { from: index, question, attach }) = self.calls.remove(&call) else { return };
+        let Some(Call { from: index, question, waiting }) = self.calls.remove(&call) else { return };
+        if let Some(waiting) = waiting {
+            let reply = match answer {
+                Answer::Given(statements) => Reply::Given(statements, stamp),
+                Answer::Denied(denial) => Reply::Denied(denial),
+                other => unreachable!("a host that is asked gives or refuses, and does not say {other:?}"),
+            };
+            return self.replied(index, waiting, reply);
+        }
         if matches!((&question, &answer), (Question::Acknowledge { .. }, Answer::MemberList(_))) {
             self.hosts[index].introduced.insert(by);
         }
-        let refused = match (&question, &answer) {
-            (Question::Address { .. }, Answer::Denied(denial)) => Some(denial.clone()),
-            _ => None,
-        };
-        for input in question.answered((by, stamp), answer) {
-            if self.step(index, &input).is_none() {
-                return;
-            }
+        self.tell(index, &Inputs(question.answered((by, stamp), answer)));
+    }
+
+    /// A host has waited long enough for an answer.
+    pub fn give_up(&mut self, call: u64) {
+        if let Some(Call { from, waiting: Some(waiting), .. }) = self.calls.remove(&call) {
+            self.replied(from, waiting, Reply::NoAnswer);
         }
-        match (attach, refused) {
-            (Some(attach), Some(denial)) => self.refused(index, attach.id, Refused::ByHolder(denial)),
-            (Some(attach), None) => self.try_attach(index, attach),
-            (None, _) => {}
+    }
+
+    /// What the reply of another host means for the endpoint that waits for it.
+    fn replied(&mut self, index: usize, Waiting { attach, network, ask }: Waiting, reply: Reply) {
+        match attach.answered(network, ask, reply) {
+            Ok(inputs) => {
+                if self.tell(index, &Inputs(inputs)).is_some() {
+                    self.try_attach(index, attach);
+                }
+            }
+            Err(refusal) => self.refused(index, attach.id, refusal),
         }
     }
 
@@ -87,11 +109,12 @@ impl World {
             Some(Ok(Attached::Ask(network, ask))) => {
                 assert!(request.asked.insert(ask), "{ask:?} is asked for the second time");
                 let (Ask::Space { of, .. } | Ask::Address { of, .. }) = ask;
-                self.ask(index, of, Question::from((network, ask)), Some(request));
+                let waiting = Waiting { attach: request, network, ask };
+                self.ask(index, of, Question::from((network, ask)), Some(waiting));
             }
             Some(Ok(Attached::New(attachment))) => self.attached(index, &attachment),
             Some(Ok(Attached::Before(_))) => {}
-            Some(Err(refusal)) => self.refused(index, id, Refused::Here(refusal)),
+            Some(Err(refusal)) => self.refused(index, id, refusal),
             // Killed at it, it may have written it all the same; then the endpoint is there when it starts again.
             None => {
                 let written = self.hosts[index].intents().attachments.get(&id).cloned();
@@ -112,41 +135,22 @@ impl World {
         self.seen.note("attached");
     }
 
-    fn refused(&mut self, index: usize, endpoint: EndpointId, refused: Refused) {
-        self.seen.note(refused.kind());
-        self.log.push((self.now, index, endpoint, Err(refused)));
+    fn refused(&mut self, index: usize, endpoint: EndpointId, refusal: AttachRefusal) {
+        self.seen.note(kind(&refusal));
+        self.log.push((self.now, index, endpoint, Err(refusal)));
     }
 }
 
-/// Why an endpoint was not attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// This host refused it.
-    Here(AttachRefusal),
-    /// The holder of the address refused it.
-    ByHolder(Denial),
-}
-
-impl Refused {
-    /// What the ledgers said, if they were asked.
-    pub fn denial(&self) -> Option<&Denial> {
-        match self {
-            Self::Here(AttachRefusal::Denied(_, denial)) | Self::ByHolder(denial) => Some(denial),
-            Self::Here(_) => None,
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match self.denial() {
-            None => "refused by what is seen",
-            Some(Denial::Bound { .. }) => "denied: bound",
-            Some(Denial::Delegated { .. }) => "denied: delegated",
-            Some(Denial::Unreachable { .. }) => "denied: unreachable",
-            Some(Denial::Full { .. }) => "denied: full",
-            Some(Denial::Joining) => "denied: joining",
-            Some(Denial::Unchecked) => "denied: unchecked",
-            Some(Denial::Deleted) => "denied: deleted",
-            Some(_) => "denied",
-        }
+fn kind(refusal: &AttachRefusal) -> &'static str {
+    match refusal.denial() {
+        None => "refused by what is seen",
+        Some(Denial::Bound { .. }) => "denied: bound",
+        Some(Denial::Delegated { .. }) => "denied: delegated",
+        Some(Denial::Unreachable { .. }) => "denied: unreachable",
+        Some(Denial::Full { .. }) => "denied: full",
+        Some(Denial::Joining) => "denied: joining",
+        Some(Denial::Unchecked) => "denied: unchecked",
+        Some(Denial::Deleted) => "denied: deleted",
+        Some(_) => "denied",
     }
 }

@@ -7,8 +7,8 @@ use overlay::ledger::{Denial, Input, Millis, Outcome, REST, Share};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::network::{Network, Range, Settings};
+use overlay::operations::attach::AttachRefusal;
 
-use crate::calls::Refused;
 use crate::gossip::INTERVAL;
 use crate::host::{Host, name};
 use crate::ops::unaware;
@@ -62,7 +62,8 @@ impl World {
         let end = self.now + ANSWERED;
         while self.now < end {
             if let Some((.., result)) = self.log.iter().rev().find(|(_, _, id, _)| *id == endpoint) {
-                let denied = |refused: Refused| refused.denial().cloned().expect("the ledgers refuse, or none does");
+                let denied =
+                    |refusal: AttachRefusal| refusal.denial().cloned().expect("the ledgers refuse, or none does");
                 return (endpoint, result.clone().map_err(denied));
             }
             self.run(10);

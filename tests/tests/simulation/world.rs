@@ -9,8 +9,9 @@ use overlay::ledger::{Activation, Answer, Evidence, Fencing, Input, Millis, Outc
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
 use overlay::operations::Request;
+use overlay::operations::attach::AttachRefusal;
 
-use crate::calls::{Call, Refused};
+use crate::calls::Call;
 use crate::gossip::{Detector, INTERVAL, Letter, Slot};
 use crate::host::{Host, Power};
 
@@ -60,7 +61,7 @@ pub struct World {
     pub live: BTreeMap<(NetworkId, IpAddr), (usize, EndpointId)>,
     pub seen: Tally,
     /// How each attach ended: when, on which host, and with which address or why not.
-    pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, Refused>)>,
+    pub log: Vec<(Millis, usize, EndpointId, Result<IpAddr, AttachRefusal>)>,
     /// What is to come, by when and in which order it was put there.
     queue: BTreeMap<(Millis, u64), Event>,
     numbers: u64,
@@ -271,13 +272,7 @@ impl World {
                 self.asked(call, (from, caller, stamp), to, question);
             }
             Event::Answer { call, from, stamp, answer } => self.answered(call, (from, stamp), answer),
-            Event::Patience(call) => {
-                if let Some(call) = self.calls.remove(&call)
-                    && let Some(attach) = call.attach
-                {
-                    self.try_attach(call.from, attach);
-                }
-            }
+            Event::Patience(call) => self.give_up(call),
         }
     }
 

@@ -1,10 +1,8 @@
 //! What other hosts are asked for, for a new endpoint: an address that is theirs, or a part of their space.
 
-use std::net::IpAddr;
-
-use overlay::ledger::{Answer, Ask, Denial, Question};
-use overlay::model::id::{HostId, NetworkId};
-use overlay::operations::attach::{Attach, AttachRefusal};
+use overlay::ledger::Ask;
+use overlay::model::id::NetworkId;
+use overlay::operations::attach::{Attach, AttachRefusal, Reply};
 use overlay::operations::hear::Inputs;
 
 use super::explain::not_given;
@@ -12,37 +10,41 @@ use super::{AttachError, Attacher};
 use crate::peer::CallError;
 
 impl Attacher {
-    /// Asks another host, and tells the ledger what it has given. That it has no space to give is no reason to give up; that it
-    /// refuses the address is.
+    /// Asks another host, and tells the ledger what the reply means ([`Attach::answered`]).
     pub(super) async fn ask(&self, request: &Attach, network: NetworkId, ask: Ask) -> Result<(), AttachError> {
-        let (of, address): (HostId, Option<IpAddr>) = match ask {
-            Ask::Space { of, .. } => (of, None),
-            Ask::Address { of, address } => (of, Some(address)),
+        let (reply, error) = match self.peers.ask(network, ask).await {
+            Ok((statements, stamp)) => (Reply::Given(statements, stamp), None),
+            Err(CallError::Denied(denial)) => (Reply::Denied(denial.clone()), Some(CallError::Denied(denial))),
+            Err(error) => (Reply::NoAnswer, Some(error)),
         };
-        let error = match self.peers.ask(network, ask).await {
-            Ok((statements, stamp)) => {
-                let heard = Question::from((network, ask)).answered((of, stamp), Answer::Given(statements));
-                self.state.tell(Inputs(heard)).await?;
-                return Ok(());
+        match (request.answered(network, ask, reply), error) {
+            (Ok(inputs), None) => Ok(self.state.tell(Inputs(inputs)).await.map(drop)?),
+            (Ok(_), Some(error)) => {
+                let (Ask::Space { of, .. } | Ask::Address { of, .. }) = ask;
+                tracing::info!(host = %of.short(), %error, "no space from this host");
+                Ok(())
             }
-            Err(error) => error,
-        };
-        let Some(address) = address else {
-            tracing::info!(host = %of.short(), %error, "no space from this host");
-            return Ok(());
-        };
-        let view = request.cluster.networks.get(&network);
-        let refused = view.and_then(|view| not_given(&self.seen.borrow(), view, (address, of), &error));
-        let denial = match (refused, error) {
-            (Some(refused), _) => return Err(refused),
-            (None, CallError::Denied(denial)) => denial.about(Some(address)),
-            (None, error) => {
+            (Err(refusal), error) => Err(self.not_given(request, (network, ask), refusal, error).await),
+        }
+    }
+
+    /// Why an address is not given, in the words of an operator.
+    async fn not_given(
+        &self,
+        request: &Attach,
+        (network, ask): (NetworkId, Ask),
+        refusal: AttachRefusal,
+        error: Option<CallError>,
+    ) -> AttachError {
+        if let (Ask::Address { of, address }, Some(error)) = (ask, error) {
+            let view = request.cluster.networks.get(&network);
+            if let Some(refused) = view.and_then(|view| not_given(&self.seen.borrow(), view, (address, of), &error)) {
+                return refused;
+            }
+            if !matches!(error, CallError::Denied(_)) {
                 tracing::warn!(host = %of.short(), %error, "the holder of an address did not answer");
-                Denial::Unreachable { address, holder: of }
             }
-        };
-        let asked = request.request_for(network, address);
-        let asked = asked.ok_or(AttachError::UnknownNetwork(request.spec.network.clone()))?;
-        Err(self.refused(request, AttachRefusal::Denied(Box::new(asked), denial)).await)
+        }
+        self.refused(request, refusal).await
     }
 }

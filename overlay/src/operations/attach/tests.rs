@@ -147,3 +147,37 @@ fn an_address_of_another_host_is_asked_for_once_and_nothing_is_kept_meanwhile() 
     let refused = request.decide(&state, 0).expect_err("it was not given");
     assert!(matches!(&refused, AttachRefusal::Denied(asked, _) if asked.range == 1), "{refused:?}");
 }
+
+#[test]
+fn a_refused_or_unanswered_ask_ends_an_attach_only_if_it_was_for_an_address() {
+    let (other, network) = (HostId::from_bytes([9; 16]), network(1));
+    let request = attach(&cluster(&network, &[other]), 1, "web");
+    let address = network.ranges[0].subnet.nth(300).expect("the subnet has so many");
+    let (space, one) = (Ask::Space { of: other, range: 0 }, Ask::Address { of: other, address });
+    let refused =
+        |denial| Err(AttachRefusal::Denied(Box::new(request.request(network.id, 0, &network.ranges[0])), denial));
+    for reply in [Reply::Denied(Denial::Joining), Reply::NoAnswer] {
+        assert_eq!(request.answered(network.id, space, reply), Ok(Vec::new()));
+    }
+    let unreachable = Denial::Unreachable { address, holder: other };
+    assert_eq!(request.answered(network.id, one, Reply::NoAnswer), refused(unreachable));
+    assert_eq!(request.answered(network.id, one, Reply::Denied(Denial::Joining)), refused(Denial::Joining));
+    // A denial that came over the wire names no address.
+    let bound = |address| Denial::Bound { address, endpoint: request.id };
+    let wired = Reply::Denied(bound([0, 0, 0, 0].into()));
+    assert_eq!(request.answered(network.id, one, wired), refused(bound(address)));
+}
+
+#[test]
+fn leases_that_were_given_are_told_to_the_ledger_as_heard_from_their_writer() {
+    use crate::model::member::Stamp;
+    use crate::model::record::Statement;
+    let (other, network) = (HostId::from_bytes([9; 16]), network(1));
+    let request = attach(&cluster(&network, &[other]), 1, "web");
+    let address = network.ranges[0].subnet.nth(300).expect("the subnet has so many");
+    let version = crate::model::lease::Version { epoch: 1, count: 1 };
+    let statement = Statement::Delegate { address, version, to: ME };
+    let reply = Reply::Given(vec![statement], Stamp::default());
+    let told = Input::Stated { network: network.id, from: other, stamp: Stamp::default(), statement };
+    assert_eq!(request.answered(network.id, Ask::Address { of: other, address }, reply), Ok(vec![told]));
+}

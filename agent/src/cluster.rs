@@ -11,7 +11,7 @@ use overlay::ledger::Membership;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record};
-use overlay::operations::feed::{Feed, Received, Told};
+use overlay::operations::feed::{Feed, Received};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -223,7 +223,7 @@ impl Follower {
         let Some(batch) = self.feed.next(&self.state.state(), received) else { return true };
         let told = ledger_feed::tell(&self.state, &batch).await;
         self.feed.told(batch, told);
-        told == Told { leases: true, peers: true }
+        told.is_all()
     }
 }
 

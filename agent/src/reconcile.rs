@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay::cluster::Cluster;
-use overlay::datapath::attention::{Confirmed, Look, News, Part};
-use overlay::datapath::desired::{Desired, HostConfig, KeptDesired, desire};
-use overlay::datapath::foreign_chains::blocking_chains;
+use overlay::datapath::attention::{Look, News};
+use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::kernel_api::{Kernel, StepError};
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::Knowledge;
 use overlay::datapath::report::Report;
 use overlay::datapath::round::round;
-use overlay::datapath::status::{Failure, LastRound, Reason, ReconcileStatus, Scope, lingering, standing_segments};
+use overlay::datapath::rounds::{AUDIT, Rounds};
+use overlay::datapath::status::{Failure, LastRound, Reason, ReconcileStatus, Scope};
 use overlay::kernel::RealKernel;
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::intent::Intents;
@@ -43,8 +43,6 @@ use handle::Command;
 const ROUND: Duration = Duration::from_millis(10);
 const BURST: u32 = 4;
 
-/// Everything is looked at after this long in any case.
-const AUDIT: Duration = Duration::from_secs(30);
 /// After a round the kernel's news wait this long: those of the round itself are one reason for one more look.
 const ECHO: Duration = Duration::from_millis(10);
 /// After a failure: doubled each time up to the longest.
@@ -90,9 +88,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
         state,
         seen,
         changes,
-        heard: News::default(),
-        confirmed: Confirmed::default(),
-        kept: KeptDesired::default(),
+        rounds: Rounds::default(),
         audited: Instant::now(),
         commands: commands_rx,
         settled: settled_tx,
@@ -107,11 +103,7 @@ struct Reconciler<K> {
     state: state::Handle,
     seen: watch::Receiver<ClusterView>,
     changes: watch::Receiver<News>,
-    /// The news that the last round knew of.
-    heard: News,
-    confirmed: Confirmed,
-    /// What was last desired, and what it was made of.
-    kept: KeptDesired,
+    rounds: Rounds,
     /// When everything was last looked at.
     audited: Instant,
     commands: mpsc::Receiver<Command>,
@@ -126,7 +118,7 @@ impl<K: Kernel> Reconciler<K> {
         loop {
             // Also when it runs for another reason: there may always be one.
             if self.audited.elapsed() >= AUDIT {
-                self.confirmed.forget();
+                self.rounds.audit();
             }
             let status = self.round(reason).await;
             let now = Instant::now();
@@ -185,58 +177,24 @@ impl<K: Kernel> Reconciler<K> {
         let seen = self.seen.borrow_and_update().clone();
         let knowledge = if seen.synced { Knowledge::Whole } else { Knowledge::Partial };
         let cluster = seen.cluster;
-        let desired = Arc::clone(self.kept.desire(&cluster, &intents, &self.host));
-        let look = self.confirmed.look(&desired, knowledge, news.since(&self.heard));
-        self.heard = news;
-        let before = Arc::clone(&self.settled.borrow());
-        let mut status = ReconcileStatus { commit, cluster, ..ReconcileStatus::default() };
-        status.last = LastRound { rounds: before.last.rounds + 1, looks: before.last.looks, reason, ..before.last };
-        status.last.looks += u64::from(!look.is_empty());
-        let mut released = BTreeSet::new();
-        match self.carry_out(&look, &desired, knowledge).await {
-            Ok((observed, report)) => {
-                self.follow(observed.underlay_mtu).await;
-                released = self.release_the_lost(&observed, &report, &intents).await;
-                status.began = Some(began.into_std());
-                status.lingering = lingering(&report);
-                status.segments = standing_segments(&desired, &report);
-                status.failures = Failure::all(&desired, &report);
-                status.blocking_chains = match look.has(Part::Host) {
-                    true => blocking_chains(&observed.others, &desired),
-                    false => before.blocking_chains.clone(),
-                };
-            }
-            Err(error) => {
-                // What stood a moment ago stands as far as anybody can tell.
-                status.segments = before.segments.clone();
-                status.failures = vec![Failure::new(Scope::Host, &error)];
-            }
-        }
-        status.last.took = began.elapsed();
-        log(&status, &before, &intents, &released);
-        status
-    }
-
-    /// Looks, and does what is to be done.
-    async fn carry_out(
-        &mut self,
-        look: &Look,
-        desired: &Arc<Desired>,
-        knowledge: Knowledge,
-    ) -> Result<(Observed, Report), StepError> {
-        if *look == Look::Everything {
+        let due = self.rounds.next((&cluster, &intents), &self.host, knowledge, news);
+        if due.look == Look::Everything {
             self.audited = Instant::now();
         }
-        if look.is_empty() {
-            self.confirmed.set(Arc::clone(desired), knowledge);
-            return Ok((Observed::default(), Report::default()));
+        let before = Arc::clone(&self.settled.borrow());
+        let rounds = before.last.rounds + 1;
+        let looks = before.last.looks + u64::from(!due.look.is_empty());
+        let outcome = self.rounds.carry_out(&mut self.kernel, &due).await;
+        let mut released = BTreeSet::new();
+        if let Ok((observed, report)) = &outcome {
+            self.follow(observed.underlay_mtu).await;
+            released = self.release_the_lost(observed, report, &intents).await;
         }
-        let outcome = round(&mut self.kernel, look, desired, knowledge).await;
-        match &outcome {
-            Ok((_, report)) if report.settled() => self.confirmed.set(Arc::clone(desired), knowledge),
-            Ok(_) | Err(_) => self.confirmed.forget(),
-        }
-        outcome
+        let ended = ReconcileStatus::after(&before, &due, began.into_std(), &outcome);
+        let last = LastRound { reason, took: began.elapsed(), rounds, looks };
+        let status = ReconcileStatus { commit, cluster, last, ..ended };
+        log(&status, &before, &intents, &released);
+        status
     }
 
     /// What the underlay carries has changed: the other hosts are told, and the next round, which that brings, goes by it.

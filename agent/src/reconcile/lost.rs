@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use overlay::datapath::attention::Part;
-use overlay::datapath::kernel_api::{Cause, Kernel, StepError};
+use overlay::datapath::kernel_api::{Kernel, StepError};
 use overlay::datapath::observed::Observed;
-use overlay::datapath::plan::{SegmentStep, Step};
 use overlay::datapath::report::Report;
 use overlay::kernel::netns;
 use overlay::model::id::{EndpointId, NetworkId};
@@ -63,11 +62,9 @@ pub(super) async fn release_if_lost<K: Kernel>(
 /// The endpoints that a round found lost: their ports could not be made, because their namespaces are gone.
 pub(super) async fn lost(observed: &Observed, report: &Report) -> BTreeSet<EndpointId> {
     let mut lost = BTreeSet::new();
-    for (step, _) in report.failed.iter().filter(|(_, error)| error.cause == Cause::Gone) {
-        if let Step::Segment(network, SegmentStep::CreatePort(id, port)) = step
-            && observed.is_lost(*network, *id, at_path(&port.netns).await)
-        {
-            lost.insert(*id);
+    for (network, id, netns) in report.without_namespace() {
+        if observed.is_lost(network, id, at_path(netns).await) {
+            lost.insert(id);
         }
     }
     lost
@@ -80,12 +77,11 @@ pub(super) async fn release(
     state: &state::Handle,
     intents: &Intents,
 ) -> Result<BTreeSet<EndpointId>, StoreError> {
-    let netns = |id: &EndpointId| Some((*id, intents.attachments.get(id)?.netns.clone()));
-    let lost: Vec<(EndpointId, NetnsRef)> = lost.iter().filter_map(netns).collect();
-    if lost.is_empty() {
+    let lost = DetachLost::of(lost.iter().copied(), intents);
+    if lost.0.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let released = state.tell(DetachLost(lost)).await?.answer;
+    let released = state.tell(lost).await?.answer;
     for endpoint in released.iter().filter_map(|id| Some(&intents.attachments.get(id)?.endpoint)) {
         let network = intents.networks.get(&endpoint.network).map(|network| display(&network.name));
         tracing::info!(endpoint = %endpoint.name, network, "container ended: endpoint released");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use overlay::datapath::attention::Part;
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::foreign_chains::{AcceptRule, ChainName, Protocols};
 use overlay::datapath::kernel_api::Cause;

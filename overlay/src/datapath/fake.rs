@@ -13,7 +13,7 @@ use crate::datapath::observed::{Observed, ObservedBridge, ObservedPort, Observed
 use crate::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use crate::model::addr::{IfName, Mac};
 use crate::model::id::{EndpointId, NetworkId, Vni};
-use crate::model::intent::NetnsRef;
+use crate::model::intent::{AtPath, NetnsRef};
 
 mod fault;
 
@@ -105,6 +105,11 @@ impl FakeKernel {
                 self.delete_port(network, &ifname);
             }
         }
+    }
+
+    /// What stands where a container's namespace was.
+    pub fn at_path(&self, netns: &NetnsRef) -> AtPath {
+        if self.containers.contains_key(netns) { AtPath::Same } else { AtPath::Gone }
     }
 
     /// The interfaces in a container.

@@ -1,7 +1,9 @@
 //! What became of a plan.
 
-use crate::datapath::kernel_api::StepError;
-use crate::datapath::plan::Step;
+use crate::datapath::kernel_api::{Cause, StepError};
+use crate::datapath::plan::{SegmentStep, Step};
+use crate::model::id::{EndpointId, NetworkId};
+use crate::model::intent::NetnsRef;
 
 /// What became of one round.
 #[derive(Debug, Default)]
@@ -18,5 +20,15 @@ impl Report {
     /// Is the kernel now as it should be?
     pub fn settled(&self) -> bool {
         self.failed.is_empty() && self.skipped.is_empty()
+    }
+
+    /// The endpoints whose ports could not be made because their namespaces are gone. Their containers may have ended:
+    /// [`Observed::is_lost`](crate::datapath::observed::Observed::is_lost) says whether they have.
+    pub fn without_namespace(&self) -> impl Iterator<Item = (NetworkId, EndpointId, &NetnsRef)> {
+        let gone = self.failed.iter().filter(|(_, error)| error.cause == Cause::Gone);
+        gone.filter_map(|(step, _)| match step {
+            Step::Segment(network, SegmentStep::CreatePort(id, port)) => Some((*network, *id, &port.netns)),
+            Step::Segment(..) | Step::Host(_) => None,
+        })
     }
 }

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
+use crate::datapath::attention::Part;
 use crate::datapath::desired::{Desired, Segment};
-use crate::datapath::foreign_chains::BlockingChain;
+use crate::datapath::foreign_chains::{BlockingChain, blocking_chains};
 use crate::datapath::kernel_api::{Cause, StepError};
+use crate::datapath::observed::Observed;
 use crate::datapath::plan::{HostStep, SegmentStep, Step};
 use crate::datapath::report::Report;
+use crate::datapath::rounds::Due;
 use crate::model::id::{EndpointId, NetworkId};
 
 /// How the last round ended.
@@ -83,6 +86,29 @@ impl fmt::Display for Reason {
 }
 
 impl ReconcileStatus {
+    /// How a round has ended, after one that ended like `before`. For which commit and cluster it was, and why, is for the caller to say.
+    pub fn after(before: &Self, due: &Due, began: Instant, outcome: &Result<(Observed, Report), StepError>) -> Self {
+        match outcome {
+            Ok((observed, report)) => Self {
+                began: Some(began),
+                lingering: lingering(report),
+                segments: standing_segments(&due.desired, report),
+                failures: Failure::all(&due.desired, report),
+                blocking_chains: match due.look.has(Part::Host) {
+                    true => blocking_chains(&observed.others, &due.desired),
+                    false => before.blocking_chains.clone(),
+                },
+                ..Self::default()
+            },
+            Err(error) => Self {
+                // What stood a moment ago stands as far as anybody can tell.
+                segments: before.segments.clone(),
+                failures: vec![Failure::new(Scope::Host, error)],
+                ..Self::default()
+            },
+        }
+    }
+
     /// Is all that was let go of in the network, for so long at least, out of the kernel?
     pub fn is_clear(&self, network: NetworkId, for_long: Duration, now: Instant) -> bool {
         let is_recent = |began: Instant| now.saturating_duration_since(began) < for_long;

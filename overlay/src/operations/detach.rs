@@ -45,6 +45,15 @@ impl Request for DetachLost {
     }
 }
 
+impl DetachLost {
+    /// Those of these endpoints that are among the intents, each in the namespace that it was attached in. For intents that were read
+    /// before the namespaces were found gone.
+    pub fn of(lost: impl IntoIterator<Item = EndpointId>, intents: &Intents) -> Self {
+        let netns = |id| Some((id, intents.attachments.get(&id)?.netns.clone()));
+        Self(lost.into_iter().filter_map(netns).collect())
+    }
+}
+
 fn detach(draft: &mut Draft, id: EndpointId) {
     let Some(attachment) = draft.state().intents.attachments.get(&id) else { return };
     let Endpoint { network, name, .. } = attachment.endpoint.clone();

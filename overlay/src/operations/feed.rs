@@ -1,17 +1,18 @@
 //! What this host's state is told of what the other hosts say: each record once, and again where it could not be kept.
 //!
-//! Pure: the caller gives what it has received, has the requests of a [`Batch`] decided one after the other, and says which of them
-//! are durable. None of them waits for another: a full disk that takes no new network still takes what fences this host, and where
-//! the other hosts are only matters when this one starts again.
+//! Pure: the caller gives what it has received, has the [requests](Batch::requests) of a [`Batch`] decided one after the other, and
+//! says which of them are durable. None of them waits for another: a full disk that takes no new network still takes what fences this
+//! host, and where the other hosts are only matters when this one starts again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::State;
 use super::hear::{Bury, HearLinks, Inputs, Learn, RememberPeers};
+use super::{Decision, Request, State};
 use crate::cluster::{Cluster, own_record};
-use crate::ledger::{Activation, Input, Ledger};
+use crate::ledger::{Activation, Input, Ledger, Millis};
 use crate::model::id::{HostId, NetworkId};
 use crate::model::links::Links;
 use crate::model::member::Boot;
@@ -65,13 +66,35 @@ pub struct Batch {
     duplicates: BTreeSet<Boot>,
 }
 
+/// One of the requests of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedRequest {
+    /// Networks that the state does not know.
+    Learn(Learn),
+    /// Networks that are deleted.
+    Bury(Bury),
+    /// What the others say of leases and members.
+    Inputs(Inputs),
+    /// What they say of links.
+    Links(HearLinks),
+    /// Where they are.
+    Peers(RememberPeers),
+}
+
+/// What a request of a batch is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// Networks, leases, members and links.
+    Leases,
+    /// Where the other hosts are.
+    Peers,
+}
+
 /// What of a batch is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Told {
-    /// All but where the other hosts are.
-    pub leases: bool,
-    /// Where the other hosts are.
-    pub peers: bool,
+    leases: bool,
+    peers: bool,
 }
 
 impl Feed {
@@ -140,13 +163,63 @@ impl Feed {
         if told.peers {
             self.peers.extend(batch.peers.0);
         }
-        if told.leases && told.peers {
+        if told.is_all() {
             self.news.clear();
         }
     }
 }
 
+impl Request for FeedRequest {
+    type Answer = ();
+    type Refusal = Infallible;
+
+    fn decide(&self, state: &State, now: Millis) -> Result<Decision<()>, Infallible> {
+        match self {
+            Self::Learn(learn) => learn.decide(state, now),
+            Self::Bury(bury) => bury.decide(state, now),
+            Self::Inputs(inputs) => inputs.decide(state, now),
+            Self::Links(links) => links.decide(state, now),
+            Self::Peers(peers) => peers.decide(state, now),
+        }
+    }
+}
+
+impl FeedRequest {
+    /// What it is about.
+    pub fn topic(&self) -> Topic {
+        match self {
+            Self::Learn(_) | Self::Bury(_) | Self::Inputs(_) | Self::Links(_) => Topic::Leases,
+            Self::Peers(_) => Topic::Peers,
+        }
+    }
+}
+
+impl Told {
+    /// All of a batch but what is about these topics. One request that is not durable leaves its whole topic to be told again.
+    pub fn all_but<'a>(failed: impl IntoIterator<Item = &'a Topic>) -> Self {
+        let failed: BTreeSet<&Topic> = failed.into_iter().collect();
+        Self { leases: !failed.contains(&Topic::Leases), peers: !failed.contains(&Topic::Peers) }
+    }
+
+    /// Is nothing left to be told again?
+    pub fn is_all(self) -> bool {
+        self.leases && self.peers
+    }
+}
+
 impl Batch {
+    /// What the state decides, in this order. A request that can't be made durable does not stop those after it.
+    pub fn requests(&self) -> [FeedRequest; 5] {
+        let Self { learn, bury, inputs, links, peers, .. } = self;
+        [
+            FeedRequest::Learn(learn.clone()),
+            FeedRequest::Bury(bury.clone()),
+            FeedRequest::Inputs(inputs.clone()),
+            FeedRequest::Links(links.clone()),
+            FeedRequest::Peers(peers.clone()),
+        ]
+    }
+
     fn is_empty(&self) -> bool {
         let Self { learn, bury, inputs, links, peers, records, duplicates } = self;
         learn.networks.is_empty()

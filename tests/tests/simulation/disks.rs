@@ -1,6 +1,7 @@
 //! What becomes of disks: copies are made of them, and put back; they are wiped; and whole machines are copied.
 
-use overlay::cluster::own_record;
+use std::sync::Arc;
+
 use overlay::ledger::{Activation, Input, Millis};
 use overlay::model::id::HostId;
 
@@ -140,11 +141,9 @@ impl World {
         let host = &self.hosts[index];
         let mut others = self.hosts.iter().filter(|other| other.id == host.id && other.index != index);
         let Some(other) = others.next().filter(|other| other.power == Power::On) else { return };
-        let (other, twin) = (other.index, own_record::duplicate(&other.own.record));
-        if let Some(boot) = twin
-            && self.passes(other, index)
-        {
-            self.step(index, &Input::Duplicate { boot });
+        let (other, record) = (other.index, Arc::clone(&other.own.record));
+        if self.passes(other, index) {
+            self.hosts[index].agent.hear_of_itself(record);
         }
     }
 

@@ -40,7 +40,7 @@ pub struct Heard {
 
 /// What one host tells another.
 pub struct Letter {
-    news: Vec<(Slot, News)>,
+    pub news: Vec<(Slot, News)>,
     beats: Vec<Millis>,
 }
 
@@ -55,20 +55,20 @@ impl Heard {
         heard.filter_map(|slot| Some((slot, self.news[slot].as_ref()?, self.beats[slot])))
     }
 
-    /// What `other` does not know yet, told by the host that says `own` of itself.
+    /// What `other` does not know yet, told by the host that says `own` of itself; and what is said of `other` itself.
     pub fn letter(&self, own: &News, other: &Self, now: Millis) -> Letter {
         let mut beats = self.beats.clone();
         put(&mut beats, self.me, now);
         let mine = std::iter::once((self.me, own));
         let known = |slot: Slot| other.news.get(slot).and_then(Option::as_ref).map(News::age);
         let all = self.iter().map(|(slot, news, _)| (slot, news)).chain(mine);
-        let news = all.filter(|(slot, news)| *slot != other.me && known(*slot) < Some(news.age()));
+        let news = all.filter(|(slot, news)| *slot == other.me || known(*slot) < Some(news.age()));
         Letter { news: news.map(|(slot, news)| (slot, news.clone())).collect(), beats }
     }
 
     /// The higher version of each counts, so it does not matter how often or in which order letters come.
     pub fn take(&mut self, letter: Letter) {
-        for (slot, news) in letter.news {
+        for (slot, news) in letter.news.into_iter().filter(|(slot, _)| *slot != self.me) {
             if self.news.get(slot).and_then(Option::as_ref).is_none_or(|known| known.age() < news.age()) {
                 put(&mut self.news, slot, Some(news));
             }

@@ -1,27 +1,24 @@
-//! A host of the simulation: the program's own state, decisions, records, view, feed and plan over a fake kernel. What is made up here
-//! is the machine with its disk, and when the agent looks.
+//! A host of the simulation: the program's own state and decisions over a fake kernel. What is made up here is the machine with its
+//! disk, and what is lost when it stops.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay::cluster::{Cluster, Derivation, bootstrap};
-use overlay::datapath::attention::{Confirmed, News as KernelNews};
-use overlay::datapath::desired::{HostConfig, KeptDesired, desire};
+use overlay::cluster::{Cluster, bootstrap};
+use overlay::datapath::desired::{HostConfig, desire};
 use overlay::datapath::fake::FakeKernel;
 use overlay::datapath::plan::{Knowledge, plan};
-use overlay::datapath::round::round;
 use overlay::ledger::{self, Activation, Input, Ledger, Millis, Outcome};
 use overlay::model::host::{HostInfo, Liveness, Phase};
 use overlay::model::id::{EndpointId, HostId};
 use overlay::model::intent::{Intents, NetnsRef};
 use overlay::model::network::Name;
-use overlay::model::record::{Incarnation, Records};
 use overlay::operations::detach::{Detach, TidyUp, booted};
-use overlay::operations::feed::{Feed, Received, Told};
 use overlay::operations::{Change, Request, State, decide};
 
-use crate::gossip::{Detector, Heard, Letter, News, Slot, put};
+use crate::agent::Agent;
+use crate::gossip::{Heard, Letter, News, Slot};
 
 /// Is the machine on, and its agent?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,33 +65,17 @@ pub struct Host {
     pub state: State,
     pub kernel: FakeKernel,
     pub heard: Heard,
-    /// What the state was told of the others.
-    feed: Feed,
     pub cluster: Arc<Cluster>,
-    derivation: Derivation,
-    kept: KeptDesired,
-    confirmed: Confirmed,
-    /// What the kernel had told of when it was last looked at.
-    told_of: KernelNews,
+    /// What its agent knows besides, until that ends.
+    pub agent: Agent,
     /// The members that know this life of it.
     pub introduced: BTreeSet<HostId>,
-    /// What the cluster is made from.
-    records: Records,
-    /// How each looked when its records were taken.
-    seen: Vec<Option<Sight>>,
     pub own: News,
     /// Has something changed since it last said what it says?
-    unsaid: bool,
+    pub unsaid: bool,
     pub booted: Millis,
-    started: Millis,
     containers: u64,
 }
-
-/// How long an agent that has started waits to hear of the others.
-const LISTENING: Millis = 5_000;
-
-/// What decides how a host looks to another.
-type Sight = ((u64, u64), Liveness);
 
 impl Host {
     pub fn new(id: HostId, slot: Slot, index: usize) -> Self {
@@ -121,19 +102,12 @@ impl Host {
             kernel: FakeKernel::new(),
             heard: Heard::nothing(slot),
             slot,
-            feed: Feed::default(),
             cluster: Arc::default(),
-            derivation: Derivation::default(),
-            kept: KeptDesired::default(),
-            confirmed: Confirmed::default(),
-            told_of: KernelNews::default(),
+            agent: Agent::started(0),
             introduced: BTreeSet::new(),
-            records: Records::new(),
-            seen: Vec::new(),
             own,
             unsaid: true,
             booted: 0,
-            started: 0,
             containers: 0,
         }
     }
@@ -150,17 +124,11 @@ impl Host {
     /// The agent starts: what is on disk is what it knows; what it had heard is gone.
     pub fn start(&mut self, now: Millis) {
         self.power = Power::On;
-        self.started = now;
         self.own.generation += 1;
         self.heard = Heard::nothing(self.slot);
-        self.feed = Feed::default();
         self.cluster = Arc::default();
-        self.derivation = Derivation::default();
-        self.kept = KeptDesired::default();
-        self.confirmed = Confirmed::default();
+        self.agent = Agent::started(now);
         self.introduced.clear();
-        self.records.clear();
-        self.seen.clear();
         self.unsaid = true;
     }
 
@@ -250,7 +218,7 @@ impl Host {
         matches!(self.ledger().membership().activation, Activation::Fenced(_))
     }
 
-    fn say(&mut self) {
+    pub fn say(&mut self) {
         if !std::mem::take(&mut self.unsaid) {
             return;
         }
@@ -262,79 +230,6 @@ impl Host {
     pub fn letter_to(&mut self, known: &Heard, now: Millis) -> Letter {
         self.say();
         self.heard.letter(&self.own, known, now)
-    }
-
-    /// What there is to see, told to the ledger and done to the kernel. `answers` says which machines answer a call.
-    pub fn look(&mut self, now: Millis, detector: Detector, answers: impl Fn(HostId) -> bool) {
-        self.say();
-        let changed = self.notice(now, detector, answers);
-        if changed {
-            let founder = self.ledger().membership().founder;
-            self.cluster = Arc::clone(self.derivation.derive(&self.records, founder));
-        }
-        let lives = self.listen(now).is_some();
-        if lives && (changed || self.unsaid) {
-            self.reconcile();
-        }
-    }
-
-    /// Takes the records of those that look other than before; false if none does.
-    fn notice(&mut self, now: Millis, detector: Detector, answers: impl Fn(HostId) -> bool) -> bool {
-        let Self { heard, own, records, seen, feed, .. } = self;
-        let others = heard.iter().map(|(slot, news, beat)| {
-            let liveness = detector.judge((beat, self.started), now, || answers(news.id));
-            (slot, news, news.generation, liveness)
-        });
-        let mut changed = false;
-        for (slot, news, generation, liveness) in others.chain([(self.slot, &*own, u64::MAX, Liveness::Live)]) {
-            let sight = Some((news.age(), liveness));
-            if seen.get(slot) != Some(&sight) {
-                put(seen, slot, sight);
-                let lives = records.entry(news.id).or_default();
-                lives.clear();
-                lives.push(Incarnation { generation, complete: true, liveness, record: Arc::clone(&news.record) });
-                feed.note((news.id != own.id).then_some(news.id));
-                changed = true;
-            }
-        }
-        changed
-    }
-
-    /// What is new, told to the state. `None` if the agent is killed at it.
-    fn listen(&mut self, now: Millis) -> Option<()> {
-        let cluster = Arc::clone(&self.cluster);
-        let addresses = BTreeMap::new();
-        let received = Received { cluster: &cluster, records: &self.records, addresses: &addresses, selves: &[] };
-        let Some(batch) = self.feed.next(&self.state, received) else { return Some(()) };
-        let (Ok(()), Ok(()), Ok(()), Ok(()), Ok(())) = (
-            self.tell(&batch.learn, now)?,
-            self.tell(&batch.bury, now)?,
-            self.tell(&batch.inputs, now)?,
-            self.tell(&batch.links, now)?,
-            self.tell(&batch.peers, now)?,
-        );
-        self.feed.told(batch, Told { leases: true, peers: true });
-        Some(())
-    }
-
-    /// Has it heard of all members since it started, or listened for long enough?
-    pub fn is_synced(&self, now: Millis) -> bool {
-        let is_clear = |id: HostId| self.cluster.hosts.get(&id).is_some_and(|host| host.liveness != Liveness::Suspect);
-        now - self.started >= LISTENING || self.ledger().membership().others().all(is_clear)
-    }
-
-    fn reconcile(&mut self) {
-        let place = self.place();
-        let desired = Arc::clone(self.kept.desire(&self.cluster, &self.state.intents, &place));
-        let news = self.kernel.news().clone();
-        let look = self.confirmed.look(&desired, Knowledge::Whole, news.since(&self.told_of));
-        self.told_of = news;
-        if !look.is_empty() {
-            let done = futures::executor::block_on(round(&mut self.kernel, &look, &desired, Knowledge::Whole));
-            let (_, report) = done.expect("the fake kernel can be looked at");
-            assert!(report.settled(), "h{}: {:?}", self.index, report.failed);
-        }
-        self.confirmed.set(desired, Knowledge::Whole);
     }
 
     /// Is the kernel as the cluster calls for?
@@ -365,9 +260,14 @@ impl Host {
     }
 
     pub fn detach(&mut self, id: EndpointId, now: Millis) {
-        let Some(attachment) = self.intents().attachments.get(&id).cloned() else { return };
-        self.kernel.close_container(&attachment.netns);
+        self.end_container(id);
         self.write(&Detach(vec![id]), now);
+    }
+
+    /// The container of an endpoint ends, and nobody says so to the agent.
+    pub fn end_container(&mut self, of: EndpointId) {
+        let Some(attachment) = self.intents().attachments.get(&of).cloned() else { return };
+        self.kernel.close_container(&attachment.netns);
     }
 }
 
@@ -388,7 +288,7 @@ pub fn name(text: &str) -> Name {
     text.parse().expect("a label")
 }
 
-fn peer(index: usize) -> SocketAddr {
+pub fn peer(index: usize) -> SocketAddr {
     (vtep(index), 7946).into()
 }
 

@@ -12,6 +12,7 @@
 
 use std::time::Instant;
 
+mod agent;
 mod calls;
 mod disks;
 mod gossip;
@@ -81,6 +82,7 @@ fn no_address_is_ever_used_twice() {
         "forget",
         "cut",
         "network deleted",
+        "container ended: endpoint released",
         "denied: unreachable",
         "denied: full",
         "two clusters to the end",

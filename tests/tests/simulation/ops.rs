@@ -24,7 +24,8 @@ impl World {
         let index = self.rng.usize(0..self.hosts.len());
         match self.rng.u32(0..1_000) {
             0..490 => self.op_attach(index),
-            490..789 => self.op_detach(index),
+            490..760 => self.op_detach(index),
+            760..789 => self.op_end_container(index),
             789 => self.op_copy_machine_apart(index),
             790..795 => self.op_copy_disk(index),
             795 => self.op_wipe(index),
@@ -100,6 +101,15 @@ impl World {
         if let Some(endpoint) = self.rng.choice(attached).filter(|_| self.is_on(index)) {
             self.detach(index, endpoint);
             self.seen.note("detached");
+        }
+    }
+
+    /// Also while the agent is not there to see it.
+    fn op_end_container(&mut self, index: usize) {
+        let attached: Vec<EndpointId> = self.hosts[index].intents().attachments.keys().copied().collect();
+        let is_off = self.hosts[index].power == Power::Off;
+        if let Some(endpoint) = self.rng.choice(attached).filter(|_| !is_off) {
+            self.end_container(index, endpoint);
         }
     }
 

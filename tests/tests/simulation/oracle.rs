@@ -11,7 +11,7 @@ use overlay::model::lease::Holder;
 use overlay::model::network::BlockId;
 use overlay::model::record::Statement;
 
-use crate::host::{Host, Power};
+use crate::host::{Host, Power, peer};
 use crate::world::World;
 
 /// Long enough for all that was cut, killed or off to be whole again.
@@ -105,6 +105,7 @@ impl World {
             }
             assert_eq!(owed, [], "host {index} owes leases that nobody takes");
             assert_eq!(host.ledger().membership().forgets.len(), 0, "host {index} waits to forget a host");
+            self.check_peers(host);
             let of_its_cluster = |other: &&Host| other.founder() == host.founder();
             let members: BTreeSet<HostId> = self.hosts.iter().filter(of_its_cluster).map(|host| host.id).collect();
             let known: BTreeSet<HostId> = host.ledger().membership().others().chain([host.id]).collect();
@@ -115,6 +116,24 @@ impl World {
             assert_eq!(seen.networks, first.networks, "hosts {peer} and {index} see different networks");
             assert!(seen == first, "hosts {peer} and {index} see different clusters");
         }
+    }
+
+    /// A host keeps on its disk where all others are, and nothing of those that are forgotten.
+    fn check_peers(&self, host: &Host) {
+        for (id, at) in &*host.state.peers {
+            assert!(
+                !host.ledger().membership().is_forgotten(*id),
+                "host {} keeps where {} was",
+                host.index,
+                id.short()
+            );
+            let is_there = self.index(*id).is_none_or(|index| *at == peer(index));
+            assert!(is_there, "host {} takes {} to be at {at}", host.index, id.short());
+        }
+        let others = self.hosts.iter().filter(|other| other.id != host.id);
+        let unknown: Vec<usize> =
+            others.filter(|other| !host.state.peers.contains_key(&other.id)).map(|o| o.index).collect();
+        assert_eq!(unknown, [], "host {} does not keep where they are", host.index);
     }
 
     /// All of a network is held by hosts that are there, or was given to one that turned out to belong to another cluster.

@@ -265,7 +265,7 @@ impl World {
             }
             Event::Letter { to, letter } => {
                 if self.hosts[to].power == Power::On {
-                    self.hosts[to].heard.take(letter);
+                    self.hosts[to].receive(letter);
                 }
             }
             Event::Question { call, from, caller, to, stamp, question } => {
@@ -305,8 +305,7 @@ impl World {
             return;
         }
         self.look(index);
-        // The fake kernel does at once what it is told.
-        let clear = self.hosts[index].ledger().accounts().keys().copied().collect();
+        let clear = self.hosts[index].clear(self.now);
         if self.hosts[index].power != Power::On || self.step(index, &Input::Tick { clear }).is_none() {
             return;
         }
@@ -345,6 +344,9 @@ impl World {
         let answers: Vec<bool> = hosts.iter().map(is_there).collect();
         let answers = |id| places.get(&id).is_some_and(|index| answers[*index]);
         hosts[index].look(self.now, self.detector, answers);
+        for _ in 0..std::mem::take(&mut self.hosts[index].agent.released) {
+            self.seen.note("container ended: endpoint released");
+        }
         self.mind(index);
     }
 
@@ -385,5 +387,11 @@ impl World {
         let now = self.now;
         self.live.retain(|_, (_, id)| *id != endpoint);
         self.hosts[index].detach(endpoint, now);
+    }
+
+    /// The container of an endpoint ends.
+    pub fn end_container(&mut self, index: usize, of: EndpointId) {
+        self.live.retain(|_, (_, id)| *id != of);
+        self.hosts[index].end_container(of);
     }
 }

@@ -30,7 +30,7 @@ fn told(feed: &mut Feed, state: &State, records: &Records) -> usize {
     let received = Received { cluster: &cluster, records, addresses: &addresses, selves: &[] };
     let Some(batch) = feed.next(state, received) else { return 0 };
     let count = batch.inputs.0.len();
-    feed.told(batch, Told { leases: true, peers: true });
+    feed.told(batch, Told::all_but(&[]));
     count
 }
 
@@ -52,4 +52,34 @@ fn all_is_told_again_when_the_ledger_may_act() {
     assert_eq!(told(&mut feed, &state(&unchecked), &records), 1);
     assert_eq!(told(&mut feed, &state(&unchecked), &records), 0);
     assert_eq!(told(&mut feed, &state(&[]), &records), 1);
+}
+
+#[test]
+fn what_is_not_durable_is_told_again_and_the_rest_is_not() {
+    let (mut feed, records) = (Feed::default(), records());
+    let state = state(&[]);
+    let cluster = derive(&records, Some(ME));
+    let addresses = BTreeMap::from([(OTHER, ([192, 0, 2, 2], 7946).into())]);
+    let received = Received { cluster: &cluster, records: &records, addresses: &addresses, selves: &[] };
+    let lacks = |batch: &Batch| (batch.inputs.0.is_empty(), batch.peers.0.is_empty());
+    let batch = feed.next(&state, received).expect("nothing was told yet");
+    assert_eq!(lacks(&batch), (false, false));
+    feed.told(batch, Told::all_but(&[Topic::Leases]));
+    let batch = feed.next(&state, received).expect("leases were not kept");
+    assert_eq!(lacks(&batch), (false, true));
+    feed.told(batch, Told::all_but(&[]));
+    assert_eq!(feed.next(&state, received), None);
+}
+
+#[test]
+fn another_agent_under_the_identity_of_this_host_is_told_of_once() {
+    let mut feed = Feed::default();
+    let record = records()[&OTHER][0].record.clone();
+    let boot = own_record::duplicate(&record).expect("it acts");
+    let (state, cluster, records, addresses) = (state(&[]), Cluster::default(), Records::new(), BTreeMap::new());
+    let received = Received { cluster: &cluster, records: &records, addresses: &addresses, selves: &[record] };
+    let batch = feed.next(&state, received).expect("it is news");
+    assert_eq!(batch.inputs.0, [Input::Duplicate { boot }]);
+    feed.told(batch, Told::all_but(&[]));
+    assert_eq!(feed.next(&state, received), None);
 }

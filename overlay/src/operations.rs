@@ -12,6 +12,7 @@
 //! - [`define_network`]: networks are created and removed.
 //! - [`link`]: in a network where containers reach each other by links only, a link is opened or closed.
 //! - [`feed`]: which of what other hosts say this host is still to be told.
+//! - [`forget`]: which hosts may be forgotten.
 //! - [`hear`]: what other hosts say, what the ledger is asked for, and what was noticed of the underlay.
 
 pub mod attach;
@@ -21,6 +22,7 @@ pub mod detach;
 pub mod feed;
 #[cfg(test)]
 mod fixture;
+pub mod forget;
 pub mod hear;
 pub mod link;
 pub mod network_refusal;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use overlay::cluster::presence::liveness;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
 use overlay::model::record::{Incarnation, Record, Records};
@@ -86,7 +87,7 @@ impl Heard {
             let is_absent = self.absent.contains_key(&id);
             let heard = lives.iter().map(|life| {
                 let (record, read) = record_of(id, life, &known);
-                let liveness = liveness(life.liveness, is_absent);
+                let liveness = liveness(agent(life.liveness), is_absent);
                 (Incarnation { generation: life.generation, complete: life.complete, liveness, record }, read)
             });
             let (records, read) = heard.unzip();
@@ -118,7 +119,7 @@ impl Heard {
                 changed.insert(id);
                 continue;
             }
-            let liveness = liveness(gossip::NodeLiveness::Dead, self.absent.contains_key(&id));
+            let liveness = liveness(Liveness::Dead, self.absent.contains_key(&id));
             for life in self.records.get_mut(&id).into_iter().flatten().filter(|life| life.liveness != liveness) {
                 life.liveness = liveness;
                 changed.insert(id);
@@ -202,12 +203,12 @@ fn read_part(id: HostId, key: &str, text: &str) -> RecordPart {
     part
 }
 
-/// A silent agent is not a dead host: that takes a host that was asked and did not answer.
-fn liveness(seen: gossip::NodeLiveness, absent: bool) -> Liveness {
+/// How gossip sees an agent.
+fn agent(seen: gossip::NodeLiveness) -> Liveness {
     match seen {
         gossip::NodeLiveness::Live => Liveness::Live,
-        gossip::NodeLiveness::Dead if absent => Liveness::Dead,
-        gossip::NodeLiveness::Suspect | gossip::NodeLiveness::Dead => Liveness::Suspect,
+        gossip::NodeLiveness::Suspect => Liveness::Suspect,
+        gossip::NodeLiveness::Dead => Liveness::Dead,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Forgetting hosts: the command that starts it, and how far it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -10,6 +9,7 @@ use overlay::cluster::Cluster;
 use overlay::ledger::{Denial, Input, Ledger, Membership, Outcome};
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
+use overlay::operations::forget::{self, Named};
 use overlay_proto::v1 as pb;
 use tokio::sync::watch;
 use tonic::Status;
@@ -28,30 +28,29 @@ pub(super) type Progress = BoxStream<'static, Result<pb::ForgetProgress, Status>
 /// Starts it, unless one of them is there after all.
 pub(super) async fn start(service: &Service, named: &[String], force: bool) -> Result<Progress, Status> {
     let cluster = service.cluster();
-    let members = Arc::clone(service.attacher.state.state().ledger.shared_membership());
+    let ledger = service.attacher.state.state().ledger;
+    let members = ledger.membership();
     let mut hosts = BTreeMap::new();
     for text in named {
         let id = find(&cluster, &members.others().chain(members.foreign.iter().copied()).collect(), text)?;
-        if id == service.attacher.me {
-            return Err(Status::invalid_argument(format!(
-                "host `{text}` is this one: a host that is to go is forgotten from another, after it is off"
-            )));
+        let named = forget::named(&ledger, &cluster, id);
+        match named {
+            Named::Itself => {
+                return Err(Status::invalid_argument(format!(
+                    "host `{text}` is this one: a host that is to go is forgotten from another, after it is off"
+                )));
+            }
+            Named::There(liveness) => {
+                return Err(Status::failed_precondition(format!(
+                    "host `{text}` is {}: turn the machine off or take it off the network, and try again once `overlayctl host \
+                     ls` says that it is gone",
+                    if liveness == Liveness::Live { "alive" } else { "silent, but may be there" }
+                )));
+            }
+            Named::Unheard(_) => look_for(service, members, id, text).await?,
+            Named::Gone(_) => {}
         }
-        let known = cluster.hosts.get(&id);
-        if known.is_none() && !members.foreign.contains(&id) {
-            look_for(service, &members, id, text).await?;
-        }
-        // One of another cluster uses nothing here, wherever it is: it was taken for a member once.
-        let matters =
-            |host: &&Arc<overlay::cluster::Host>| host.liveness != Liveness::Dead && !members.foreign.contains(&id);
-        if let Some(known) = known.filter(matters) {
-            return Err(Status::failed_precondition(format!(
-                "host `{text}` is {}: turn the machine off or take it off the network, and try again once `overlayctl host ls` \
-                 says that it is gone",
-                if known.liveness == Liveness::Live { "alive" } else { "silent, but may be there" }
-            )));
-        }
-        hosts.insert(id, members.newest_boot(id, known.map(|host| host.info.stamp.boot)));
+        hosts.extend(named.boot().map(|boot| (id, boot)));
     }
     let names = || hosts.keys().map(|id| name(&cluster, *id)).collect::<Vec<_>>();
     if hosts.is_empty() {

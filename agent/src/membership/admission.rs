@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream;
 use overlay::cluster::Cluster;
-use overlay::cluster::bootstrap::{Situation, apart, asked, founds, own_decision, reachable, seeks};
+use overlay::cluster::bootstrap::{Founding, Situation, apart, asked, own_decision, reachable};
 use overlay::ledger::{Activation, Answer, Input, Question};
 use overlay::model::id::HostId;
 use overlay::model::member::Stamp;
@@ -51,20 +51,10 @@ pub struct Policy {
     pub interval: Duration,
 }
 
-/// A host founds a cluster when for so many rounds of gossip nobody has come and nobody has gone: whom it hears has heard it by
-/// then, also if a packet was lost.
-const QUIET_ROUNDS: u32 = 3;
-
-/// How long a host waits to hear those that were there before, until it founds a cluster without them.
-const TIME_TO_HEAR: Duration = Duration::from_secs(30);
-
 impl Policy {
-    /// Is it for this host to found a cluster, which runs for so long, and hears these for so long?
-    fn calls_for_founding(&self, me: HostId, (ran, quiet): (Duration, Duration), cluster: &Cluster) -> bool {
-        let known = if ran < TIME_TO_HEAR { self.known.as_slice() } else { &[] };
-        let awaited: Vec<SocketAddr> = self.join.iter().chain(known).copied().collect();
-        let told = self.bootstrap && known.is_empty() && !seeks(me, cluster);
-        told || quiet >= self.interval * QUIET_ROUNDS && founds(me, &awaited, cluster)
+    /// What decides whether this host founds a cluster.
+    fn founding(&self) -> Founding<'_> {
+        Founding { join: &self.join, bootstrap: self.bootstrap, known: &self.known, interval: self.interval }
     }
 }
 
@@ -205,7 +195,7 @@ impl Admission {
         }
         let ledger = self.state.state().ledger;
         let times = (self.start.elapsed(), self.heard.1.elapsed());
-        let may_found = self.policy.calls_for_founding(ledger.me(), times, &cluster);
+        let may_found = self.policy.founding().is_due(ledger.me(), times, &cluster);
         let situation = Situation { synced, strict: self.policy.strict, may_found };
         if let Some(input) = own_decision(&ledger, &cluster, situation) {
             tell(&self.state, vec![input]).await;

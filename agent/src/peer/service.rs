@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay::cluster;
 use overlay::datapath::status::ReconcileStatus;
 use overlay::ledger::{Answer, Asker, Claim, Question, SealRequest};
-use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
 use overlay::model::record::Statement;
@@ -88,12 +86,8 @@ impl Service {
 
     /// Is the caller's identity alive at another address than the one that it calls from? Then its disk was copied.
     fn is_elsewhere<T>(&self, caller: HostId, request: &Request<T>) -> bool {
-        let Some(from) = request.remote_addr().map(|address| address.ip().to_canonical()) else { return false };
-        let seen = self.seen.borrow();
-        let known = seen.cluster.hosts.get(&caller);
-        // A host that boots with another address than before is heard before all of it is.
-        let is_alive = |host: &cluster::Host| host.is_newest && host.liveness == Liveness::Live;
-        known.is_some_and(|host| is_alive(host) && host.info.peer.ip().to_canonical() != from)
+        let from = request.remote_addr();
+        from.is_some_and(|from| self.seen.borrow().cluster.is_elsewhere(caller, from.ip()))
     }
 
     async fn give(&self, to: HostId, question: Question) -> Result<Response<pb::GiveReply>, Status> {

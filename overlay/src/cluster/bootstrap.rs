@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::cluster::{Cluster, Host};
 use crate::ledger::{Activation, Input, Ledger};
@@ -76,6 +77,36 @@ pub fn seeks(me: HostId, cluster: &Cluster) -> bool {
         let has_members = host.info.founder.is_some_and(|founder| founder != *id && founder != me);
         *id < me || has_members || !host.record.networks.is_empty()
     })
+}
+
+/// A host founds a cluster when for so many rounds of gossip nobody has come and nobody has gone: whom it hears has heard it by
+/// then, also if a packet was lost.
+pub const QUIET_ROUNDS: u32 = 3;
+
+/// How long a host waits to hear those that were there before, until it founds a cluster without them.
+const TIME_TO_HEAR: Duration = Duration::from_secs(30);
+
+/// What decides, with what is heard, whether a host that belongs to no cluster founds one.
+#[derive(Debug, Clone, Copy)]
+pub struct Founding<'a> {
+    /// Where the hosts are that it was told to join, itself left out.
+    pub join: &'a [SocketAddr],
+    /// Does it found a cluster whatever it hears?
+    pub bootstrap: bool,
+    /// Where others were heard before this host was started. It founds no cluster before it has had some time to hear them.
+    pub known: &'a [SocketAddr],
+    /// Between two rounds of gossip.
+    pub interval: Duration,
+}
+
+impl Founding<'_> {
+    /// Is it for this host to found a cluster, which runs for so long, and hears these for so long?
+    pub fn is_due(&self, me: HostId, (ran, quiet): (Duration, Duration), cluster: &Cluster) -> bool {
+        let known = if ran < TIME_TO_HEAR { self.known } else { &[] };
+        let awaited: Vec<SocketAddr> = self.join.iter().chain(known).copied().collect();
+        let told = self.bootstrap && known.is_empty() && !seeks(me, cluster);
+        told || quiet >= self.interval * QUIET_ROUNDS && founds(me, &awaited, cluster)
+    }
 }
 
 /// How a host stands that may have to decide something by itself.

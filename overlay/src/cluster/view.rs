@@ -108,6 +108,14 @@ impl NetworkView {
 }
 
 impl Cluster {
+    /// Is a host's identity alive at another address than the one that it calls from? Then its disk was copied.
+    pub fn is_elsewhere(&self, caller: HostId, from: IpAddr) -> bool {
+        // A host that boots with another address than before is heard before all of it is.
+        let is_alive = |host: &Host| host.is_newest && host.liveness == Liveness::Live;
+        let known = self.hosts.get(&caller);
+        known.is_some_and(|host| is_alive(host) && host.info.peer.ip().to_canonical() != from.to_canonical())
+    }
+
     /// The founder of the cluster that a host says it belongs to.
     pub fn founder_of(&self, host: HostId) -> Option<HostId> {
         self.hosts.get(&host).and_then(|host| host.info.founder)

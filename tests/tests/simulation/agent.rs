@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay::cluster::Derivation;
+use overlay::cluster::bootstrap::{Founding, Situation, own_decision};
 use overlay::datapath::attention::Look;
 use overlay::datapath::observed::Observed;
 use overlay::datapath::plan::Knowledge;
 use overlay::datapath::report::Report;
 use overlay::datapath::rounds::{AUDIT, Rounds};
 use overlay::datapath::status::ReconcileStatus;
-use overlay::ledger::{Millis, REST};
+use overlay::ledger::{Input, Millis, REST};
 use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::intent::Intents;
@@ -22,8 +23,8 @@ use overlay::model::record::{Incarnation, Record, Records};
 use overlay::operations::detach::DetachLost;
 use overlay::operations::feed::{Feed, Received, Told};
 
-use crate::gossip::{Detector, Letter, put};
-use crate::host::Host;
+use crate::gossip::{Detector, INTERVAL, Letter, put};
+use crate::host::{Host, peer};
 
 /// How long an agent that has started waits to hear of the others.
 const LISTENING: Millis = 5_000;
@@ -40,6 +41,8 @@ pub struct Agent {
     addresses: BTreeMap<HostId, SocketAddr>,
     /// What is said under the host's own id by other lives of it or by a copy of its disk, by the boot of each.
     selves: BTreeMap<Boot, Arc<Record>>,
+    /// Which hosts it can ask, and since when it is those.
+    reachable: (BTreeSet<HostId>, Millis),
     /// How each looked when its records were taken.
     seen: Vec<Option<Sight>>,
     rounds: Rounds,
@@ -67,6 +70,7 @@ impl Agent {
             records: Records::new(),
             addresses: BTreeMap::new(),
             selves: BTreeMap::new(),
+            reachable: (BTreeSet::new(), now),
             seen: Vec::new(),
             rounds: Rounds::default(),
             status: ReconcileStatus::default(),
@@ -211,6 +215,21 @@ impl Host {
         let Ok(released) = self.tell(&DetachLost::of(lost, intents), now)?;
         self.agent.released += u64::try_from(released.len()).expect("a few");
         Some(())
+    }
+
+    /// What it tells its ledger by itself.
+    pub fn own_decision(&mut self, now: Millis, strict: bool) -> Option<Input> {
+        let reachable = self.reachable();
+        if reachable != self.agent.reachable.0 {
+            self.agent.reachable = (reachable, now);
+        }
+        let join = (self.join != self.index).then(|| peer(self.join));
+        let interval = Duration::from_millis(INTERVAL);
+        let founding = Founding { join: join.as_slice(), bootstrap: false, known: &self.known, interval };
+        let since = |then| Duration::from_millis(now - then);
+        let times = (since(self.agent.started), since(self.agent.reachable.1));
+        let may_found = founding.is_due(self.id, times, &self.cluster);
+        own_decision(self.ledger(), &self.cluster, Situation { synced: self.is_synced(now), strict, may_found })
     }
 
     /// The networks of which nothing is left in the kernel that was let go of long enough ago.

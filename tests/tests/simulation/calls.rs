@@ -8,7 +8,7 @@ use overlay::model::member::Stamp;
 use overlay::operations::attach::{Attach, AttachRefusal, Attached, Reply};
 use overlay::operations::hear::Inputs;
 
-use crate::host::Power;
+use crate::host::{Power, vtep};
 use crate::world::{Event, World};
 
 /// How long a host waits for an answer.
@@ -52,7 +52,7 @@ impl World {
 
     pub fn asked(&mut self, call: u64, (from, caller, stamp): (HostId, usize, Stamp), to: HostId, question: Question) {
         let Some(index) = self.index(to).filter(|index| self.hosts[*index].power == Power::On) else { return };
-        let elsewhere = self.index(from) != Some(caller) && self.hosts[index].hears(from);
+        let elsewhere = self.hosts[index].cluster.is_elsewhere(from, vtep(caller));
         let input = question.input(Asker { host: from, stamp, elsewhere });
         let Some(outcome) = self.step(index, &input) else { return };
         let answer = Answer::try_from(outcome).expect("questions of hosts have answers");

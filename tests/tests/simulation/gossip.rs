@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use overlay::cluster::presence::liveness;
 use overlay::ledger::Millis;
 use overlay::model::host::Liveness;
 use overlay::model::id::HostId;
@@ -106,11 +107,12 @@ impl Detector {
     /// Of a host whose last beat was at `beat`, to one whose agent has started at `started`.
     pub fn judge(self, (beat, started): (Millis, Millis), now: Millis, answers: impl FnOnce() -> bool) -> Liveness {
         let silent = now - beat.max(started);
-        match silent {
+        let agent = match silent {
             _ if beat < started && silent < self.dead => Liveness::Suspect,
             _ if silent < self.suspect => Liveness::Live,
-            _ if silent < self.dead || answers() => Liveness::Suspect,
+            _ if silent < self.dead => Liveness::Suspect,
             _ => Liveness::Dead,
-        }
+        };
+        liveness(agent, agent == Liveness::Dead && !answers())
     }
 }

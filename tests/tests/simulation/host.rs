@@ -52,6 +52,8 @@ pub struct Host {
     pub index: usize,
     /// The host that it was told to join.
     pub join: usize,
+    /// Where others were heard before it was started, by it or by an identity that it gave up.
+    pub known: Vec<SocketAddr>,
     /// Does it ask all that it hears to let it in, also those of another cluster? Nothing may come of that.
     pub is_rash: bool,
     /// How many it took for members that belong to another cluster.
@@ -92,6 +94,7 @@ impl Host {
             id,
             index,
             join: 0,
+            known: Vec::new(),
             is_rash: false,
             disowned: 0,
             power: Power::Off,
@@ -130,6 +133,11 @@ impl Host {
         self.agent = Agent::started(now);
         self.introduced.clear();
         self.unsaid = true;
+        if self.founder().is_none() {
+            self.known.extend(self.state.peers.values());
+            self.known.sort();
+            self.known.dedup();
+        }
     }
 
     /// The machine has booted: no container is there.
@@ -292,7 +300,7 @@ pub fn peer(index: usize) -> SocketAddr {
     (vtep(index), 7946).into()
 }
 
-fn vtep(index: usize) -> IpAddr {
+pub fn vtep(index: usize) -> IpAddr {
     let [.., high, low] = index.to_be_bytes();
     [192, 168, high, low].into()
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use overlay::cluster::bootstrap::partners;
 use overlay::ledger::{Input, Outcome, Share};
-use overlay::model::host::Liveness;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::network::{Name, Network, Range, Settings};
 use overlay::operations::attach::{Attach, EndpointSpec};
 use overlay::operations::container::{Container, Priority};
+use overlay::operations::forget::{Named, named};
 
-use crate::host::{Fuse, Host, Power, name};
+use crate::host::{Fuse, Power, name};
 use crate::world::World;
 
 /// More networks than this are not made.
@@ -215,19 +215,15 @@ impl World {
             return;
         }
         let cluster = Arc::clone(&self.hosts[index].cluster);
-        let gone = |host: &&Host| {
-            let known = cluster.hosts.get(&host.id).is_some_and(|h| h.liveness == Liveness::Dead);
-            host.power == Power::Off && known
-        };
-        let off = self.hosts.iter().filter(gone).map(|host| host.id);
+        let is_gone = |id: HostId| matches!(named(self.hosts[index].ledger(), &cluster, id), Named::Gone(_));
+        let off = self.hosts.iter().filter(|host| host.power == Power::Off && is_gone(host.id)).map(|host| host.id);
         // Or that nobody has that identity any more.
-        let is_lost = |id: &HostId| self.index(*id).is_none() && cluster.hosts[id].liveness == Liveness::Dead;
-        let lost = cluster.hosts.keys().copied().filter(is_lost);
+        let lost = cluster.hosts.keys().copied().filter(|id| self.index(*id).is_none() && is_gone(*id));
         let off: Vec<HostId> = off.chain(lost).collect();
         let one = self.rng.choice(off.clone());
-        let named = if self.rng.bool() { one.into_iter().collect() } else { off };
+        let some = if self.rng.bool() { one.into_iter().collect() } else { off };
         let pending = self.hosts[index].ledger().membership().forgets.len();
-        if !named.is_empty() && self.forget(index, &named) == Outcome::Done {
+        if !some.is_empty() && self.forget(index, &some) == Outcome::Done {
             self.seen.note(if pending > 0 { "forget: said again" } else { "forget" });
         }
     }

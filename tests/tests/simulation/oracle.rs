@@ -10,6 +10,7 @@ use overlay::model::id::{HostId, NetworkId};
 use overlay::model::lease::Holder;
 use overlay::model::network::BlockId;
 use overlay::model::record::Statement;
+use overlay::operations::forget::named;
 
 use crate::host::{Host, Power, peer};
 use crate::world::World;
@@ -244,7 +245,10 @@ impl World {
             let mut gone: BTreeSet<HostId> = membership.others().filter(|id| !present.contains(id)).collect();
             // And those that it waits to forget since it was said of them, together, as it asks for.
             gone.extend(membership.forgets.keys());
-            let gone: Vec<HostId> = gone.into_iter().collect();
+            // A host that has come back is refused by its name.
+            let cluster = &self.hosts[by].cluster;
+            let gone: Vec<HostId> =
+                gone.into_iter().filter(|id| named(ledger, cluster, *id).boot().is_some()).collect();
             if gone.is_empty() || !ledger.is_established() {
                 continue;
             }
@@ -260,12 +264,8 @@ impl World {
     /// The operator says that these are off, and insists if they are many.
     pub fn forget(&mut self, by: usize, hosts: &[HostId]) -> Outcome {
         let heir = &self.hosts[by];
-        // Nobody may remember one but the ledgers.
-        let boot = |host: &HostId| {
-            let heard = heir.cluster.hosts.get(host).map(|h| h.info.stamp.boot);
-            heir.ledger().membership().newest_boot(*host, heard)
-        };
-        let hosts: BTreeMap<_, _> = hosts.iter().map(|host| (*host, boot(host))).collect();
+        let boot = |host: &HostId| Some((*host, named(heir.ledger(), &heir.cluster, *host).boot()?));
+        let hosts: BTreeMap<_, _> = hosts.iter().filter_map(boot).collect();
         let said = |force| Input::Forget { hosts: hosts.clone(), force };
         let outcome = match self.step(by, &said(false)) {
             Some(Outcome::Denied(Denial::TooMany)) if self.insists => {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay::cluster::bootstrap::{Situation, own_decision};
 use overlay::ledger::{Activation, Answer, Evidence, Fencing, Input, Millis, Outcome, Question};
 use overlay::model::id::{EndpointId, HostId, NetworkId};
 use overlay::model::member::Stamp;
@@ -232,7 +231,8 @@ impl World {
     /// The identity is given up: all that it had goes, and it starts again as a new host.
     pub fn renew(&mut self, index: usize) {
         self.power_off(index);
-        let stranger = self.stranger(index);
+        let mut stranger = self.stranger(index);
+        stranger.known = self.hosts[index].state.peers.values().copied().collect();
         self.replace(index, stranger);
         self.power_on(index);
     }
@@ -328,10 +328,11 @@ impl World {
     }
 
     fn decide(&mut self, index: usize) {
-        let host = &self.hosts[index];
-        let situation = Situation { synced: host.is_synced(self.now), strict: self.is_strict, may_found: false };
-        if let Some(input) = own_decision(host.ledger(), &host.cluster, situation) {
-            self.step(index, &input);
+        if let Some(input) = self.hosts[index].own_decision(self.now, self.is_strict) {
+            let founds = input == Input::Found;
+            if self.step(index, &input).is_some() && founds {
+                self.seen.note("founded by itself");
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 use std::net::Ipv4Addr;
 
-use overlay::cluster::bootstrap::partners;
+use overlay::cluster::bootstrap::{QUIET_ROUNDS, founds, partners, seeks};
 use overlay::cluster::derive;
 use overlay::ledger::{Activation, Ledger, MemberList};
 use overlay::model::host::{HostInfo, Liveness, Phase};
@@ -116,7 +116,7 @@ fn a_host_founds_when_it_was_quiet_for_a_while() {
     let policy = |bootstrap| Policy { join: Vec::new(), bootstrap, known: Vec::new(), strict: false, interval };
     let founds = |bootstrap, quiet| {
         let heard = cluster(&[live(2, Phase::Joining)]);
-        policy(bootstrap).calls_for_founding(id(1), (Duration::from_secs(9), quiet), &heard)
+        policy(bootstrap).founding().is_due(id(1), (Duration::from_secs(9), quiet), &heard)
     };
     assert!(founds(false, interval * QUIET_ROUNDS));
     assert!(!founds(false, interval * QUIET_ROUNDS - Duration::from_millis(1)), "others may not have heard it yet");

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay::cluster::bootstrap::partners;
-use overlay::ledger::{Input, Outcome, Share};
+use overlay::ledger::Outcome;
 use overlay::model::id::{EndpointId, HostId, NetworkId};
-use overlay::model::network::{Name, Network, Range, Settings};
+use overlay::model::network::{Name, Network, Settings};
 use overlay::operations::attach::{Attach, EndpointSpec};
 use overlay::operations::container::{Container, Priority};
+use overlay::operations::define_network::{CreateNetwork, Hindered, NetworkSpec, RemoveNetwork};
 use overlay::operations::forget::{Named, named};
 
 use crate::host::{Fuse, Power, name};
@@ -114,52 +114,74 @@ impl World {
     }
 
     fn op_create(&mut self, index: usize) {
-        let cluster = &self.hosts[index].cluster;
-        let (created, many) = (cluster.now + 1, cluster.networks.len() >= NETWORKS);
-        if !self.is_on(index) || many {
+        if !self.is_on(index) || self.hosts[index].cluster.networks.len() >= NETWORKS {
             return;
         }
-        let range = |subnet: &str| Range::new(subnet.parse().expect("a subnet"), None).expect("a range");
         let subnet = ["10.0.0.0/28", "10.0.0.0/27", "10.1.0.0/25"][self.rng.usize(0..3)];
         let ipv6 = [None, Some("fd00::/124"), Some("fd00:1::/121")][self.rng.usize(0..3)];
-        let network = Network {
-            id: NetworkId::from_bytes(self.fresh_id()),
-            name: name(["red", "green", "blue"][self.rng.usize(0..3)]),
-            ranges: [Some(subnet), ipv6].into_iter().flatten().map(range).collect(),
-            created,
-            creator: self.hosts[index].id,
-            since: 0,
-            settings: Settings::default(),
-        };
-        let id = network.id;
-        let created = self.step(index, &Input::Create(network));
+        let names = ["red", "green", "blue", "white", "black", "brown", "pink", "grey"];
+        let called = names[self.rng.usize(0..names.len())];
+        let subnets: Vec<&str> = [Some(subnet), ipv6].into_iter().flatten().collect();
+        let request = self.network(index, called, &subnets);
+        let created = self.tell(index, &request);
         // Killed at it, it may have made it all the same.
-        let founder = self.hosts[index].ledger().membership().founder;
-        if self.hosts[index].ledger().accounts().contains_key(&id) {
-            self.made.extend(founder.map(|founder| (id, founder)));
+        if self.hosts[index].ledger().accounts().contains_key(&request.id) {
+            self.made.extend(self.hosts[index].founder().map(|founder| (request.id, founder)));
         }
-        if created != Some(Outcome::Done) {
-            return;
-        }
-        self.seen.note("network created");
-        let members = self.hosts[index].ledger().membership().members.clone();
-        let partners = partners(&self.hosts[index].cluster, founder);
-        let peers: Vec<_> = partners.into_iter().filter(|id| members.contains(id)).collect();
-        if let Some(to) = self.rng.choice(peers) {
-            for range in 0..=u8::from(ipv6.is_some()) {
-                self.step(index, &Input::GiveSpace { network: id, range, to, share: Share::Half });
+        match created {
+            Some(Ok(_)) => {
+                self.seen.note("network created");
+                self.look(index);
             }
+            Some(Err(_)) => self.seen.note("network refused"),
+            None => {}
         }
-        self.look(index);
     }
 
+    /// What a host gathers for a new network.
+    pub fn network(&mut self, index: usize, called: &str, subnets: &[&str]) -> CreateNetwork {
+        let id = NetworkId::from_bytes(self.fresh_id());
+        let host = &self.hosts[index];
+        let spec = NetworkSpec {
+            name: name(called),
+            subnets: subnets.iter().map(|subnet| subnet.parse().expect("a subnet")).collect(),
+            ipv6: false,
+            gateways: Vec::new(),
+            pools: Vec::new(),
+            settings: Settings::default(),
+        };
+        CreateNetwork {
+            spec,
+            id,
+            since: 0,
+            cluster: Arc::clone(&host.cluster),
+            synced: host.is_synced(self.now),
+            told_to_join: host.join != index,
+        }
+    }
+
+    /// By force the endpoints of this host go first, and those of other hosts keep nothing.
     fn op_delete(&mut self, index: usize) {
         let Some(network) = self.any_network(index).filter(|_| self.is_on(index)) else { return };
         let used = self.hosts[index].cluster.networks[&network.id].endpoints.len();
-        if used < 3 {
-            self.step(index, &Input::Close(network.id));
-            self.seen.note("network deleted");
-            self.look(index);
+        if used >= 3 {
+            return;
+        }
+        let hindered = if self.rng.bool() { Hindered::ByAll } else { Hindered::ByOwn };
+        if hindered == Hindered::ByOwn {
+            let own: Vec<EndpointId> =
+                self.hosts[index].intents().attached(network.id).map(|attachment| attachment.endpoint.id).collect();
+            own.into_iter().for_each(|endpoint| self.detach(index, endpoint));
+        }
+        let host = &self.hosts[index];
+        let (cluster, synced) = (Arc::clone(&host.cluster), host.is_synced(self.now));
+        match self.tell(index, &RemoveNetwork { network: network.id, hindered, cluster, synced }) {
+            Some(Ok(())) => {
+                self.seen.note("network deleted");
+                self.look(index);
+            }
+            Some(Err(_)) => self.seen.note("network kept"),
+            None => {}
         }
     }
 

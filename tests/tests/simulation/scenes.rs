@@ -288,3 +288,34 @@ fn what_comes_moves_or_goes_is_known_to_all_within_ten_intervals() {
 fn also_when_each_twentieth_message_is_lost() {
     all_hear_within_the_bound(5);
 }
+
+/// Hosts that are all new and were told to join the first one, switched on one after the other within so much time.
+fn new_hosts_found_one_cluster(seed: u64, within: Millis) {
+    println!("seed {seed}, switched on within {within} ms");
+    let mut world = World::dark(seed, 5);
+    for index in 0..5 {
+        world.power_on(index);
+        let pause = world.rng.u64(0..=within);
+        world.run(pause / 5);
+    }
+    let is_one = |world: &World| {
+        let founder = world.hosts[0].founder();
+        world.hosts.iter().all(|host| host.ledger().is_established() && host.founder() == founder)
+    };
+    world.until(30_000, "all are members of one cluster", is_one);
+    world.run(BOUND);
+    let network = world.create("10.0.0.0/25");
+    world.run(BOUND);
+    for index in 0..5 {
+        assert!(world.attach(index, network, None).1.is_ok(), "host {index} takes part");
+    }
+    world.settle();
+}
+
+#[test]
+fn hosts_that_are_all_new_found_one_cluster_by_themselves() {
+    for seed in 0..10 {
+        new_hosts_found_one_cluster(seed, 0);
+        new_hosts_found_one_cluster(seed, 20_000);
+    }
+}

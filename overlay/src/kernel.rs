@@ -31,6 +31,7 @@ mod port;
 pub mod preflight;
 mod rows;
 mod segment;
+mod source_route;
 mod time_limit;
 mod watch;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use rtnetlink::{Handle, LinkUnspec};
 
-use super::error::OrDoing;
+use super::error::{OrDoing, Unless};
 use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns};
 use super::netns_sockets::{NetnsSockets, Segment};
 use super::segment::{get, index_of, set_if_there, veth};
-use super::{addr, fdb};
+use super::{addr, fdb, source_route};
 use crate::datapath::desired::{Port, SERVICE_ADDRESS};
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::BRIDGE;
@@ -82,7 +82,7 @@ async fn set_up_container(container: &Arc<Netns>, inner: &Handle, port: &Port) -
     for gateway in &port.gateways {
         addr::add_default_route(inner, *gateway, port.metric).await.or_doing(doing)?;
     }
-    Ok(())
+    source_route::add(inner, index, port).await.unless(Cause::Unsupported).or_doing(doing)
 }
 
 async fn set_alias(route: &Handle, endpoint: EndpointId, ifname: &IfName) -> Result<(), StepError> {

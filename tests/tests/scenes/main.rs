@@ -140,6 +140,7 @@ const SCENES: &[Scene] = scenes! {
         the_tunnels_may_run_over_ipv6;
     ports, Light:
         published_ports_lead_in_and_the_client_stays_who_it_is,
+        a_port_is_reached_in_each_network_of_its_container,
         a_udp_flow_follows_its_port_at_once,
         sctp_goes_where_tcp_does,
         only_those_who_may_reach_a_published_port,

@@ -72,6 +72,44 @@ pub fn published_ports_lead_in_and_the_client_stays_who_it_is() -> anyhow::Resul
     lab.kernels_are_as_they_should_be()
 }
 
+/// Answers leave by the network that the question came in by, whichever is the way out and whichever was connected first.
+pub fn a_port_is_reached_in_each_network_of_its_container() -> anyhow::Result<()> {
+    let lab = Lab::with_agents(2)?;
+    lab.network("front", "10.20.0.0/24")?;
+    lab.network("back", "10.21.0.0/24")?;
+    let web = lab.reachable("h1", "front", "web", "-p 8088:80")?;
+    let join = |network: &str, port: u16, more: &str| {
+        let netns = web.netns().display();
+        lab.json("h1", &format!("network connect {network} --netns {netns} --name web -p {port}:80 {more}"))
+    };
+    let rules = || web.sh("ip rule show").map(|rules| rules.lines().filter(|rule| rule.contains("from 10.")).count());
+    join("back", 8090, "")?;
+    let _door = doorman(&web, 80)?;
+    let (h1, far) = (underlay("h1")?, lab.reachable("h2", "back", "far", "")?);
+    let all_are_answered = |when: &str| -> anyhow::Result<()> {
+        for port in [8088, 8090] {
+            for place in [lab.internet().place(), lab.host("h2")?.place(), lab.host("h1")?.place(), far.place().clone()]
+            {
+                let visited = visit(&lab, &place, "tcp", format!("{h1}:{port}"), "");
+                visited.with_context(|| format!("{when}: port {port} from {place:?}"))?;
+            }
+        }
+        Ok(())
+    };
+    all_are_answered("the first network is the way out")?;
+    lab.ctl("h1", "network disconnect back web")?.ok()?;
+    join("back", 8090, "--gw-priority 10")?;
+    all_are_answered("the second network is the way out")?;
+    // The endpoints of both are where they were: the main table's routes come first.
+    web.ping(far.address()?, SECOND)?;
+    ensure!(rules()? == 2, "a rule for each address, and none that is left over: {}", web.sh("ip rule show")?);
+    lab.ctl("h1", "network disconnect front web")?.ok()?;
+    lab.ctl("h1", "network disconnect back web")?.ok()?;
+    join("front", 8088, "--ip 10.20.0.77")?;
+    ensure!(rules()? == 1, "rules of addresses that are gone: {}", web.sh("ip rule show")?);
+    lab.kernels_are_as_they_should_be()
+}
+
 pub fn a_udp_flow_follows_its_port_at_once() -> anyhow::Result<()> {
     let lab = Lab::with_agents(2)?;
     lab.network("web", "10.20.0.0/24")?;

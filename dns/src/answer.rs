@@ -100,15 +100,17 @@ fn find(networks: &[Names<'_>], name: &DnsName) -> Found {
     match labels.as_slice() {
         // The root has names below it, whoever is asked.
         [] => Found::Elsewhere(Denial::NoData),
-        [label] => match networks.iter().find_map(|names| find_endpoint(names, label)) {
+        [label] => match find_endpoint(networks, label) {
             Some(found) => found,
             None if network_named(networks, label).is_some() => Found::Elsewhere(Denial::NoData),
             None => Found::Elsewhere(Denial::Fleeting),
         },
         [inner @ .., last] => match (network_named(networks, last), inner) {
             (None, _) => Found::Elsewhere(Denial::Theirs),
-            (Some(names), [label]) => find_endpoint(names, label).unwrap_or(Found::Elsewhere(Denial::Fleeting)),
-            (Some(_), _) => Found::Elsewhere(Denial::Fleeting),
+            (Some(names), [label]) => {
+                find_endpoint(std::slice::from_ref(names), label).unwrap_or(Found::Elsewhere(Denial::Fleeting))
+            }
+            (Some(_), _) => Found::Elsewhere(Denial::Theirs),
         },
     }
 }
@@ -139,13 +141,14 @@ fn network_named<'a>(networks: &'a [Names<'_>], label: &[u8]) -> Option<&'a Name
     shown.or_else(|| networks.iter().find(|names| names.is_named(label)))
 }
 
-/// What endpoints with this name or alias there are; `None` if nobody in the network is called so.
-fn find_endpoint(names: &Names<'_>, label: &[u8]) -> Option<Found> {
+/// The endpoints with this name or alias in the first of the networks that has one whose host is live; `None` if no endpoint of any
+/// is called so.
+fn find_endpoint(networks: &[Names<'_>], label: &[u8]) -> Option<Found> {
     let name: Name = std::str::from_utf8(label).ok()?.parse().ok()?;
-    let addresses = names.addresses(&name);
+    let live = networks.iter().map(|names| names.addresses(&name)).find(|addresses| !addresses.is_empty());
     // The name of an endpoint whose host does not answer is the endpoint's still: the world may have another by that name.
-    let nothing = || names.is_taken(&name).then_some(Found::Nothing);
-    if addresses.is_empty() { nothing() } else { Some(Found::Addresses(addresses)) }
+    let is_taken = || networks.iter().any(|names| names.is_taken(&name));
+    live.map(Found::Addresses).or_else(|| is_taken().then_some(Found::Nothing))
 }
 
 #[cfg_attr(

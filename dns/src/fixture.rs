@@ -230,6 +230,10 @@ pub(crate) enum Manner {
     TcpOnly,
     /// Knows no name; says for how long that is so.
     Ignorant,
+    /// Does not know, and asks nobody.
+    Lame,
+    /// Cuts its answer by UDP in the middle of a record.
+    CutWithinRecord,
 }
 
 /// A nameserver on loopback, gone when dropped.
@@ -331,6 +335,18 @@ fn replies(query: &Message, own: IpAddr, manner: Manner) -> Vec<Vec<u8>> {
     match manner {
         Manner::Good | Manner::Slow(_) | Manner::Losing | Manner::TcpOnly => vec![bytes(&good)],
         Manner::Silent => Vec::new(),
+        Manner::Lame => {
+            let mut lame = reply(query, own, 0);
+            lame.metadata.recursion_available = false;
+            vec![bytes(&lame)]
+        }
+        Manner::CutWithinRecord => {
+            let mut cut = good;
+            cut.metadata.truncation = true;
+            let mut bytes = bytes(&cut);
+            bytes.truncate(bytes.len() - 3);
+            vec![bytes]
+        }
         Manner::Cutting | Manner::CuttingAndHanging => {
             let mut cut = good;
             cut.metadata.truncation = true;

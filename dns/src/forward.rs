@@ -2,13 +2,15 @@
 //!
 //! What resolves on the host resolves here: the forwarder stands in for the C library, so it is as patient as that and takes what
 //! that takes. It waits [`Config::total`] for an answer. A nameserver that says nothing for [`Config::attempt`] is waited for on, and
-//! the next one is asked beside it: the first good answer counts, however late it is.
+//! the next one is asked beside it: the first answer with records counts, however late it is. That a name does not exist, or has no
+//! such record, counts once the nameservers that are named before have said what they know, or have had [`Config::patience`]: the C
+//! library would have waited for them, and they may know names of a company that the world does not know.
 //!
 //! Owns which nameservers those are: `resolv.conf` is read for each question, since a file of a few lines costs less
 //! than one packet, and so no change, however it was made, is ever missed. Never asks the addresses that it was told
 //! are ourselves. Remembers no answers; the host's nameservers do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -35,9 +37,12 @@ pub struct Config {
     pub port: u16,
     /// How long to wait for one nameserver alone before the next is asked beside it.
     pub attempt: Duration,
+    /// How long a nameserver is waited for before "no" of one that is named after it counts.
+    pub patience: Duration,
     /// How long a datagram may take to be answered before it counts as lost and is sent again.
     pub resend: Duration,
-    /// How long to try to fetch by TCP what a nameserver has cut, before the cut answer is passed on.
+    /// How long to try to fetch by TCP what a nameserver has cut, before the cut answer is passed on. One that has no records is not
+    /// passed on; for that there is [`patience`](Self::patience).
     pub tcp: Duration,
     /// How long to wait for all of them together.
     pub total: Duration,
@@ -52,8 +57,9 @@ impl Default for Config {
             never: BTreeSet::from([IpAddr::V4(overlay::datapath::desired::SERVICE_ADDRESS)]),
             port: 53,
             attempt: Duration::from_secs(1),
+            patience: Duration::from_secs(5),
             resend: Duration::from_secs(3),
-            tcp: Duration::from_secs(1),
+            tcp: Duration::from_millis(1_200),
             total: Duration::from_secs(10),
         }
     }
@@ -141,8 +147,7 @@ impl Forwarder {
     /// When there is nobody to ask, or nobody answered within [`Config::total`].
     pub async fn ask(&self, query: &Message) -> Result<Message, ForwardError> {
         let Upstream { servers, presumed, tcp_only } = self.upstream()?;
-        let exchange =
-            Arc::new(Exchange { query: query.clone(), tcp_only, resend: self.config.resend, tcp: self.config.tcp });
+        let exchange = Arc::new(Exchange { query: query.clone(), tcp_only, config: self.config.clone() });
         let mut excuse = None;
         let race = self.race(&servers, exchange, &mut excuse);
         // It is given up in the end; what was said till then is better than nothing.
@@ -160,27 +165,59 @@ impl Forwarder {
         exchange: Arc<Exchange>,
         excuse: &mut Option<Message>,
     ) -> Option<Message> {
-        let mut waiting = servers.iter();
+        let mut waiting = servers.iter().enumerate();
         let mut asked = JoinSet::new();
-        let mut next_at = Instant::now();
+        let start = Instant::now();
+        let mut next_at = start;
+        let (mut ended, mut denials) = (BTreeSet::new(), Denials::default());
         loop {
+            if let Some(no) = denials.that_counts(&ended, start.elapsed() >= self.config.patience) {
+                return Some(no);
+            }
             tokio::select! {
                 biased;
-                Some(outcome) = asked.join_next() => match outcome {
-                    Ok(Outcome::Final(answer)) => return Some(answer),
-                    Ok(Outcome::Excuse(answer)) => {
-                        *excuse = Some(answer);
-                        next_at = Instant::now();
+                Some(outcome) = asked.join_next() => {
+                    let Ok((number, outcome)) = outcome else { continue };
+                    ended.insert(number);
+                    match outcome {
+                        Outcome::Final(answer) if answer.answers.is_empty() => denials.add(number, answer),
+                        Outcome::Final(answer) => return Some(answer),
+                        Outcome::Excuse(answer) => *excuse = Some(answer),
+                        Outcome::Failed => {}
                     }
-                    Ok(Outcome::Failed) | Err(_) => next_at = Instant::now(),
-                },
-                () = sleep_until(next_at), if !waiting.as_slice().is_empty() => {
-                    asked.spawn(Arc::clone(&exchange).with(*waiting.next()?));
+                    next_at = Instant::now();
+                }
+                () = sleep_until(next_at), if waiting.len() > 0 && denials.is_empty() => {
+                    let (number, server) = waiting.next()?;
+                    let asking = Arc::clone(&exchange).with(*server);
+                    asked.spawn(async move { (number, asking.await) });
                     next_at = Instant::now() + self.config.attempt;
                 }
+                () = sleep_until(start + self.config.patience), if !denials.is_empty() => {}
                 else => return None,
             }
         }
+    }
+}
+
+/// What nameservers have said that know no such name, or no such record of it, by their places in the file.
+#[derive(Debug, Default)]
+struct Denials(BTreeMap<usize, Message>);
+
+impl Denials {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, number: usize, answer: Message) {
+        self.0.insert(number, answer);
+    }
+
+    /// The one of the nameserver that is named first, if all that are named before it have `ended`, or were waited for long enough.
+    fn that_counts(&mut self, ended: &BTreeSet<usize>, waited: bool) -> Option<Message> {
+        let first = *self.0.keys().next()?;
+        let counts = waited || (0..first).all(|earlier| ended.contains(&earlier));
+        counts.then(|| self.0.remove(&first)).flatten()
     }
 }
 

@@ -27,7 +27,8 @@ struct Bucket {
 
 /// Clients that are known one by one; source addresses can be forged, memory can't.
 const CAPACITY: usize = 8192;
-/// So long a question waits for its turn: less than the shortest time after which a resolver asks again (musl, 2.5 s).
+/// So long a question waits for its turn, and once more to be forwarded: less than the time after which the C libraries ask again (musl:
+/// 2.5 s), unless they are told to ask again sooner.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A sweep looks at every bucket, so it is not made for every question.
 const SWEEP: Duration = Duration::from_secs(1);

@@ -4,15 +4,17 @@
 //! nothing about names, makes no sockets, and logs nothing about single questions; hickory-server does so at INFO, so
 //! a daemon's log filter sets `hickory_server=warn`.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use hickory_proto::op::{Edns, Header, HeaderCounts, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
@@ -24,7 +26,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::answer::{Answer, Denial, answer};
+use crate::answer::{Answer, Denial, TTL, answer};
 use crate::counts::Counters;
 pub use crate::counts::Counts;
 use crate::forward::{ForwardError, Forwarder};
@@ -43,29 +45,29 @@ pub struct Limits {
     pub rate: u32,
     /// Questions from one client at once.
     pub burst: u32,
-    /// Questions that wait, in all, because their clients ask too often or too much is being forwarded.
-    pub waiting: usize,
+    /// Questions of one network that wait, because their clients ask too often or too much is being forwarded.
+    pub waiting_each: usize,
     /// Questions being forwarded, in all: each has a socket for each nameserver that is asked.
     pub forwards: usize,
-    /// The same for each listener, so that one network leaves some to the others.
+    /// The same for each network, so that one leaves some to the others.
     pub forwards_each: usize,
     /// TCP connections, in all.
     pub connections: usize,
-    /// The same for each listener.
+    /// The same for each network.
     pub connections_each: usize,
 }
 
 impl Default for Limits {
-    /// Few enough file descriptors for a daemon with the usual limit of 1,024.
+    /// At most 896 file descriptors: 256 questions with three nameservers each, and 128 connections.
     fn default() -> Self {
         Self {
             rate: 1_000,
             burst: 2_000,
-            waiting: 8_192,
+            waiting_each: 1_024,
             forwards: 256,
-            forwards_each: 128,
+            forwards_each: 64,
             connections: 128,
-            connections_each: 64,
+            connections_each: 32,
         }
     }
 }
@@ -82,13 +84,40 @@ struct Shared {
     forwarder: Forwarder,
     limits: Limits,
     clients: Mutex<Buckets<(NetworkId, IpAddr)>>,
-    waiting: Semaphore,
+    networks: Mutex<HashMap<NetworkId, Weak<NetworkLimits>>>,
     forwards: Semaphore,
     connections: Arc<Semaphore>,
     counters: Counters,
     // The order of several addresses is drawn from a keyed hash of the number of the question.
     order: RandomState,
     questions: AtomicU64,
+}
+
+/// What the listeners of one network share.
+#[derive(Debug)]
+struct NetworkLimits {
+    waiting: Semaphore,
+    forwards: Semaphore,
+    connections: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Those of a network: the same as long as one of its listeners is there.
+    fn limits_of(&self, network: NetworkId) -> Arc<NetworkLimits> {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.retain(|_, limits| limits.strong_count() > 0);
+        if let Some(limits) = networks.get(&network).and_then(Weak::upgrade) {
+            return limits;
+        }
+        let Limits { waiting_each, forwards_each, connections_each, .. } = self.limits;
+        let limits = Arc::new(NetworkLimits {
+            waiting: Semaphore::new(waiting_each),
+            forwards: Semaphore::new(forwards_each),
+            connections: Arc::new(Semaphore::new(connections_each)),
+        });
+        networks.insert(network, Arc::downgrade(&limits));
+        limits
+    }
 }
 
 impl Resolver {
@@ -99,7 +128,7 @@ impl Resolver {
             forwarder,
             limits,
             clients: Mutex::new(Buckets::new(limits.rate, limits.burst, Instant::now())),
-            waiting: Semaphore::new(limits.waiting),
+            networks: Mutex::default(),
             forwards: Semaphore::new(limits.forwards),
             connections: Arc::new(Semaphore::new(limits.connections)),
             counters: Counters::default(),
@@ -125,11 +154,9 @@ impl Resolver {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
-        let limits = &self.shared.limits;
-        let forwards = Arc::new(Semaphore::new(limits.forwards_each));
-        let handler = Handler { shared: Arc::clone(&self.shared), network, forwards };
-        let own = Arc::new(Semaphore::new(limits.connections_each));
-        let slots = ConnectionSlots { all: Arc::clone(&self.shared.connections), own };
+        let limits = self.shared.limits_of(network);
+        let slots = ConnectionSlots { all: Arc::clone(&self.shared.connections), own: Arc::clone(&limits.connections) };
+        let handler = Handler { shared: Arc::clone(&self.shared), network, limits };
         let mut server = Server::new(handler.clone());
         server.register_socket(udp);
         let mut tasks = JoinSet::new();
@@ -171,7 +198,7 @@ impl Listener {
 struct Handler {
     shared: Arc<Shared>,
     network: NetworkId,
-    forwards: Arc<Semaphore>,
+    limits: Arc<NetworkLimits>,
 }
 
 impl Handler {
@@ -265,7 +292,7 @@ impl Handler {
             clients.admit(client, Instant::now())?
         };
         if !admitted.is_zero() {
-            let _waiting = self.shared.waiting.try_acquire().ok()?;
+            let _waiting = self.limits.waiting.try_acquire().ok()?;
             sleep(admitted).await;
         }
         Some(())
@@ -273,11 +300,12 @@ impl Handler {
 
     /// Waits until a question may be forwarded; `None` if that takes too long.
     async fn wait_to_forward(&self) -> Option<[SemaphorePermit<'_>; 2]> {
-        if let (Ok(own), Ok(all)) = (self.forwards.try_acquire(), self.shared.forwards.try_acquire()) {
+        let (own, all) = (&self.limits.forwards, &self.shared.forwards);
+        if let (Ok(own), Ok(all)) = (own.try_acquire(), all.try_acquire()) {
             return Some([own, all]);
         }
-        let _waiting = self.shared.waiting.try_acquire().ok()?;
-        let both = async { Some([self.forwards.acquire().await.ok()?, self.shared.forwards.acquire().await.ok()?]) };
+        let _waiting = self.limits.waiting.try_acquire().ok()?;
+        let both = async { Some([own.acquire().await.ok()?, all.acquire().await.ok()?]) };
         timeout(LONGEST_WAIT, both).await.ok().flatten()
     }
 
@@ -287,18 +315,18 @@ impl Handler {
     }
 }
 
-/// Says no as it is to be said, if the host's nameservers said no.
+/// Makes what the world says of a name that an endpoint can have be remembered no longer than what we say of it ourselves.
 fn soften(denial: Denial, reply: &mut Message) {
-    let is_no = reply.answers.is_empty()
-        && matches!(reply.metadata.response_code, ResponseCode::NXDomain | ResponseCode::NoError);
-    match denial {
-        Denial::Theirs => {}
-        Denial::Fleeting if is_no => reply.authorities.clear(),
-        Denial::NoData if is_no => {
-            reply.metadata.response_code = ResponseCode::NoError;
-            reply.authorities.clear();
-        }
-        Denial::Fleeting | Denial::NoData => {}
+    if denial == Denial::Theirs {
+        return;
+    }
+    reply.answers.iter_mut().for_each(|record| record.ttl = record.ttl.min(TTL));
+    if denial == Denial::NoData && reply.metadata.response_code == ResponseCode::NXDomain {
+        reply.metadata.response_code = ResponseCode::NoError;
+    }
+    // A client that checks signatures needs all of the proof.
+    if !reply.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok) {
+        reply.authorities.retain(|record| record.record_type() != RecordType::SOA);
     }
 }
 

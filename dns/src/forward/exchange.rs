@@ -7,13 +7,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_proto::ProtoError;
-use hickory_proto::op::{Message, MessageType, Query, ResponseCode};
+use hickory_proto::op::{Header, Message, MessageType, Query, ResponseCode};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use super::Config;
 use crate::tcp;
 
 /// More than any nameserver sends by UDP, whatever it was told (RFC 6891, section 6.2.5).
@@ -25,8 +26,7 @@ pub(super) struct Exchange {
     pub query: Message,
     /// Never by UDP.
     pub tcp_only: bool,
-    pub resend: Duration,
-    pub tcp: Duration,
+    pub config: Config,
 }
 
 /// What a nameserver made of a question.
@@ -48,6 +48,8 @@ enum AskError {
     Unwritable(#[from] ProtoError),
     #[error("the connection was closed before the answer")]
     Closed,
+    #[error("the answer was cut to nothing, and can't be had whole")]
+    Cut,
 }
 
 impl Exchange {
@@ -61,7 +63,7 @@ impl Exchange {
             first => first,
         };
         match answer {
-            Ok(answer) if is_excuse(answer.response_code) => Outcome::Excuse(answer),
+            Ok(answer) if is_excuse(answer.response_code) || is_lame(&answer) => Outcome::Excuse(answer),
             Ok(answer) => Outcome::Final(answer),
             Err(_) => Outcome::Failed,
         }
@@ -75,10 +77,13 @@ impl Exchange {
         if !answer.truncation {
             return Ok(answer);
         }
-        match timeout(self.tcp, ask_by_tcp(server, query)).await {
-            Ok(Ok(whole)) => Ok(whole),
+        let has_nothing = answer.answers.is_empty();
+        let limit = if has_nothing { self.config.patience } else { self.config.tcp };
+        match timeout(limit, ask_by_tcp(server, query)).await {
+            Ok(Ok(whole)) if !is_excuse(whole.response_code) => Ok(whole),
+            _ if has_nothing => Err(AskError::Cut),
             // What has come is better than nothing, and says itself that it is cut.
-            Ok(Err(_)) | Err(_) => Ok(answer),
+            _ => Ok(answer),
         }
     }
 
@@ -91,7 +96,7 @@ impl Exchange {
         socket.connect(server).await?;
         loop {
             socket.send(&bytes).await?;
-            if let Ok(answer) = timeout(self.resend, answer_by_udp(&socket, &query)).await {
+            if let Ok(answer) = timeout(self.config.resend, answer_by_udp(&socket, &query)).await {
                 return Ok(answer?);
             }
         }
@@ -133,9 +138,9 @@ fn without_edns(query: &Message) -> Message {
     plain
 }
 
-/// The message if it answers the query.
+/// The message if it answers the query. Of one that can't be read, its header is the answer.
 fn answer_to(query: &Message, bytes: &[u8]) -> Option<Message> {
-    let answer = Message::from_vec(bytes).ok()?;
+    let Ok(answer) = Message::from_vec(bytes) else { return unreadable_answer_to(query, bytes) };
     let same =
         |(a, q): (&Query, &Query)| a.query_type == q.query_type && a.query_class == q.query_class && a.name == q.name;
     // Who refuses a question need not repeat it.
@@ -143,6 +148,27 @@ fn answer_to(query: &Message, bytes: &[u8]) -> Option<Message> {
     let refuses = answer.queries.is_empty() && is_excuse(answer.response_code);
     let fits = answer.id == query.id && answer.message_type == MessageType::Response && (repeats || refuses);
     fits.then_some(answer)
+}
+
+/// An answer that is cut in the middle of a record is cut; any other that can't be read is of no use.
+fn unreadable_answer_to(query: &Message, bytes: &[u8]) -> Option<Message> {
+    let header = Header::read(&mut BinDecoder::new(bytes)).ok()?.metadata;
+    let is_answer = header.id == query.id && header.message_type == MessageType::Response;
+    let mut answer = Message::response(query.id, query.op_code);
+    answer.metadata.truncation = header.truncation;
+    answer.metadata.response_code = if header.truncation { ResponseCode::NoError } else { ResponseCode::ServFail };
+    answer.add_queries(query.queries.iter().cloned());
+    is_answer.then_some(answer)
+}
+
+/// It neither knows the name nor asks others for it: the C library asks the next one then.
+fn is_lame(answer: &Message) -> bool {
+    answer.response_code == ResponseCode::NoError
+        && !answer.truncation
+        && !answer.authoritative
+        && !answer.recursion_available
+        && answer.answers.is_empty()
+        && answer.additionals.is_empty()
 }
 
 /// The nameserver could not or would not say: another one may.

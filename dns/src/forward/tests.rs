@@ -111,6 +111,40 @@ async fn the_first_answer_counts_of_all_that_were_asked() {
 }
 
 #[tokio::test]
+async fn no_of_a_later_nameserver_waits_for_the_earlier_ones() {
+    let (servers, _file, forwarder) = with(&[Manner::Slow(500), Manner::Ignorant]).await;
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1", "the first may know names that the world does not know");
+    assert_eq!((servers[0].asked(), servers[1].asked()), (1, 1));
+    let (_servers, file, _) = with(&[Manner::Silent, Manner::Ignorant]).await;
+    let patience = Duration::from_millis(600);
+    let attempt = Duration::from_millis(100);
+    let forwarder = Forwarder::new(Config { patience, attempt, ..config(&file, _servers[0].address.port()) });
+    let start = Instant::now();
+    let answer = forwarder.ask(&query("example.com")).await.expect("it is answered");
+    assert_eq!(answer.response_code, ResponseCode::NXDomain);
+    assert!(start.elapsed() >= patience, "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn no_of_the_first_nameserver_counts_at_once() {
+    let (servers, _file, forwarder) = with(&[Manner::Ignorant, Manner::Good]).await;
+    let answer = forwarder.ask(&query("example.com")).await.expect("it is answered");
+    assert_eq!((answer.response_code, servers[1].asked()), (ResponseCode::NXDomain, 0));
+}
+
+#[tokio::test]
+async fn a_nameserver_that_neither_knows_nor_asks_is_passed_over() {
+    let (_servers, _file, forwarder) = with(&[Manner::Lame, Manner::Good]).await;
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.2");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_within_a_record_is_fetched_whole() {
+    let (_servers, _file, forwarder) = with(&[Manner::CutWithinRecord]).await;
+    assert_eq!(answered_by(&forwarder).await, "127.0.0.1");
+}
+
+#[tokio::test]
 async fn a_lost_question_is_repeated_as_it_was() {
     let (servers, file, _) = with(&[Manner::Losing]).await;
     let resend = Duration::from_millis(100);

@@ -29,7 +29,14 @@ async fn serve(endpoints: &[Given], limits: Limits, upstreams: &[Manner]) -> Ser
     let upstreams = Nameserver::start(upstreams).await;
     let lines: String = upstreams.iter().map(|server| format!("nameserver {}\n", server.address.ip())).collect();
     let file = ResolvConf::new(&lines);
-    let port = upstreams.first().map_or(53, |server| server.address.port());
+    let port = match upstreams.first() {
+        Some(server) => server.address.port(),
+        // A port that nobody listens to: without a nameserver in the file, the one on this machine is asked.
+        None => {
+            let shut = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+            shut.local_addr().expect("it is bound").port()
+        }
+    };
     let forwarder = Forwarder::new(Config { resolv_conf: file.path(), port, ..Config::default() });
     let (sender, receiver) = watch::channel(zone(endpoints));
     let resolver = Resolver::new(receiver, forwarder, limits);
@@ -289,11 +296,11 @@ async fn a_client_that_asks_too_often_waits_and_then_hears_nothing() {
         query.metadata.id = id;
         socket.send_to(&query.to_vec().expect("it is a message"), served.udp).await.expect("loopback takes it");
     }
-    eventually("all are answered or not", || async { served.resolver.counts().answered >= 24 }).await;
+    let is_done = |counts: Counts| counts.answered + counts.limited == 100;
+    eventually("all are answered or not", || async { is_done(served.resolver.counts()) }).await;
     assert!(start.elapsed() >= Duration::from_millis(900), "20 of them waited: {:?}", start.elapsed());
-    let Counts { answered, limited, refused, .. } = served.resolver.counts();
-    assert_eq!(answered + limited, 100, "each is answered, or the client hears nothing");
-    assert_eq!(refused, 0);
+    let Counts { answered, refused, .. } = served.resolver.counts();
+    assert!(answered >= 24 && refused == 0, "each is answered, or the client hears nothing: {answered}, {refused}");
     // A client that asks as often as it may is served at once again.
     assert_eq!(served.code(&query("web")).await, ResponseCode::NoError);
 }
@@ -301,7 +308,7 @@ async fn a_client_that_asks_too_often_waits_and_then_hears_nothing() {
 #[tokio::test]
 async fn questions_beyond_those_being_forwarded_wait_but_ours_are_answered() {
     let limits = Limits { forwards_each: 1, ..Limits::default() };
-    let served = serve(&web(), limits, &[Manner::Slow(300)]).await;
+    let served = serve(&web(), limits, &[Manner::Slow(900)]).await;
     let waiting = UdpSocket::bind("127.0.0.1:0").await.expect("loopback has ports");
     let bytes = query("example.com").to_vec().expect("it is a message");
     waiting.send_to(&bytes, served.udp).await.expect("loopback takes it");

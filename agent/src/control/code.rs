@@ -68,6 +68,7 @@ impl From<NetworkError> for Status {
             | E::Behind(_)
             | E::Apart { .. }
             | E::NotJoined
+            | E::CatchingUp
             | E::NotReady(_)
             | E::PoolEmpty(_) => Code::FailedPrecondition,
         };

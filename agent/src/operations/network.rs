@@ -55,12 +55,17 @@ impl Networks {
     /// # Errors
     /// With the reason; nothing was changed then.
     pub async fn create(&self, spec: NetworkSpec) -> Result<NetworkId, NetworkError> {
-        if !self.told_to_join {
-            // It founds its own cluster as soon as no other host was heard for a moment.
+        let hears_others = self.seen.borrow().cluster.hosts.len() > 1;
+        if !self.told_to_join || hears_others {
+            // It founds a cluster as soon as no other host was heard for a moment, or joins one with those that it hears.
             let mut activation = self.state.activation.clone();
             let joined = activation.wait_for(|activation| !matches!(activation, Activation::Joining { .. }));
             // If not, the refusal says so.
             let _ = tokio::time::timeout(VIEW_TIMEOUT, joined).await;
+        }
+        if hears_others {
+            let mut seen = self.seen.clone();
+            let _ = tokio::time::timeout(VIEW_TIMEOUT, seen.wait_for(|seen| seen.synced)).await;
         }
         let networks = self.clone();
         crate::to_its_end(async move { networks.create_now(spec).await }).await

@@ -69,6 +69,7 @@ impl CreateNetwork {
         Err(match state.ledger.membership().activation {
             Activation::Joining { .. } if !alone => NetworkRefusal::NotReady(Denial::Joining),
             Activation::Unchecked { .. } => NetworkRefusal::NotReady(Denial::Unchecked),
+            Activation::Established if !alone => NetworkRefusal::CatchingUp,
             Activation::Joining { .. } | Activation::Established | Activation::Fenced(_) => NetworkRefusal::NotJoined,
         })
     }

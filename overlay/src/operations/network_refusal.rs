@@ -147,6 +147,11 @@ pub enum NetworkRefusal {
         "this host has not reached any of the hosts that it was told to --join: start one of them, or start this host with --bootstrap"
     )]
     NotJoined,
+    /// It hears others, but not yet all that they have.
+    #[error(
+        "this host has not caught up with the others since its agent started, and they may have a network of this name: try again in a moment; `overlayctl status` says whether it is in step with them"
+    )]
+    CatchingUp,
     /// This host may not act yet.
     #[error("no network can be made or removed here yet: {0}; `overlayctl status` says what is waited for")]
     NotReady(Denial),

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlay::cluster::{Cluster, Host as HostView, NetworkView, derive};
@@ -297,6 +297,31 @@ async fn a_live_peer_gets_half_of_a_new_network() {
     let blocks = usize::from(network.ranges[0].blocks());
     let held = alone.state.ledger().accounts()[&network.id].held_by(peer).count();
     assert_eq!(held, blocks / 2);
+}
+
+/// An operator who has just started the agents sees the other hosts in `host ls`, and makes a network.
+#[tokio::test]
+async fn who_hears_others_waits_until_it_is_one_of_them() {
+    let host = Host::start();
+    let mut cluster = Cluster::clone(&host.seen.borrow().cluster);
+    let own = Arc::clone(&cluster.hosts[&host.identity.id()]);
+    cluster.hosts.insert(HostId::from_bytes([9; 16]), own);
+    let (sees, seen) =
+        watch::channel(ClusterView { cluster: Arc::new(cluster), synced: false, ..ClusterView::default() });
+    let (joins, activation) = watch::channel(Activation::Joining { acknowledged: BTreeSet::new() });
+    let mut networks = Networks { seen, told_to_join: true, ..networks(&host) };
+    networks.state.activation = activation;
+    let mut create = std::pin::pin!(networks.create(wanted("net", "10.2.0.0/16")));
+    let at_once = tokio::time::timeout(Duration::from_millis(50), &mut create).await;
+    assert!(at_once.is_err(), "it joins still: {at_once:?}");
+    joins.send_replace(Activation::Established);
+    let at_once = tokio::time::timeout(Duration::from_millis(50), &mut create).await;
+    assert!(at_once.is_err(), "it has not caught up: {at_once:?}");
+    assert!(host.state.ledger().accounts().is_empty());
+    sees.send_modify(|seen| seen.synced = true);
+    // The view of this test never shows the network, which the call waits for in the end.
+    let _ = tokio::time::timeout(Duration::from_millis(500), create).await;
+    assert_eq!(host.state.ledger().accounts().len(), 1, "it is one of them now");
 }
 
 #[tokio::test]

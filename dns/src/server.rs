@@ -4,12 +4,11 @@
 //! nothing about names, makes no sockets, and logs nothing about single questions; hickory-server does so at INFO, so
 //! a daemon's log filter sets `hickory_server=warn`.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -34,43 +33,14 @@ use crate::limit::{Buckets, LONGEST_WAIT};
 use crate::tcp::{self, ConnectionSlots, Responder};
 use crate::zone::{Asker, Zone};
 
+mod limits;
+
+pub use limits::Limits;
+use limits::{NetworkLimits, Networks};
+
 /// The largest UDP message that is sent or asked for, in bytes: it crosses every link whole, inside a tunnel too
 /// (DNS flag day 2020).
 pub const MAX_PAYLOAD: u16 = 1232;
-
-/// How much the servers take on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Questions a second from one client, in the long run. What comes faster waits for up to a second.
-    pub rate: u32,
-    /// Questions from one client at once.
-    pub burst: u32,
-    /// Questions of one network that wait, because their clients ask too often or too much is being forwarded.
-    pub waiting_each: usize,
-    /// Questions being forwarded, in all: each has a socket for each nameserver that is asked.
-    pub forwards: usize,
-    /// The same for each network, so that one leaves some to the others.
-    pub forwards_each: usize,
-    /// TCP connections, in all.
-    pub connections: usize,
-    /// The same for each network.
-    pub connections_each: usize,
-}
-
-impl Default for Limits {
-    /// At most 896 file descriptors: 256 questions with three nameservers each, and 128 connections.
-    fn default() -> Self {
-        Self {
-            rate: 1_000,
-            burst: 2_000,
-            waiting_each: 1_024,
-            forwards: 256,
-            forwards_each: 64,
-            connections: 128,
-            connections_each: 32,
-        }
-    }
-}
 
 /// Answers the questions of all networks on this host.
 #[derive(Debug, Clone)]
@@ -84,40 +54,13 @@ struct Shared {
     forwarder: Forwarder,
     limits: Limits,
     clients: Mutex<Buckets<(NetworkId, IpAddr)>>,
-    networks: Mutex<HashMap<NetworkId, Weak<NetworkLimits>>>,
+    networks: Networks,
     forwards: Semaphore,
     connections: Arc<Semaphore>,
     counters: Counters,
     // The order of several addresses is drawn from a keyed hash of the number of the question.
     order: RandomState,
     questions: AtomicU64,
-}
-
-/// What the listeners of one network share.
-#[derive(Debug)]
-struct NetworkLimits {
-    waiting: Semaphore,
-    forwards: Semaphore,
-    connections: Arc<Semaphore>,
-}
-
-impl Shared {
-    /// Those of a network: the same as long as one of its listeners is there.
-    fn limits_of(&self, network: NetworkId) -> Arc<NetworkLimits> {
-        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
-        networks.retain(|_, limits| limits.strong_count() > 0);
-        if let Some(limits) = networks.get(&network).and_then(Weak::upgrade) {
-            return limits;
-        }
-        let Limits { waiting_each, forwards_each, connections_each, .. } = self.limits;
-        let limits = Arc::new(NetworkLimits {
-            waiting: Semaphore::new(waiting_each),
-            forwards: Semaphore::new(forwards_each),
-            connections: Arc::new(Semaphore::new(connections_each)),
-        });
-        networks.insert(network, Arc::downgrade(&limits));
-        limits
-    }
 }
 
 impl Resolver {
@@ -128,7 +71,7 @@ impl Resolver {
             forwarder,
             limits,
             clients: Mutex::new(Buckets::new(limits.rate, limits.burst, Instant::now())),
-            networks: Mutex::default(),
+            networks: Networks::default(),
             forwards: Semaphore::new(limits.forwards),
             connections: Arc::new(Semaphore::new(limits.connections)),
             counters: Counters::default(),
@@ -154,7 +97,7 @@ impl Resolver {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
-        let limits = self.shared.limits_of(network);
+        let limits = self.shared.networks.limits_of(network, self.shared.limits);
         let slots = ConnectionSlots { all: Arc::clone(&self.shared.connections), own: Arc::clone(&limits.connections) };
         let handler = Handler { shared: Arc::clone(&self.shared), network, limits };
         let mut server = Server::new(handler.clone());

@@ -77,7 +77,7 @@ pub enum ForwardError {
         #[source]
         source: io::Error,
     },
-    /// The file names nobody but ourselves; or nobody at all, and none answers on the host itself.
+    /// The file names only this agent; or it names no nameserver, and none answers on the host itself.
     #[error("{path} names no nameserver that can be asked")]
     NoNameserver {
         /// The file.
@@ -99,7 +99,7 @@ const MAX_FILE: u64 = 64 * 1024;
 /// Asks the host's nameservers.
 #[derive(Debug)]
 pub struct Forwarder {
-    config: Config,
+    config: Arc<Config>,
 }
 
 /// Whom to ask, and how.
@@ -114,7 +114,7 @@ struct Upstream {
 impl Forwarder {
     /// A forwarder.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { config: Arc::new(config) }
     }
 
     /// The nameservers that would be asked now, in order. Without a file, or with one that names none, that is the one on the host
@@ -127,7 +127,7 @@ impl Forwarder {
     }
 
     fn upstream(&self) -> Result<Upstream, ForwardError> {
-        let Config { resolv_conf: path, never, port, .. } = &self.config;
+        let Config { resolv_conf: path, never, port, .. } = &*self.config;
         let text = read(path).map_err(|source| ForwardError::Unreadable { path: path.clone(), source })?;
         let ResolvConf { nameservers, presumed, tcp_only } = ResolvConf::parse(&text);
         let others = nameservers.into_iter().filter(|server| !never.contains(&server.meant()));
@@ -147,7 +147,7 @@ impl Forwarder {
     /// When there is nobody to ask, or nobody answered within [`Config::total`].
     pub async fn ask(&self, query: &Message) -> Result<Message, ForwardError> {
         let Upstream { servers, presumed, tcp_only } = self.upstream()?;
-        let exchange = Arc::new(Exchange { query: query.clone(), tcp_only, config: self.config.clone() });
+        let exchange = Arc::new(Exchange { query: query.clone(), tcp_only, config: Arc::clone(&self.config) });
         let mut excuse = None;
         let race = self.race(&servers, exchange, &mut excuse);
         // It is given up in the end; what was said till then is better than nothing.

@@ -145,13 +145,18 @@ struct Handler {
 }
 
 impl Handler {
-    /// The whole reply to a request, however large; `None` if a limit is met. Silence makes a client ask again in its own time;
-    /// no code does: some take REFUSED for an answer, and others don't take it at all.
+    /// The whole reply to a request, however large; `None` if a limit is met. A client that hears nothing asks again in its own time. No
+    /// code makes every client do so: some resolvers take REFUSED for the answer, and others ignore it.
     async fn reply(&self, request: &Request) -> Option<Message> {
-        if self.wait_for_turn(request).await.is_none() {
+        let reply = self.reply_within_limits(request).await;
+        if reply.is_none() {
             self.shared.counters.limited.add();
-            return None;
         }
+        reply
+    }
+
+    async fn reply_within_limits(&self, request: &Request) -> Option<Message> {
+        self.wait_for_turn(request).await?;
         let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
         reply.metadata = Metadata::response_from_request(&request.metadata);
         reply.metadata.recursion_available = true;
@@ -159,10 +164,7 @@ impl Handler {
         reply.edns = request.edns.as_ref().map(|asked| edns(asked.max_payload(), asked.flags().dnssec_ok));
         match question(request) {
             Err(code) => self.refuse(&mut reply, code),
-            Ok(question) => self.resolve(question, request, &mut reply).await.or_else(|| {
-                self.shared.counters.limited.add();
-                None
-            })?,
+            Ok(question) => self.resolve(question, request, &mut reply).await?,
         }
         Some(reply)
     }
@@ -210,7 +212,7 @@ impl Handler {
                 soften(denial, reply);
                 self.shared.counters.forwarded.add();
             }
-            // The host knows nothing of the world: what there is, is here.
+            // The host has no nameserver: there are no names but those of the endpoints.
             Err(ForwardError::NoNameserver { .. }) if denial != Denial::Theirs => {
                 reply.metadata.response_code = match denial {
                     Denial::NoData => ResponseCode::NoError,

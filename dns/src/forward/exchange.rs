@@ -26,7 +26,7 @@ pub(super) struct Exchange {
     pub query: Message,
     /// Never by UDP.
     pub tcp_only: bool,
-    pub config: Config,
+    pub config: Arc<Config>,
 }
 
 /// What a nameserver made of a question.
@@ -143,7 +143,7 @@ fn answer_to(query: &Message, bytes: &[u8]) -> Option<Message> {
     let Ok(answer) = Message::from_vec(bytes) else { return unreadable_answer_to(query, bytes) };
     let same =
         |(a, q): (&Query, &Query)| a.query_type == q.query_type && a.query_class == q.query_class && a.name == q.name;
-    // Who refuses a question need not repeat it.
+    // A nameserver that refuses a question need not repeat it.
     let repeats = answer.queries.len() == query.queries.len() && answer.queries.iter().zip(&query.queries).all(same);
     let refuses = answer.queries.is_empty() && is_excuse(answer.response_code);
     let fits = answer.id == query.id && answer.message_type == MessageType::Response && (repeats || refuses);

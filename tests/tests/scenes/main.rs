@@ -35,6 +35,7 @@ mod redis;
 mod resolvers;
 mod restarts;
 mod roles;
+mod run_names;
 mod support;
 mod underlay;
 
@@ -116,7 +117,8 @@ const SCENES: &[Scene] = scenes! {
         names_resolve_on_every_host,
         other_names_are_asked_where_the_host_asks;
     resolvers, Light:
-        what_resolves_on_the_host_resolves_in_a_container,
+        what_resolves_on_the_host_resolves_in_a_container;
+    run_names, Light:
         a_command_that_is_run_asks_its_own_nameserver;
     agents, Alone:
         killing_and_restarting_every_agent_loses_no_packet,

@@ -159,7 +159,7 @@ pub fn spawn(
             let seen = follower.look();
             let cost = (start.elapsed() * COST_PER_WORK).clamp(least, MOST_COST.max(least));
             let next = pace.spend(cost, start);
-            // The state first: whoever sees a network in the view may ask the state for an address in it.
+            // The state is told first: a task that sees a network in the view may ask the state for an address in it.
             let told = follower.tell_state(&seen).await;
             sender.send_replace(seen);
             let forgetting = follower.heard.next_deadline().map(|at| tokio::time::sleep_until(at.into()));

@@ -4,7 +4,7 @@
 //! - PTR for the addresses of endpoints. A gateway has no name, so nobody takes it for an endpoint.
 //! - A name that no endpoint has belongs to the world, also if it ends in the name of a network: a network may be called `dev`. It is
 //!   forwarded. But the reverse name of an address in the asker's networks never leaves the host.
-//! - For who is in internal networks only, the world is not there: its names do not exist, and no question leaves the host.
+//! - A container that is in internal networks only is told that names of the world do not exist. No question of it leaves the host.
 //!
 //! "No" to a name that an endpoint can have carries no SOA record, so that resolvers don't remember it (RFC 2308, section 5), also
 //! when it is the world's: the endpoint may be attached a millisecond later.
@@ -98,7 +98,7 @@ fn find(networks: &[Names<'_>], name: &DnsName) -> Found {
     }
     let labels: Vec<&[u8]> = name.iter().collect();
     match labels.as_slice() {
-        // The root has names below it, whoever is asked.
+        // The root has names below it, so it exists.
         [] => Found::Elsewhere(Denial::NoData),
         [label] => match find_endpoint(networks, label) {
             Some(found) => found,

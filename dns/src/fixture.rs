@@ -230,7 +230,7 @@ pub(crate) enum Manner {
     TcpOnly,
     /// Knows no name; says for how long that is so.
     Ignorant,
-    /// Does not know, and asks nobody.
+    /// Knows no name, and offers no recursion.
     Lame,
     /// Cuts its answer by UDP in the middle of a record.
     CutWithinRecord,
@@ -283,7 +283,7 @@ impl Nameserver {
 
     /// Where each question came from, and its id.
     pub fn questions(&self) -> Vec<(SocketAddr, u16)> {
-        self.asked.lock().expect("nobody panics with it").clone()
+        self.asked.lock().expect("no test panics while it holds the lock").clone()
     }
 }
 
@@ -294,7 +294,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, manner: Manner, asked: Arc<Mutex<Vec<
     while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
         let query = Message::from_vec(&buffer[..length]).expect("we ask well");
         let number = {
-            let mut asked = asked.lock().expect("nobody panics with it");
+            let mut asked = asked.lock().expect("no test panics while it holds the lock");
             asked.push((client, query.id));
             asked.len()
         };

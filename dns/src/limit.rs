@@ -1,5 +1,5 @@
-//! How often one client may ask: a token bucket for each. Who asks more often waits, and who has too many questions that wait is not
-//! heard: no resolver takes "asked too often" for an answer.
+//! How often one client may ask: a token bucket for each. The questions of a client that asks more often wait, and a question that would
+//! wait too long gets no answer: no answer means "asked too often" to every resolver.
 //!
 //! Pure: time is an argument.
 

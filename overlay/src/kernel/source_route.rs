@@ -3,7 +3,7 @@
 //! A container in several networks has several default routes, and the kernel takes the one with the lowest metric whatever the source
 //! address is. So each of its networks with a way out has a table with its own default route, and a rule that leads there whatever is sent
 //! from an address of that network. Routes of the main table that are more special come first: networks reach each other's endpoints
-//! as without the rules. What is sent from no address yet follows the main table alone.
+//! as without the rules. A packet whose source address is not chosen yet follows the main table alone.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,8 +27,8 @@ const BY_SOURCE: u32 = 32_001;
 /// The table of an interface is this and its index: none that people use (0 to 255, and what they write in rt_tables).
 const TABLES: u32 = 0x6f76_0000;
 
-/// What the rules say of who has made them (`FRA_PROTOCOL`): a number that iproute2 does not know.
-const MADE_BY: u8 = 111;
+/// Marks our rules (`FRA_PROTOCOL`): a number that iproute2 gives no name.
+const OURS: u8 = 111;
 
 const MAIN: u8 = 254;
 
@@ -65,7 +65,7 @@ fn rule(version: IpVersion, priority: u32) -> RuleMessage {
         IpVersion::V6 => AddressFamily::Inet6,
     };
     rule.header.action = RuleAction::ToTable;
-    rule.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Protocol(RouteProtocol::from(MADE_BY))];
+    rule.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Protocol(RouteProtocol::from(OURS))];
     rule
 }
 
@@ -115,7 +115,7 @@ fn leads_to(rule: &RuleMessage, table: u32) -> bool {
 
 /// The address that a rule of ours is about.
 fn source_of_ours(rule: &RuleMessage) -> Option<IpAddr> {
-    let is_ours = rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::from(MADE_BY)));
+    let is_ours = rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::from(OURS)));
     let source = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Source(address) => Some(*address),
         _ => None,

@@ -56,7 +56,7 @@ fn bind_resolv_conf(text: &str, scratch: &Path) -> Result<(), Errno> {
     let own = mkdtemp(&scratch.join("sandbox.XXXXXX"))?;
     let bound = tmpfs(&own).and_then(|()| {
         let bound = if Path::new(RESOLV_CONF).is_file() { bind(text, &own) } else { layer(text, &own) };
-        // What is mounted keeps the file system.
+        // The mounts of its files keep the file system.
         umount2(&own, MntFlags::MNT_DETACH).and(bound)
     });
     let removed = fs::remove_dir(&own).map_err(|e| errno(&e));
@@ -89,7 +89,7 @@ fn layer(text: &str, own: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Writes a file that has these permissions, whatever the umask of the one who runs this is.
+/// Writes a file with these permissions, whatever the umask of this process is.
 fn write(path: &Path, content: impl AsRef<[u8]>, permissions: Permissions) -> Result<(), Errno> {
     fs::write(path, content).and_then(|()| fs::set_permissions(path, permissions)).map_err(|e| errno(&e))
 }

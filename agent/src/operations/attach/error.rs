@@ -314,7 +314,7 @@ pub enum AttachError {
 /// Why the kernel does not have what is durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotApplied {
-    /// No round has ended in time that had it.
+    /// No round with it has ended in time.
     #[error("the kernel took too long")]
     InTime,
     /// It refuses a part of it.

@@ -299,9 +299,9 @@ async fn a_live_peer_gets_half_of_a_new_network() {
     assert_eq!(held, blocks / 2);
 }
 
-/// An operator who has just started the agents sees the other hosts in `host ls`, and makes a network.
+/// Right after the first start `host ls` shows the other hosts, and the operator makes a network.
 #[tokio::test]
-async fn who_hears_others_waits_until_it_is_one_of_them() {
+async fn a_host_that_hears_others_waits_until_it_has_joined_and_caught_up() {
     let host = Host::start();
     let mut cluster = Cluster::clone(&host.seen.borrow().cluster);
     let own = Arc::clone(&cluster.hosts[&host.identity.id()]);
@@ -321,7 +321,7 @@ async fn who_hears_others_waits_until_it_is_one_of_them() {
     sees.send_modify(|seen| seen.synced = true);
     // The view of this test never shows the network, which the call waits for in the end.
     let _ = tokio::time::timeout(Duration::from_millis(500), create).await;
-    assert_eq!(host.state.ledger().accounts().len(), 1, "it is one of them now");
+    assert_eq!(host.state.ledger().accounts().len(), 1, "the host has joined and caught up");
 }
 
 #[tokio::test]

@@ -90,7 +90,8 @@ impl Account {
     }
 
     /// What the name had before; else the lowest address that nobody had lately; else, of those that have rested, the one
-    /// that has rested longest; else one that is borrowed and idle.
+    /// that has rested longest; else one that is borrowed and idle; else what other hosts give; else, of those that still rest,
+    /// the one that has rested longest: rest is a preference, and no reason to refuse an endpoint.
     fn allocate_any(&self, me: HostId, request: &AddressRequest, now: Millis) -> LedgerStep {
         let resting = || self.resting_of(request.range);
         let of_name = resting().filter(|(_, rest)| rest.name.as_ref() == Some(&request.name));
@@ -106,16 +107,28 @@ impl Account {
             free.into_iter().find(|a| !self.resting.contains_key(a))
         };
         // Not by going through all that is free: an IPv6 subnet has more of that than time has seconds.
-        let rested = || {
-            let over = resting().filter(|(a, rest)| rest.is_over(now) && self.is_free(me, **a));
-            over.map(|(a, rest)| (rest.since, *a)).min().map(|(_, a)| a)
-        };
+        let rested = || self.longest_resting(me, request.range).filter(|a| self.resting[a].is_over(now));
         let here = fresh().or_else(rested).and_then(|a| Some((a, self.may_use(me, a)?)));
         if let Some((address, lease)) = here.or_else(|| self.spare(me, request, now)) {
             return self.bind(request, address, lease);
         }
-        self.ask_for_space(me, request)
-            .unwrap_or_else(|| LedgerStep::denied(Denial::Full { holders: self.holders(request.range) }))
+        if let Some(step) = self.ask_for_space(me, request) {
+            return step;
+        }
+        // One that has come for a request that asked for it by number rests for no name until that request is made again.
+        let is_left = |a: &IpAddr, rest: &Rest| self.is_free(me, *a) || (rest.name.is_some() && self.network.is_offered(*a));
+        let left = resting().filter(|(a, rest)| is_left(a, rest));
+        let usable = left.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?)));
+        match usable.min() {
+            Some((_, address, lease)) => self.bind(request, address, lease),
+            None => LedgerStep::denied(Denial::Full { holders: self.holders(request.range) }),
+        }
+    }
+
+    /// Of the free addresses of `me`'s blocks that rest, the one that has rested longest.
+    pub(super) fn longest_resting(&self, me: HostId, range: u8) -> Option<IpAddr> {
+        let free = self.resting_of(range).filter(|(address, _)| self.is_free(me, **address));
+        free.map(|(address, rest)| (rest.since, *address)).min().map(|(_, address)| address)
     }
 
     /// A borrowed address that is bound to nobody and kept for nobody. One that has just come may be for another request,
@@ -124,7 +137,7 @@ impl Account {
         let kept = |r: &Rest| !r.is_over(now) && (r.name.is_some() || request.asked.is_empty());
         let idle = |a: &IpAddr| !self.bound.contains_key(a) && !self.resting.get(a).is_some_and(kept);
         let of_range = |a: &IpAddr| self.network.range_of(*a).is_some_and(|(range, _)| range == request.range);
-        self.borrowed(me).into_iter().find(|(a, _)| of_range(a) && idle(a))
+        self.borrowed(me).into_iter().find(|(a, _)| of_range(a) && self.network.is_offered(*a) && idle(a))
     }
 
     fn bind(&self, request: &AddressRequest, address: IpAddr, lease: Version) -> LedgerStep {

@@ -47,7 +47,7 @@ impl Account {
     fn give_any_address(&self, me: HostId, (to, range): (HostId, u8), now: Millis) -> LedgerStep {
         let free = self.held_in(range, me).flat_map(|(block, epoch)| self.free_in(block, epoch));
         let mut rested = free.filter(|a| self.resting.get(a).is_none_or(|r| r.is_over(now)));
-        match rested.next() {
+        match rested.next().or_else(|| self.longest_resting(me, range)) {
             Some(address) => self.give_address(me, to, address),
             None => LedgerStep::denied(Denial::Full { holders: self.holders(range) }),
         }

@@ -116,17 +116,47 @@ fn a_name_gets_back_what_it_had() {
 }
 
 #[test]
-fn a_released_address_rests_before_another_name_gets_it() {
+fn a_released_address_rests_while_another_one_is_free() {
     let mut world = World::new(1, "10.0.0.0/29");
-    for number in 2..=6 {
+    for number in 2..=5 {
         get(&mut world, number, &format!("n{number}"), None);
     }
     world.release(0, endpoint(4), &name("n4"), Luck::Good);
     world.wait(REST - 1);
-    let denied = get(&mut world, 9, "new", None);
-    assert_eq!(denied, Some(Outcome::Denied(Denial::Full { holders: [(id_of(0), 2)].into() })));
+    assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.6"));
     world.wait(1);
+    assert_eq!(granted(get(&mut world, 10, "newer", None)), ip("10.0.0.4"));
+}
+
+#[test]
+fn where_all_that_is_free_rests_the_one_that_has_rested_longest_is_given() {
+    let mut world = World::new(1, "10.0.0.0/29");
+    for number in 2..=6 {
+        get(&mut world, number, &format!("n{number}"), None);
+    }
+    assert_eq!(
+        get(&mut world, 9, "new", None),
+        Some(Outcome::Denied(Denial::Full { holders: [(id_of(0), 2)].into() }))
+    );
+    world.release(0, endpoint(4), &name("n4"), Luck::Good);
+    world.wait(1);
+    world.release(0, endpoint(3), &name("n3"), Luck::Good);
     assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.4"));
+    assert_eq!(granted(get(&mut world, 10, "newer", None)), ip("10.0.0.3"));
+}
+
+#[test]
+fn a_host_whose_free_addresses_all_rest_gives_another_host_the_one_that_has_rested_longest() {
+    let mut world = World::new(2, "10.0.0.0/29");
+    for number in 2..=6 {
+        get(&mut world, number, &format!("n{number}"), None);
+    }
+    world.release(0, endpoint(4), &name("n4"), Luck::Good);
+    world.wait(1);
+    world.release(0, endpoint(3), &name("n3"), Luck::Good);
+    let give = Input::GiveSpace { network: world.network.id, range: 0, to: host(1), share: Share::Quarter };
+    let Outcome::Given(given) = world.ledger(0).step(&give, world.clock(0)).outcome else { unreachable!("one is free") };
+    assert!(matches!(given[..], [Statement::Delegate { address, .. }] if address == ip("10.0.0.4")), "{given:?}");
 }
 
 #[test]
@@ -140,7 +170,7 @@ fn a_resting_address_is_given_to_whoever_asks_for_it_by_number() {
 #[test]
 fn a_reboot_starts_the_rest_again_and_a_restart_remembers_that() {
     let mut world = World::new(1, "10.0.0.0/29");
-    for number in 2..=6 {
+    for number in 2..=5 {
         get(&mut world, number, &format!("n{number}"), None);
     }
     world.release(0, endpoint(4), &name("n4"), Luck::Good);
@@ -148,9 +178,9 @@ fn a_reboot_starts_the_rest_again_and_a_restart_remembers_that() {
     world.reboot(0);
     world.restart(0);
     world.wait(REST - 1);
-    assert!(matches!(get(&mut world, 9, "new", None), Some(Outcome::Denied(Denial::Full { .. }))));
+    assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.6"));
     world.wait(1);
-    assert_eq!(granted(get(&mut world, 9, "new", None)), ip("10.0.0.4"));
+    assert_eq!(granted(get(&mut world, 10, "newer", None)), ip("10.0.0.4"));
 }
 
 #[test]

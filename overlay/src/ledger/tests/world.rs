@@ -103,20 +103,25 @@ impl World {
         (0..self.size()).filter(|n| *n != member).map(id_of).collect()
     }
 
+    /// What its clock shows.
+    pub fn clock(&self, member: usize) -> Millis {
+        self.now - self.members[member].booted
+    }
+
     pub fn wait(&mut self, time: Millis) {
         self.now += time;
     }
 
     /// Decides, writes, and tells what leaves the host: nothing if it dies.
     pub fn step(&mut self, member: usize, input: &Input, luck: Luck) -> Option<Outcome> {
-        let now = self.now - self.members[member].booted;
+        let now = self.clock(member);
         let ledger = &self.members[member].ledger;
         let step = ledger.step(input, now);
         assert_eq!(step, ledger.step(input, now), "the same input on the same ledger came to something else");
         if luck == Luck::NothingWritten {
             return None;
         }
-        self.check_rest(input, &step);
+        self.check_rest(member, input, &step);
         self.write(member, &step.changes);
         (luck == Luck::Good).then_some(step.outcome)
     }
@@ -338,10 +343,19 @@ impl World {
         }
     }
 
-    /// A released address is not given to another name too early, unless somebody asked for it by number.
-    fn check_rest(&mut self, input: &Input, step: &LedgerStep) {
+    /// A released address is not given to another name too early, unless somebody asked for it by number or its host has no other.
+    fn check_rest(&mut self, member: usize, input: &Input, step: &LedgerStep) {
         match input {
             Input::GiveAddress { address, .. } => drop(self.released.remove(address)),
+            Input::GiveSpace { range, .. } => {
+                for change in &step.changes {
+                    let Change::Enqueue(_, Statement::Delegate { address, .. }) = change else { continue };
+                    if let Some((name, since)) = self.released.remove(address) {
+                        let rested = self.now - since >= REST || !self.has_rested(member, *range);
+                        assert!(rested, "{address} was {name}'s until {since}, at {} another host has it", self.now);
+                    }
+                }
+            }
             Input::Release { name, .. } => {
                 let addresses =
                     step.changes.iter().filter_map(|c| if let Change::Unbind(_, a, _) = c { Some(*a) } else { None });
@@ -351,7 +365,7 @@ impl World {
                 let bound =
                     step.changes.iter().find_map(|c| if let Change::Bind(_, a, _) = c { Some(*a) } else { None });
                 if let Some((address, (name, since))) = bound.and_then(|a| Some((a, self.released.remove(&a)?))) {
-                    let rested = self.now - since >= REST;
+                    let rested = self.now - since >= REST || !self.has_rested(member, request.range);
                     let asked = request.address.is_some() || request.name == name;
                     assert!(
                         rested || asked,
@@ -363,6 +377,15 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Has the member an address for anybody that nobody had lately?
+    fn has_rested(&self, member: usize, range: u8) -> bool {
+        let now = self.clock(member);
+        let Some(account) = self.account(member) else { return false };
+        let held = account.held_by(id_of(member)).filter(|(block, _)| block.range == range);
+        let mut free = held.flat_map(|(block, epoch)| account.free_in(block, epoch));
+        free.any(|address| account.resting.get(&address).is_none_or(|rest| rest.is_over(now)))
     }
 }
 

@@ -140,7 +140,12 @@ impl Control for Service {
             networks: show::count(cluster.networks.values()),
             endpoints: show::count(shown.intents.attachments.values()),
             settled: settled.failures.is_empty(),
-            failures: settled.failures.iter().map(|failure| shown.failure(failure)).collect(),
+            failures: settled
+                .failures
+                .iter()
+                .map(|failure| shown.failure(failure))
+                .chain(show::unannounced(&self.attacher.state.record.borrow()))
+                .collect(),
             dropped: show::dropped(self.gossip.counters(), &self.refusals),
             queries: show::queries(self.resolver.counts()),
             unopened: show::unopened(&self.gossip.counters().unknown_senders().recent(Instant::now())),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::wire::encode_record;
+use crate::wire::{RecordPart, WireError, encode_record};
 use overlay_gossip::Announcement;
 
 /// How long a record waits if only its revision is new.
@@ -18,6 +18,23 @@ use overlay_gossip::Announcement;
 /// the revisions of others only with their leases. Leases are announced at once, with the revision of that moment.
 const REVISION_DELAY: Duration = Duration::from_secs(30);
 
+/// What this host says of itself, as far as other hosts will believe it: what they could not read they would leave out, and only they
+/// would know why. Gives also what is left out, each with its key and the reason. Texts that `before` has were checked before.
+pub fn readable(record: &Record, before: &Announcement) -> (Announcement, Vec<(String, WireError)>) {
+    let mut texts = encode_record(&record.for_others());
+    let mut refused = Vec::new();
+    texts.retain(|key, text| {
+        let error = match before.get(key) == Some(text) {
+            true => None,
+            false => RecordPart::read(key, text).into_error(),
+        };
+        let is_readable = error.is_none();
+        refused.extend(error.map(|error| (key.clone(), error)));
+        is_readable
+    });
+    (texts, refused)
+}
+
 /// Keeps announcing what the `record` says, from now on.
 pub fn spawn(record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Announcement>) -> JoinHandle<()> {
     tokio::spawn(say(record, announce))
@@ -25,10 +42,16 @@ pub fn spawn(record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Annou
 
 async fn say(mut record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Announcement>) {
     let mut announced = Arc::new(Record::default());
+    let mut left_out = Vec::new();
     loop {
         let now = Arc::clone(&record.borrow_and_update());
         if now != announced {
-            if announce.send(encode_record(&now.for_others())).is_err() {
+            let (texts, refused) = readable(&now, &announce.borrow());
+            for (key, error) in refused.iter().filter(|refusal| !left_out.contains(*refusal)) {
+                tracing::error!(key, %error, "other hosts would not believe this of this host, so it is not announced");
+            }
+            left_out = refused;
+            if announce.send(texts).is_err() {
                 return;
             }
             announced = now;

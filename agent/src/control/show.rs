@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::cluster::{LastHeard, LastSeen};
 
 pub(super) use network::link;
-pub(super) use status::{blocking_chains, dropped, gossip_limit, last_round, queries, silent, unopened};
+pub(super) use status::{blocking_chains, dropped, gossip_limit, last_round, queries, silent, unannounced, unopened};
 
 /// What is shown, and from where it is seen.
 pub(super) struct Shown<'a> {

@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay::model::id::HostId;
-use overlay_gossip::{self as gossip, Generations, Gossip, GossipError};
+use overlay_gossip::{self as gossip, Announcement, Generations, Gossip, GossipError};
 
 use super::startup::BootstrapPeers;
 use super::tasks::Tasks;
 use crate::cluster::announce;
 use crate::config::Config;
 use crate::state;
-use crate::wire::encode_record;
 
 /// Starts gossip, and keeps it announcing this host's record.
 pub(super) async fn start(
@@ -33,7 +32,7 @@ pub(super) async fn start(
         key: config.key.clone(),
     };
     let record = state.record.clone();
-    let first = encode_record(&record.borrow().for_others());
+    let (first, _) = announce::readable(&record.borrow(), &Announcement::new());
     let gossip = gossip::spawn(gossip_config, StoredGenerations(state.clone()), first).await?;
     tasks.adopt("the announcements", announce::spawn(record, gossip.announce.clone()));
     Ok(gossip)

@@ -47,6 +47,11 @@ impl RecordPart {
         Self { says, error }
     }
 
+    /// The same, for who keeps nothing else.
+    pub fn into_error(self) -> Option<WireError> {
+        self.error
+    }
+
     /// What could not be read.
     pub fn error(&self) -> Option<&WireError> {
         self.error.as_ref()

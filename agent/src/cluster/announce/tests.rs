@@ -63,6 +63,20 @@ async fn anything_else_is_said_at_once_with_the_revision_of_that_moment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_other_host_would_believe_is_not_said() {
+    let (records, mut said, _saying) = started().await;
+    let mut wrong = Record { tombstones: [NetworkId::from_bytes([1; 16])].into(), ..record(2) };
+    wrong.host.as_mut().expect("it says who it is").underlay_mtu = 65_536;
+    records.send_replace(Arc::new(wrong.clone()));
+    next(&mut said).await;
+    let (readable, refused) = readable(&wrong, &Announcement::new());
+    assert_eq!(*said.borrow_and_update(), readable);
+    let [(_, error)] = refused.as_slice() else { unreachable!("one part, not {refused:?}") };
+    assert!(error.to_string().contains("underlay_mtu"), "{error}");
+    assert!(!readable.is_empty(), "the rest is said");
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_ends_with_the_record() {
     let (records, _said, saying) = started().await;
     drop(records);

@@ -8,12 +8,15 @@ use overlay::datapath::status::{Failure, LastRound, Scope};
 use overlay::ledger::{Activation, Membership};
 use overlay::model::id::HostId;
 use overlay::model::network::Network;
+use overlay::model::record::Record;
 use overlay_dns::server::Counts;
-use overlay_gossip::{Counters, UnknownSender, Usage};
+use overlay_gossip::{Announcement, Counters, UnknownSender, Usage};
 use overlay_proto::v1 as pb;
 
 use super::Shown;
+use crate::cluster::announce;
 use crate::peer::Refusals;
+use crate::wire::WireError;
 
 impl Shown<'_> {
     /// What could not be done, and for which network.
@@ -50,6 +53,17 @@ impl Shown<'_> {
         };
         apart(self.cluster, founder).into_iter().map(row).collect()
     }
+}
+
+/// What this host does not announce, since no other host would believe it.
+pub(in crate::control) fn unannounced(record: &Record) -> Vec<String> {
+    let (_, refused) = announce::readable(record, &Announcement::new());
+    let line = |(key, error): &(String, WireError)| {
+        format!(
+            "this host does not announce a part of its record (key `{key}`), which other hosts would refuse: {error}"
+        )
+    };
+    refused.iter().map(line).collect()
 }
 
 pub(in crate::control) fn queries(counts: Counts) -> BTreeMap<String, u64> {

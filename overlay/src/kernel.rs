@@ -10,12 +10,14 @@
 //! made inside it ([`netns`]) and used one question at a time, since the kernel answers a second dump with EBUSY.
 
 mod addr;
+mod announce;
 mod apply;
 mod error;
 mod fdb;
 mod fixtures;
 mod flows;
 mod forwarding;
+mod host_message;
 pub mod inspect;
 mod legacy;
 mod link;
@@ -33,6 +35,7 @@ mod rows;
 mod segment;
 mod source_route;
 mod time_limit;
+mod underlay;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +71,7 @@ pub struct Config {
 pub struct RealKernel {
     netns_dir: PathBuf,
     vtep: IpAddr,
+    peers: BTreeSet<IpAddr>,
     host: NetnsSockets,
     switches: Switches,
     legacy: Lists,
@@ -101,6 +105,7 @@ impl RealKernel {
         Ok(Self {
             netns_dir,
             vtep: config.vtep,
+            peers: BTreeSet::new(),
             host,
             switches,
             legacy: Lists::default(),
@@ -210,16 +215,32 @@ impl RealKernel {
         let doing = || "look at the rules of the host";
         let firewall = within(doing, async { self.host.rules.table(Family::Inet).await.or_doing(doing) }).await?;
         let doing = || "look at the rules of others on the host";
-        let others = within(doing, look::others(&mut self.host, &mut self.legacy, self.vtep)).await?;
+        let (others, leading_out) = within(doing, look::others(&mut self.host, &mut self.legacy, self.vtep)).await?;
         let doing = || "look at the links of the host";
-        let underlay_mtu = within(doing, look::underlay_mtu(&self.host, self.vtep)).await?;
+        let (route, vtep, peers) = (&self.host.route, self.vtep, &self.peers);
+        let underlay = within(doing, async { underlay::look(route, vtep, peers).await.or_doing(doing) }).await?;
+        self.changes.set_ways(underlay.links.into_iter().chain(leading_out).collect());
         let forwarding = self.switches.seen()?;
         let unforgotten = self.unforgotten.get(&None).cloned().unwrap_or_default();
-        Ok(Observed { underlay_mtu, forwarding, firewall, unforgotten, others, segments: BTreeMap::new() })
+        Ok(Observed {
+            underlay_mtu: underlay.mtu,
+            forwarding,
+            firewall,
+            unforgotten,
+            others,
+            segments: BTreeMap::new(),
+        })
     }
 }
 
 impl Kernel for RealKernel {
+    fn set_peers(&mut self, peers: &BTreeSet<IpAddr>) {
+        if self.peers != *peers {
+            self.peers.clone_from(peers);
+            self.changes.set_peers(peers.iter().copied().chain([self.vtep]).collect());
+        }
+    }
+
     async fn observe(&mut self, look: &Look) -> Result<Observed, StepError> {
         let seen = self.look(look).await;
         self.stale |= seen.is_err();

@@ -144,7 +144,8 @@ fn changed(before: &Desired, desired: &Desired) -> BTreeSet<Part> {
         old.map(|segment| &segment.uplink) != new.map(|segment| &segment.uplink)
     });
     let host = |d: &Desired| (d.forwarding.clone(), versions(d));
-    if has_other_uplink || host(before) != host(desired) || before.firewall != desired.firewall {
+    let is_other = before.firewall != desired.firewall || before.peers != desired.peers;
+    if has_other_uplink || host(before) != host(desired) || is_other {
         parts.insert(Part::Host);
     }
     parts

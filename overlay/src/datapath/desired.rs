@@ -32,6 +32,8 @@ pub struct Desired {
     pub forwarding: BTreeSet<IpVersion>,
     /// Our table in the host's namespace.
     pub firewall: Table,
+    /// The VTEPs of the other hosts: what the ways to them carry is what the underlay carries.
+    pub peers: BTreeSet<IpAddr>,
     /// The segments: the networks that this host has endpoints in. Shared: one that has not changed can be the same `Arc`.
     pub segments: BTreeMap<NetworkId, Arc<Segment>>,
 }
@@ -186,7 +188,13 @@ pub fn desire(cluster: &Cluster, intents: &Intents, host: &HostConfig) -> Desire
         let wish = Wish::of(*id, attached, intents)?;
         Some((*id, Arc::new(wish.segment(cluster, host))))
     });
-    with_host(segments.collect(), &attached, host)
+    with_host(segments.collect(), &attached, peers(cluster, host.me), host)
+}
+
+/// The VTEPs of the hosts that are not given up.
+fn peers(cluster: &Cluster, me: HostId) -> BTreeSet<IpAddr> {
+    let others = cluster.hosts.iter().filter(|(id, host)| **id != me && host.liveness != Liveness::Dead);
+    others.map(|(_, host)| host.info.vtep).collect()
 }
 
 /// The attachments of each network.
@@ -202,6 +210,7 @@ fn by_network(intents: &Intents) -> BTreeMap<NetworkId, Vec<&Attachment>> {
 fn with_host(
     segments: BTreeMap<NetworkId, Arc<Segment>>,
     attached: &BTreeMap<NetworkId, Vec<&Attachment>>,
+    peers: BTreeSet<IpAddr>,
     host: &HostConfig,
 ) -> Desired {
     let uplinks = || segments.iter().filter_map(|(id, segment)| Some((id, segment.uplink.as_ref()?)));
@@ -212,7 +221,7 @@ fn with_host(
     let versions = transits.map(|transit| IpVersion::of(transit.host));
     let forwarding: BTreeSet<IpVersion> = versions.chain([IpVersion::V4]).collect();
     let firewall = host_table(host.vxlan_port, &forwarding, ways, &routed);
-    Desired { forwarding, firewall, segments }
+    Desired { forwarding, firewall, peers, segments }
 }
 
 /// What this host was asked for in one network.
@@ -315,7 +324,7 @@ fn port(network: &Network, attachment: &Attachment, mtu: u32) -> Port {
     }
 }
 
-/// Forwarding entries and neighbours for the endpoints of the other hosts. A silent host keeps its entries until it is
+/// Forwarding entries for the endpoints of the other hosts, and neighbours for all. A silent host keeps its entries until it is
 /// given up: its agent may be restarting, and its packets still flow. An address or MAC of a local endpoint or of the
 /// gateway is never sent to another host, whatever the others say.
 fn rows(
@@ -324,10 +333,10 @@ fn rows(
     cluster: &Cluster,
     me: HostId,
 ) -> (BTreeMap<Mac, Remote>, BTreeMap<IpAddr, Mac>) {
-    let Some(view) = view else { return Default::default() };
+    let here = || attached.iter().flat_map(|a| neighbours_of(&a.endpoint));
+    let Some(view) = view else { return (BTreeMap::new(), here().collect()) };
     let gateway = gateway_mac(view.network.id);
     let macs: BTreeSet<Mac> = attached.iter().map(|a| a.endpoint.mac).chain([gateway]).collect();
-    let addresses: BTreeSet<IpAddr> = attached.iter().flat_map(|a| &a.endpoint.addresses).map(|a| a.address).collect();
     let tunnels: BTreeMap<HostId, Remote> = view
         .vnis
         .iter()
@@ -340,9 +349,12 @@ fn rows(
     let others: Vec<(&Endpoint, &Remote)> = others.filter(|(endpoint, _)| !macs.contains(&endpoint.mac)).collect();
     // A map of sorted entries is made faster than entry by entry.
     let remotes = others.iter().map(|(endpoint, remote)| (endpoint.mac, **remote)).collect();
-    let neighbours =
-        others.iter().flat_map(|(endpoint, _)| endpoint.addresses.iter().map(|a| (a.address, endpoint.mac)));
-    (remotes, neighbours.filter(|(address, _)| !addresses.contains(address)).collect())
+    // Of two for one address the last counts.
+    (remotes, others.iter().flat_map(|(endpoint, _)| neighbours_of(endpoint)).chain(here()).collect())
+}
+
+fn neighbours_of(endpoint: &Endpoint) -> impl Iterator<Item = (IpAddr, Mac)> {
+    endpoint.addresses.iter().map(|assigned| (assigned.address, endpoint.mac))
 }
 
 /// The smallest MTU on the path, or the one that was asked for if that is smaller. With tunnels: the smallest underlay MTU of the hosts

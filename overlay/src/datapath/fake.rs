@@ -2,6 +2,7 @@
 //! refuses, and obeys the same conformance suite. No I/O, and all it does is in the order it was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::datapath::attention::{Look, News, Part};
@@ -218,6 +219,7 @@ impl FakeKernel {
                 self.delete_port(id, ifname);
             }
             SegmentStep::Row(row) => change_row(self.segment(id)?, row)?,
+            SegmentStep::Announce(_) => drop(self.segment(id)?),
         }
         Ok(())
     }
@@ -305,6 +307,9 @@ impl FakeKernel {
 }
 
 impl Kernel for FakeKernel {
+    /// What its underlay carries depends on nothing.
+    fn set_peers(&mut self, _: &BTreeSet<IpAddr>) {}
+
     async fn observe(&mut self, look: &Look) -> Result<Observed, StepError> {
         Ok(self.look(look))
     }

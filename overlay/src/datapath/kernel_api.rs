@@ -1,7 +1,9 @@
 //! What a kernel is to the core: something that can be looked at and that executes steps, and why it refuses one.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::future::Future;
+use std::net::IpAddr;
 
 use crate::datapath::attention::Look;
 use crate::datapath::observed::Observed;
@@ -9,6 +11,9 @@ use crate::datapath::plan::Step;
 
 /// A kernel: the real one, or the one in memory. It executes and decides nothing.
 pub trait Kernel {
+    /// The VTEPs that tunnels lead to: a look at the host's part says what the ways to them carry.
+    fn set_peers(&mut self, peers: &BTreeSet<IpAddr>);
+
     /// All that is ours in these parts, as it is now. Of the other parts the answer has nothing.
     fn observe(&mut self, look: &Look) -> impl Future<Output = Result<Observed, StepError>> + Send;
 

@@ -14,7 +14,8 @@ use crate::model::intent::AtPath;
 /// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// MTU in bytes of the link that has the VTEP's address; `None` while none has.
+    /// MTU in bytes of the ways to the other hosts, the smallest; while there are none, of the link that has the VTEP's address, or
+    /// of those to everywhere if that is the loopback's. `None` if none of them is there.
     pub underlay_mtu: Option<u32>,
     /// What the host's namespace forwards.
     pub forwarding: BTreeSet<IpVersion>,

@@ -17,6 +17,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// Notes what became of these steps.
+    pub(crate) fn note(&mut self, steps: Vec<Step>, results: Vec<Result<(), StepError>>) {
+        for (step, result) in steps.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.done.push(step),
+                Err(error) => self.failed.push((step, error)),
+            }
+        }
+    }
+
     /// Is the kernel now as it should be?
     pub fn settled(&self) -> bool {
         self.failed.is_empty() && self.skipped.is_empty()

@@ -19,6 +19,7 @@ pub async fn round(
     desired: &Desired,
     knowledge: Knowledge,
 ) -> Result<(Observed, Report), StepError> {
+    kernel.set_peers(&desired.peers);
     let observed = kernel.observe(look).await?;
     let mut report = Report::default();
     let mut batches = batches(plan_parts(look, &observed, desired, knowledge));
@@ -33,12 +34,7 @@ pub async fn round(
             batch.into_iter().partition(|step| broken.iter().any(|failed| step.stands_on(failed)));
         report.skipped.extend(skipped);
         let results = kernel.apply(&batch).await;
-        for (step, result) in batch.into_iter().zip(results) {
-            match result {
-                Ok(()) => report.done.push(step),
-                Err(error) => report.failed.push((step, error)),
-            }
-        }
+        report.note(batch, results);
     }
     Ok((observed, report))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::datapath::announcer::Announcer;
 use crate::datapath::attention::{Confirmed, Look, News};
 use crate::datapath::desired::{Desired, HostConfig, KeptDesired};
 use crate::datapath::kernel_api::{Kernel, StepError};
@@ -24,6 +25,7 @@ pub struct Rounds {
     confirmed: Confirmed,
     /// The news that the last round knew of.
     heard: News,
+    announcer: Announcer,
 }
 
 /// A round that is due.
@@ -63,11 +65,37 @@ impl Rounds {
         } else {
             round(kernel, look, desired, *knowledge).await
         };
+        let outcome = match outcome {
+            Ok((observed, report)) => {
+                let report = self.announce(kernel, desired, &observed, report).await;
+                Ok((observed, report))
+            }
+            Err(error) => Err(error),
+        };
         match &outcome {
             Ok((_, report)) if report.settled() => self.confirmed.set(Arc::clone(desired), *knowledge),
             Ok(_) | Err(_) => self.confirmed.forget(),
         }
         outcome
+    }
+
+    /// Tells containers of what has another MAC now; what could not be told is tried again in the next round.
+    async fn announce(
+        &mut self,
+        kernel: &mut impl Kernel,
+        desired: &Desired,
+        observed: &Observed,
+        mut report: Report,
+    ) -> Report {
+        self.announcer.note(observed, &report.done);
+        let steps = self.announcer.due(desired);
+        if !steps.is_empty() {
+            let results = kernel.apply(&steps).await;
+            let before = report.done.len();
+            report.note(steps, results);
+            self.announcer.note(observed, &report.done[before..]);
+        }
+        report
     }
 
     /// An audit is due: the next round looks at everything.

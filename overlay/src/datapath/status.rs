@@ -196,7 +196,7 @@ impl Scope {
     /// What does not work if this step has failed.
     pub fn of(step: &Step, desired: &Desired) -> Self {
         use SegmentStep::{
-            ConnectPort, ConnectTunnel, Create, CreateBridge, CreatePort, CreateTunnel, CreateUplink, Delete,
+            Announce, ConnectPort, ConnectTunnel, Create, CreateBridge, CreatePort, CreateTunnel, CreateUplink, Delete,
             DeleteFilter, DeletePort, DeleteTunnel, DeleteUplink, ForgetFlows, ReplaceFilter, ReplaceFirewall, Row,
             UpdateBridge, UpdateFilter, UpdatePort,
         };
@@ -212,7 +212,7 @@ impl Scope {
                 let endpoint = ports.find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id);
                 endpoint.map_or(Self::Entry(*network), |id| Self::Endpoint(*network, id))
             }
-            Row(_) | DeletePort(_) => Self::Entry(*network),
+            Row(_) | DeletePort(_) | Announce(_) => Self::Entry(*network),
             Create(_)
             | Delete
             | ReplaceFirewall(_)

@@ -177,11 +177,13 @@ pub(super) fn egress(routes: &[RouteMessage]) -> BTreeSet<u32> {
 }
 
 fn egress_of(route: &RouteMessage) -> Vec<u32> {
-    let mut links = Vec::new();
     let leads_beyond = is_default(route) || route.attributes.iter().any(is_gateway);
-    if !leads_beyond || gateway(route).is_some_and(is_transit) {
-        return links;
-    }
+    if !leads_beyond || gateway(route).is_some_and(is_transit) { Vec::new() } else { links_of(route) }
+}
+
+/// The links that a route leads over: several if it has several next hops.
+pub(super) fn links_of(route: &RouteMessage) -> Vec<u32> {
+    let mut links = Vec::new();
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Oif(index) => links.push(*index),
@@ -218,9 +220,14 @@ pub(super) fn destination(route: &RouteMessage) -> Option<Subnet> {
     Subnet::of(to?, route.header.destination_prefix_length)
 }
 
+/// The routes that lead everywhere, IPv4 first.
+pub(super) async fn default_routes(route: &Handle) -> Result<Vec<RouteMessage>, Error> {
+    Ok(routes(route, None).await?.into_iter().filter(is_default).collect())
+}
+
 /// Where everything goes by default that has no better route, IPv4 first.
 pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
-    Ok(routes(route, None).await?.iter().filter(|route| is_default(route)).filter_map(gateway).collect())
+    Ok(default_routes(route).await?.iter().filter_map(gateway).collect())
 }
 
 /// The interface that a route leads over, if it is one.

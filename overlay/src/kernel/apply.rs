@@ -6,7 +6,7 @@ use super::error::OrDoing;
 use super::netns::blocking;
 use super::netns_sockets::{NetnsSockets, Segment};
 use super::time_limit::within;
-use super::{RealKernel, flows, forwarding, link, netns, nft, port, rows, segment};
+use super::{RealKernel, announce, flows, forwarding, link, netns, nft, port, rows, segment};
 use crate::datapath::attention::Part;
 use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -153,6 +153,7 @@ impl RealKernel {
             SegmentStep::UpdatePort(port) => port::update(&self.segment(id)?.route, port).await,
             SegmentStep::ConnectPort(port) => port::connect(&self.segment(id)?.route, port).await,
             SegmentStep::DeletePort(ifname) => port::delete(&self.segment(id)?.route, ifname).await,
+            SegmentStep::Announce(announcement) => announce::tell(self.segment(id)?, announcement).await,
             SegmentStep::Row(row) => {
                 let results = rows::write(self.open_segment(id)?, std::slice::from_ref(row)).await;
                 results.into_iter().collect()

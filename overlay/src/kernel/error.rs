@@ -72,6 +72,11 @@ fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     }
 }
 
+/// Does the kernel say that no packet goes to an address? A route may say so, too (`prohibit`, `blackhole`).
+pub(super) fn is_no_route(error: &rtnetlink::Error) -> bool {
+    matches!(errno(error), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL))
+}
+
 /// Reads as a sentence: `request.await.or_doing(|| "make the bridge")?`.
 pub(super) trait OrDoing<T> {
     fn or_doing<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T, StepError>;

@@ -24,6 +24,7 @@ pub(super) struct Interface {
     pub mac: Option<Mac>,
     pub mtu: u32,
     pub up: bool,
+    pub is_loopback: bool,
     pub master: Option<u32>,
     /// 0 if it was never put into one.
     pub group: u32,
@@ -60,6 +61,8 @@ pub(super) struct PortFlags {
     pub multicast_flood: bool,
     pub broadcast_flood: bool,
     pub neigh_suppress: bool,
+    /// The bridge answers ARP for what is behind the port, and asks it nothing that it has answered.
+    pub proxy_arp: bool,
     pub isolated: bool,
 }
 
@@ -71,19 +74,27 @@ impl PortFlags {
         multicast_flood: false,
         broadcast_flood: false,
         neigh_suppress: true,
+        proxy_arp: false,
         isolated: false,
     };
 
-    /// A container: its only MAC is known, so it learns nothing and gets no unknown unicast; ARP among the containers
-    /// of one host is broadcast as usual.
-    pub(super) const CONTAINER: Self = Self {
-        learning: false,
-        unicast_flood: false,
-        multicast_flood: true,
-        broadcast_flood: true,
-        neigh_suppress: false,
-        isolated: false,
-    };
+    /// A container: its only MAC is known, so it learns nothing and gets no unknown unicast. In a network of IPv4 alone the bridge
+    /// answers ARP for it from the permanent neighbours, so that no container is asked for the address of another one.
+    ///
+    /// Not with IPv6: the bridge then keeps neighbour discovery from the port as well, and answers none of it (`br_do_suppress_nd` in
+    /// Linux answers only for ports with `neigh_suppress`, and nothing that such a port asks). There both are sent to all containers of
+    /// the host.
+    pub(super) const fn container(with_ipv6: bool) -> Self {
+        Self {
+            learning: false,
+            unicast_flood: false,
+            multicast_flood: true,
+            broadcast_flood: true,
+            neigh_suppress: false,
+            proxy_arp: !with_ipv6,
+            isolated: false,
+        }
+    }
 }
 
 /// All links in a namespace.
@@ -179,14 +190,16 @@ pub(super) async fn enslave(route: &Handle, link: u32, bridge: u32, flags: PortF
         .mcast_flood(flags.multicast_flood)
         .bcast_flood(flags.broadcast_flood)
         .neigh_suppress(flags.neigh_suppress)
+        .proxy_arp_wifi(flags.proxy_arp)
         .isolated(flags.isolated);
     route.link().set_port(port.build()).execute().await
 }
 
 impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
-        let mut link =
-            Self { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Self::default() };
+        let has = |flag| message.header.flags.contains(flag);
+        let (up, is_loopback) = (has(LinkFlags::Up), has(LinkFlags::Loopback));
+        let mut link = Self { index: message.header.index, up, is_loopback, ..Self::default() };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
@@ -252,6 +265,7 @@ fn port(infos: &[InfoBridgePort]) -> PortFlags {
             InfoBridgePort::MulticastFlood(on) => flags.multicast_flood = *on,
             InfoBridgePort::BroadcastFlood(on) => flags.broadcast_flood = *on,
             InfoBridgePort::NeighSupress(on) => flags.neigh_suppress = *on,
+            InfoBridgePort::ProxyARPWifi(on) => flags.proxy_arp = *on,
             InfoBridgePort::Isolated(on) => flags.isolated = *on,
             _ => {}
         }

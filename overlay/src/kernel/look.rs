@@ -20,34 +20,30 @@ use crate::datapath::observed::{ObservedBridge, ObservedPort, ObservedSegment, O
 use crate::model::addr::{IfName, Mac};
 use crate::model::id::NetworkId;
 
-/// What others have in the host's namespace, and the links that lead to other hosts.
-pub(super) async fn others(host: &mut NetnsSockets, legacy: &mut Lists, vtep: IpAddr) -> Result<Others, StepError> {
+/// What others have in the host's namespace, and the links that lead to other hosts, by name and by number.
+pub(super) async fn others(
+    host: &mut NetnsSockets,
+    legacy: &mut Lists,
+    vtep: IpAddr,
+) -> Result<(Others, BTreeSet<u32>), StepError> {
     let doing = || "look at the rules of others on the host";
     let chains = host.rules.others().await.or_doing(doing)?;
-    let mut egress = BTreeSet::new();
+    let (mut egress, mut links) = (BTreeSet::new(), BTreeSet::new());
     // A host may have a million routes. They matter only if a foreign chain exists.
     if !chains.is_empty() {
         let routes = addr::routes(&host.route, None).await.or_doing(doing)?;
         let addresses = addr::all(&host.route).await.or_doing(doing)?;
         let has_vtep = addresses.iter().filter(|(_, list)| list.iter().any(|a| a.address == vtep));
-        let mut links = addr::egress(&routes);
+        links = addr::egress(&routes);
         links.extend(has_vtep.map(|(index, _)| *index));
-        for index in links {
+        for index in &links {
             // One that is gone meanwhile leads nowhere; nor does that of the host itself, where a VTEP's address may be.
-            let link = link::numbered(&host.route, index).await.or_doing(doing)?.filter(|link| link.name != "lo");
+            let link = link::numbered(&host.route, *index).await.or_doing(doing)?.filter(|link| link.name != "lo");
             egress.extend(link.and_then(|link| link.name.parse::<IfName>().ok()));
         }
     }
     let has_legacy = legacy.has_filter(&host.netns).await.or_doing(doing)?;
-    Ok(Others { chains, egress, has_legacy })
-}
-
-/// What the link carries that has this address.
-pub(super) async fn underlay_mtu(host: &NetnsSockets, vtep: IpAddr) -> Result<Option<u32>, StepError> {
-    let doing = || format!("look for the link that has {vtep}");
-    let addresses = addr::all(&host.route).await.or_doing(doing)?;
-    let Some(index) = addr::link_of(&addresses, vtep) else { return Ok(None) };
-    Ok(link::numbered(&host.route, index).await.or_doing(doing)?.map(|link| link.mtu))
+    Ok((Others { chains, egress, has_legacy }, links))
 }
 
 /// What is in a segment, and the host's end of its uplink. What the kernel has told of no change of is not read again.
@@ -81,6 +77,8 @@ fn observed_segment(mirror: &mut Mirror, fixtures: &Fixtures) -> ObservedSegment
     let own = tunnel.as_ref().filter(|_| master.is_some()).and_then(|link| Some((link.index, own_remote(link)?)));
     let (remotes, half_remotes) = own.map(|(tunnel, own)| mirror.remotes(tunnel, own)).unwrap_or_default();
     let behind = mirror.behind_ports(tunnel.as_ref().map(|link| link.index));
+    let has_ipv6 = |bridge| fixtures.addresses_of(bridge).iter().any(|a| a.address.is_ipv6());
+    let flags = PortFlags::container(master.is_some_and(has_ipv6));
     let behind = |link: &Interface| behind.get(&link.index).map_or([].as_slice(), Vec::as_slice);
     ObservedSegment {
         firewall: fixtures.firewall.clone(),
@@ -88,7 +86,7 @@ fn observed_segment(mirror: &mut Mirror, fixtures: &Fixtures) -> ObservedSegment
         bridge: bridge.as_ref().and_then(|link| observed_bridge(link, fixtures.addresses_of(link.index))),
         tunnel: tunnel.as_ref().and_then(|link| observed_tunnel(link, master, mirror.floods(link.index))),
         uplink: fixtures.uplink.clone(),
-        ports: mirror.links().filter_map(|link| observed_port(link, master, behind(link))).collect(),
+        ports: mirror.links().filter_map(|link| observed_port(link, (master, flags), behind(link))).collect(),
         remotes,
         half_remotes,
         neighbours: master.map(|bridge| mirror.neighbours(bridge)).unwrap_or_default(),
@@ -115,7 +113,11 @@ fn own_remote(link: &Interface) -> Option<Remote> {
     }
 }
 
-fn observed_port(link: &Interface, bridge: Option<u32>, behind: &[&Row]) -> Option<(IfName, ObservedPort)> {
+fn observed_port(
+    link: &Interface,
+    (bridge, flags): (Option<u32>, PortFlags),
+    behind: &[&Row],
+) -> Option<(IfName, ObservedPort)> {
     if link.kind != Kind::Veth || !link.name.starts_with(PORT_PREFIX) {
         return None;
     }
@@ -123,7 +125,7 @@ fn observed_port(link: &Interface, bridge: Option<u32>, behind: &[&Row]) -> Opti
         [row] if matches!(row.kind, RowKind::Bridge { fixed: true, .. }) => Mac::new(row.mac),
         _ => None,
     };
-    let in_place = link.up && bridge.is_some() && link.master == bridge && link.port == PortFlags::CONTAINER;
+    let in_place = link.up && bridge.is_some() && link.master == bridge && link.port == flags;
     let endpoint = link.alias.as_deref().and_then(port::endpoint_of_alias);
     let port = ObservedPort { endpoint, mtu: link.mtu, connected: only.filter(|_| in_place) };
     Some((link.name.parse().ok()?, port))

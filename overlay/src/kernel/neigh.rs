@@ -1,4 +1,4 @@
-//! Permanent neighbours on the bridge: what it answers ARP from for the endpoints of the other hosts.
+//! Permanent neighbours on the bridge: what it answers ARP from, and where the gateway finds the endpoints.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -111,7 +111,8 @@ pub(super) async fn connect(route: &Handle, port: &Port) -> Result<(), StepError
     let doing = || format!("connect {} to the bridge {BRIDGE}", port.host_ifname);
     let bridge = index_of(route, BRIDGE).await?;
     let index = index_of(route, port.host_ifname.as_str()).await?;
-    link::enslave(route, index, bridge, PortFlags::CONTAINER).await.or_doing(doing)?;
+    let with_ipv6 = port.addresses.iter().any(|a| a.address.is_ipv6());
+    link::enslave(route, index, bridge, PortFlags::container(with_ipv6)).await.or_doing(doing)?;
     fdb::set_container(route, index, port.mac).await.or_doing(doing)?;
     link::set_up(route, index).await.or_doing(doing)
 }

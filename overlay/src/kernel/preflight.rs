@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 use rtnetlink::LinkVxlan;
 
 use super::error::Meaning;
-use super::link::{self, Interface};
 use super::netns::{self, Netns, NetnsError};
-use super::{addr, nft};
+use super::{addr, nft, underlay};
 use crate::datapath::kernel_api::Cause;
 use crate::datapath::names::TUNNEL;
 
 /// What the daemon learns of its host on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host {
-    /// MTU in bytes of the interface that has the VTEP's address.
+    /// MTU in bytes of the interface that has the VTEP's address; if that is the loopback's, of the way to everywhere.
     pub underlay_mtu: u32,
 }
 
@@ -95,6 +94,9 @@ pub async fn preflight(vtep: IpAddr, run_dir: &Path) -> Result<Host, PreflightEr
     Ok(Host { underlay_mtu })
 }
 
+/// What is assumed of a way that is not known yet.
+const ETHERNET_MTU: u32 = 1500;
+
 const ENTER: &str = "make and enter network namespaces";
 const CHANGE: &str = "change the links of the host";
 const LOOK: &str = "look at the links of the host";
@@ -141,16 +143,13 @@ fn no_device(error: rtnetlink::Error) -> PreflightError {
 async fn underlay_mtu(host: &Netns, vtep: IpAddr) -> Result<u32, PreflightError> {
     let route = netns::connect(host).map_err(not_entered)?;
     let addresses = addr::all(&route).await.map_err(|error| refused(LOOK, error))?;
-    let links: Vec<Interface> = link::all(&route).await.map_err(|error| refused(LOOK, error))?;
-    let index = addr::link_of(&addresses, vtep);
-    match links.iter().find(|link| Some(link.index) == index) {
-        Some(link) => Ok(link.mtu),
-        None => {
-            let useful = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);
-            let there = addresses.values().flatten().map(|a| a.address).filter(useful).collect();
-            Err(PreflightError::NoSuchAddress { vtep, there })
-        }
+    if addr::link_of(&addresses, vtep).is_none() {
+        let useful = |ip: &IpAddr| !ip.is_loopback() && !is_link_local(*ip);
+        let there = addresses.values().flatten().map(|a| a.address).filter(useful).collect();
+        return Err(PreflightError::NoSuchAddress { vtep, there });
     }
+    let underlay = underlay::look(&route, vtep, &BTreeSet::new()).await.map_err(|error| refused(LOOK, error))?;
+    Ok(underlay.mtu.unwrap_or(ETHERNET_MTU))
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -3,25 +3,25 @@
 //! Nothing is decided here: a change is a reason to look, and looking twice is harmless. What must not happen is that
 //! a change goes unnoticed, so also an overrun (ENOBUFS: messages were dropped) is a change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::NeighbourState;
-use netlink_packet_route::route::RouteMessage;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::host_message::{self, Known};
 use super::listener::Listener;
 use super::mirror::{Mirror, ObjectChange};
 use super::netns::{Netns, NetnsError};
 use super::objects::Objects;
 use super::{addr, neigh};
 use crate::datapath::attention::{News, Part};
-use crate::datapath::desired::is_transit;
 use crate::model::id::NetworkId;
 
 /// Multicast groups as bits (`linux/rtnetlink.h`, `linux/netfilter/nfnetlink.h`): group n is bit n-1.
@@ -48,11 +48,9 @@ pub(super) struct Changes {
 /// What has to be known of segments to tell what a change is of.
 #[derive(Debug, Default)]
 struct Segments {
-    /// The indices of the uplinks' ends in the host's namespace, as last seen. A look at a segment reads these ends as well, so a
-    /// change of one is a change of its segment.
-    uplinks: BTreeMap<u32, NetworkId>,
     /// Those whose fixtures may have changed since they were read.
     touched: BTreeSet<NetworkId>,
+    known: Known,
 }
 
 impl Changes {
@@ -72,7 +70,7 @@ impl Changes {
     /// The segment is no more, which is no reason to look.
     pub(super) fn forget(&self, network: NetworkId) {
         let mut segments = self.segments();
-        segments.uplinks.retain(|_, of| *of != network);
+        segments.known.uplinks.retain(|_, of| *of != network);
         segments.touched.remove(&network);
         self.news.send_if_modified(|news| {
             news.forget(Part::Segment(network));
@@ -83,9 +81,22 @@ impl Changes {
     /// The host's end of the network's uplink has this index; gives whether it is another than before. Only from now on it is known of a
     /// change of it that it is one of the network.
     pub(super) fn set_uplink(&self, network: NetworkId, index: u32) -> bool {
-        let uplinks = &mut self.segments().uplinks;
+        let uplinks = &mut self.segments().known.uplinks;
         uplinks.retain(|at, of| *of != network || *at == index);
         uplinks.insert(index, network) != Some(network)
+    }
+
+    /// These links lead to the other hosts and to the world. Of one that is new nobody was told until now.
+    pub(super) fn set_ways(&self, links: BTreeSet<u32>) {
+        let before = std::mem::replace(&mut self.segments().known.ways, links.clone());
+        if !links.is_subset(&before) {
+            self.note(Part::Host);
+        }
+    }
+
+    /// These are the VTEPs: the other hosts' and this host's own.
+    pub(super) fn set_peers(&self, vteps: BTreeSet<IpAddr>) {
+        self.segments().known.vteps = vteps;
     }
 
     /// The fixtures of the segment may have changed.
@@ -111,14 +122,14 @@ impl Changes {
     /// Something in the host's namespace has changed: this interface, if it is known.
     fn note_host(&self, index: Option<u32>) {
         self.note(Part::Host);
-        let network = index.and_then(|index| self.segments().uplinks.get(&index).copied());
+        let network = index.and_then(|index| self.segments().known.uplinks.get(&index).copied());
         network.into_iter().for_each(|network| self.note_segment(network));
     }
 
     /// Anything in the host's namespace may have changed.
     fn note_overrun(&self) {
         self.note(Part::Host);
-        let networks: Vec<NetworkId> = self.segments().uplinks.values().copied().collect();
+        let networks: Vec<NetworkId> = self.segments().known.uplinks.values().copied().collect();
         networks.into_iter().for_each(|network| self.note_segment(network));
     }
 }
@@ -140,10 +151,6 @@ impl ChangesOf {
             (Notice::Change(_) | Notice::Anything, Part::Segment(network)) => self.changes.note_segment(network),
         }
     }
-
-    fn is_uplink(&self, index: Option<u32>) -> bool {
-        index.is_some_and(|index| self.changes.segments().uplinks.contains_key(&index))
-    }
 }
 
 /// Watches one namespace for as long as it is kept.
@@ -153,16 +160,16 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// The host's namespace: its links with their addresses, its routes into segments and to everywhere, its forwarding, and all
-    /// rules, whosever they are.
+    /// The host's namespace: what [`host_message`] picks of its links, addresses, routes and settings, and all rules, whosever they
+    /// are.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
         let changes = ChangesOf { changes: changes.clone(), part: Part::Host };
         let groups = LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS;
         let told = changes.clone();
         let tell = move |message: Option<&[u8]>| {
-            let is_ours = |route: &RouteMessage, index| leads_to_us(route) || told.is_uplink(index);
-            let read = |message| parse(message).map_or(Notice::Change(None), |message| read(&message, is_ours));
-            told.note(message.map_or(Notice::Anything, read));
+            let notice =
+                message.map_or(Notice::Anything, |bytes| host_message::read(bytes, &told.changes.segments().known));
+            told.note(notice);
         };
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
         Self::start(netns, changes, route)
@@ -225,12 +232,13 @@ fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Notice {
     ObjectChange::of(&message).into_iter().for_each(|change| mirror.apply(change));
     match message {
         RouteNetlinkMessage::NewNeighbour(_) | RouteNetlinkMessage::DelNeighbour(_) => Notice::Copied,
-        other => read(&other, |_, _| true),
+        other => Notice::Change(interface(&other)),
     }
 }
 
 /// What a message tells of.
-enum Notice {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Notice {
     /// Of nothing that is ours.
     Nothing,
     /// Of a row or a neighbour, which the copy has now.
@@ -242,31 +250,22 @@ enum Notice {
 }
 
 /// A message, if it can be read.
-fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
+pub(super) fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
     match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).ok()?.payload {
         NetlinkPayload::InnerMessage(message) => Some(message),
         _ => None,
     }
 }
 
-/// All that is not known to be of no matter is a change.
-fn read(message: &RouteNetlinkMessage, is_ours: impl Fn(&RouteMessage, Option<u32>) -> bool) -> Notice {
+/// The interface that a message is about.
+fn interface(message: &RouteNetlinkMessage) -> Option<u32> {
     use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
     match message {
-        NewRoute(route) | DelRoute(route) => {
-            let index = addr::interface(route);
-            if is_ours(route, index) { Notice::Change(index) } else { Notice::Nothing }
-        }
-        NewLink(link) | DelLink(link) => Notice::Change(Some(link.header.index)),
-        NewAddress(address) | DelAddress(address) => Notice::Change(Some(address.header.index)),
-        _ => Notice::Change(None),
+        NewRoute(route) | DelRoute(route) => addr::interface(route),
+        NewLink(link) | DelLink(link) => Some(link.header.index),
+        NewAddress(address) | DelAddress(address) => Some(address.header.index),
+        _ => None,
     }
-}
-
-/// Of the host's routes those that matter: that lead everywhere, over an uplink, or to the other end of one.
-fn leads_to_us(route: &RouteMessage) -> bool {
-    let to = addr::destination(route).map(|subnet| subnet.network());
-    addr::is_default(route) || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 
 /// A neighbour that comes and goes by itself, at an address that the bridge does not answer for. As long as the copy is not whole, the

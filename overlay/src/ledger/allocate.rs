@@ -116,7 +116,8 @@ impl Account {
             return step;
         }
         // One that has come for a request that asked for it by number rests for no name until that request is made again.
-        let is_left = |a: &IpAddr, rest: &Rest| self.is_free(me, *a) || (rest.name.is_some() && self.network.is_offered(*a));
+        let is_left =
+            |a: &IpAddr, rest: &Rest| self.is_free(me, *a) || (rest.name.is_some() && self.network.is_offered(*a));
         let left = resting().filter(|(a, rest)| is_left(a, rest));
         let usable = left.filter_map(|(a, rest)| Some((rest.since, *a, self.may_use(me, *a)?)));
         match usable.min() {

@@ -13,6 +13,7 @@ mod foreign_chains;
 mod real;
 mod real_only;
 mod silence;
+mod underlay;
 mod world;
 
 use libtest_mimic::{Arguments, Trial};
@@ -63,5 +64,6 @@ fn main() -> anyhow::Result<()> {
     trials.extend(silence::trials());
     trials.extend(foreign_chains::trials());
     trials.extend(followed::trials());
+    trials.extend(underlay::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

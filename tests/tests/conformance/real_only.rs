@@ -403,8 +403,6 @@ async fn sockets_are_made_inside_a_namespace(mut bench: RealBench) -> anyhow::Re
 }
 
 async fn the_preflight_names_what_is_wrong(bench: RealBench) -> anyhow::Result<()> {
-    let found = preflight(VTEP.into(), bench.run_dir()).await?;
-    ensure!(found.underlay_mtu == 65_536, "the MTU of lo: {found:?}");
     let error = preflight([203, 0, 113, 9].into(), bench.run_dir()).await.err().context("no such address")?;
     ensure!(matches!(error, PreflightError::NoSuchAddress { .. }), "{error:?}");
     let says = error.to_string();

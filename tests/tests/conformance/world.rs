@@ -84,6 +84,10 @@ pub fn segment(n: u8, ports: &[(u8, &NetnsRef)]) -> Segment {
 pub fn only_ipv4(segment: &mut Segment) {
     segment.bridge.addresses.retain(|a| a.address.is_ipv4());
     segment.uplink.iter_mut().for_each(|uplink| uplink.transits.retain(|transit| transit.host.is_ipv4()));
+    for port in segment.ports.values_mut() {
+        port.addresses.retain(|a| a.address.is_ipv4());
+        port.gateways.retain(IpAddr::is_ipv4);
+    }
 }
 
 pub fn port(m: u8, netns: &NetnsRef) -> Port {

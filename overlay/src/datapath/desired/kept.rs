@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Attachment, Cluster, Desired, HostConfig, Intents, Segment, Wish, by_network, with_host};
+use super::{Attachment, Cluster, Desired, HostConfig, Intents, Segment, Wish, by_network, peers, with_host};
 use crate::cluster::{Host, NetworkView};
 use crate::model::difference::differences;
 use crate::model::id::{HostId, NetworkId};
@@ -64,8 +64,8 @@ impl Made {
         let segments: BTreeMap<NetworkId, Arc<Segment>> = segments.collect();
         // What is in the host's namespace is for the uplinks and ports that were asked for.
         let desired = match same_intents && same_host {
-            true => Desired { segments, ..Desired::clone(&self.desired) },
-            false => with_host(segments, &attached, host),
+            true => Desired { peers: peers(cluster, host.me), segments, ..Desired::clone(&self.desired) },
+            false => with_host(segments, &attached, peers(cluster, host.me), host),
         };
         if *self.desired == desired { Arc::clone(&self.desired) } else { Arc::new(desired) }
     }

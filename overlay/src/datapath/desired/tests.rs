@@ -175,7 +175,9 @@ proptest! {
                     expected.extend(l.addresses().map(|a| (a, (l.endpoint.mac, remote))));
                 }
             }
-            let neighbours: BTreeMap<IpAddr, Mac> = expected.iter().map(|(a, (mac, _))| (*a, *mac)).collect();
+            let mut neighbours: BTreeMap<IpAddr, Mac> = expected.iter().map(|(a, (mac, _))| (*a, *mac)).collect();
+            let here = intents.attached(id).flat_map(|a| a.endpoint.addresses.iter().map(|of| (of.address, a.endpoint.mac)));
+            neighbours.extend(here);
             prop_assert_eq!(&segment.neighbours, &neighbours);
             prop_assert_eq!(&segment.remotes, &expected.into_values().collect::<BTreeMap<Mac, Remote>>());
         }
@@ -186,9 +188,11 @@ proptest! {
         for (id, segment) in desire(&cluster(said), &intents, &host()).segments {
             for attachment in intents.attached(id) {
                 prop_assert!(!segment.remotes.contains_key(&attachment.endpoint.mac));
-                prop_assert!(attachment.endpoint.addresses.iter().all(|a| !segment.neighbours.contains_key(&a.address)));
+                let mac = attachment.endpoint.mac;
+                prop_assert!(attachment.endpoint.addresses.iter().all(|a| segment.neighbours.get(&a.address) == Some(&mac)));
             }
-            prop_assert!(segment.neighbours.values().all(|mac| segment.remotes.contains_key(mac)));
+            let here: BTreeSet<Mac> = segment.ports.values().map(|port| port.mac).collect();
+            prop_assert!(segment.neighbours.values().all(|mac| here.contains(mac) || segment.remotes.contains_key(mac)));
         }
     }
 
@@ -245,9 +249,10 @@ fn a_host_without_endpoints_wants_no_segment() {
 }
 
 #[test]
-fn a_segment_of_one_host_has_no_rows() {
+fn a_segment_of_one_host_has_the_neighbours_of_its_own_endpoints_only() {
     let segment = segment_with([]);
-    assert!(segment.remotes.is_empty() && segment.neighbours.is_empty());
+    assert!(segment.remotes.is_empty());
+    assert_eq!(segment.neighbours, [(ip(2), Mac::of_address(ip(2)))].into());
     assert_eq!(segment.ports.len(), 1);
 }
 
@@ -256,7 +261,7 @@ fn a_row_carries_the_receivers_own_vni_and_port() {
     let segment = segment_with([other(2, Liveness::Live, &[endpoint(9, &network(0), 9)])]);
     let remote = Remote { vtep: vtep(2), port: 4702, vni: Vni::new(16002).expect("24 bits") };
     assert_eq!(segment.remotes, [(Mac::of_address(ip(9)), remote)].into());
-    assert_eq!(segment.neighbours, [(ip(9), Mac::of_address(ip(9)))].into());
+    assert_eq!(segment.neighbours, [2, 9].map(|last| (ip(last), Mac::of_address(ip(last)))).into());
     assert_ne!(segment.tunnel.expect("a tunnel").vni, remote.vni);
 }
 
@@ -282,14 +287,15 @@ fn nobody_takes_the_gateway_or_the_mac_of_a_local_endpoint() {
     let local = Endpoint { mac: Mac::of_address(ip(2)), ..endpoint(9, &net, 9) };
     let honest = endpoint(10, &net, 10);
     let segment = segment_with([other(2, Liveness::Live, &[gateway, local, endpoint(11, &net, 1), honest])]);
-    assert_eq!(segment.neighbours.into_keys().collect::<Vec<_>>(), [ip(10)]);
+    assert_eq!(segment.neighbours.into_keys().collect::<Vec<_>>(), [ip(2), ip(10)]);
     assert_eq!(segment.remotes.into_keys().collect::<Vec<_>>(), [Mac::of_address(ip(10))]);
 }
 
 #[test]
 fn nobody_takes_the_address_of_a_local_endpoint_under_a_mac_of_his_own() {
     let rival = Endpoint { mac: Mac::of_address(ip(77)), ..endpoint(9, &network(0), 2) };
-    assert!(segment_with([other(2, Liveness::Live, &[rival])]).neighbours.is_empty());
+    let neighbours = segment_with([other(2, Liveness::Live, &[rival])]).neighbours;
+    assert_eq!(neighbours, [(ip(2), Mac::of_address(ip(2)))].into());
 }
 
 #[test]

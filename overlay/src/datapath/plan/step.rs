@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::datapath::announcer::Announcement;
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel, Uplink};
 use crate::datapath::firewall::{Set, Table};
 use crate::datapath::foreign_chains::{AcceptRule, ChainName};
@@ -75,6 +76,8 @@ pub enum SegmentStep {
     DeletePort(IfName),
     /// Write or remove an entry of a table that may have thousands.
     Row(RowStep),
+    /// Tell the containers of this host which MAC addresses have now that had another one.
+    Announce(Announcement),
     /// Remove the namespace and all in it.
     Delete,
 }
@@ -130,6 +133,12 @@ impl fmt::Display for SegmentStep {
             Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),
             Self::DeletePort(ifname) => write!(f, "remove the port {ifname}"),
             Self::Row(row) => row.fmt(f),
+            Self::Announce(Announcement { macs, .. }) => match macs.first_key_value() {
+                Some((address, mac)) if macs.len() == 1 => {
+                    write!(f, "tell the containers that {address} is at {mac} now")
+                }
+                _ => write!(f, "tell the containers which MACs {} addresses have now", macs.len()),
+            },
             Self::Delete => f.write_str("remove the namespace"),
         }
     }

@@ -54,6 +54,7 @@ pub(crate) fn wish() -> impl Strategy<Value = Desired> {
     (0..3_usize, btree_map(NETWORKS, segment(), 0..3), forwarding).prop_map(|(rules, segments, forwarding)| Desired {
         forwarding,
         firewall: table(rules),
+        peers: BTreeSet::new(),
         segments: segments.into_iter().map(|(n, make)| (network(n), make.of(n).into())).collect(),
     })
 }
@@ -63,6 +64,7 @@ pub(crate) fn wish_with_uplink() -> Desired {
     Desired {
         forwarding: [IpVersion::V4].into(),
         firewall: table(0),
+        peers: BTreeSet::new(),
         segments: BTreeMap::from([(network(1), plain().of(1).into())]),
     }
 }
@@ -392,6 +394,7 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::CreatePort(..) | SegmentStep::UpdatePort(_) | SegmentStep::ConnectPort(_) => 10,
         SegmentStep::Row(RowStep::PutRemote(..)) => 11,
         SegmentStep::Row(RowStep::PutNeighbour(..)) => 12,
+        SegmentStep::Announce(_) => 13,
     };
     (*id == of).then_some(rank)
 }
@@ -422,6 +425,7 @@ fn an_endpoint_that_came_home_is_no_longer_looked_for_elsewhere() {
     let wish = |make: Make| Desired {
         forwarding: forwarding.clone(),
         firewall: table(0),
+        peers: BTreeSet::new(),
         segments: BTreeMap::from([(network(1), make.of(1).into())]),
     };
     go(&mut kernel, &wish(away), Knowledge::Whole);

@@ -155,7 +155,9 @@ fn a_host_whose_free_addresses_all_rest_gives_another_host_the_one_that_has_rest
     world.wait(1);
     world.release(0, endpoint(3), &name("n3"), Luck::Good);
     let give = Input::GiveSpace { network: world.network.id, range: 0, to: host(1), share: Share::Quarter };
-    let Outcome::Given(given) = world.ledger(0).step(&give, world.clock(0)).outcome else { unreachable!("one is free") };
+    let Outcome::Given(given) = world.ledger(0).step(&give, world.clock(0)).outcome else {
+        unreachable!("one is free")
+    };
     assert!(matches!(given[..], [Statement::Delegate { address, .. }] if address == ip("10.0.0.4")), "{given:?}");
 }
 

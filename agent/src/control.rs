@@ -156,6 +156,7 @@ impl Control for Service {
             draining: shown.draining(),
             apart: shown.apart(me.info.founder),
             blocking_chains: show::blocking_chains(&settled.blocking_chains),
+            contested: shown.contested(&settled),
             gossip_limits: self.gossip.counters().usage().map(show::gossip_limit).collect(),
             last_round: Some(show::last_round(settled.last)),
         }))

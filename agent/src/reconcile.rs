@@ -184,7 +184,7 @@ impl<K: Kernel> Reconciler<K> {
         let before = Arc::clone(&self.settled.borrow());
         let rounds = before.last.rounds + 1;
         let looks = before.last.looks + u64::from(!due.look.is_empty());
-        let outcome = self.rounds.carry_out(&mut self.kernel, &due).await;
+        let outcome = self.rounds.carry_out(&mut self.kernel, &due, began.into_std()).await;
         let mut released = BTreeSet::new();
         if let Ok((observed, report)) = &outcome {
             self.follow(observed.underlay_mtu).await;
@@ -192,7 +192,8 @@ impl<K: Kernel> Reconciler<K> {
         }
         let ended = ReconcileStatus::after(&before, &due, began.into_std(), &outcome);
         let last = LastRound { reason, took: began.elapsed(), rounds, looks };
-        let status = ReconcileStatus { commit, cluster, last, ..ended };
+        let contested = self.rounds.contested(Instant::now().into_std());
+        let status = ReconcileStatus { commit, cluster, last, contested, ..ended };
         log(&status, &before, &intents, &released);
         status
     }

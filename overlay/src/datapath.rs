@@ -3,11 +3,12 @@
 //! [`desired`] follows from cluster and intents, [`observed`] from a look at the kernel. [`plan`](mod@plan) compares them, and
 //! [`round`] runs one round on a [kernel](kernel_api): look, plan, apply, [`report`].
 //! [`attention`] decides which parts a round looks at, [`rounds`] remembers what that takes from one round to the next,
-//! [`announcer`] what containers have to be told, and [`status`] says how the last one ended. [`firewall`] has our packet filter rules as values, [`foreign_chains`] decides about the
+//! [`announcer`] what containers have to be told, [`contested`] what others undo, and [`status`] says how the last one ended. [`firewall`] has our packet filter rules as values, [`foreign_chains`] decides about the
 //! chains of other programs. [`inspected`] is what people are shown of the kernel.
 
 pub mod announcer;
 pub mod attention;
+pub mod contested;
 pub mod desired;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

@@ -12,6 +12,7 @@
 mod addr;
 mod announce;
 mod apply;
+mod drift;
 mod error;
 mod fdb;
 mod fixtures;
@@ -33,9 +34,14 @@ mod port;
 pub mod preflight;
 mod rows;
 mod segment;
+mod settings;
+mod settings_watch;
 mod source_route;
+mod strangers;
 mod time_limit;
+mod traits;
 mod underlay;
+mod uplink;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +55,7 @@ use self::forwarding::Switches;
 use self::legacy::Lists;
 use self::netns::{Netns, NetnsError, blocking};
 use self::netns_sockets::{NetnsSockets, Segment};
+use self::settings_watch::SettingsWatch;
 use self::time_limit::within;
 use self::watch::Changes;
 use crate::datapath::attention::{Look, News, Part};
@@ -74,6 +81,7 @@ pub struct RealKernel {
     peers: BTreeSet<IpAddr>,
     host: NetnsSockets,
     switches: Switches,
+    settings: SettingsWatch,
     legacy: Lists,
     /// The segments as last seen: their sockets, and what grows with their endpoints.
     segments: BTreeMap<NetworkId, Segment>,
@@ -102,12 +110,14 @@ impl RealKernel {
         }
         let host = NetnsSockets::host(&changes).or_doing(|| "look into the host's network namespace")?;
         let switches = Switches::open(&host.netns)?;
+        let settings = SettingsWatch::open(&changes).or_doing(|| "watch the settings of links")?;
         Ok(Self {
             netns_dir,
             vtep: config.vtep,
             peers: BTreeSet::new(),
             host,
             switches,
+            settings,
             legacy: Lists::default(),
             segments: BTreeMap::new(),
             lost: Vec::new(),
@@ -201,8 +211,10 @@ impl RealKernel {
             if *look == Look::Everything {
                 segment.objects.forget();
                 segment.fixtures = None;
+                segment.baselines.read_again();
             }
-            let mut seen = within(doing, look::segment(&self.host, segment, *id, &self.changes)).await?;
+            let watched = (&self.changes, self.settings.watched());
+            let mut seen = within(doing, look::segment(&self.host, segment, *id, watched)).await?;
             seen.unforgotten = self.unforgotten.get(&Some(*id)).cloned().unwrap_or_default();
             observed.segments.insert(*id, seen);
         }

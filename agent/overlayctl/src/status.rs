@@ -39,6 +39,7 @@ fn table(status: &StatusReply) -> String {
     lines.extend(status.draining.iter().map(|row| format!("draining   {}", draining(row))));
     lines.extend(status.apart.iter().map(|row| format!("warning    {}", apart(row))));
     lines.extend(status.blocking_chains.iter().map(|row| format!("warning    {}", blocking_chain(row))));
+    lines.extend(status.contested.iter().map(|what| format!("warning    {what}")));
     lines.extend(status.unopened.iter().map(|row| format!("warning    {}", unopened(row))));
     let near = status.gossip_limits.iter().filter(|limit| limit.near);
     lines.extend(near.map(|limit| format!("warning    {}", gossip_limit(limit))));

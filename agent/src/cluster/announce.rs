@@ -35,6 +35,12 @@ pub fn readable(record: &Record, before: &Announcement) -> (Announcement, Vec<(S
     (texts, refused)
 }
 
+/// What is left out of what this host says: each part with its key and the reason.
+pub fn refused(record: &Record) -> Vec<(String, String)> {
+    let (_, refused) = readable(record, &Announcement::new());
+    refused.into_iter().map(|(key, error)| (key, error.to_string())).collect()
+}
+
 /// Keeps announcing what the `record` says, from now on.
 pub fn spawn(record: watch::Receiver<Arc<Record>>, announce: watch::Sender<Announcement>) -> JoinHandle<()> {
     tokio::spawn(say(record, announce))

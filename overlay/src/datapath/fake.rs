@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::datapath::attention::{Look, News, Part};
-use crate::datapath::desired::{Bridge, Port, Remote, Tunnel};
+use crate::datapath::desired::{Bridge, Port, Remote, Tunnel, Uplink};
 use crate::datapath::firewall::Table;
 use crate::datapath::foreign_chains::{self, Calls, ChainInfo, ChainName, Policy};
 use crate::datapath::kernel_api::{Cause, Kernel, StepError};
-use crate::datapath::observed::{Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel};
+use crate::datapath::observed::{
+    Observed, ObservedBridge, ObservedPort, ObservedSegment, ObservedTunnel, ObservedUplink,
+};
 use crate::datapath::plan::{HostStep, RowStep, SegmentStep, Step};
 use crate::model::addr::{IfName, Mac};
 use crate::model::id::{EndpointId, NetworkId, Vni};
@@ -205,7 +207,13 @@ impl FakeKernel {
             SegmentStep::CreateTunnel(tunnel) => self.create_tunnel(id, *tunnel)?,
             SegmentStep::ConnectTunnel { mtu } => self.connect_tunnel(id, *mtu)?,
             SegmentStep::DeleteTunnel => delete_tunnel(self.segment(id)?),
-            SegmentStep::CreateUplink(uplink) => self.segment(id)?.uplink = Some(uplink.clone()),
+            SegmentStep::CreateUplink(uplink) => set_uplink(self.segment(id)?, uplink),
+            SegmentStep::UpdateUplink(uplink) => {
+                let segment = self.segment(id)?;
+                segment.uplink.as_ref().ok_or(Cause::Gone)?;
+                set_uplink(segment, uplink);
+            }
+            SegmentStep::Restore(altered) => self.segment(id)?.altered.retain(|one| !altered.contains(one)),
             SegmentStep::DeleteUplink => self.segment(id)?.uplink = None,
             SegmentStep::CreatePort(endpoint, port) => self.create_port(id, *endpoint, port)?,
             SegmentStep::UpdatePort(port) => self.update_port(id, port)?,
@@ -322,6 +330,10 @@ impl Kernel for FakeKernel {
 
 fn set_bridge(segment: &mut ObservedSegment, bridge: &Bridge) {
     segment.bridge = Some(ObservedBridge { bridge: bridge.clone(), running: true });
+}
+
+fn set_uplink(segment: &mut ObservedSegment, uplink: &Uplink) {
+    segment.uplink = Some(ObservedUplink { uplink: uplink.clone(), in_place: true });
 }
 
 fn change_row(segment: &mut ObservedSegment, row: &RowStep) -> Result<(), Cause> {

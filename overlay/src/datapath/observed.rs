@@ -42,8 +42,8 @@ pub struct ObservedSegment {
     pub bridge: Option<ObservedBridge>,
     /// The VXLAN device, if it is there.
     pub tunnel: Option<ObservedTunnel>,
-    /// The link to the host's namespace, if both ends are there as they should be.
-    pub uplink: Option<Uplink>,
+    /// The link to the host's namespace, if both ends are there and belong to each other.
+    pub uplink: Option<ObservedUplink>,
     /// The host ends of the containers' veth pairs.
     pub ports: BTreeMap<IfName, ObservedPort>,
     /// The tunnel's forwarding entries: only those whose both rows, the bridge's and the tunnel's, are there.
@@ -52,6 +52,28 @@ pub struct ObservedSegment {
     pub half_remotes: BTreeSet<Mac>,
     /// Permanent neighbours on the bridge: what it answers ARP from.
     pub neighbours: Arc<BTreeMap<IpAddr, Mac>>,
+    /// What somebody has changed that is left as the kernel makes it.
+    pub altered: BTreeSet<Altered>,
+}
+
+/// An attribute that this program leaves as the kernel makes it, and somebody has changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Altered {
+    /// What it is of: the name of a link; `all` and `default` stand for all links of the segment, and for those to come.
+    pub of: String,
+    /// Its name.
+    pub attribute: String,
+    /// Can it be set back? What was put beside it, such as a limit of the rate, stays and is told.
+    pub can_be_restored: bool,
+}
+
+/// An uplink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObservedUplink {
+    /// Its ends, and what is routed over it, as far as that is there.
+    pub uplink: Uplink,
+    /// Both ends are up, and have their addresses and routes and no others.
+    pub in_place: bool,
 }
 
 /// Packets to a port.

@@ -11,7 +11,7 @@ use crate::datapath::attention::{Look, Part};
 use crate::datapath::desired::{Desired, HOST_MAPS, Remote, SEGMENT_MAPS, Segment, Tunnel};
 use crate::datapath::firewall::{Element, Field};
 use crate::datapath::foreign_chains;
-use crate::datapath::observed::{Flow, Observed, ObservedSegment, ObservedTunnel};
+use crate::datapath::observed::{Altered, Flow, Observed, ObservedSegment, ObservedTunnel};
 use crate::model::addr::{IfName, Mac};
 use crate::model::difference::{Difference, differences};
 use crate::model::id::{EndpointId, NetworkId};
@@ -206,10 +206,23 @@ fn make_devices(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentS
         Some(_) => {}
     }
     make_tunnel(have, want, steps);
-    match &want.uplink {
-        Some(uplink) if have.uplink.as_ref() != Some(uplink) => steps.push(SegmentStep::CreateUplink(uplink.clone())),
-        None if have.uplink.is_some() => steps.push(SegmentStep::DeleteUplink),
-        Some(_) | None => {}
+    make_uplink(have, want, steps);
+    let altered: BTreeSet<Altered> = have.altered.iter().filter(|one| one.can_be_restored).cloned().collect();
+    steps.extend((!altered.is_empty()).then_some(SegmentStep::Restore(altered)));
+}
+
+/// One that is there is set right and not made anew: what runs through it goes on.
+fn make_uplink(have: &ObservedSegment, want: &Segment, steps: &mut Vec<SegmentStep>) {
+    match (&have.uplink, &want.uplink) {
+        (None, Some(uplink)) => steps.push(SegmentStep::CreateUplink(uplink.clone())),
+        (Some(there), Some(uplink)) if there.uplink.host_ifname != uplink.host_ifname => {
+            steps.push(SegmentStep::CreateUplink(uplink.clone()));
+        }
+        (Some(there), Some(uplink)) if !there.in_place || there.uplink != *uplink => {
+            steps.push(SegmentStep::UpdateUplink(uplink.clone()));
+        }
+        (Some(_), None) => steps.push(SegmentStep::DeleteUplink),
+        (Some(_), Some(_)) | (None, None) => {}
     }
 }
 

@@ -1,11 +1,13 @@
 //! One round after the other: what is remembered from one to the next, so that a round looks only at what may have changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 use crate::datapath::announcer::Announcer;
 use crate::datapath::attention::{Confirmed, Look, News};
+use crate::datapath::contested::{Contest, Repairs};
 use crate::datapath::desired::{Desired, HostConfig, KeptDesired};
 use crate::datapath::kernel_api::{Kernel, StepError};
 use crate::datapath::observed::Observed;
@@ -26,6 +28,7 @@ pub struct Rounds {
     /// The news that the last round knew of.
     heard: News,
     announcer: Announcer,
+    repairs: Repairs,
 }
 
 /// A round that is due.
@@ -58,7 +61,12 @@ impl Rounds {
     ///
     /// # Errors
     /// Only when the kernel can't even be looked at.
-    pub async fn carry_out(&mut self, kernel: &mut impl Kernel, due: &Due) -> Result<(Observed, Report), StepError> {
+    pub async fn carry_out(
+        &mut self,
+        kernel: &mut impl Kernel,
+        due: &Due,
+        now: Instant,
+    ) -> Result<(Observed, Report), StepError> {
         let Due { desired, knowledge, look } = due;
         let outcome = if look.is_empty() {
             Ok((Observed::default(), Report::default()))
@@ -67,6 +75,9 @@ impl Rounds {
         };
         let outcome = match outcome {
             Ok((observed, report)) => {
+                if self.confirmed.is(desired) {
+                    self.repairs.note(&report.done, now);
+                }
                 let report = self.announce(kernel, desired, &observed, report).await;
                 Ok((observed, report))
             }
@@ -101,6 +112,11 @@ impl Rounds {
     /// An audit is due: the next round looks at everything.
     pub fn audit(&mut self) {
         self.confirmed.forget();
+    }
+
+    /// What another program undoes again and again, as of now.
+    pub fn contested(&mut self, now: Instant) -> BTreeSet<Contest> {
+        self.repairs.contested(now)
     }
 
     /// Has the kernel told of something since the last round looked?

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::Cluster;
 use crate::datapath::attention::Part;
+use crate::datapath::contested::Contest;
 use crate::datapath::desired::{Desired, Segment};
 use crate::datapath::foreign_chains::{BlockingChain, blocking_chains};
 use crate::datapath::kernel_api::{Cause, StepError};
-use crate::datapath::observed::Observed;
+use crate::datapath::observed::{Altered, Observed};
 use crate::datapath::plan::{HostStep, SegmentStep, Step};
 use crate::datapath::report::Report;
 use crate::datapath::rounds::Due;
@@ -30,6 +31,10 @@ pub struct ReconcileStatus {
     pub failures: Vec<Failure>,
     /// What others have in the way of containers, and what is not changed.
     pub blocking_chains: BTreeSet<BlockingChain>,
+    /// What another program undoes again and again.
+    pub contested: BTreeSet<Contest>,
+    /// What others have put on links of ours, and is not changed.
+    pub foreign: BTreeSet<(NetworkId, Altered)>,
     /// The segments that stand, and the addresses that they answer DNS on.
     pub segments: BTreeMap<NetworkId, Vec<IpAddr>>,
     /// The cluster that the round was for.
@@ -98,6 +103,7 @@ impl ReconcileStatus {
                     true => blocking_chains(&observed.others, &due.desired),
                     false => before.blocking_chains.clone(),
                 },
+                foreign: foreign(before, due, observed),
                 ..Self::default()
             },
             Err(error) => Self {
@@ -197,8 +203,8 @@ impl Scope {
     pub fn of(step: &Step, desired: &Desired) -> Self {
         use SegmentStep::{
             Announce, ConnectPort, ConnectTunnel, Create, CreateBridge, CreatePort, CreateTunnel, CreateUplink, Delete,
-            DeleteFilter, DeletePort, DeleteTunnel, DeleteUplink, ForgetFlows, ReplaceFilter, ReplaceFirewall, Row,
-            UpdateBridge, UpdateFilter, UpdatePort,
+            DeleteFilter, DeletePort, DeleteTunnel, DeleteUplink, ForgetFlows, ReplaceFilter, ReplaceFirewall, Restore,
+            Row, UpdateBridge, UpdateFilter, UpdatePort, UpdateUplink,
         };
         let (network, step) = match step {
             Step::Host(HostStep::SetAcceptRules(..)) => return Self::ForeignChain,
@@ -212,7 +218,7 @@ impl Scope {
                 let endpoint = ports.find(|(_, p)| p.host_ifname == port.host_ifname).map(|(id, _)| *id);
                 endpoint.map_or(Self::Entry(*network), |id| Self::Endpoint(*network, id))
             }
-            Row(_) | DeletePort(_) | Announce(_) => Self::Entry(*network),
+            Row(_) | DeletePort(_) | Announce(_) | Restore(_) => Self::Entry(*network),
             Create(_)
             | Delete
             | ReplaceFirewall(_)
@@ -226,6 +232,7 @@ impl Scope {
             | ConnectTunnel { .. }
             | DeleteTunnel
             | CreateUplink(_)
+            | UpdateUplink(_)
             | DeleteUplink => Self::Segment(*network),
         }
     }
@@ -262,6 +269,13 @@ pub fn standing_segments(desired: &Desired, report: &Report) -> BTreeMap<Network
     let asked = |address: &IpAddr| !matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let addresses = |segment: &Segment| segment.bridge.addresses.iter().map(|a| a.address).filter(asked).collect();
     standing_segments.map(|(id, segment)| (*id, addresses(segment))).collect()
+}
+
+/// Of the segments that were not looked at it is what it was.
+fn foreign(before: &ReconcileStatus, due: &Due, observed: &Observed) -> BTreeSet<(NetworkId, Altered)> {
+    let kept = before.foreign.iter().filter(|(id, _)| !due.look.has(Part::Segment(*id))).cloned();
+    let seen = observed.segments.iter().flat_map(|(id, segment)| segment.altered.iter().map(|one| (*id, one.clone())));
+    kept.chain(seen.filter(|(_, one)| !one.can_be_restored)).collect()
 }
 
 /// Ports that should be gone, alone or with their segment, and are not.

@@ -6,7 +6,7 @@ use super::error::OrDoing;
 use super::netns::blocking;
 use super::netns_sockets::{NetnsSockets, Segment};
 use super::time_limit::within;
-use super::{RealKernel, announce, flows, forwarding, link, netns, nft, port, rows, segment};
+use super::{RealKernel, announce, drift, flows, forwarding, link, netns, nft, port, rows, segment, uplink};
 use crate::datapath::attention::Part;
 use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -144,7 +144,12 @@ impl RealKernel {
                 let doing = || format!("remove the tunnel {TUNNEL}");
                 link::delete_named(&self.segment(id)?.route, TUNNEL).await.or_doing(doing)
             }
-            SegmentStep::CreateUplink(uplink) => segment::create_uplink(&self.host, self.segment(id)?, uplink).await,
+            SegmentStep::CreateUplink(uplink) => uplink::create(&self.host, self.segment(id)?, uplink).await,
+            SegmentStep::UpdateUplink(uplink) => uplink::update(&self.host, self.segment(id)?, uplink).await,
+            SegmentStep::Restore(_) => {
+                let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
+                drift::restore(&self.host, self.segments.get_mut(&id).ok_or_else(gone)?).await
+            }
             SegmentStep::DeleteUplink => {
                 let doing = || format!("remove the uplink {UPLINK}");
                 link::delete_named(&self.segment(id)?.route, UPLINK).await.or_doing(doing)

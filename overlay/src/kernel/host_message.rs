@@ -38,9 +38,15 @@ impl Known {
 /// What a message tells of.
 pub(super) fn read(bytes: &[u8], known: &Known) -> Notice {
     if let Some(link) = setting_of(bytes) {
-        return if known.uplinks.contains_key(&link) { Notice::Change(Some(link)) } else { Notice::Nothing };
+        return match u32::try_from(link) {
+            Ok(link) if known.uplinks.contains_key(&link) => Notice::Change(Some(link)),
+            Ok(_) => Notice::Nothing,
+            Err(_) => Notice::Change(None),
+        };
     }
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelQueueDiscipline, DelRoute, NewAddress, NewLink, NewQueueDiscipline, NewRoute,
+    };
     let Some(message) = parse(bytes) else { return Notice::Change(None) };
     let (matters, link) = match &message {
         NewLink(link) | DelLink(link) => (is_link_of_ours(link, known), Some(link.header.index)),
@@ -48,6 +54,10 @@ pub(super) fn read(bytes: &[u8], known: &Known) -> Notice {
         NewRoute(route) | DelRoute(route) => {
             let link = addr::interface(route);
             (leads_to_us(route, known) || link.is_some_and(|link| known.uplinks.contains_key(&link)), link)
+        }
+        NewQueueDiscipline(queueing) | DelQueueDiscipline(queueing) => {
+            let link = u32::try_from(queueing.header.index).unwrap_or_default();
+            (known.uplinks.contains_key(&link), Some(link))
         }
         _ => (true, None),
     };
@@ -81,9 +91,9 @@ const RTM_DELNETCONF: u16 = 81;
 /// `linux/netconf.h`: the link that it is of. All links, and those to come, have negative numbers.
 const NETCONFA_IFINDEX: u16 = 1;
 
-/// The link that a message about a setting is of; none if it is another message, or about a setting of all links. The crate does not
-/// read these messages.
-fn setting_of(bytes: &[u8]) -> Option<u32> {
+/// The link that a message about a setting is of, or a negative number for a setting of all links; none if it is another message. The
+/// crate does not read these messages.
+pub(super) fn setting_of(bytes: &[u8]) -> Option<i32> {
     let kind = bytes.get(4..6).and_then(|kind| Some(u16::from_ne_bytes(kind.try_into().ok()?)))?;
     if ![RTM_NEWNETCONF, RTM_DELNETCONF].contains(&kind) {
         return None;
@@ -94,8 +104,7 @@ fn setting_of(bytes: &[u8]) -> Option<u32> {
         let (header, value) = rest.split_first_chunk::<4>()?;
         let [length, kind] = [[header[0], header[1]], [header[2], header[3]]].map(u16::from_ne_bytes);
         if kind == NETCONFA_IFINDEX {
-            let number = i32::from_ne_bytes(*value.first_chunk()?);
-            return u32::try_from(number).ok();
+            return Some(i32::from_ne_bytes(*value.first_chunk()?));
         }
         rest = rest.get(usize::from(length).max(4).next_multiple_of(4)..)?;
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::AddressFamily;
@@ -12,6 +13,7 @@ use netlink_packet_route::link::{
 use rtnetlink::{Error, Handle, LinkGetRequest, LinkUnspec};
 
 use super::error::{Meaning, Unless};
+use super::traits::{self, Traits};
 use crate::datapath::kernel_api::Cause;
 use crate::model::addr::Mac;
 use crate::model::id::Vni;
@@ -34,6 +36,8 @@ pub(super) struct Interface {
     pub kind: Kind,
     /// What it does as a port of a bridge.
     pub port: PortFlags,
+    /// What is left as the kernel makes it.
+    pub traits: Arc<Traits>,
 }
 
 /// The kinds of links that matter here.
@@ -145,7 +149,7 @@ pub(super) async fn delete_named(route: &Handle, name: &str) -> Result<(), Error
 }
 
 /// The group of links that go together. All links in a segment's namespace are ours, so the number only has to be no usual one.
-const LEAVING: u32 = 0x6f76_6c79;
+pub(super) const LEAVING: u32 = 0x6f76_6c79;
 
 /// Removes links of one namespace in one request: the kernel waits for one grace period then, and not for one per link. `links`
 /// are all that there are, and `leaving` the indices of those that go.
@@ -176,6 +180,11 @@ pub(super) async fn set_up(route: &Handle, index: u32) -> Result<(), Error> {
     route.link().change(LinkUnspec::new_with_index(index).up().build()).execute().await
 }
 
+/// Takes a link out of whatever it is a port of.
+pub(super) async fn release(route: &Handle, index: u32) -> Result<(), Error> {
+    route.link().change(LinkUnspec::new_with_index(index).nocontroller().build()).execute().await
+}
+
 /// Sets a link's MTU, in bytes.
 pub(super) async fn set_mtu(route: &Handle, index: u32, mtu: u32) -> Result<(), Error> {
     route.link().change(LinkUnspec::new_with_index(index).mtu(mtu).build()).execute().await
@@ -199,7 +208,8 @@ impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
         let has = |flag| message.header.flags.contains(flag);
         let (up, is_loopback) = (has(LinkFlags::Up), has(LinkFlags::Loopback));
-        let mut link = Self { index: message.header.index, up, is_loopback, ..Self::default() };
+        let traits = Arc::new(traits::read(&message));
+        let mut link = Self { index: message.header.index, up, is_loopback, traits, ..Self::default() };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,

@@ -10,8 +10,9 @@ use super::legacy::Lists;
 use super::link::{self, Interface, Kind, PortFlags};
 use super::mirror::Mirror;
 use super::netns_sockets::{NetnsSockets, Segment};
+use super::settings_watch::Watched;
 use super::watch::Changes;
-use super::{addr, port};
+use super::{addr, drift, port};
 use crate::datapath::desired::{Bridge, Prefixed, Remote};
 use crate::datapath::foreign_chains::Others;
 use crate::datapath::kernel_api::StepError;
@@ -51,7 +52,7 @@ pub(super) async fn segment(
     host: &NetnsSockets,
     segment: &mut Segment,
     network: NetworkId,
-    changes: &Changes,
+    (changes, watch): (&Changes, &Watched),
 ) -> Result<ObservedSegment, StepError> {
     let path = segment.sockets.netns.path().to_owned();
     let doing = || format!("look into {}", path.display());
@@ -65,7 +66,8 @@ pub(super) async fn segment(
         Some(fixtures) => fixtures,
         None => Fixtures::read(host, segment, network, changes).await?,
     };
-    let observed = observed_segment(&mut segment.objects.get(), &fixtures);
+    let altered = drift::look(host, segment, (&fixtures, watch), network, changes).await?;
+    let observed = ObservedSegment { altered, ..observed_segment(&mut segment.objects.get(), &fixtures) };
     segment.fixtures = Some(fixtures);
     Ok(observed)
 }
@@ -91,6 +93,7 @@ fn observed_segment(mirror: &mut Mirror, fixtures: &Fixtures) -> ObservedSegment
         half_remotes,
         neighbours: master.map(|bridge| mirror.neighbours(bridge)).unwrap_or_default(),
         unforgotten: BTreeSet::new(),
+        altered: BTreeSet::new(),
     }
 }
 

@@ -41,9 +41,15 @@ pub(super) enum ObjectChange {
 impl ObjectChange {
     /// What a message tells of the objects that are kept here; `None` if nothing.
     pub(super) fn of(message: &RouteNetlinkMessage) -> Option<Self> {
-        use RouteNetlinkMessage::{DelLink, DelNeighbour, NewLink, NewNeighbour};
+        use RouteNetlinkMessage::{
+            DelLink, DelNeighbour, DelQueueDiscipline, NewLink, NewNeighbour, NewQueueDiscipline,
+        };
         match message {
             NewLink(link) | DelLink(link) => Some(Self::Link(link.header.index)),
+            // A link's own message has the name of its queueing discipline.
+            NewQueueDiscipline(queueing) | DelQueueDiscipline(queueing) => {
+                u32::try_from(queueing.header.index).ok().map(Self::Link)
+            }
             NewNeighbour(row) if is_row(row) => fdb::row(row).filter(|_| is_complete(row)).map(Self::RowCame),
             DelNeighbour(row) if is_row(row) => fdb::row(row).filter(|_| is_complete(row)).map(Self::RowWent),
             NewNeighbour(neighbour) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rtnetlink::Handle;
 
+use super::drift::Baselines;
 use super::fixtures::Fixtures;
 use super::netns::{self, Netns, NetnsError, blocking};
 use super::nft::Reader;
@@ -60,6 +61,8 @@ pub(super) struct Segment {
     pub objects: Objects,
     /// As far as nothing of them has changed since.
     pub fixtures: Option<Fixtures>,
+    /// What its links were like at first.
+    pub baselines: Baselines,
 }
 
 impl Segment {
@@ -77,6 +80,11 @@ impl Segment {
 
     fn open(netns: Netns, network: NetworkId, changes: &Changes) -> Result<Self, NetnsError> {
         let (watcher, objects) = Watcher::of_segment(&netns, network, changes)?;
-        Ok(Self { sockets: NetnsSockets::new(Arc::new(netns), watcher)?, objects, fixtures: None })
+        Ok(Self {
+            sockets: NetnsSockets::new(Arc::new(netns), watcher)?,
+            objects,
+            fixtures: None,
+            baselines: Baselines::default(),
+        })
     }
 }

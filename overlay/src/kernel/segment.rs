@@ -1,9 +1,9 @@
-//! The devices of a segment: its bridge, its tunnel and its uplink.
+//! The devices of a segment: its bridge and its tunnel; its uplink is in a file of its own.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 use netlink_packet_route::link::{BridgeStpState, InfoData, InfoKind, InfoVeth};
@@ -14,18 +14,10 @@ use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns, NetnsError, blocking};
 use super::netns_sockets::NetnsSockets;
 use super::{addr, fdb};
-use crate::datapath::desired::{Bridge, Prefixed, Transit, Tunnel, Uplink};
+use crate::datapath::desired::{Bridge, Tunnel};
 use crate::datapath::kernel_api::{Cause, StepError};
-use crate::datapath::names::{BRIDGE, TUNNEL, UPLINK};
+use crate::datapath::names::{BRIDGE, TUNNEL};
 use crate::model::addr::{IfName, IpVersion};
-
-/// Prefix length of a transit link (RFC 3021, RFC 6164).
-pub(super) const fn transit_prefix(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 31,
-        IpAddr::V6(_) => 127,
-    }
-}
 
 /// What a segment's namespace is set to. The last three exist where the module br_netfilter is loaded and would send bridged
 /// frames through the filters.
@@ -38,14 +30,6 @@ const SETTINGS: [(&str, &str); 4] = [
 
 /// Without IPv6 no neighbour discovery and no MLD leaves the bridge itself.
 const WITHOUT_IPV6: [(&str, &str); 2] = [("ipv6/conf/all/disable_ipv6", "1"), ("ipv6/conf/default/disable_ipv6", "1")];
-
-/// The addresses that the ends of an uplink ask each other under on behalf of others (RFC 4861, section 7.2.2): the host's, and the
-/// segment's.
-pub(super) const LINK_LOCALS: [Prefixed; 2] = [link_local(2), link_local(3)];
-
-const fn link_local(last: u16) -> Prefixed {
-    Prefixed { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last)), len: 64 }
-}
 
 /// With it, the devices of the segment have just the addresses that they are given (1: none generated from the MAC, which the
 /// gateway has on every host). The default first: it is what a new device begins with.
@@ -197,66 +181,6 @@ pub(super) async fn connect_tunnel(route: &Handle, mtu: u32) -> Result<(), StepE
         }
         _ => error.of(doing()),
     })
-}
-
-/// Makes the uplink; what is left of an older one goes first.
-pub(super) async fn create_uplink(
-    host: &NetnsSockets,
-    segment: &NetnsSockets,
-    uplink: &Uplink,
-) -> Result<(), StepError> {
-    let Uplink { host_ifname, .. } = uplink;
-    let doing = || format!("make the uplink {host_ifname}");
-    link::delete_named(&host.route, host_ifname.as_str()).await.or_doing(doing)?;
-    link::delete_named(&segment.route, UPLINK).await.or_doing(doing)?;
-    let peer = LinkUnspec::new_with_name(UPLINK).setns_by_fd(segment.netns.raw_fd());
-    let message = veth(host_ifname, peer);
-    host.route.link().add(message.build()).execute().await.or_doing(doing)?;
-    // The host needs no IPv6 on a link that carries none, and nothing on it that it was not given; and its own clients of
-    // published ports may be at 127.0.0.1.
-    let with_ipv6 = uplink.transits.iter().any(|transit| transit.host.is_ipv6());
-    let settings = [
-        ("ipv6/conf/IFNAME/disable_ipv6", if with_ipv6 { "0" } else { "1" }),
-        ("ipv6/conf/IFNAME/addr_gen_mode", "1"),
-        ("ipv6/conf/IFNAME/accept_ra", "0"),
-        ("ipv4/conf/IFNAME/route_localnet", "1"),
-    ];
-    let settings = settings.map(|(setting, value)| (setting.replace("IFNAME", host_ifname.as_str()), value));
-    let set = move || settings.iter().try_for_each(|(setting, value)| set_if_there(setting, value));
-    host.netns.run_off(set).await.or_doing(doing)?.or_doing(doing)?;
-    let [host_local, segment_local] = LINK_LOCALS.map(|link_local| with_ipv6.then_some(link_local));
-    let (host_ends, segment_ends): (Vec<IpAddr>, Vec<IpAddr>) =
-        uplink.transits.iter().map(|transit| (transit.host, transit.segment)).unzip();
-    set_up_end(&host.route, host_ifname.as_str(), &host_ends, host_local).await?;
-    set_up_end(&segment.route, UPLINK, &segment_ends, segment_local).await?;
-    for subnet in &uplink.routed {
-        let transit = uplink.transits.iter().find(|transit| IpVersion::of(transit.segment) == subnet.version());
-        let Some(Transit { segment, .. }) = transit else { continue };
-        let over = index_of(&host.route, host_ifname.as_str()).await?;
-        addr::add_route(&host.route, over, *subnet, *segment)
-            .await
-            .or_doing(|| format!("route {subnet} to {segment}: if there is a route already, remove it"))?;
-    }
-    for transit in &uplink.transits {
-        addr::add_default_route(&segment.route, transit.host, 0).await.or_doing(doing)?;
-    }
-    Ok(())
-}
-
-/// Gives an end of an uplink its addresses, and sets it up.
-async fn set_up_end(
-    route: &Handle,
-    name: &str,
-    ends: &[IpAddr],
-    link_local: Option<Prefixed>,
-) -> Result<(), StepError> {
-    let doing = || format!("set up the end {name} of the uplink");
-    let index = index_of(route, name).await?;
-    let ends = ends.iter().map(|address| Prefixed { address: *address, len: transit_prefix(*address) });
-    for address in ends.chain(link_local) {
-        addr::add(route, index, address).await.or_doing(doing)?;
-    }
-    link::set_up(route, index).await.or_doing(doing)
 }
 
 /// A veth pair: this end, and the other one where `peer` says.

@@ -27,11 +27,13 @@ use crate::model::id::NetworkId;
 /// Multicast groups as bits (`linux/rtnetlink.h`, `linux/netfilter/nfnetlink.h`): group n is bit n-1.
 const LINKS: u32 = 1 << 0;
 const NEIGHBOURS: u32 = 1 << 2;
+const QUEUEING: u32 = 1 << 3;
 const IPV4_ADDRESSES: u32 = 1 << 4;
 const IPV4_ROUTES: u32 = 1 << 6;
 const IPV6_ADDRESSES: u32 = 1 << 8;
 const IPV6_ROUTES: u32 = 1 << 10;
 const ADDRESSES: u32 = IPV4_ADDRESSES | IPV6_ADDRESSES;
+const ROUTING_RULES: u32 = 1 << 7 | 1 << 18;
 const ROUTES: u32 = IPV4_ROUTES | IPV6_ROUTES;
 /// Among others the switches for forwarding.
 const IPV4_SETTINGS: u32 = 1 << 23;
@@ -50,6 +52,8 @@ pub(super) struct Changes {
 struct Segments {
     /// Those whose fixtures may have changed since they were read.
     touched: BTreeSet<NetworkId>,
+    /// Those of whose links a setting may have changed since all were read.
+    unsettled: BTreeSet<NetworkId>,
     known: Known,
 }
 
@@ -88,8 +92,11 @@ impl Changes {
 
     /// These links lead to the other hosts and to the world. Of one that is new nobody was told until now.
     pub(super) fn set_ways(&self, links: BTreeSet<u32>) {
-        let before = std::mem::replace(&mut self.segments().known.ways, links.clone());
-        if !links.is_subset(&before) {
+        let mut segments = self.segments();
+        let is_new = !links.is_subset(&segments.known.ways);
+        segments.known.ways = links;
+        drop(segments);
+        if is_new {
             self.note(Part::Host);
         }
     }
@@ -107,6 +114,17 @@ impl Changes {
     /// May the fixtures of the segment have changed since this was last asked? To be asked before they are read.
     pub(super) fn take_touched(&self, network: NetworkId) -> bool {
         self.segments().touched.remove(&network)
+    }
+
+    /// Somebody has written a setting of a link of the segment, or of its uplink.
+    pub(super) fn note_settings(&self, network: NetworkId) {
+        self.segments().unsettled.insert(network);
+        self.note(Part::Segment(network));
+    }
+
+    /// May a setting have changed since this was last asked? To be asked before they are read.
+    pub(super) fn take_unsettled(&self, network: NetworkId) -> bool {
+        self.segments().unsettled.remove(&network)
     }
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
@@ -147,7 +165,9 @@ impl ChangesOf {
             (Notice::Nothing, _) => {}
             (Notice::Change(index), Part::Host) => self.changes.note_host(index),
             (Notice::Anything, Part::Host) => self.changes.note_overrun(),
+            (Notice::Copied | Notice::Settings, Part::Host) => self.changes.note(Part::Host),
             (Notice::Copied, part) => self.changes.note(part),
+            (Notice::Settings, Part::Segment(network)) => self.changes.note_settings(network),
             (Notice::Change(_) | Notice::Anything, Part::Segment(network)) => self.changes.note_segment(network),
         }
     }
@@ -164,7 +184,7 @@ impl Watcher {
     /// are.
     pub(super) fn of_host(netns: &Netns, changes: &Changes) -> Result<Self, NetnsError> {
         let changes = ChangesOf { changes: changes.clone(), part: Part::Host };
-        let groups = LINKS | ADDRESSES | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS;
+        let groups = LINKS | ADDRESSES | QUEUEING | ROUTES | IPV4_SETTINGS | IPV6_SETTINGS;
         let told = changes.clone();
         let tell = move |message: Option<&[u8]>| {
             let notice =
@@ -195,7 +215,8 @@ impl Watcher {
         let tell = move |message: Option<&[u8]>| {
             told.note(tell_of_segment(message, &mut kept.lock().unwrap_or_else(PoisonError::into_inner)));
         };
-        let groups = LINKS | NEIGHBOURS | ADDRESSES | ROUTES;
+        let of_links = LINKS | NEIGHBOURS | ADDRESSES | QUEUEING;
+        let groups = of_links | ROUTES | ROUTING_RULES | IPV4_SETTINGS | IPV6_SETTINGS;
         let route = Listener::open(netns, NETLINK_ROUTE, groups, Box::new(tell))?;
         let watcher = Self::start(netns, changes, route)?;
         let objects = Objects { mirror, listeners: watcher.listeners.clone() };
@@ -221,6 +242,10 @@ impl Drop for Watcher {
 
 /// Keeps the copy up to date; gives what the message tells of.
 fn tell_of_segment(message: Option<&[u8]>, mirror: &mut Mirror) -> Notice {
+    // Of the settings of a single link inotify tells.
+    if let Some(link) = message.and_then(host_message::setting_of) {
+        return if link < 0 { Notice::Settings } else { Notice::Nothing };
+    }
     let Some(message) = message.and_then(parse) else {
         mirror.apply(ObjectChange::Anything);
         return Notice::Anything;
@@ -243,6 +268,8 @@ pub(super) enum Notice {
     Nothing,
     /// Of a row or a neighbour, which the copy has now.
     Copied,
+    /// Of a setting of all links of a segment.
+    Settings,
     /// Of a change: of this interface, if it says so.
     Change(Option<u32>),
     /// It was lost, and others with it.
@@ -259,10 +286,13 @@ pub(super) fn parse(message: &[u8]) -> Option<RouteNetlinkMessage> {
 
 /// The interface that a message is about.
 fn interface(message: &RouteNetlinkMessage) -> Option<u32> {
-    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink, NewRoute};
+    use RouteNetlinkMessage::{
+        DelAddress, DelLink, DelQueueDiscipline, DelRoute, NewAddress, NewLink, NewQueueDiscipline, NewRoute,
+    };
     match message {
         NewRoute(route) | DelRoute(route) => addr::interface(route),
         NewLink(link) | DelLink(link) => Some(link.header.index),
+        NewQueueDiscipline(queueing) | DelQueueDiscipline(queueing) => u32::try_from(queueing.header.index).ok(),
         NewAddress(address) | DelAddress(address) => Some(address.header.index),
         _ => None,
     }

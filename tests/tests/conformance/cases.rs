@@ -62,6 +62,8 @@ pub async fn whatever_is_broken_by_hand_is_repaired_by_one_round<B: Bench>(mut b
         Fault::DeleteTunnel(n),
         Fault::LetFlood(n),
         Fault::DeleteUplink(n),
+        Fault::AddAddress(n),
+        Fault::Alter(n),
         Fault::DeleteDefaultRoute(n),
         Fault::DeletePort(n, web.clone()),
         Fault::DetachPort(n, web.clone()),

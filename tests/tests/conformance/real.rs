@@ -249,6 +249,8 @@ impl Bench for RealBench {
                 drop(sh(&format!("ip link del {}", overlay::datapath::desired::uplink_ifname(*network)))?);
             }
             Fault::DeleteDefaultRoute(network) => drop(self.inside(*network, "ip route del default")?),
+            Fault::AddAddress(network) => drop(self.inside(*network, "ip addr add 169.254.77.7/16 dev up0")?),
+            Fault::Alter(network) => drop(self.inside(*network, "ip link set br0 arp off")?),
             Fault::DetachPort(network, ifname) => {
                 drop(self.inside(*network, &format!("ip link set {ifname} nomaster"))?);
             }

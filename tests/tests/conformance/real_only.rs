@@ -185,6 +185,8 @@ async fn whatever_is_broken_by_hand_is_noticed(mut bench: RealBench) -> anyhow::
         Fault::LetFlood(n),
         Fault::DeleteTunnel(n),
         Fault::DeleteUplink(n),
+        Fault::AddAddress(n),
+        Fault::Alter(n),
         Fault::DeleteDefaultRoute(n),
         Fault::DeletePort(n, web.clone()),
         Fault::DetachPort(n, web.clone()),

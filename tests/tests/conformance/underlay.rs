@@ -43,7 +43,9 @@ async fn the_underlay_carries_what_the_ways_to_the_other_hosts_carry(mut bench: 
     ensure!(preflight(VTEP.into(), bench.run_dir()).await?.underlay_mtu == 1400, "the way to everywhere");
 
     let [near, far, nowhere] = [2, 3, 4].map(|last| IpAddr::from([192, 0, 2, last]));
-    sh(&format!("ip route add {near} dev wan0 mtu 1350 && ip route add {far} dev wan1 && ip route add blackhole {nowhere}"))?;
+    sh(&format!(
+        "ip route add {near} dev wan0 mtu 1350 && ip route add {far} dev wan1 && ip route add blackhole {nowhere}"
+    ))?;
     let cases: [(&str, &[IpAddr], u32); 5] = [
         ("no other host", &[], 1400),
         ("a route with an MTU of its own", &[near], 1350),

@@ -15,6 +15,7 @@ mod agents;
 mod apart;
 mod contention;
 mod disks;
+mod drift;
 mod endpoints;
 mod fail_points;
 mod guides;
@@ -60,6 +61,9 @@ const SCENES: &[Scene] = scenes! {
         an_agent_killed_after_any_commit_has_done_all_of_it,
         an_agent_killed_before_any_answer_gives_it_when_asked_again,
         an_endpoint_id_means_one_endpoint;
+    drift, Light:
+        what_another_program_changes_is_set_right_or_told,
+        what_is_changed_again_and_again_is_set_right_each_time_and_told;
     leftovers, Light:
         two_hundred_operations_leave_nothing;
     endpoints, Light:

@@ -191,7 +191,7 @@ impl Host {
         if due.look == Look::Everything {
             *audited = now;
         }
-        let outcome = futures::executor::block_on(rounds.carry_out(&mut self.kernel, &due));
+        let outcome = futures::executor::block_on(rounds.carry_out(&mut self.kernel, &due, began));
         *status = ReconcileStatus::after(status, &due, began, &outcome);
         self.agent.knowledge = knowledge;
         let (observed, report) = outcome.expect("the fake kernel can be looked at");

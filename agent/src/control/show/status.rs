@@ -3,35 +3,58 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::cluster::bootstrap::apart;
+use overlay::datapath::contested::Contest;
 use overlay::datapath::foreign_chains::{BlockingChain, ChainName};
-use overlay::datapath::status::{Failure, LastRound, Scope};
+use overlay::datapath::observed::Altered;
+use overlay::datapath::status::{Failure, LastRound, ReconcileStatus, Scope};
 use overlay::ledger::{Activation, Membership};
-use overlay::model::id::HostId;
+use overlay::model::id::{HostId, NetworkId};
 use overlay::model::network::Network;
 use overlay::model::record::Record;
 use overlay_dns::server::Counts;
-use overlay_gossip::{Announcement, Counters, UnknownSender, Usage};
+use overlay_gossip::{Counters, UnknownSender, Usage};
 use overlay_proto::v1 as pb;
 
 use super::Shown;
 use crate::cluster::announce;
 use crate::peer::Refusals;
-use crate::wire::WireError;
 
 impl Shown<'_> {
     /// What could not be done, and for which network.
     pub(in crate::control) fn failure(&self, failure: &Failure) -> String {
         let Some(id) = failure.scope.network() else { return failure.to_string() };
-        let view = self.cluster.networks.get(&id);
-        // A deleted network that still has endpoints here is in no view.
-        let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
-        let network = view.map(|view| view.shown_name()).or_else(deleted).unwrap_or_else(|| id.short());
+        let network = self.network_name(id);
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => self.intents.attachments.get(&id).map(|attachment| &attachment.endpoint.name),
             Scope::Host | Scope::ForeignChain | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         let whose = endpoint.map_or_else(String::new, |name| format!("endpoint `{name}`: "));
         format!("network `{network}`: {whose}{failure}")
+    }
+
+    /// What other programs do to objects of this one.
+    pub(in crate::control) fn contested(&self, status: &ReconcileStatus) -> Vec<String> {
+        let undone = status.contested.iter().map(|Contest { network, repair, times }| {
+            let whose = network.map_or_else(String::new, |id| format!("network `{}`: ", self.network_name(id)));
+            format!(
+                "{whose}{repair}: done {times} times within the last minute, since another program undoes it each time; find that \
+                 program and tell it to leave `ov*` alone"
+            )
+        });
+        let put = status.foreign.iter().map(|(id, Altered { of, attribute, .. })| {
+            format!(
+                "network `{}`: another program has set the {attribute} of {of}; it stays, and may slow or drop packets",
+                self.network_name(*id)
+            )
+        });
+        undone.chain(put).collect()
+    }
+
+    fn network_name(&self, id: NetworkId) -> String {
+        let view = self.cluster.networks.get(&id);
+        // A deleted network that still has endpoints here is in no view.
+        let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
+        view.map(|view| view.shown_name()).or_else(deleted).unwrap_or_else(|| id.short())
     }
 
     /// The deleted networks that endpoints of this host are still in.
@@ -57,13 +80,10 @@ impl Shown<'_> {
 
 /// What this host does not announce, since no other host would believe it.
 pub(in crate::control) fn unannounced(record: &Record) -> Vec<String> {
-    let (_, refused) = announce::readable(record, &Announcement::new());
-    let line = |(key, error): &(String, WireError)| {
-        format!(
-            "this host does not announce a part of its record (key `{key}`), which other hosts would refuse: {error}"
-        )
+    let line = |(key, why): (String, String)| {
+        format!("this host does not announce a part of its record (key `{key}`), which other hosts would refuse: {why}")
     };
-    refused.iter().map(line).collect()
+    announce::refused(record).into_iter().map(line).collect()
 }
 
 pub(in crate::control) fn queries(counts: Counts) -> BTreeMap<String, u64> {

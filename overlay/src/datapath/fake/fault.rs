@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{FakeKernel, delete_tunnel};
 use crate::datapath::attention::Part;
 use crate::datapath::foreign_chains::ChainName;
-use crate::datapath::observed::ObservedSegment;
+use crate::datapath::names::BRIDGE;
+use crate::datapath::observed::{Altered, ObservedSegment};
 use crate::model::addr::{IfName, Mac};
 use crate::model::id::NetworkId;
 
@@ -39,6 +40,10 @@ pub enum Fault {
     DeleteUplink(NetworkId),
     /// Deletes the segment's default route.
     DeleteDefaultRoute(NetworkId),
+    /// Gives the segment's end of the uplink an address more.
+    AddAddress(NetworkId),
+    /// Turns off ARP on the bridge: an attribute that is left as the kernel makes it.
+    Alter(NetworkId),
     /// Deletes a port, and so also its other end.
     DeletePort(NetworkId, IfName),
     /// Takes a port off the bridge.
@@ -115,6 +120,8 @@ impl Fault {
             | Self::LetFlood(network)
             | Self::DeleteUplink(network)
             | Self::DeleteDefaultRoute(network)
+            | Self::AddAddress(network)
+            | Self::Alter(network)
             | Self::DetachPort(network, _)
             | Self::NarrowPort(network, _)
             | Self::Unmark(network, _)
@@ -154,7 +161,14 @@ fn inject_into_segment(segment: &mut ObservedSegment, fault: &Fault) {
         }
         Fault::DeleteTunnel(_) => delete_tunnel(segment),
         Fault::LetFlood(_) => segment.tunnel.iter_mut().for_each(|tunnel| tunnel.connected = false),
-        Fault::DeleteUplink(_) | Fault::DeleteDefaultRoute(_) => segment.uplink = None,
+        Fault::DeleteUplink(_) => segment.uplink = None,
+        Fault::Alter(_) => {
+            let altered = Altered { of: BRIDGE.to_owned(), attribute: "noarp".to_owned(), can_be_restored: true };
+            segment.altered.extend(segment.bridge.iter().map(|_| altered.clone()));
+        }
+        Fault::DeleteDefaultRoute(_) | Fault::AddAddress(_) => {
+            segment.uplink.iter_mut().for_each(|uplink| uplink.in_place = false);
+        }
         Fault::DetachPort(_, ifname) => {
             segment.ports.get_mut(ifname).into_iter().for_each(|port| port.connected = None);
         }

@@ -30,7 +30,10 @@ impl Step {
                 port.host_ifname == made.host_ifname
             }
             // Without the host's rules nothing would filter between containers and the host.
-            (Self::Segment(_, SegmentStep::CreateUplink(_)), Self::Host(HostStep::ReplaceFirewall(_))) => true,
+            (
+                Self::Segment(_, SegmentStep::CreateUplink(_) | SegmentStep::UpdateUplink(_)),
+                Self::Host(HostStep::ReplaceFirewall(_)),
+            ) => true,
             (Self::Segment(..), failed) => failed.is_foundation(),
             // Without our own rules nothing would filter what other programs' chains let pass.
             (Self::Host(HostStep::SetAcceptRules(..)), Self::Host(HostStep::ReplaceFirewall(_))) => true,

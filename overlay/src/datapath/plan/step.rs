@@ -8,7 +8,7 @@ use crate::datapath::announcer::Announcement;
 use crate::datapath::desired::{Bridge, Port, Remote, Tunnel, Uplink};
 use crate::datapath::firewall::{Set, Table};
 use crate::datapath::foreign_chains::{AcceptRule, ChainName};
-use crate::datapath::observed::Flow;
+use crate::datapath::observed::{Altered, Flow};
 use crate::model::addr::{IfName, IpVersion, Mac};
 use crate::model::id::{EndpointId, NetworkId};
 
@@ -64,8 +64,12 @@ pub enum SegmentStep {
     DeleteTunnel,
     /// Make the uplink with its addresses and routes; what is left of an older one goes first.
     CreateUplink(Uplink),
+    /// Give the ends of the uplink exactly these addresses and routes, and set them up.
+    UpdateUplink(Uplink),
     /// Remove the uplink.
     DeleteUplink,
+    /// Set back what somebody has changed that is left as the kernel makes it.
+    Restore(BTreeSet<Altered>),
     /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
     CreatePort(EndpointId, Port),
     /// Give both ends of a pair the port's MTU, the container's first: what is seen of it is the other one's.
@@ -128,6 +132,11 @@ impl fmt::Display for SegmentStep {
             Self::DeleteTunnel => f.write_str("remove the tunnel"),
             Self::DeleteUplink => f.write_str("remove the uplink"),
             Self::CreateUplink(uplink) => write!(f, "make the uplink {}", uplink.host_ifname),
+            Self::UpdateUplink(uplink) => write!(f, "set up the uplink {}", uplink.host_ifname),
+            Self::Restore(altered) => {
+                let names: Vec<String> = altered.iter().map(|one| format!("{} of {}", one.attribute, one.of)).collect();
+                write!(f, "set back {}", names.join(", "))
+            }
             Self::CreatePort(_, port) => write!(f, "make {} in {}", port.ifname, port.netns.path.display()),
             Self::UpdatePort(port) => write!(f, "set the MTU of {} in {}", port.ifname, port.netns.path.display()),
             Self::ConnectPort(port) => write!(f, "connect the port {}", port.host_ifname),

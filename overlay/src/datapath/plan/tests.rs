@@ -178,7 +178,7 @@ fn table(rules: usize) -> Table {
 /// Anything that somebody may do to a network.
 fn fault() -> impl Strategy<Value = Fault> {
     let port = |n, m| port_ifname(endpoint(n, m));
-    (0..22_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
+    (0..24_u8, NETWORKS, ENDPOINTS).prop_map(move |(kind, n, m)| match kind {
         0 => Fault::ForwardingOff,
         1 => Fault::DeleteHostTable,
         2 => Fault::DeleteNamespace(network(n)),
@@ -199,6 +199,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         17 => Fault::DeleteTunnelRow(network(n), mac(m)),
         18 => Fault::LetAge(network(n), mac(m)),
         19 => Fault::NarrowPort(network(n), port(n, m)),
+        21 => Fault::AddAddress(network(n)),
+        22 => Fault::Alter(network(n)),
         20 => Fault::DeleteAcceptRules(CHAINS[usize::from(m) % CHAINS.len()].of().0),
         _ => Fault::DeleteNeighbour(network(n), address(m)),
     })
@@ -390,7 +392,10 @@ fn rank(step: &Step, of: NetworkId) -> Option<u8> {
         SegmentStep::DeleteTunnel => 6,
         SegmentStep::CreateTunnel(_) => 7,
         SegmentStep::ConnectTunnel { .. } => 8,
-        SegmentStep::CreateUplink(_) | SegmentStep::DeleteUplink => 9,
+        SegmentStep::CreateUplink(_)
+        | SegmentStep::UpdateUplink(_)
+        | SegmentStep::DeleteUplink
+        | SegmentStep::Restore(_) => 9,
         SegmentStep::CreatePort(..) | SegmentStep::UpdatePort(_) | SegmentStep::ConnectPort(_) => 10,
         SegmentStep::Row(RowStep::PutRemote(..)) => 11,
         SegmentStep::Row(RowStep::PutNeighbour(..)) => 12,

@@ -29,7 +29,7 @@ fn next(rounds: &mut Rounds, kernel: &FakeKernel) -> Due {
 /// Runs a round; what it looked at.
 fn run(rounds: &mut Rounds, kernel: &mut FakeKernel) -> Look {
     let due = next(rounds, kernel);
-    wait(rounds.carry_out(kernel, &due)).expect("the fake kernel can be looked at");
+    wait(rounds.carry_out(kernel, &due, Instant::now())).expect("the fake kernel can be looked at");
     due.look
 }
 

@@ -26,7 +26,7 @@ fn link(index: u32, mtu: u32) -> Interface {
         kind,
         master: Some(BRIDGE),
         up: mtu > 1_400,
-        port: PortFlags::CONTAINER,
+        port: PortFlags::container(false),
         ..Interface::default()
     }
 }

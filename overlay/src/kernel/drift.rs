@@ -1,0 +1,264 @@
+//! What other programs have changed of the links of a segment, and setting it back.
+//!
+//! For what this program sets itself a plan says what is right. Of all other attributes of a link, and of its settings, that is right
+//! what they were when the link was first seen: for a link that this agent has made, as the kernel makes one.
+//!
+//! Owns what was first seen. Decides nothing: a plan says that it is set back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use netlink_packet_route::link::LinkMessage;
+use rtnetlink::Handle;
+
+use super::error::OrDoing;
+use super::fixtures::Fixtures;
+use super::link::Interface;
+use super::netns::Netns;
+use super::netns_sockets::{NetnsSockets, Segment};
+use super::settings::{self, Settings};
+use super::settings_watch::Watched;
+use super::strangers::Stranger;
+use super::traits::{self, Traits};
+use super::watch::Changes;
+use crate::datapath::kernel_api::StepError;
+use crate::datapath::names::{BRIDGE, PORT_PREFIX, TUNNEL, UPLINK, UPLINK_PREFIX};
+use crate::datapath::observed::Altered;
+use crate::model::id::NetworkId;
+
+/// On which side of the uplink a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    Host,
+    Segment,
+}
+
+/// What the links of a segment, and the host's end of its uplink, were like when they were first seen.
+#[derive(Debug, Default)]
+pub(super) struct Baselines {
+    links: BTreeMap<(Side, u32), Arc<Traits>>,
+    settings: BTreeMap<(Side, u32), Settings>,
+    /// The settings as they were last read; none if they may have changed since.
+    read: Option<BTreeMap<(Side, u32), Settings>>,
+}
+
+/// Settings of a segment's namespace that are no link's: those of all links, and of those to come.
+const OF_ALL: [(&str, u32); 2] = [("all", 0), ("default", u32::MAX)];
+
+/// What settings have to be, whatever they were when the link was first seen: without them no packet passes. Each after the directory
+/// of its link.
+const NEEDED: [(&str, &str, &str); 3] =
+    [("ipv4/conf", "forwarding", "1"), ("ipv4/conf", "arp_ignore", "0"), ("ipv4/conf", "arp_filter", "0")];
+/// The same of the host's end of an uplink.
+const NEEDED_ON_HOST: [(&str, &str, &str); 2] = [("ipv4/conf", "route_localnet", "1"), ("ipv6/conf", "accept_ra", "0")];
+
+/// What somebody has changed. What is new is noted as it is now.
+pub(super) async fn look(
+    host: &NetnsSockets,
+    segment: &mut Segment,
+    (fixtures, watch): (&Fixtures, &Watched),
+    network: NetworkId,
+    changes: &Changes,
+) -> Result<BTreeSet<Altered>, StepError> {
+    let links = links(segment, fixtures);
+    if changes.take_unsettled(network) {
+        segment.baselines.read = None;
+    }
+    let of_settings: Vec<(Side, u32, String)> = links
+        .iter()
+        .filter(|(_, link)| [BRIDGE, UPLINK].contains(&link.name.as_str()) || fixtures.outer.as_ref() == Some(link))
+        .map(|(side, link)| (*side, link.index, link.name.clone()))
+        .chain(OF_ALL.map(|(name, index)| (Side::Segment, index, name.to_owned())))
+        .collect();
+    let is_read = |read: &BTreeMap<(Side, u32), Settings>| {
+        read.len() == of_settings.len()
+            && of_settings.iter().all(|(side, index, _)| read.contains_key(&(*side, *index)))
+    };
+    let read = match segment.baselines.read.take().filter(is_read) {
+        Some(read) => read,
+        None => read_settings(host, segment, &of_settings, (watch, network)).await?,
+    };
+    let baselines = &mut segment.baselines;
+    let there: BTreeSet<(Side, u32)> = segment
+        .objects
+        .get()
+        .links()
+        .map(|link| (Side::Segment, link.index))
+        .chain(fixtures.outer.iter().map(|link| (Side::Host, link.index)))
+        .collect();
+    baselines.forget_all_but(&there);
+    let mut altered: BTreeSet<Altered> = fixtures.strangers.iter().map(Stranger::altered).collect();
+    for (side, link) in &links {
+        altered.extend(baselines.altered_traits(*side, link));
+    }
+    for (key, now) in &read {
+        let name = of_settings.iter().find(|(side, index, _)| (*side, *index) == *key).map(|(.., name)| name.as_str());
+        let before =
+            baselines.settings.entry(*key).or_insert_with(|| with_needed(now.clone(), name.unwrap_or_default()));
+        altered.extend(settings::changed(before, now).map(|(path, _)| of_setting(name.unwrap_or_default(), path)));
+    }
+    baselines.read = Some(read);
+    Ok(altered)
+}
+
+/// The links that are compared: those that are where they belong. One that is only half made is compared when it is whole.
+fn links(segment: &Segment, fixtures: &Fixtures) -> Vec<(Side, Interface)> {
+    let mirror = segment.objects.get();
+    let bridge = mirror.named(BRIDGE).map(|link| link.index);
+    let is_whole = |link: &&Interface| {
+        link.up && ([BRIDGE, UPLINK].contains(&link.name.as_str()) || (is_port(link) && link.master == bridge))
+    };
+    let inside = mirror.links().filter(is_whole).map(|link| (Side::Segment, link.clone()));
+    inside.chain(fixtures.outer.iter().filter(|link| link.up).map(|link| (Side::Host, link.clone()))).collect()
+}
+
+/// Is it to be a port of the bridge?
+fn is_port(link: &Interface) -> bool {
+    link.name == TUNNEL || link.name.starts_with(PORT_PREFIX)
+}
+
+async fn read_settings(
+    host: &NetnsSockets,
+    segment: &Segment,
+    of: &[(Side, u32, String)],
+    (watch, network): (&Watched, NetworkId),
+) -> Result<BTreeMap<(Side, u32), Settings>, StepError> {
+    let mut read = BTreeMap::new();
+    for (side, netns) in [(Side::Host, &host.netns), (Side::Segment, &segment.sockets.netns)] {
+        let wanted: Vec<(u32, String, bool)> = of
+            .iter()
+            .filter(|(at, ..)| *at == side)
+            .map(|(at, index, name)| (*index, name.clone(), !segment.baselines.settings.contains_key(&(*at, *index))))
+            .collect();
+        for (index, settings) in read_in(netns, wanted, (watch, network)).await? {
+            read.insert((side, index), settings);
+        }
+    }
+    Ok(read)
+}
+
+/// Reads in a namespace; what is new is watched from before it is read.
+async fn read_in(
+    netns: &Arc<Netns>,
+    links: Vec<(u32, String, bool)>,
+    (watch, network): (&Watched, NetworkId),
+) -> Result<Vec<(u32, Settings)>, StepError> {
+    if links.is_empty() {
+        return Ok(Vec::new());
+    }
+    let doing = || format!("read the settings of the links in {}", netns.path().display());
+    let watch = watch.clone();
+    let work = move || -> io::Result<Vec<(u32, Settings)>> {
+        let read = links.iter().map(|(index, name, is_new)| {
+            if *is_new {
+                watch.add(network, settings::directories(name))?;
+            }
+            Ok((*index, settings::read(name)?))
+        });
+        read.collect()
+    };
+    netns.run_off(work).await.or_doing(doing)?.or_doing(doing)
+}
+
+impl Baselines {
+    /// The settings are read by the next look, whatever was told of them.
+    pub(super) fn read_again(&mut self) {
+        self.read = None;
+    }
+
+    /// Also of a link that is down or no port now it is remembered what it was like.
+    fn forget_all_but(&mut self, there: &BTreeSet<(Side, u32)>) {
+        self.links.retain(|key, _| there.contains(key));
+        self.settings.retain(|key, _| there.contains(key) || OF_ALL.iter().any(|(_, index)| *index == key.1));
+    }
+
+    fn altered_traits(&mut self, side: Side, link: &Interface) -> Vec<Altered> {
+        let first = || Arc::new(traits::expected(&link.traits));
+        let before = self.links.entry((side, link.index)).or_insert_with(first);
+        if Arc::ptr_eq(before, &link.traits) {
+            return Vec::new();
+        }
+        // What was not there when the link was first seen is noted as it came.
+        if link.traits.keys().any(|name| !before.contains_key(name)) {
+            let new = link.traits.iter().filter(|(name, _)| !before.contains_key(*name));
+            let new: Traits = new.map(|(name, value)| (name.clone(), value.clone())).collect();
+            Arc::make_mut(before).extend(traits::expected(&new));
+        }
+        // Whose port an uplink is, is set right with the uplink.
+        let is_port = is_port(link);
+        let changed =
+            traits::changed(before, &link.traits).filter(|(name, _)| is_port || !name.starts_with(traits::OF_PORT));
+        let altered = changed.map(|(name, had)| Altered {
+            of: link.name.clone(),
+            attribute: name.to_owned(),
+            can_be_restored: had.can_be_restored(),
+        });
+        altered.collect()
+    }
+}
+
+fn of_setting(link: &str, path: &Path) -> Altered {
+    Altered { of: link.to_owned(), attribute: path.display().to_string(), can_be_restored: true }
+}
+
+fn with_needed(mut settings: Settings, link: &str) -> Settings {
+    let on_host = NEEDED_ON_HOST.iter().filter(|_| link.starts_with(UPLINK_PREFIX));
+    for (directory, name, value) in NEEDED.iter().chain(on_host) {
+        if let Some(setting) = settings.get_mut(&Path::new(directory).join(link).join(name)) {
+            (*value).clone_into(setting);
+        }
+    }
+    settings
+}
+
+/// Sets everything back that can be. What the kernel refuses keeps nothing else from being set back.
+pub(super) async fn restore(host: &NetnsSockets, segment: &mut Segment) -> Result<(), StepError> {
+    let traits = restore_traits(host, segment).await;
+    let mut routing = Ok(());
+    for stranger in segment.fixtures.iter().flat_map(|fixtures| fixtures.strangers.clone()) {
+        let doing = || format!("set the {} back", stranger.altered().attribute);
+        routing = routing.and(stranger.clone().undo(&segment.sockets.route).await.or_doing(doing));
+    }
+    let settings = restore_settings(host, segment).await;
+    traits.and(routing).and(settings)
+}
+
+async fn restore_traits(host: &NetnsSockets, segment: &Segment) -> Result<(), StepError> {
+    let mut restored = Ok(());
+    let outer = segment.fixtures.as_ref().and_then(|fixtures| fixtures.outer.clone());
+    let inside: Vec<(Side, Interface)> =
+        segment.objects.get().links().map(|link| (Side::Segment, link.clone())).collect();
+    for (side, link) in inside.into_iter().chain(outer.map(|link| (Side::Host, link))) {
+        let Some(before) = segment.baselines.links.get(&(side, link.index)) else { continue };
+        let is_port = is_port(&link);
+        let changed = traits::changed(before, &link.traits)
+            .filter(|(name, had)| had.can_be_restored() && (is_port || !name.starts_with(traits::OF_PORT)));
+        let route = if side == Side::Host { &host.route } else { &segment.sockets.route };
+        for (name, had) in changed {
+            let doing = || format!("set {name} of {} back", link.name);
+            let set = set(route, traits::restoring(link.index, std::slice::from_ref(had))).await;
+            restored = restored.and(set.or_doing(doing));
+        }
+    }
+    restored
+}
+
+async fn restore_settings(host: &NetnsSockets, segment: &mut Segment) -> Result<(), StepError> {
+    let Some(read) = segment.baselines.read.take() else { return Ok(()) };
+    for (key, now) in read {
+        let Some(before) = segment.baselines.settings.get(&key).cloned() else { continue };
+        if settings::changed(&before, &now).next().is_none() {
+            continue;
+        }
+        let netns = if key.0 == Side::Host { &host.netns } else { &segment.sockets.netns };
+        let doing = || format!("set the settings of the links in {} back", netns.path().display());
+        netns.run_off(move || settings::restore(&before, &now)).await.or_doing(doing)?.or_doing(doing)?;
+    }
+    Ok(())
+}
+
+async fn set(route: &Handle, message: LinkMessage) -> Result<(), rtnetlink::Error> {
+    route.link().change(message).execute().await
+}

@@ -1,0 +1,64 @@
+//! The settings that a link has under `/proc/sys/net`, as they are and as they were.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/proc/sys/net";
+/// Where the settings of links are: for each link a directory of its name.
+const DIRECTORIES: [&str; 4] = ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"];
+/// What the kernel changes with the link's MTU, and what may be read by nobody.
+const LEFT_OUT: [&str; 2] = ["mtu", "stable_secret"];
+
+/// The values of a link's settings, each by its path under `/proc/sys/net`.
+pub(super) type Settings = BTreeMap<PathBuf, String>;
+
+/// The directories with the settings of a link.
+pub(super) fn directories(link: &str) -> impl Iterator<Item = PathBuf> {
+    DIRECTORIES.into_iter().map(move |directory| Path::new(ROOT).join(directory).join(link))
+}
+
+/// All settings of a link of the calling thread's namespace. A version of IP that the link has not has none.
+pub(super) fn read(link: &str) -> io::Result<Settings> {
+    let mut settings = Settings::new();
+    for directory in directories(link) {
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        // They may go while they are read, with their link.
+        for entry in entries.map_while(Result::ok) {
+            let path = entry.path();
+            if LEFT_OUT.iter().any(|name| path.ends_with(name)) {
+                continue;
+            }
+            // Some can't be read: they have no value, or are only written.
+            if let (Ok(value), Ok(name)) = (fs::read_to_string(&path), path.strip_prefix(ROOT)) {
+                settings.insert(name.to_owned(), value.trim().to_owned());
+            }
+        }
+    }
+    Ok(settings)
+}
+
+/// Sets those back that are otherwise than `before`, in the calling thread's namespace.
+pub(super) fn restore(before: &Settings, now: &Settings) -> io::Result<()> {
+    for (name, value) in changed(before, now) {
+        match fs::write(Path::new(ROOT).join(name), value) {
+            // It has gone with its link.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Of the settings that both have, those that differ; with the values that they had.
+pub(super) fn changed<'a>(before: &'a Settings, now: &'a Settings) -> impl Iterator<Item = (&'a Path, &'a str)> {
+    now.iter().filter_map(|(name, value)| {
+        let had = before.get(name).filter(|had| *had != value)?;
+        Some((name.as_path(), had.as_str()))
+    })
+}

@@ -21,7 +21,7 @@ imports() {
 
 # The modules of a package: files and directories right below its root.
 modules() {
-    find "$1" -mindepth 1 -maxdepth 1 ! -name lib.rs ! -name main.rs ! -name tests.rs ! -name fixture.rs -printf '%f\n' |
+    find "$1" -mindepth 1 -maxdepth 1 ! -name lib.rs ! -name main.rs ! -name tests.rs ! -name tests ! -name fixture.rs -printf '%f\n' |
         sed 's/\.rs$//' | LC_ALL=C sort -u
 }
 

@@ -23,6 +23,9 @@ const CLUSTER: &str = "overlay";
 /// phi from which on chitchat counts a host as silent and gossips with it less: some eight times what it heard in between before.
 const PHI: f64 = 8.0;
 const SAMPLES: usize = 100;
+/// At most so many intervals after its last heartbeat chitchat takes an incarnation for dead: [`PHI`] times the two intervals that may
+/// lie between heartbeats.
+const NOTICED: u32 = 16;
 /// Incarnations of one host that are worth handing on: the newest, and the one before in case the newest is not complete.
 const WORTH_KEEPING: usize = 2;
 
@@ -35,6 +38,14 @@ pub(crate) struct NodeIdentity {
     pub seeds: Vec<SocketAddr>,
     pub interval: Duration,
     pub remembered: Duration,
+}
+
+impl NodeIdentity {
+    /// For how long after its last heartbeat an incarnation is named by the hosts that have heard it. chitchat names the dead for half of
+    /// the time that it remembers them.
+    pub fn named(&self) -> Duration {
+        self.remembered / 2 + self.interval * NOTICED
+    }
 }
 
 /// A running incarnation.

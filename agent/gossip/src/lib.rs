@@ -26,6 +26,7 @@ mod key;
 mod limits;
 mod push;
 mod roster;
+mod standing;
 mod task;
 mod transport;
 mod unknown_senders;
@@ -58,8 +59,10 @@ use transport::codec::Codec;
 use transport::seal::{Opener, Sealer};
 use transport::{GossipSocket, Receiver};
 
-/// How long a dead incarnation is remembered, in case its host comes back. Digests name it for half of that time. chitchat's
-/// default of a day would fill the digests. The view remembers a host for longer if its machine still answers.
+/// How long a dead incarnation is remembered, in case its host comes back. The hosts that heard it name it in their digests for half of
+/// that time. A host that started after the death does not tell new hosts of it in digests: each
+/// would remember it anew, and it would be passed on for ever. chitchat's default of a day would fill the digests. The view remembers a
+/// host for longer if its machine still answers.
 pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);
 
 /// How to take part.

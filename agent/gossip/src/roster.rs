@@ -4,6 +4,7 @@
 
 pub(crate) mod liveness;
 pub(crate) mod merge;
+pub(crate) mod silence;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::incarnation::announce::{MARKER, Stamped};
 use crate::push::Push;
 use crate::roster::liveness::{HeartbeatObservation, LivenessConfig, NodeLiveness, judge, next_deadline};
 use crate::roster::merge::{Entries, Fit, PushedEntries, join};
+use crate::roster::silence::Silence;
 use crate::task::sync::Census;
 use crate::{Hosts, NodeIncarnation, Texts};
 
@@ -59,6 +61,7 @@ pub(crate) struct Roster {
 struct Track {
     observation: HeartbeatObservation,
     liveness: NodeLiveness,
+    silence: Silence,
     /// (last gc version, max version) of what was loaded.
     loaded: (Version, Version),
     base: Entries,
@@ -79,7 +82,10 @@ impl Roster {
     pub fn start_over(&mut self, own: ChitchatId, now: Duration) {
         self.own = own;
         let alive = self.tracks.values_mut().filter(|track| track.liveness != NodeLiveness::Dead);
-        alive.for_each(|track| track.observation = HeartbeatObservation::Unproven { since: now });
+        alive.for_each(|track| {
+            track.silence = Silence::default();
+            track.observation = HeartbeatObservation::Unproven { since: now };
+        });
     }
 
     /// Takes a push. `None` if its incarnation is not known yet: chitchat has to tell of it first.
@@ -102,6 +108,7 @@ impl Roster {
         for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
             self.dirty |= track.load(state);
             let beat = state.heartbeat().into();
+            track.silence.note(beat);
             track.observation = track.observation.observe(proven.contains(id), beat, now, &self.config);
             let liveness = judge(track.observation, now, &self.config);
             moved |= track.liveness != liveness;
@@ -211,6 +218,7 @@ impl Track {
         Self {
             observation: HeartbeatObservation::Unproven { since: now },
             liveness: NodeLiveness::Live,
+            silence: Silence::default(),
             loaded: (0, 0),
             base: Entries::new(),
             pushed: PushedEntries::default(),
@@ -294,4 +302,4 @@ fn is_copy(id: &ChitchatId, earlier: &[(&ChitchatId, &Track)]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

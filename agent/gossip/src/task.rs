@@ -273,6 +273,7 @@ impl Task {
         let look = self.member.look(|states, heard| roster.look(states, heard, now)).await;
         self.counters.note_use(Limit::Incarnations, self.roster.len());
         look.events.iter().for_each(log);
+        self.socket.note_standings(self.roster.standings(now, self.identity.named()));
 
         let deadline = self.roster.next_deadline(now);
         self.idle = deadline.map_or(self.longest_idle, |deadline| self.longest_idle.min(deadline - now));

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use super::*;
 
+mod hearsay;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Numbers that rise over all nodes and restarts of a test.

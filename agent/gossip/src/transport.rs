@@ -7,6 +7,7 @@ pub(crate) mod codec;
 pub(crate) mod datagram;
 pub(crate) mod exchange;
 pub(crate) mod fragment;
+pub(crate) mod hearsay;
 pub(crate) mod inspect;
 pub(crate) mod replay;
 pub(crate) mod seal;
@@ -27,9 +28,11 @@ use tokio::sync::{Notify, mpsc};
 use crate::counters::{Counters, Reason};
 use crate::limits::Limit;
 use crate::push::Push;
+use crate::standing::Standing;
 use crate::transport::codec::{Codec, NOTHING_MORE};
 use crate::transport::exchange::Exchanges;
 use crate::transport::fragment::Reassembly;
+use crate::transport::hearsay::Standings;
 use crate::transport::seal::{Opener, Sealer};
 
 /// Room for the bursts of a large cluster: 500 hosts that all push within a moment.
@@ -70,6 +73,7 @@ pub(crate) struct GossipSocket {
     written: AtomicU64,
     stepped: Notify,
     exchanges: Mutex<Exchanges>,
+    standings: Mutex<Arc<Standings>>,
 }
 
 /// Where chitchat of the moment takes its messages from.
@@ -90,6 +94,7 @@ impl GossipSocket {
             written: AtomicU64::new(0),
             stepped: Notify::new(),
             exchanges: Mutex::new(Exchanges::new(interval)),
+            standings: Mutex::default(),
         }
     }
 
@@ -106,6 +111,15 @@ impl GossipSocket {
     /// Notes the highest version that this host has written, before it is sent to any other host.
     pub fn note_written(&self, version: Version) {
         self.written.store(version, Ordering::Relaxed);
+    }
+
+    /// Notes how this host knows of each incarnation: all of them, in the order of their IDs.
+    pub fn note_standings<'a>(&self, now: impl Iterator<Item = (&'a ChitchatId, Standing)> + Clone) {
+        Arc::make_mut(&mut locked(&self.standings)).follow(now);
+    }
+
+    fn standings(&self) -> Arc<Standings> {
+        Arc::clone(&locked(&self.standings))
     }
 
     /// Seals `message` once and sends it to each of `peers`. A datagram that can't be sent is counted; the peer's own gossip asks again.
@@ -188,7 +202,8 @@ impl Receiver {
         let summary = inspect::inspect(bytes)?;
         let written = self.socket.written.load(Ordering::Relaxed);
         summary.admit((&inbox.own, written), &self.socket.counters)?;
-        let envelope = self.codec.decode(bytes).await?;
+        let shown = self.socket.standings().incoming(bytes, summary.unheard);
+        let envelope = self.codec.decode(shown.as_deref().unwrap_or(bytes)).await?;
         if matches!(envelope.message, ChitchatMessage::Ack { .. }) {
             locked(&self.socket.exchanges).complete(from, Instant::now());
         }
@@ -216,13 +231,17 @@ impl Transport for SealedTransport {
     async fn open(&self, listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
         let codec = Codec::open().await?;
         let (messages, inbox) = mpsc::channel(QUEUE);
-        *locked(&self.socket.inbox) = Some(Inbox { own: self.own.clone(), messages });
-        Ok(Box::new(SealedSocket { socket: Arc::clone(&self.socket), listen_addr, codec, inbox }))
+        let own = self.own.clone();
+        // This incarnation may not know what the one before it knew.
+        *locked(&self.socket.standings) = Arc::default();
+        *locked(&self.socket.inbox) = Some(Inbox { own: own.clone(), messages });
+        Ok(Box::new(SealedSocket { socket: Arc::clone(&self.socket), own, listen_addr, codec, inbox }))
     }
 }
 
 struct SealedSocket {
     socket: Arc<GossipSocket>,
+    own: ChitchatId,
     listen_addr: SocketAddr,
     codec: Codec,
     inbox: mpsc::Receiver<RecvOutcome>,
@@ -248,6 +267,8 @@ impl Socket for SealedSocket {
         };
         match encoded {
             Ok(bytes) => {
+                let told = self.socket.standings().outgoing(&self.own, bytes);
+                let bytes = told.as_deref().unwrap_or(bytes);
                 let num_bytes_sent = bytes.len();
                 if begins {
                     self.socket.counters.note_use(Limit::Digest, num_bytes_sent);

@@ -9,11 +9,11 @@ const CONFIG: LivenessConfig = LivenessConfig {
     first_grace: Duration::from_secs(3),
 };
 
-fn id(node: &str, generation: u64) -> ChitchatId {
+pub fn id(node: &str, generation: u64) -> ChitchatId {
     ChitchatId::new(node, generation, ([127, 0, 0, 1], 7946).into())
 }
 
-fn said(pairs: &[(&str, &str)]) -> Announcement {
+pub fn said(pairs: &[(&str, &str)]) -> Announcement {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -22,7 +22,7 @@ fn texts(pairs: &[(&str, &str)]) -> Texts {
 }
 
 /// What chitchat knows of an incarnation that has said these, one after the other.
-fn state(levels: &[Announcement]) -> NodeState {
+pub fn state(levels: &[Announcement]) -> NodeState {
     let mut state = NodeState::for_test();
     let Some((first, later)) = levels.split_first() else { return state };
     announce::first(first).into_iter().for_each(|(key, value)| state.set(key, value));
@@ -32,35 +32,38 @@ fn state(levels: &[Announcement]) -> NodeState {
     state
 }
 
-struct World {
-    roster: Roster,
-    states: BTreeMap<ChitchatId, NodeState>,
-    now: Duration,
+pub struct World {
+    pub roster: Roster,
+    pub states: BTreeMap<ChitchatId, NodeState>,
+    pub now: Duration,
     beat: u64,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let states = BTreeMap::from([(id("self", 5), state(&[Announcement::new()]))]);
         Self { roster: Roster::new(id("self", 5), CONFIG, BTreeSet::new()), states, now: Duration::ZERO, beat: 0 }
     }
 
     /// A look after those `heard` have said something.
-    fn look(&mut self, heard: &[&ChitchatId]) -> RosterChange {
+    pub fn look(&mut self, heard: &[&ChitchatId]) -> RosterChange {
         let own = id("self", 5);
-        for id in heard.iter().copied().chain([&own]) {
-            if let Some(state) = self.states.get_mut(id) {
-                self.beat += 1;
-                let beat = Deserializable::deserialize(&mut &self.beat.to_le_bytes()[..]).expect("eight bytes");
-                state.try_set_heartbeat(beat);
-                assert_eq!(u64::from(state.heartbeat()), self.beat);
-            }
-        }
+        heard.iter().copied().chain([&own]).for_each(|id| self.beat(id));
         let heard = heard.iter().copied().chain([&own]).collect();
         self.roster.look(&self.states, &heard, self.now)
     }
 
-    fn later(&mut self, ms: u64) -> &mut Self {
+    /// chitchat has another heartbeat of `id`.
+    pub fn beat(&mut self, id: &ChitchatId) {
+        if let Some(state) = self.states.get_mut(id) {
+            self.beat += 1;
+            let beat = Deserializable::deserialize(&mut &self.beat.to_le_bytes()[..]).expect("eight bytes");
+            state.try_set_heartbeat(beat);
+            assert_eq!(u64::from(state.heartbeat()), self.beat);
+        }
+    }
+
+    pub fn later(&mut self, ms: u64) -> &mut Self {
         self.now += Duration::from_millis(ms);
         self
     }

@@ -23,11 +23,16 @@ const FORMAT_V1: u8 = 1;
 const MAX_EXPANDED: usize = 16 << 20;
 const MAX_BLOCK: usize = u16::MAX as usize;
 
+/// An incarnation in a digest: its heartbeat, last gc version and max version.
+pub(crate) type Entry = (ChitchatId, [Version; 3]);
+
 /// What a message is about.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Incarnations in its digest.
     pub digest: usize,
+    /// Those of them with a heartbeat of 0: the sender has not heard them alive.
+    pub unheard: usize,
     /// Incarnations that it brings changes of, each with the highest version.
     pub deltas: Vec<(ChitchatId, Version)>,
 }
@@ -70,11 +75,11 @@ pub(crate) fn inspect(message: &[u8]) -> Result<Summary, Reason> {
     let mut summary = Summary::default();
     match kind {
         0 => {
-            summary.digest = digest(&mut rest)?;
+            (summary.digest, summary.unheard) = digest(&mut rest)?;
             read::<String>(&mut rest)?;
         }
         1 => {
-            summary.digest = digest(&mut rest)?;
+            (summary.digest, summary.unheard) = digest(&mut rest)?;
             summary.deltas = delta(&mut rest)?;
         }
         2 => summary.deltas = delta(&mut rest)?,
@@ -87,22 +92,30 @@ pub(crate) fn inspect(message: &[u8]) -> Result<Summary, Reason> {
     }
 }
 
-fn digest(rest: &mut &[u8]) -> Result<usize, Reason> {
+fn digest(rest: &mut &[u8]) -> Result<(usize, usize), Reason> {
     let before = rest.len();
-    let entries = stream(rest)?;
+    let entries = digest_entries(rest)?;
     if before - rest.len() > MAX_DIGEST {
         return Err(Reason::Overflow);
     }
-    let mut entries = entries.as_slice();
-    let mut count = 0;
-    while !entries.is_empty() {
-        read::<ChitchatId>(&mut entries)?;
-        count += 1;
-        for _ in ["heartbeat", "last gc version", "max version"] {
-            version(&mut entries)?;
-        }
+    let unheard = entries.iter().filter(|(_, [heartbeat, ..])| *heartbeat == 0).count();
+    Ok((entries.len(), unheard))
+}
+
+/// Takes a digest off `rest`.
+///
+/// # Errors
+///
+/// [`Reason::Malformed`], [`Reason::Oversize`] if it expands to too much.
+pub(crate) fn digest_entries(rest: &mut &[u8]) -> Result<Vec<Entry>, Reason> {
+    let bytes = stream(rest)?;
+    let mut bytes = bytes.as_slice();
+    let mut entries = Vec::new();
+    while !bytes.is_empty() {
+        let id = read(&mut bytes)?;
+        entries.push((id, [version(&mut bytes)?, version(&mut bytes)?, version(&mut bytes)?]));
     }
-    Ok(count)
+    Ok(entries)
 }
 
 fn delta(rest: &mut &[u8]) -> Result<Vec<(ChitchatId, Version)>, Reason> {

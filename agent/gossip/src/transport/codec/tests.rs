@@ -99,17 +99,20 @@ async fn codec_and_guard_agree_with_chitchat_on_each_kind_of_message() {
 
     let (syn, envelope) = through(&mut codec, a.next().await).await;
     assert!(matches!(envelope.message, ChitchatMessage::Syn { .. }));
-    assert_eq!(syn, inspect::Summary { digest: 1, deltas: Vec::new() });
+    assert_eq!(syn, inspect::Summary { digest: 1, ..Default::default() });
 
     b.deliver(envelope);
     let (syn_ack, envelope) = through(&mut codec, b.next().await).await;
     assert!(matches!(envelope.message, ChitchatMessage::SynAck { .. }));
-    assert_eq!(syn_ack, inspect::Summary { digest: 2, deltas: vec![(ChitchatId::new("b", 1, ANY_PORT), 3)] });
+    assert_eq!(
+        syn_ack,
+        inspect::Summary { digest: 2, unheard: 0, deltas: vec![(ChitchatId::new("b", 1, ANY_PORT), 3)] }
+    );
 
     a.deliver(envelope);
     let (ack, envelope) = through(&mut codec, a.next().await).await;
     assert!(matches!(envelope.message, ChitchatMessage::Ack { .. }));
-    assert_eq!(ack, inspect::Summary { digest: 0, deltas: vec![(ChitchatId::new("a", 1, ANY_PORT), 100)] });
+    assert_eq!(ack, inspect::Summary { digest: 0, unheard: 0, deltas: vec![(ChitchatId::new("a", 1, ANY_PORT), 100)] });
 
     let nothing =
         ChitchatEnvelope { version: ProtocolVersion::V1, message: ChitchatMessage::Ack { delta: Default::default() } };

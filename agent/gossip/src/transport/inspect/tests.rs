@@ -83,7 +83,7 @@ fn digest_entry(id: &ChitchatId, heartbeat: u64) -> Vec<u8> {
 fn a_delta_is_summed_up_by_its_highest_versions() {
     let ops = [node(&id(1)), key_value(3), key_value(4), node(&id(2)), end(9)].concat();
     let summary = inspect(&message(2, &[&ops])).expect("well formed");
-    assert_eq!(summary, Summary { digest: 0, deltas: vec![(id(1), 4), (id(2), 9)] });
+    assert_eq!(summary, Summary { digest: 0, unheard: 0, deltas: vec![(id(1), 4), (id(2), 9)] });
 }
 
 fn knowing(incarnations: usize, digest: usize) -> Counters {
@@ -125,9 +125,9 @@ fn a_digest_that_no_answer_can_hold_is_refused() {
     let many: Vec<u8> = (0..MAX_INCARNATIONS as u64 + 1).flat_map(|g| digest_entry(&id(g), 1)).collect();
     assert_eq!(inspect(&message(1, &[&many, &[]])), Err(Reason::Overflow), "by its bytes");
 
-    let summary = Summary { digest: MAX_INCARNATIONS + 1, deltas: Vec::new() };
+    let summary = Summary { digest: MAX_INCARNATIONS + 1, ..Summary::default() };
     assert_eq!(summary.admit((&id(1), 0), &knowing(0, 0)), Err(Reason::Overflow));
-    let summary = Summary { digest: MAX_INCARNATIONS, deltas: Vec::new() };
+    let summary = Summary { digest: MAX_INCARNATIONS, ..Summary::default() };
     assert_eq!(summary.admit((&id(1), 0), &knowing(MAX_INCARNATIONS, MAX_DIGEST)), Ok(()));
     assert_eq!(summary.admit((&id(1), 0), &knowing(MAX_INCARNATIONS + 1, 0)), Err(Reason::Overflow));
     assert_eq!(

@@ -115,9 +115,10 @@ impl Member {
         self.handle.with_chitchat(look).await
     }
 
-    /// What is known of the other hosts.
-    pub async fn snapshot(&self) -> Vec<Vec<u8>> {
-        self.handle.with_chitchat(|chitchat| encode(chitchat.node_states())).await
+    /// What is known of the other hosts. `silence` says how long an incarnation is silent. Those that are silent for `at_most` or longer
+    /// are left out.
+    pub async fn snapshot(&self, silence: impl Fn(&ChitchatId) -> Duration, at_most: Duration) -> Vec<Vec<u8>> {
+        self.handle.with_chitchat(|chitchat| encode(chitchat.node_states(), &silence, at_most)).await
     }
 
     /// Takes over what `chunks` know better.
@@ -154,14 +155,19 @@ impl Member {
     }
 }
 
-fn encode(states: &BTreeMap<ChitchatId, NodeState>) -> Vec<Vec<u8>> {
+fn encode(
+    states: &BTreeMap<ChitchatId, NodeState>,
+    silence: impl Fn(&ChitchatId) -> Duration,
+    at_most: Duration,
+) -> Vec<Vec<u8>> {
     let mut kept: BTreeMap<&str, usize> = BTreeMap::new();
     let mut chunks = Vec::new();
     for (id, state) in states.iter().rev() {
         let kept = kept.entry(&id.node_id).or_default();
         *kept += 1;
-        if *kept <= WORTH_KEEPING && state.max_version() > 0 {
-            chunks.push(Chunk::encode(id, state));
+        let silent = silence(id);
+        if *kept <= WORTH_KEEPING && state.max_version() > 0 && silent < at_most {
+            chunks.push(Chunk::encode(id, state, silent));
         }
     }
     chunks

@@ -60,7 +60,7 @@ use transport::seal::{Opener, Sealer};
 use transport::{GossipSocket, Receiver};
 
 /// How long a dead incarnation is remembered, in case its host comes back. The hosts that heard it name it in their digests for half of
-/// that time. A host that started after the death does not tell new hosts of it in digests: each
+/// that time. Snapshots have it for all of that time. A host that started after the death does not tell new hosts of it in digests: each
 /// would remember it anew, and it would be passed on for ever. chitchat's default of a day would fill the digests. The view remembers a
 /// host for longer if its machine still answers.
 pub const REMEMBERED: Duration = Duration::from_secs(15 * 60);

@@ -54,6 +54,8 @@ pub(crate) struct Roster {
     gone: BTreeMap<Arc<str>, bool>,
     rival_told: bool,
     dirty: bool,
+    /// For the next look: how long incarnations were silent before this host learnt of them.
+    told: BTreeMap<ChitchatId, Duration>,
     /// What [`Roster::hosts`] has shown.
     shown: Hosts,
 }
@@ -73,8 +75,8 @@ struct Track {
 impl Roster {
     /// An empty roster of the host that `own` is an incarnation of.
     pub fn new(own: ChitchatId, config: LivenessConfig, expected: BTreeSet<String>) -> Self {
-        let (tracks, gone) = (BTreeMap::new(), BTreeMap::new());
-        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true, shown: Hosts::new() }
+        let (tracks, gone, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { own, config, expected, tracks, gone, rival_told: false, dirty: true, told, shown: Hosts::new() }
     }
 
     /// This host goes on as another incarnation, with a failure detector that has not heard any host yet. A host that is held dead
@@ -83,7 +85,7 @@ impl Roster {
         self.own = own;
         let alive = self.tracks.values_mut().filter(|track| track.liveness != NodeLiveness::Dead);
         alive.for_each(|track| {
-            track.silence = Silence::default();
+            track.silence = Silence::told(track.silent(now));
             track.observation = HeartbeatObservation::Unproven { since: now };
         });
     }
@@ -105,6 +107,7 @@ impl Roster {
         now: Duration,
     ) -> RosterChange {
         let mut moved = self.follow(states, now);
+        self.told.clear();
         for ((id, state), track) in states.iter().zip(self.tracks.values_mut()) {
             self.dirty |= track.load(state);
             let beat = state.heartbeat().into();
@@ -127,7 +130,8 @@ impl Roster {
         }
         self.tracks.retain(|id, _| states.contains_key(id));
         for id in states.keys() {
-            self.tracks.entry(id.clone()).or_insert_with(|| Track::new(now));
+            let silence = Silence::told(self.told.get(id).copied().unwrap_or_default());
+            self.tracks.entry(id.clone()).or_insert_with(|| Track::new(now, silence));
         }
         true
     }
@@ -214,11 +218,11 @@ impl Roster {
 }
 
 impl Track {
-    fn new(now: Duration) -> Self {
+    fn new(now: Duration, silence: Silence) -> Self {
         Self {
             observation: HeartbeatObservation::Unproven { since: now },
             liveness: NodeLiveness::Live,
-            silence: Silence::default(),
+            silence,
             loaded: (0, 0),
             base: Entries::new(),
             pushed: PushedEntries::default(),

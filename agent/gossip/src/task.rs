@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chitchat::ChitchatId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
@@ -209,14 +210,19 @@ impl Task {
     async fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Snapshot(answer) => {
+                let now = self.clock.advance(std::time::Instant::now());
+                let silence = |id: &ChitchatId| self.roster.silence(id, now);
                 // The caller may have given up.
-                let _ = answer.send(self.member.snapshot().await);
+                let _ = answer.send(self.member.snapshot(silence, self.identity.remembered).await);
                 false
             }
             Command::Feed(chunks, answer) => {
                 let chunks: Result<Vec<_>, _> = chunks.iter().map(|chunk| Chunk::decode(chunk)).collect();
                 let fed = match chunks {
                     Ok(chunks) => {
+                        let now = self.clock.advance(std::time::Instant::now());
+                        let told = chunks.iter().map(Chunk::silence).map(|(id, silent)| (id.clone(), silent));
+                        self.roster.note_silence(told.collect(), now);
                         self.member.feed(chunks).await;
                         self.sync = SyncState::Synced;
                         Ok(())
@@ -292,7 +298,8 @@ impl Task {
         if lasted > GOOD_RUN {
             self.pause = RESTART_PAUSE.0;
         }
-        let known = self.member.snapshot().await;
+        // The roster stays, and knows how long each incarnation is silent.
+        let known = self.member.snapshot(|_| Duration::ZERO, Duration::MAX).await;
         loop {
             warn!(pause = ?self.pause, "gossip has ended: restarting it as a new incarnation");
             sleep(self.pause).await;

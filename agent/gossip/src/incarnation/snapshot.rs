@@ -3,6 +3,7 @@
 //! Owns the form; sends and receives nothing.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chitchat::{Chitchat, ChitchatId, DeletionStatus, NodeState, Version, VersionedValue};
 use prost::Message;
@@ -29,11 +30,12 @@ pub(crate) struct Chunk {
     max_version: Version,
     last_gc_version: Version,
     entries: Vec<(String, VersionedValue)>,
+    silent: Duration,
 }
 
 impl Chunk {
-    /// The bytes of `state`, which is that of `id`.
-    pub fn encode(id: &ChitchatId, state: &NodeState) -> Vec<u8> {
+    /// The bytes of `state`, the state of `id`, which is `silent` for so long.
+    pub fn encode(id: &ChitchatId, state: &NodeState, silent: Duration) -> Vec<u8> {
         let entries = state.key_values_including_deleted().map(|(key, value)| WireEntry {
             key: key.to_owned(),
             version: value.version,
@@ -47,6 +49,7 @@ impl Chunk {
             max_version: state.max_version(),
             last_gc_version: state.last_gc_version(),
             entries: entries.collect(),
+            silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
         };
         wire.encode_to_vec()
     }
@@ -70,7 +73,13 @@ impl Chunk {
         }
         let id = ChitchatId::new(wire.node, wire.generation, address);
         let entries = wire.entries.into_iter().map(WireEntry::into_pair).collect();
-        Ok(Self { id, max_version, last_gc_version, entries })
+        let silent = Duration::from_millis(wire.silent_ms);
+        Ok(Self { id, max_version, last_gc_version, entries, silent })
+    }
+
+    /// The incarnation, and how long it is silent, as far as the sender knows. Zero if the sender has an older version of this program.
+    pub fn silence(&self) -> (&ChitchatId, Duration) {
+        (&self.id, self.silent)
     }
 
     /// Puts the state into `chitchat`, if it is newer than what is there, and not about `chitchat`'s own host.
@@ -100,6 +109,8 @@ struct WireChunk {
     last_gc_version: u64,
     #[prost(message, repeated, tag = "6")]
     entries: Vec<WireEntry>,
+    #[prost(uint64, tag = "7")]
+    silent_ms: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

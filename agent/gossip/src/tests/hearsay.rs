@@ -1,6 +1,9 @@
 //! Who tells whom of the dead.
 
+use chitchat::{ChitchatId, NodeState};
+
 use super::*;
+use crate::incarnation::snapshot::Chunk;
 
 /// A cluster in which `node2` has died, and a node that was born after that and knows of it.
 async fn born_after_a_death(cluster: &Cluster) -> (Vec<Gossip>, Gossip) {
@@ -35,4 +38,37 @@ async fn what_died_before_a_node_was_born_is_not_told_by_it() {
         many_rounds(&last, &late, "late").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_tells_of_the_dead_and_makes_nobody_tell_of_them() {
+    let cluster = Cluster::new();
+    let (nodes, late) = born_after_a_death(&cluster).await;
+    drop(nodes);
+    let fed = cluster.start("fed", &[&late]).await;
+    fed.handle().feed(late.handle().snapshot().await.expect("running")).await.expect("taken");
+    eventually(&fed, "the dead", |view| text(view, "node2", "name").is_some()).await;
+    let last = cluster.start("last", &[&fed]).await;
+    always(&last, "the dead are handed on", |view| !view.hosts.contains_key("node2"), many_rounds(&last, &fed, "fed"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_snapshot_says_how_long_the_dead_were_silent_before_they_were_told_of() {
+    let node = Cluster::new().start("node", &[]).await;
+    let mut state = NodeState::for_test();
+    state.set("name", "of the dead");
+    let dead = |name: &str, silent| Chunk::encode(&ChitchatId::new(name, 0, node.handle.addr()), &state, silent);
+    let nearly = REMEMBERED - Duration::from_secs(60);
+    let fed = vec![dead("nearly", nearly), dead("forgotten", REMEMBERED)];
+    assert_eq!(node.handle().feed(fed).await, Ok(()));
+    eventually(&node, "both are known", |view| view.hosts.len() == 3).await;
+
+    let snapshot = node.handle().snapshot().await.expect("running");
+    let chunks: Vec<_> = snapshot.iter().map(|bytes| Chunk::decode(bytes).expect("well formed")).collect();
+    let silent =
+        |name: &str| chunks.iter().map(Chunk::silence).find(|(id, _)| &*id.node_id == name).map(|found| found.1);
+    assert!(silent("nearly").is_some_and(|silent| silent >= nearly), "{chunks:?}");
+    assert_eq!(silent("forgotten"), None, "it would be handed on for ever");
+    assert!(silent("node").is_some_and(|silent| silent < nearly), "{chunks:?}");
 }

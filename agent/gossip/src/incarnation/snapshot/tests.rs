@@ -34,7 +34,7 @@ fn chunk(changes: &[(String, Option<String>)]) -> (NodeState, Vec<u8>) {
             None => {}
         }
     }
-    let bytes = Chunk::encode(&id("other"), &state);
+    let bytes = Chunk::encode(&id("other"), &state, Duration::from_secs(7));
     (state, bytes)
 }
 
@@ -68,6 +68,12 @@ proptest! {
     fn junk_never_panics(junk in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = Chunk::decode(&junk);
     }
+}
+
+#[test]
+fn a_chunk_says_how_long_its_incarnation_is_silent() {
+    let chunk = Chunk::decode(&chunk(&[]).1).expect("well formed");
+    assert_eq!(chunk.silence(), (&id("other"), Duration::from_secs(7)));
 }
 
 #[test]

@@ -50,6 +50,42 @@ fn what_is_silent_for_too_long_is_past_and_this_host_never_is() {
 }
 
 #[test]
+fn a_silence_goes_on_from_where_another_host_has_counted() {
+    let (before, after) = (id("a", 1), id("b", 1));
+    let mut world = World::new();
+    world.states.insert(before.clone(), state(&[]));
+    world.look(&[]);
+    let now = world.later(1000).now;
+    let told = [&before, &after].map(|id| (id.clone(), Duration::from_secs(8)));
+    world.roster.note_silence(told.into(), now);
+    world.states.insert(after.clone(), state(&[]));
+    world.look(&[]);
+    world.later(1000).look(&[]);
+    for id in [&before, &after] {
+        assert_eq!(world.roster.silence(id, world.now), Duration::from_secs(9), "{id:?}");
+        assert_eq!(standing(&world, id), Some(Standing::Hearsay));
+    }
+    // A later word that says less changes nothing.
+    world.roster.note_silence(BTreeMap::from([(after.clone(), Duration::from_secs(1))]), world.now);
+    world.later(1000).look(&[]);
+    assert_eq!(standing(&world, &after), Some(Standing::Past));
+}
+
+#[test]
+fn what_was_told_does_not_count_against_an_incarnation_that_is_heard() {
+    let alive = id("a", 1);
+    let mut world = World::new();
+    world.roster.note_silence(BTreeMap::from([(alive.clone(), Duration::from_secs(60))]), world.now);
+    world.states.insert(alive.clone(), state(&[]));
+    world.look(&[&alive]);
+    assert_eq!(standing(&world, &alive), Some(Standing::Witnessed));
+    world.roster.start_over(id("self", 7), world.now);
+    world.later(100);
+    assert_eq!(world.roster.silence(&alive, world.now), Duration::from_millis(100));
+    assert_eq!(standing(&world, &alive), Some(Standing::Hearsay), "this incarnation has not heard it");
+}
+
+#[test]
 fn an_incarnation_whose_heartbeat_rises_is_told_of_before_it_is_proven() {
     let (alive, ended) = (id("a", 1), id("b", 1));
     let mut world = World::new();

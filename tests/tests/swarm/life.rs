@@ -30,8 +30,8 @@ const CHANGES: usize = 4;
 /// Intervals until gossip's own detector, which only decides who is remembered, takes all for dead who are: eight times what it
 /// has heard in between (phi), which is up to two intervals.
 const NOTICED: u32 = 16;
-/// Waves that are looked at together, at the end.
-const LAST: usize = 3;
+/// Waves whose mean is compared, of the beginning and of the end.
+const TOGETHER: usize = 3;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -44,7 +44,8 @@ pub struct Plan {
     pub waves: usize,
     /// How long gossip remembers the dead.
     pub remembered: Duration,
-    /// Of memory and digest at most, once what is forgotten balances what is new; `None` if that takes longer than the swarm lives.
+    /// The most by which memory and digest may grow once as many are forgotten as die; `None` if that takes longer than the swarm
+    /// lives.
     pub growth: Option<f64>,
     pub seed: u64,
 }
@@ -88,22 +89,21 @@ fn judge(plan: &Plan, rows: &[Row]) -> anyhow::Result<()> {
     plan.growth.map_or(Ok(()), |most| is_flat(plan, rows, most))
 }
 
-/// Compares the end with the first wave after the first dead were forgotten.
+/// Compares the last waves with the first ones after the first dead are no longer named.
 fn is_flat(plan: &Plan, rows: &[Row], most: f64) -> anyhow::Result<()> {
-    let forgotten = plan.remembered + plan.interval * NOTICED;
+    let named = plan.remembered / 2 + plan.interval * NOTICED;
     let mut began = Duration::ZERO;
     let warm = rows.iter().position(|row| {
-        let is_warm = began >= forgotten;
+        let is_warm = began >= named;
         began += row.took;
         is_warm
     });
-    let warm = warm.filter(|warm| warm + LAST < rows.len());
+    let warm = warm.filter(|warm| warm + 2 * TOGETHER <= rows.len());
     let warm =
-        warm.with_context(|| format!("too few waves to tell whether it grows: forgetting takes {forgotten:?}"))?;
-    // One agent may name more for a moment, when it has just heard of some that the others are about to forget.
+        warm.with_context(|| format!("too few waves to tell whether it grows: the dead are named for {named:?}"))?;
     let growth = |of: fn(&Row) -> usize| {
-        let last = rows.iter().rev().take(LAST).map(of).min();
-        last.unwrap_or_default() as f64 / of(&rows[warm]) as f64
+        let sum = |rows: &[Row]| rows.iter().map(of).sum::<usize>() as f64;
+        sum(&rows[rows.len() - TOGETHER..]) / sum(&rows[warm..warm + TOGETHER])
     };
     let (memory, digest) = (growth(|row| row.resident), growth(|row| row.digest));
     println!("from wave {} on: memory x {memory:.3}, digest x {digest:.3}", rows[warm].wave);

@@ -17,9 +17,9 @@ use overlay::datapath::round::round;
 use overlay::datapath::rounds::{AUDIT, Rounds};
 use overlay::datapath::status::{Failure, LastRound, Reason, ReconcileStatus, Scope};
 use overlay::kernel::RealKernel;
+use overlay::model::host::Ways;
 use overlay::model::id::{EndpointId, NetworkId};
 use overlay::model::intent::Intents;
-use overlay::operations::hear::UnderlayMtu;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -89,6 +89,7 @@ fn start<K: Kernel + Send + Sync + 'static>(
         seen,
         changes,
         rounds: Rounds::default(),
+        ways: None,
         audited: Instant::now(),
         commands: commands_rx,
         settled: settled_tx,
@@ -104,6 +105,8 @@ struct Reconciler<K> {
     seen: watch::Receiver<ClusterView>,
     changes: watch::Receiver<News>,
     rounds: Rounds,
+    /// What the other hosts were last told of the ways of this one.
+    ways: Option<Ways>,
     /// When everything was last looked at.
     audited: Instant,
     commands: mpsc::Receiver<Command>,
@@ -187,7 +190,7 @@ impl<K: Kernel> Reconciler<K> {
         let outcome = self.rounds.carry_out(&mut self.kernel, &due, began.into_std()).await;
         let mut released = BTreeSet::new();
         if let Ok((observed, report)) = &outcome {
-            self.follow(observed.underlay_mtu).await;
+            self.follow(observed).await;
             released = self.release_the_lost(observed, report, &intents).await;
         }
         let ended = ReconcileStatus::after(&before, &due, began.into_std(), &outcome);
@@ -198,13 +201,21 @@ impl<K: Kernel> Reconciler<K> {
         status
     }
 
-    /// What the underlay carries has changed: the other hosts are told, and the next round, which that brings, goes by it.
-    async fn follow(&mut self, underlay_mtu: Option<u32>) {
-        let Some(mtu) = underlay_mtu.filter(|mtu| *mtu != self.host.underlay_mtu) else { return };
-        tracing::info!(before = self.host.underlay_mtu, now = mtu, "the MTU of the underlay has changed");
-        self.host.underlay_mtu = mtu;
-        if let Err(error) = self.state.tell(UnderlayMtu(mtu)).await {
-            tracing::error!(%error, "what the underlay carries can't be told to other hosts");
+    /// The ways to others have changed: the other hosts are told, and the next round, which that brings, goes by it.
+    async fn follow(&mut self, observed: &Observed) {
+        let underlay_mtu = observed.underlay_mtu.unwrap_or(self.host.underlay_mtu);
+        if underlay_mtu != self.host.underlay_mtu {
+            tracing::info!(before = self.host.underlay_mtu, now = underlay_mtu, "the MTU of the underlay has changed");
+            self.host.underlay_mtu = underlay_mtu;
+        }
+        let Some(routed) = observed.routed.clone() else { return };
+        let ways = Ways { underlay_mtu, routed };
+        if self.ways.as_ref() == Some(&ways) {
+            return;
+        }
+        match self.state.tell(ways.clone()).await {
+            Ok(_) => self.ways = Some(ways),
+            Err(error) => tracing::error!(%error, "the ways of this host can't be told to other hosts"),
         }
     }
 

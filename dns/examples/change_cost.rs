@@ -77,6 +77,7 @@ fn record(number: u32, networks: &[Network], endpoints: impl IntoIterator<Item =
             vxlan_port: 4789,
             peer: (vtep, 7946).into(),
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: Stamp::default(),
             phase: Phase::Established,
             founder: Some(host_id(ME)),

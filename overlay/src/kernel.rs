@@ -57,6 +57,7 @@ use self::netns::{Netns, NetnsError, blocking};
 use self::netns_sockets::{NetnsSockets, Segment};
 use self::settings_watch::SettingsWatch;
 use self::time_limit::within;
+use self::underlay::Routed;
 use self::watch::Changes;
 use crate::datapath::attention::{Look, News, Part};
 use crate::datapath::firewall::Family;
@@ -81,6 +82,7 @@ pub struct RealKernel {
     peers: BTreeSet<IpAddr>,
     host: NetnsSockets,
     switches: Switches,
+    routed: Routed,
     settings: SettingsWatch,
     legacy: Lists,
     /// The segments as last seen: their sockets, and what grows with their endpoints.
@@ -117,6 +119,7 @@ impl RealKernel {
             peers: BTreeSet::new(),
             host,
             switches,
+            routed: Routed::default(),
             settings,
             legacy: Lists::default(),
             segments: BTreeMap::new(),
@@ -232,10 +235,15 @@ impl RealKernel {
         let (route, vtep, peers) = (&self.host.route, self.vtep, &self.peers);
         let underlay = within(doing, async { underlay::look(route, vtep, peers).await.or_doing(doing) }).await?;
         self.changes.set_ways(underlay.links.into_iter().chain(leading_out).collect());
+        let uplinks = self.changes.uplinks();
+        let doing = || "look at the routes of the host";
+        let (route, routed) = (&self.host.route, &mut self.routed);
+        let routed = within(doing, async { routed.look(route, &uplinks).await.or_doing(doing) }).await?;
         let forwarding = self.switches.seen()?;
         let unforgotten = self.unforgotten.get(&None).cloned().unwrap_or_default();
         Ok(Observed {
             underlay_mtu: underlay.mtu,
+            routed: Some(routed),
             forwarding,
             firewall,
             unforgotten,

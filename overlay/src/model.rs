@@ -12,5 +12,6 @@ pub mod lease;
 pub mod links;
 pub mod member;
 pub mod network;
+pub mod pool;
 pub mod publish;
 pub mod record;

@@ -25,6 +25,7 @@ pub(crate) fn info(name: &str, last: u8, founder: HostId) -> HostInfo {
         vxlan_port: 4789,
         peer: (at, 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: Stamp::default(),
         phase: Phase::Established,
         founder: Some(founder),

@@ -80,6 +80,7 @@ impl Agent {
             vxlan_port: 4789,
             peer: address,
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: Stamp::default(),
             phase: overlay::model::host::Phase::Established,
             founder: None,

@@ -109,6 +109,7 @@ impl Host {
             vxlan_port: 4789,
             peer: ([192, 0, 2, 1], 7946).into(),
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: loaded.ledger.stamp(),
             phase: Phase::Established,
             founder: None,

@@ -88,6 +88,7 @@ impl Startup {
             vxlan_port: config.vxlan_port,
             peer: peer_address(config),
             underlay_mtu: self.underlay_mtu,
+            routed: std::collections::BTreeSet::new(),
             stamp: loaded.ledger.stamp(),
             phase: Phase::Joining,
             founder: None,

@@ -180,7 +180,7 @@ pub struct Store {
 /// Does the change let go of something, so that it must be possible on a full disk?
 fn gives_back(change: &Change) -> bool {
     match change {
-        Change::Detach(_) | Change::Seat(_, None) | Change::Peer(_, None) | Change::UnderlayMtu(_) => true,
+        Change::Detach(_) | Change::Seat(_, None) | Change::Peer(_, None) | Change::Ways(_) => true,
         Change::Ledger(change) => matches!(
             change,
             ledger::Change::Tombstone(_)
@@ -258,7 +258,7 @@ impl Store {
             | Change::Detach(_)
             | Change::Links(..)
             | Change::Peer(..)
-            | Change::UnderlayMtu(_) => None,
+            | Change::Ways(_) => None,
         });
         loaded.ledger.apply(&of_ledger.collect::<Vec<_>>());
         Ok(())

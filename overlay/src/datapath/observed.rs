@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::datapath::desired::{Bridge, Remote, Uplink};
 use crate::datapath::firewall::ObservedTable;
 use crate::datapath::foreign_chains::Others;
-use crate::model::addr::{IfName, IpVersion, Mac};
+use crate::model::addr::{IfName, IpVersion, Mac, Subnet};
 use crate::model::id::{EndpointId, NetworkId, Vni};
 use crate::model::intent::AtPath;
 
@@ -17,6 +17,8 @@ pub struct Observed {
     /// MTU in bytes of the ways to the other hosts, the smallest; while there are none, of the link that has the VTEP's address, or
     /// of those to everywhere if that is the loopback's. `None` if none of them is there.
     pub underlay_mtu: Option<u32>,
+    /// What the host routes elsewhere of the pools that subnets of networks come from; `None` if the host was not looked at.
+    pub routed: Option<BTreeSet<Subnet>>,
     /// What the host's namespace forwards.
     pub forwarding: BTreeSet<IpVersion>,
     /// Our table in the host's namespace; `None` if there is none.

@@ -16,6 +16,7 @@ use super::watch::{Notice, parse};
 use crate::datapath::desired::is_transit;
 use crate::datapath::names::UPLINK_PREFIX;
 use crate::model::id::NetworkId;
+use crate::model::pool::taken_by;
 
 /// What has to be known to tell whether a message matters.
 #[derive(Debug, Default)]
@@ -76,12 +77,15 @@ fn is_address_of_ours(message: &AddressMessage, known: &Known) -> bool {
     known.has(message.header.index) || message.attributes.iter().any(is_vtep)
 }
 
-/// The routes that matter: that lead everywhere, to another host, over an uplink, or to the other end of one.
+/// The routes that matter: that lead everywhere, to another host, to where subnets of new networks are taken from, over an uplink, or
+/// to the other end of one.
 fn leads_to_us(route: &RouteMessage, known: &Known) -> bool {
     let subnet = addr::destination(route);
     let to = subnet.map(|subnet| subnet.network());
     addr::is_default(route)
-        || subnet.is_some_and(|subnet| known.vteps.iter().any(|vtep| subnet.contains(*vtep)))
+        || subnet.is_some_and(|subnet| {
+            taken_by(subnet).next().is_some() || known.vteps.iter().any(|vtep| subnet.contains(*vtep))
+        })
         || [addr::gateway(route), to].into_iter().flatten().any(is_transit)
 }
 

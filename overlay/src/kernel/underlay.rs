@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
@@ -12,6 +13,9 @@ use rtnetlink::{Error, Handle};
 use super::addr;
 use super::error::is_no_route;
 use super::link;
+use crate::datapath::desired::is_transit;
+use crate::model::addr::Subnet;
+use crate::model::pool::taken_by;
 
 /// The ways to the other hosts.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -61,6 +65,41 @@ impl Underlay {
         }
         Ok(())
     }
+}
+
+/// What the host routes elsewhere, as it was last read.
+#[derive(Debug, Default)]
+pub(super) struct Routed {
+    subnets: BTreeSet<Subnet>,
+    /// When it was read, and how long that took.
+    read: Option<(Instant, Duration)>,
+}
+
+/// A host may have a million routes: if it takes longer to read them, they are read seldom.
+const QUICK: Duration = Duration::from_millis(20);
+const SELDOM: Duration = Duration::from_secs(600);
+
+impl Routed {
+    /// As it is now, or was when it was last read.
+    pub(super) async fn look(&mut self, route: &Handle, uplinks: &BTreeSet<u32>) -> Result<BTreeSet<Subnet>, Error> {
+        let is_fresh = |(at, took): (Instant, Duration)| took > QUICK && at.elapsed() < SELDOM;
+        if !self.read.is_some_and(is_fresh) {
+            let began = Instant::now();
+            self.subnets = routed(&addr::routes(route, None).await?, uplinks);
+            self.read = Some((began, began.elapsed()));
+        }
+        Ok(self.subnets.clone())
+    }
+}
+
+/// What the host routes elsewhere of the pools that subnets of networks come from: without the way to everywhere, and without what
+/// leads into segments.
+fn routed(routes: &[RouteMessage], uplinks: &BTreeSet<u32>) -> BTreeSet<Subnet> {
+    let is_ours = |route: &RouteMessage| {
+        addr::gateway(route).is_some_and(is_transit) || addr::links_of(route).iter().any(|link| uplinks.contains(link))
+    };
+    let others = routes.iter().filter(|route| !addr::is_default(route) && !is_ours(route));
+    others.filter_map(addr::destination).flat_map(taken_by).collect()
 }
 
 /// The ways to an address as the routing table has them, without what the kernel has learnt of single connections; none if it is not

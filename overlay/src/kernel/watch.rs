@@ -106,6 +106,11 @@ impl Changes {
         self.segments().known.vteps = vteps;
     }
 
+    /// The host's ends of the uplinks, by number.
+    pub(super) fn uplinks(&self) -> BTreeSet<u32> {
+        self.segments().known.uplinks.keys().copied().collect()
+    }
+
     /// The fixtures of the segment may have changed.
     pub(super) fn touch(&self, network: NetworkId) {
         self.segments().touched.insert(network);

@@ -1,7 +1,9 @@
 //! A host: what it says of itself, and what the others think of it.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::model::addr::Subnet;
 use crate::model::id::HostId;
 use crate::model::member::Stamp;
 use crate::model::network::Name;
@@ -19,6 +21,8 @@ pub struct HostInfo {
     pub peer: SocketAddr,
     /// MTU of the underlay in bytes.
     pub underlay_mtu: u32,
+    /// What it routes elsewhere of the [pools](crate::model::pool) that subnets of networks come from.
+    pub routed: BTreeSet<Subnet>,
     /// How far it had come when it said so.
     pub stamp: Stamp,
     /// May it act on its leases?
@@ -32,6 +36,15 @@ impl HostInfo {
     pub fn is_apart_from(&self, founder: Option<HostId>) -> bool {
         matches!((founder, self.founder), (Some(ours), Some(theirs)) if ours != theirs)
     }
+}
+
+/// What a host has seen of its ways to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ways {
+    /// MTU of the underlay in bytes.
+    pub underlay_mtu: u32,
+    /// What it routes elsewhere of the [pools](crate::model::pool) that subnets of networks come from.
+    pub routed: BTreeSet<Subnet>,
 }
 
 /// How far a host is with becoming, or being again, one that may act.

@@ -56,6 +56,7 @@ pub(super) fn info() -> HostInfo {
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: Stamp::default(),
         phase: Phase::Joining,
         founder: None,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use super::{Change, Decision, Draft, Request, State};
 use crate::ledger::{Input, Millis, Outcome};
+use crate::model::host::Ways;
 use crate::model::id::{HostId, NetworkId};
 use crate::model::links::Links;
 use crate::model::network::Network;
@@ -117,16 +118,12 @@ impl Request for RememberPeers {
     }
 }
 
-/// The underlay was seen to carry packets of so many bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnderlayMtu(pub u32);
-
-impl Request for UnderlayMtu {
+impl Request for Ways {
     type Answer = ();
     type Refusal = Infallible;
 
     fn decide(&self, state: &State, _: Millis) -> Result<Decision<()>, Infallible> {
-        let is_news = state.info.underlay_mtu != self.0;
-        Ok(Decision { changes: is_news.then_some(Change::UnderlayMtu(self.0)).into_iter().collect(), answer: () })
+        let is_news = (state.info.underlay_mtu, &state.info.routed) != (self.underlay_mtu, &self.routed);
+        Ok(Decision { changes: is_news.then(|| Change::Ways(self.clone())).into_iter().collect(), answer: () })
     }
 }

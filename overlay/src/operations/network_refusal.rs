@@ -82,8 +82,11 @@ pub enum NetworkRefusal {
         version: IpVersion,
     },
     /// No more networks without a subnet of their own.
-    #[error("all of {0}, where subnets are taken from, is in use: name one with --subnet")]
-    PoolEmpty(Subnet),
+    #[error(
+        "all of {}, {} and {}, where subnets are taken from, is in use by networks or routed elsewhere by hosts: name one with --subnet",
+        .0[0], .0[1], .0[2]
+    )]
+    PoolEmpty([Subnet; 3]),
     /// It could not be told from that.
     #[error(
         "`{0}` can't be the name of a network, `overlayctl run --network {0}` means something else: choose another name"

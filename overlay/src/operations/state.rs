@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cluster::own_record;
 use crate::ledger::{self, Activation, Input, Ledger, Millis, Outcome};
-use crate::model::host::{HostInfo, Phase};
+use crate::model::host::{HostInfo, Phase, Ways};
 use crate::model::id::{EndpointId, HostId, NetworkId};
 use crate::model::intent::{Attachment, Intents, Seat};
 use crate::model::links::Links;
@@ -26,7 +26,7 @@ pub struct State {
     pub info: HostInfo,
 }
 
-/// One change of the state. All but [`Change::UnderlayMtu`] are durable.
+/// One change of the state. All but [`Change::Ways`] are durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Of the ledger.
@@ -42,7 +42,7 @@ pub enum Change {
     /// Where the gossip of another host was received last; `None` once that host is forgotten.
     Peer(HostId, Option<SocketAddr>),
     /// The underlay carries packets of so many bytes from now on.
-    UnderlayMtu(u32),
+    Ways(Ways),
 }
 
 /// What was decided: the changes to make durable, and the answer that is true once they are.
@@ -102,7 +102,10 @@ impl State {
                 }
                 Change::Peer(host, Some(address)) => drop(Arc::make_mut(&mut self.peers).insert(*host, *address)),
                 Change::Peer(host, None) => drop(Arc::make_mut(&mut self.peers).remove(host)),
-                Change::UnderlayMtu(mtu) => self.info.underlay_mtu = *mtu,
+                Change::Ways(ways) => {
+                    self.info.underlay_mtu = ways.underlay_mtu;
+                    self.info.routed.clone_from(&ways.routed);
+                }
                 Change::Seat(..) | Change::Attach(_) | Change::Detach(_) | Change::Links(..) => {
                     Arc::make_mut(&mut self.intents).apply(change);
                 }
@@ -160,7 +163,7 @@ impl Intents {
             }
             Change::Detach(endpoint) => drop(self.attachments.remove(endpoint)),
             Change::Links(network, links) => drop(self.links.insert(*network, links.clone())),
-            Change::Ledger(_) | Change::Peer(..) | Change::UnderlayMtu(_) => {}
+            Change::Ledger(_) | Change::Peer(..) | Change::Ways(_) => {}
         }
     }
 }
@@ -168,7 +171,7 @@ impl Intents {
 impl Change {
     /// Is it written to the disk?
     pub fn is_durable(&self) -> bool {
-        !matches!(self, Self::UnderlayMtu(_))
+        !matches!(self, Self::Ways(_))
     }
 
     /// Does it end this host's life under its identity? Other hosts use then what it had.

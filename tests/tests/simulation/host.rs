@@ -286,6 +286,7 @@ fn info(index: usize) -> HostInfo {
         vxlan_port: 4789,
         peer: peer(index),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: overlay::model::member::Stamp::default(),
         phase: Phase::Joining,
         founder: None,

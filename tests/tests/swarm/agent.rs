@@ -126,6 +126,7 @@ impl Agent {
             vxlan_port: 4789,
             peer: (home.vtep(), 7946).into(),
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: loaded.ledger.stamp(),
             phase: Phase::Joining,
             founder: None,

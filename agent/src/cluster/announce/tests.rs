@@ -12,6 +12,7 @@ fn record(revision: u64) -> Record {
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: Stamp { revision, ..Stamp::default() },
         phase: Phase::Established,
         founder: None,

@@ -55,6 +55,7 @@ fn cluster(all: &[Heard]) -> Cluster {
             vxlan_port: 4789,
             peer: address(heard.number),
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: Stamp::default(),
             phase: heard.phase,
             founder: heard.founder.map(id),

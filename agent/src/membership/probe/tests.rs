@@ -14,6 +14,7 @@ fn seen(peer: SocketAddr, liveness: Liveness) -> ClusterView {
         vxlan_port: 4789,
         peer,
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: overlay::model::member::Stamp::default(),
         phase: overlay::model::host::Phase::Established,
         founder: None,

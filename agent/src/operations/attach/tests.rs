@@ -43,6 +43,7 @@ fn cluster() -> (Cluster, Network) {
             vxlan_port: 4789,
             peer: ([192, 0, 2, number], 7946).into(),
             underlay_mtu: 1500,
+            routed: std::collections::BTreeSet::new(),
             stamp: overlay::model::member::Stamp::default(),
             phase: overlay::model::host::Phase::Established,
             founder: None,

@@ -25,6 +25,7 @@ fn cluster() -> Cluster {
         vxlan_port: 4789,
         peer: ([192, 0, 2, 1], 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: overlay::model::member::Stamp::default(),
         phase: overlay::model::host::Phase::Established,
         founder: None,
@@ -64,6 +65,7 @@ fn define(cluster: &Cluster, me: HostId, spec: NetworkSpec) -> Result<Network, N
         vxlan_port: 4789,
         peer: ([192, 0, 2, 7], 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: overlay::model::member::Stamp::default(),
         phase: overlay::model::host::Phase::Established,
         founder: Some(me),
@@ -142,6 +144,24 @@ fn a_network_without_a_subnet_gets_a_free_one() {
     assert_eq!(subnets(&asked(&cluster, named).expect("both are named")), ["10.3.0.0/24", "fd00:7::/80"]);
     let only = CreateNetworkRequest { subnets: texts(&["fd00:7::/64"]), ..bare() };
     assert_eq!(subnets(&asked(&cluster, only).expect("IPv6 is enough")), ["fd00:7::/64"]);
+}
+
+#[test]
+fn a_network_without_a_subnet_gets_none_that_a_host_routes_elsewhere() {
+    let mut cluster = cluster();
+    let bare = || CreateNetworkRequest { name: "bare".to_owned(), ..CreateNetworkRequest::default() };
+    let mut with = |routed: &[&str]| {
+        let routed: std::collections::BTreeSet<_> = routed.iter().map(|text| text.parse().expect("a subnet")).collect();
+        for host in cluster.hosts.values_mut() {
+            Arc::make_mut(host).info.routed.clone_from(&routed);
+        }
+        asked(&cluster, bare()).map(|made| made.ranges[0].subnet.to_string())
+    };
+    assert_eq!(with(&["10.128.0.0/16", "10.129.0.0/16"]).as_deref(), Ok("10.130.0.0/16"));
+    assert_eq!(with(&["10.128.0.0/9", "172.17.0.0/16"]).as_deref(), Ok("172.16.0.0/16"));
+    assert_eq!(with(&["10.128.0.0/9", "172.16.0.0/12"]).as_deref(), Ok("192.168.0.0/20"));
+    let refused = with(&["10.128.0.0/9", "172.16.0.0/12", "192.168.0.0/16"]).expect_err("nothing is left").to_string();
+    assert!(refused.contains("172.16.0.0/12") && refused.contains("--subnet"), "{refused}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn write(txn: &WriteTransaction, change: &Change) -> Result<(), redb:
         Change::Links(id, links) => put(txn, LINKS, id.as_bytes(), &links.to_wire().encode_to_vec()),
         Change::Detach(id) => delete(txn, ATTACHMENTS, id.as_bytes()),
         // It is looked at again at each start.
-        Change::UnderlayMtu(_) => Ok(()),
+        Change::Ways(_) => Ok(()),
         Change::Peer(id, None) => delete(txn, PEERS, id.as_bytes()),
         Change::Peer(id, Some(address)) => put(txn, PEERS, id.as_bytes(), address.to_string().as_bytes()),
     }

@@ -156,6 +156,7 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
         vxlan_port: 4789,
         peer: "192.0.2.1:7946".to_owned(),
         underlay_mtu: 1500,
+        routed: vec!["10.128.0.0/9".to_owned()],
         stamp: Some(pb::Stamp::default()),
         phase: pb::Phase::Established.into(),
         founder: Vec::new(),
@@ -166,6 +167,7 @@ fn what_a_host_can_not_be_is_refused_and_told_with_the_field() {
         vteps.map(|vtep| (pb::HostInfo { vtep: vtep.to_owned(), ..good.clone() }, "vtep")).into();
     bad.extend([0, 65_536].map(|vxlan_port| (pb::HostInfo { vxlan_port, ..good.clone() }, "vxlan_port")));
     bad.extend([0, 575, 65_536].map(|underlay_mtu| (pb::HostInfo { underlay_mtu, ..good.clone() }, "underlay_mtu")));
+    bad.push((pb::HostInfo { routed: vec!["x".to_owned()], ..good.clone() }, "routed"));
     bad.push((pb::HostInfo { peer: "192.0.2.1:0".to_owned(), ..good.clone() }, "peer"));
     bad.push((pb::HostInfo { founder: vec![1; 15], ..good.clone() }, "founder"));
     for (info, field) in bad {

@@ -157,6 +157,7 @@ pub(super) fn hosts() -> impl Strategy<Value = HostInfo> {
             vxlan_port,
             peer,
             underlay_mtu,
+            routed: std::collections::BTreeSet::new(),
             stamp,
             phase,
             founder,

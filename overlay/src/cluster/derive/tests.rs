@@ -38,6 +38,7 @@ fn info(number: u8) -> HostInfo {
         vxlan_port: 4789,
         peer: ([192, 168, 0, number], 7946).into(),
         underlay_mtu: 1500,
+        routed: std::collections::BTreeSet::new(),
         stamp: Stamp::default(),
         phase: Phase::Established,
         founder: None,

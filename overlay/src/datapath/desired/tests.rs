@@ -85,6 +85,7 @@ fn record(number: u8, networks: &[Network], endpoints: &[Endpoint], underlay_mtu
             vxlan_port: 4700 + u16::from(number),
             peer: (vtep(number), 7946).into(),
             underlay_mtu,
+            routed: std::collections::BTreeSet::new(),
             stamp: Stamp::default(),
             phase: Phase::Established,
             founder: None,

@@ -1,12 +1,13 @@
 //! From what is asked for to the definition of a network.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Host};
 use crate::model::addr::{IpVersion, Subnet};
 use crate::model::id::{HostId, NetworkId};
 use crate::model::network::{Name, Network, Range, Settings, Unfit};
+use crate::model::pool::{Pool, pools};
 use crate::operations::network_refusal::{NetworkRefusal, name_in_use};
 
 /// A network as it is asked for.
@@ -25,10 +26,6 @@ pub struct NetworkSpec {
     /// How it is to behave.
     pub settings: Settings,
 }
-
-/// Where the subnets of networks come from that were made without one, a /16 each.
-const POOL: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 128, 0, 0), 9);
-const POOLED: u8 = 16;
 
 /// What the modes of `overlayctl run --network` are called.
 const MODES: [&str; 2] = ["host", "none"];
@@ -108,18 +105,16 @@ fn choose(
     Ok(subnets)
 }
 
-/// The first of the pool that neither a network nor an address of a host is in.
+/// The first of the pools that no network and no address of a host is in, and that no host routes elsewhere.
 fn free(cluster: &Cluster) -> Result<Subnet, NetworkRefusal> {
-    let (first, len) = POOL;
-    let pool = Subnet::of(first.into(), len).expect("a length of IPv4");
-    let all = (0..1_u128 << (POOLED - len)).filter_map(|n| pool.nth(n << (32 - POOLED)));
     let taken = |subnet: &Subnet| {
         let mut ranges = cluster.networks.values().flat_map(|view| &view.network.ranges);
+        let is_routed = |host: &Host| host.info.routed.iter().any(|routed| routed.overlaps(subnet));
         ranges.any(|range| range.subnet.overlaps(subnet))
-            || cluster.hosts.values().any(|host| subnet.contains(host.info.vtep))
+            || cluster.hosts.values().any(|host| subnet.contains(host.info.vtep) || is_routed(host))
     };
-    let mut free = all.filter_map(|address| Subnet::of(address, POOLED)).filter(|subnet| !taken(subnet));
-    free.next().ok_or(NetworkRefusal::PoolEmpty(pool))
+    let free = pools().into_iter().flat_map(Pool::subnets).find(|subnet| !taken(subnet));
+    free.ok_or_else(|| NetworkRefusal::PoolEmpty(pools().map(|pool| pool.all)))
 }
 
 /// A unique local /64: the 40 bits that are to be random (RFC 4193, section 3.2) are the network's own.

@@ -1,10 +1,11 @@
 use super::*;
 use crate::ledger::Denial;
+use crate::model::host::Ways;
 use crate::model::intent::NetnsRef;
 use crate::model::member::Seal;
 use crate::operations::detach::{Detach, DetachLost, TidyUp};
 use crate::operations::fixture::{ME, attachment, founder, make, network, put};
-use crate::operations::hear::{HearLinks, Inputs, Learn, RememberPeers, UnderlayMtu};
+use crate::operations::hear::{HearLinks, Inputs, Learn, RememberPeers};
 
 const OTHER: HostId = HostId::from_bytes([9; 16]);
 
@@ -136,7 +137,9 @@ fn links_are_joined_in_known_networks_only_and_the_mtu_is_no_commit() {
     make(&mut state, &heard);
     assert_eq!(state.intents.links, [(network(1).id, links)].into());
     assert!(decide(&state, &heard, 0).expect("it is never refused").changes.is_empty());
-    let mtu = decide(&state, &UnderlayMtu(1400), 0).expect("it is never refused").changes;
+    let mtu = decide(&state, &Ways { underlay_mtu: 1400, routed: std::collections::BTreeSet::new() }, 0)
+        .expect("it is never refused")
+        .changes;
     assert!(!mtu.is_empty() && !mtu.iter().any(Change::is_durable));
     state.apply(&mtu);
     assert_eq!(state.record().host.map(|host| host.underlay_mtu), Some(1400));

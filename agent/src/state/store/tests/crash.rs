@@ -48,7 +48,7 @@ impl State {
                 Change::Detach(id) => drop(self.attachments.remove(&id)),
                 Change::Peer(id, Some(address)) => drop(self.peers.insert(id, address)),
                 Change::Peer(id, None) => drop(self.peers.remove(&id)),
-                Change::UnderlayMtu(_) => {}
+                Change::Ways(_) => {}
             }
         }
     }

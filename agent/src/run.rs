@@ -82,8 +82,8 @@ use crate::{dns, reconcile, state};
 
 mod catch_up;
 mod control_socket;
-mod descriptors;
 mod fencing;
+mod limits;
 mod start_gossip;
 mod startup;
 mod tasks;
@@ -168,7 +168,7 @@ pub enum Ended {
 /// # Errors
 /// When it can't start, or can't go on.
 pub async fn run(config: Config) -> Result<Ended, RunError> {
-    descriptors::raise_limit();
+    limits::raise();
     let mut startup = Startup::claim(&config).await?;
     let (store, loaded) = startup.open_state(&config).await?;
     let identity = Arc::new(loaded.identity.clone());

@@ -26,6 +26,7 @@ mod listener;
 mod look;
 mod mirror;
 mod neigh;
+pub mod neighbour_limits;
 pub mod netns;
 mod netns_sockets;
 mod nft;

@@ -132,6 +132,7 @@ fn what_status_prints() {
     let expected = [
         "apart",
         "blocking_chains",
+        "contested",
         "dns",
         "draining",
         "dropped",

@@ -223,7 +223,7 @@ fn is_where_it_is(world: &World, network: NetworkId, address: IpAddr, on: Option
         let elsewhere = vtep.filter(|_| on != Some(host.id));
         located.map(|l| l.host) == on
             && led_to == elsewhere
-            && segment.neighbours.contains_key(&address) == elsewhere.is_some()
+            && segment.neighbours.contains_key(&address) == on.is_some()
     })
 }
 

@@ -16,6 +16,7 @@ use rtnetlink::Handle;
 use super::error::OrDoing;
 use super::fixtures::Fixtures;
 use super::link::Interface;
+use super::mirror::Mirror;
 use super::netns::Netns;
 use super::netns_sockets::{NetnsSockets, Segment};
 use super::settings::{self, Settings};
@@ -39,6 +40,8 @@ pub(super) enum Side {
 #[derive(Debug, Default)]
 pub(super) struct Baselines {
     links: BTreeMap<(Side, u32), Arc<Traits>>,
+    /// What a link was like when it was last found to be unchanged: that need not be compared again.
+    unchanged: BTreeMap<(Side, u32), Arc<Traits>>,
     settings: BTreeMap<(Side, u32), Settings>,
     /// The settings as they were last read; none if they may have changed since.
     read: Option<BTreeMap<(Side, u32), Settings>>,
@@ -54,6 +57,9 @@ const NEEDED: [(&str, &str, &str); 3] =
 /// The same of the host's end of an uplink.
 const NEEDED_ON_HOST: [(&str, &str, &str); 2] = [("ipv4/conf", "route_localnet", "1"), ("ipv6/conf", "accept_ra", "0")];
 
+/// A link whose settings are compared: where it is, its number and its name.
+type Named = (Side, u32, String);
+
 /// What somebody has changed. What is new is noted as it is now.
 pub(super) async fn look(
     host: &NetnsSockets,
@@ -62,56 +68,34 @@ pub(super) async fn look(
     network: NetworkId,
     changes: &Changes,
 ) -> Result<BTreeSet<Altered>, StepError> {
-    let links = links(segment, fixtures);
     if changes.take_unsettled(network) {
         segment.baselines.read = None;
     }
-    let of_settings: Vec<(Side, u32, String)> = links
-        .iter()
-        .filter(|(_, link)| [BRIDGE, UPLINK].contains(&link.name.as_str()) || fixtures.outer.as_ref() == Some(link))
-        .map(|(side, link)| (*side, link.index, link.name.clone()))
-        .chain(OF_ALL.map(|(name, index)| (Side::Segment, index, name.to_owned())))
-        .collect();
-    let is_read = |read: &BTreeMap<(Side, u32), Settings>| {
-        read.len() == of_settings.len()
-            && of_settings.iter().all(|(side, index, _)| read.contains_key(&(*side, *index)))
-    };
-    let read = match segment.baselines.read.take().filter(is_read) {
+    let with_settings = with_settings(&segment.objects.get(), fixtures);
+    let keys: BTreeSet<(Side, u32)> = with_settings.iter().map(|(side, index, _)| (*side, *index)).collect();
+    let read = match segment.baselines.read.take().filter(|read| read.keys().eq(&keys)) {
         Some(read) => read,
-        None => read_settings(host, segment, &of_settings, (watch, network)).await?,
+        None => read_settings(host, segment, &with_settings, (watch, network)).await?,
     };
-    let baselines = &mut segment.baselines;
-    let there: BTreeSet<(Side, u32)> = segment
-        .objects
-        .get()
-        .links()
-        .map(|link| (Side::Segment, link.index))
-        .chain(fixtures.outer.iter().map(|link| (Side::Host, link.index)))
-        .collect();
-    baselines.forget_all_but(&there);
+    let Segment { objects, baselines, .. } = segment;
     let mut altered: BTreeSet<Altered> = fixtures.strangers.iter().map(Stranger::altered).collect();
-    for (side, link) in &links {
-        altered.extend(baselines.altered_traits(*side, link));
-    }
-    for (key, now) in &read {
-        let name = of_settings.iter().find(|(side, index, _)| (*side, *index) == *key).map(|(.., name)| name.as_str());
-        let before =
-            baselines.settings.entry(*key).or_insert_with(|| with_needed(now.clone(), name.unwrap_or_default()));
-        altered.extend(settings::changed(before, now).map(|(path, _)| of_setting(name.unwrap_or_default(), path)));
-    }
+    altered.extend(baselines.altered_links(&objects.get(), fixtures.outer.as_ref()));
+    altered.extend(baselines.altered_settings(&with_settings, &read));
     baselines.read = Some(read);
     Ok(altered)
 }
 
-/// The links that are compared: those that are where they belong. One that is only half made is compared when it is whole.
-fn links(segment: &Segment, fixtures: &Fixtures) -> Vec<(Side, Interface)> {
-    let mirror = segment.objects.get();
-    let bridge = mirror.named(BRIDGE).map(|link| link.index);
-    let is_whole = |link: &&Interface| {
-        link.up && ([BRIDGE, UPLINK].contains(&link.name.as_str()) || (is_port(link) && link.master == bridge))
-    };
-    let inside = mirror.links().filter(is_whole).map(|link| (Side::Segment, link.clone()));
-    inside.chain(fixtures.outer.iter().filter(|link| link.up).map(|link| (Side::Host, link.clone()))).collect()
+/// The bridge, the ends of the uplink, and all links of the segment together.
+fn with_settings(mirror: &Mirror, fixtures: &Fixtures) -> Vec<Named> {
+    let inside = [BRIDGE, UPLINK].into_iter().filter_map(|name| mirror.named(name));
+    let inside = inside.map(|link| (Side::Segment, link.index, link.name.clone()));
+    let outside = fixtures.outer.iter().map(|link| (Side::Host, link.index, link.name.clone()));
+    inside.chain(outside).chain(OF_ALL.map(|(name, index)| (Side::Segment, index, name.to_owned()))).collect()
+}
+
+/// Is the link where it belongs? One that is only half made is compared when it is whole.
+fn is_whole(link: &Interface, bridge: Option<u32>) -> bool {
+    link.up && (!is_port(link) || link.master == bridge)
 }
 
 /// Is it to be a port of the bridge?
@@ -122,7 +106,7 @@ fn is_port(link: &Interface) -> bool {
 async fn read_settings(
     host: &NetnsSockets,
     segment: &Segment,
-    of: &[(Side, u32, String)],
+    of: &[Named],
     (watch, network): (&Watched, NetworkId),
 ) -> Result<BTreeMap<(Side, u32), Settings>, StepError> {
     let mut read = BTreeMap::new();
@@ -168,18 +152,39 @@ impl Baselines {
         self.read = None;
     }
 
-    /// Also of a link that is down or no port now it is remembered what it was like.
-    fn forget_all_but(&mut self, there: &BTreeSet<(Side, u32)>) {
+    fn altered_links(&mut self, mirror: &Mirror, outer: Option<&Interface>) -> Vec<Altered> {
+        let bridge = mirror.named(BRIDGE).map(|link| link.index);
+        let is_ours = |link: &&Interface| [BRIDGE, UPLINK].contains(&link.name.as_str()) || is_port(link);
+        let links = || {
+            let inside = mirror.links().filter(is_ours).map(|link| (Side::Segment, link));
+            inside.chain(outer.map(|link| (Side::Host, link)))
+        };
+        // Also of a link that is down or no port now it is remembered what it was like.
+        let there: BTreeSet<(Side, u32)> = links().map(|(side, link)| (side, link.index)).collect();
         self.links.retain(|key, _| there.contains(key));
-        self.settings.retain(|key, _| there.contains(key) || OF_ALL.iter().any(|(_, index)| *index == key.1));
+        self.unchanged.retain(|key, _| there.contains(key));
+        let whole = links().filter(|(_, link)| is_whole(link, bridge));
+        whole.flat_map(|(side, link)| self.altered_traits(side, link)).collect()
+    }
+
+    fn altered_settings(&mut self, links: &[Named], read: &BTreeMap<(Side, u32), Settings>) -> Vec<Altered> {
+        self.settings.retain(|key, _| read.contains_key(key));
+        let mut altered = Vec::new();
+        for (side, index, name) in links {
+            let Some(now) = read.get(&(*side, *index)) else { continue };
+            let before = self.settings.entry((*side, *index)).or_insert_with(|| with_needed(now.clone(), name));
+            altered.extend(settings::changed(before, now).map(|(path, _)| of_setting(name, path)));
+        }
+        altered
     }
 
     fn altered_traits(&mut self, side: Side, link: &Interface) -> Vec<Altered> {
         let first = || Arc::new(traits::expected(&link.traits));
-        let before = self.links.entry((side, link.index)).or_insert_with(first);
-        if Arc::ptr_eq(before, &link.traits) {
+        let key = (side, link.index);
+        if self.unchanged.get(&key).is_some_and(|unchanged| Arc::ptr_eq(unchanged, &link.traits)) {
             return Vec::new();
         }
+        let before = self.links.entry(key).or_insert_with(first);
         // What was not there when the link was first seen is noted as it came.
         if link.traits.keys().any(|name| !before.contains_key(name)) {
             let new = link.traits.iter().filter(|(name, _)| !before.contains_key(*name));
@@ -190,12 +195,18 @@ impl Baselines {
         let is_port = is_port(link);
         let changed =
             traits::changed(before, &link.traits).filter(|(name, _)| is_port || !name.starts_with(traits::OF_PORT));
-        let altered = changed.map(|(name, had)| Altered {
-            of: link.name.clone(),
-            attribute: name.to_owned(),
-            can_be_restored: had.can_be_restored(),
-        });
-        altered.collect()
+        let altered: Vec<Altered> = changed
+            .map(|(name, had)| Altered {
+                of: link.name.clone(),
+                attribute: name.to_owned(),
+                can_be_restored: had.can_be_restored(),
+            })
+            .collect();
+        // What is missing in the one may be compared later.
+        if altered.is_empty() && before.len() == link.traits.len() {
+            self.unchanged.insert(key, Arc::clone(&link.traits));
+        }
+        altered
     }
 }
 

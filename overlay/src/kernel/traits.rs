@@ -77,12 +77,12 @@ pub(super) fn read(message: &LinkMessage) -> Traits {
     traits
 }
 
-/// What these attributes should be, if they are first seen like this: a port passes frames.
+/// What these attributes should be, if they are first seen like this. A port that does not pass frames yet may do so in a moment: its
+/// state counts from then on.
 pub(super) fn expected(first: &Traits) -> Traits {
+    let passes = Trait::Port(InfoBridgePort::State(BridgePortState::Forwarding));
     let mut expected = first.clone();
-    if let Some(state) = expected.get_mut(STATE) {
-        *state = Trait::Port(InfoBridgePort::State(BridgePortState::Forwarding));
-    }
+    expected.retain(|name, value| name != STATE || *value == passes);
     expected
 }
 
@@ -302,9 +302,11 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_first_seen_blocked_should_pass_frames_all_the_same() {
-        let state = |state| [(STATE.to_owned(), Trait::Port(InfoBridgePort::State(state)))].into();
-        assert_eq!(expected(&state(BridgePortState::Blocking)), state(BridgePortState::Forwarding));
+    fn the_state_of_a_port_counts_from_when_it_passes_frames() {
+        let state = |state| Traits::from([(STATE.to_owned(), Trait::Port(InfoBridgePort::State(state)))]);
+        let forwarding = state(BridgePortState::Forwarding);
+        assert_eq!(expected(&state(BridgePortState::Disabled)), Traits::new());
+        assert_eq!(expected(&forwarding), forwarding);
         assert_eq!(name_of("port-", &InfoBridgePort::State(BridgePortState::Blocking)), STATE);
     }
 

@@ -111,7 +111,8 @@ impl World {
         for (number, network) in (0..here).map(|n| (endpoints + 1 + n, of(n))) {
             let netns = NetnsRef { path: format!("/run/netns/{number}").into(), cookie: number.into() };
             kernel.open_container(netns.clone());
-            let (seat, endpoint) = (intents.seat(network.id), endpoint(number, network));
+            let seat = intents.seat(network.id).expect("a few networks");
+            let endpoint = endpoint(number, network);
             intents.seats.insert(network.id, seat);
             let ifname = "eth0".parse().expect("an interface name");
             let attachment = Attachment { endpoint, netns, ifname, metric: 0, published: BTreeMap::new() };

@@ -125,7 +125,8 @@ pub(crate) fn zone(networks: impl IntoIterator<Item = NetworkView>) -> Zone {
 pub(crate) fn in_networks<'a>(networks: impl IntoIterator<Item = &'a NetworkId>) -> Intents {
     let mut intents = Intents::default();
     for network in networks {
-        intents.seats.insert(*network, intents.seat(*network));
+        let seat = intents.seat(*network).expect("a few networks");
+        intents.seats.insert(*network, seat);
     }
     intents
 }

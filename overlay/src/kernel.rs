@@ -31,6 +31,7 @@ pub mod netns;
 mod netns_sockets;
 mod nft;
 mod objects;
+mod open_files;
 mod port;
 pub mod preflight;
 mod rows;
@@ -159,6 +160,10 @@ impl RealKernel {
         there.retain(|id, _| !self.segments.contains_key(id));
         for (id, path) in there {
             let doing = || format!("look into {}", path.display());
+            // That it can't be looked into is for the plan to find, and no reason not to look into the others.
+            if open_files::check_room(doing).is_err() {
+                continue;
+            }
             match Segment::kept(path.clone(), id, &self.changes).await {
                 Ok(segment) => {
                     self.segments.insert(id, segment);

@@ -347,6 +347,14 @@ impl Lab {
         self.agents.get(name).with_context(|| format!("no agent runs on {name}"))
     }
 
+    /// The program `overlayctl`, for scripts that run it.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn overlayctl(&self) -> anyhow::Result<std::path::PathBuf> {
+        self.programs.overlayctl()
+    }
+
     /// Runs `overlayctl` on a host; `arguments` are split at blanks.
     ///
     /// # Errors

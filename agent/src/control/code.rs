@@ -36,7 +36,7 @@ impl From<AttachError> for Status {
             | E::BlockMoved { .. }
             | E::Apart { .. }
             | E::Kernel { .. } => Code::FailedPrecondition,
-            E::Full { .. } => Code::ResourceExhausted,
+            E::Full { .. } | E::TooManyNetworks(_) => Code::ResourceExhausted,
             E::Look { .. } | E::Ports { .. } | E::Store(_) => Code::Internal,
         };
         Self::new(code, in_one_line(&error))

@@ -47,7 +47,7 @@ impl Handle {
     /// Takes an endpoint in that has its addresses already; the commit.
     pub(crate) async fn put(&self, attachment: &Attachment) -> Result<u64, StoreError> {
         let network = attachment.endpoint.network;
-        let seat = self.state().intents.seat(network);
+        let seat = self.state().intents.seat(network).expect("a few networks");
         let changes = vec![Change::Attach(Arc::new(attachment.clone())), Change::Seat(network, Some(seat))];
         Ok(self.tell(Changes(changes)).await?.commit)
     }

@@ -51,6 +51,11 @@ pub enum Cause {
         "the bridge of this network has 1,023 ports, which is the limit of Linux, or 1,022 endpoints on this host: attach on another host, or disconnect one here"
     )]
     BridgeFull,
+    /// This process, or all together, may have no more files open (EMFILE, ENFILE).
+    #[error(
+        "overlayd may have no more files open, and a network takes about a dozen: raise LimitNOFILE= of its unit (`ulimit -n`), or remove a network from this host"
+    )]
+    TooManyFiles,
     /// Anything else: our mistake (EINVAL and others).
     #[error("the kernel refused it: see `dmesg`, and report it if it stays; it is tried again")]
     Refused,

@@ -6,7 +6,9 @@ use super::error::OrDoing;
 use super::netns::blocking;
 use super::netns_sockets::{NetnsSockets, Segment};
 use super::time_limit::within;
-use super::{RealKernel, announce, drift, flows, forwarding, link, netns, nft, port, rows, segment, uplink};
+use super::{
+    RealKernel, announce, drift, flows, forwarding, link, netns, nft, open_files, port, rows, segment, uplink,
+};
 use crate::datapath::attention::Part;
 use crate::datapath::firewall::Family;
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -168,6 +170,7 @@ impl RealKernel {
 
     async fn create(&mut self, id: NetworkId, versions: &BTreeSet<IpVersion>) -> Result<(), StepError> {
         let path = self.netns_path(id);
+        open_files::check_room(|| format!("make the namespace {}", path.display()))?;
         if netns::is_kept(&path) {
             return self.refresh(&Part::Segment(id).into()).await;
         }

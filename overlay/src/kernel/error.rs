@@ -14,7 +14,8 @@ pub(super) fn cause_of(errno: Errno) -> Cause {
         Errno::EBUSY | Errno::EAGAIN | Errno::EINTR => Cause::Busy,
         Errno::EPERM | Errno::EACCES | Errno::EROFS => Cause::Denied,
         Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::ENOSYS => Cause::Unsupported,
-        Errno::ENOMEM | Errno::ENOSPC | Errno::ENOBUFS | Errno::EMFILE | Errno::ENFILE => Cause::NoSpace,
+        Errno::ENOMEM | Errno::ENOSPC | Errno::ENOBUFS => Cause::NoSpace,
+        Errno::EMFILE | Errno::ENFILE => Cause::TooManyFiles,
         Errno::EXFULL => Cause::BridgeFull,
         _ => Cause::Refused,
     }

@@ -110,10 +110,10 @@ impl Intents {
     }
 
     /// A seat for a network: the one it has, or the network's proposed VNI (the next free one on a clash) and the
-    /// lowest free transit link.
-    pub fn seat(&self, network: NetworkId) -> Seat {
+    /// lowest free transit link. `None` if no transit link is free.
+    pub fn seat(&self, network: NetworkId) -> Option<Seat> {
         if let Some(seat) = self.seats.get(&network) {
-            return *seat;
+            return Some(*seat);
         }
         let vnis: BTreeSet<Vni> = self.seats.values().map(|s| s.vni).collect();
         let links: BTreeSet<u16> = self.seats.values().map(|s| s.transit).collect();
@@ -121,8 +121,7 @@ impl Intents {
         while vnis.contains(&vni) {
             vni = vni.next();
         }
-        let transit =
-            (0..Seat::TRANSIT_LINKS).find(|n| !links.contains(n)).expect("fewer networks than 16,384 on a host");
-        Seat { vni, transit }
+        let transit = (0..Seat::TRANSIT_LINKS).find(|n| !links.contains(n))?;
+        Some(Seat { vni, transit })
     }
 }

@@ -98,6 +98,8 @@ pub enum AttachRefusal {
     IdTooClose(Name),
     /// It has more aliases than can be told to the other hosts.
     TooManyAliases(usize),
+    /// This host has endpoints in as many networks as it can have.
+    TooManyNetworks,
     /// Another endpoint of the network has the name.
     NameInUse {
         /// The host that has it.
@@ -191,7 +193,7 @@ impl Request for Attach {
         let endpoint = self.endpoint(network.id, addresses, mac);
         let netns = self.container.netns.clone();
         let attachment = Arc::new(Attachment { endpoint, netns, ifname, metric, published });
-        let seat = draft.state().intents.seat(network.id);
+        let seat = draft.state().intents.seat(network.id).ok_or(AttachRefusal::TooManyNetworks)?;
         draft.change(Change::Attach(Arc::clone(&attachment)));
         draft.change(Change::Seat(network.id, Some(seat)));
         Ok(draft.answered(Attached::New(attachment)))

@@ -85,7 +85,7 @@ where
 /// Puts an endpoint there without asking any rule.
 pub(super) fn put(state: &mut State, attachment: Attachment) {
     let network = attachment.endpoint.network;
-    let seat = state.intents.seat(network);
+    let seat = state.intents.seat(network).expect("a few networks");
     let change = super::Change::Attach(Arc::new(attachment));
     state.apply(&[change, super::Change::Seat(network, Some(seat))]);
 }

@@ -26,6 +26,7 @@ mod lab_itself;
 mod leases;
 mod leftovers;
 mod lending;
+mod limits;
 mod links;
 mod names;
 mod neighbours;
@@ -64,6 +65,10 @@ const SCENES: &[Scene] = scenes! {
     drift, Light:
         what_another_program_changes_is_set_right_or_told,
         what_is_changed_again_and_again_is_set_right_each_time_and_told;
+    limits, Heavy:
+        a_bridge_takes_1022_endpoints_and_the_next_is_refused;
+    limits, Light:
+        one_network_too_many_for_the_open_files_takes_nothing_from_the_others;
     leftovers, Light:
         two_hundred_operations_leave_nothing;
     endpoints, Light:

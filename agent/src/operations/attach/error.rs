@@ -8,6 +8,7 @@ use overlay::kernel::netns::NetnsError;
 use overlay::ledger::Denial;
 use overlay::model::addr::{IfName, Mac, Subnet};
 use overlay::model::id::EndpointId;
+use overlay::model::intent::Seat;
 use overlay::model::network::{Name, Unfit};
 
 use crate::state::store::StoreError;
@@ -162,6 +163,12 @@ pub enum AttachError {
         /// How many.
         given: usize,
     },
+    /// As many networks as a host can be in.
+    #[error(
+        "this host has endpoints in {most} networks, which is the limit, so none can be attached in network `{0}`: disconnect those of a network that is not needed here, or attach on another host",
+        most = Seat::TRANSIT_LINKS
+    )]
+    TooManyNetworks(String),
     /// No endpoint of the network can have the address.
     #[error(
         "address {address} can't be used in network `{network}`: {why}; choose another one of {subnets}, or leave out {} to get a free one",

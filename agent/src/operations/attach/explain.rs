@@ -40,6 +40,7 @@ pub(super) fn refused(seen: &ClusterView, me: HostId, request: &Attach, refusal:
         }
         AttachRefusal::IdTooClose(name) => AttachError::IdTooClose { id: request.id, name },
         AttachRefusal::TooManyAliases(given) => AttachError::TooManyAliases { name: spec.name.clone(), given },
+        AttachRefusal::TooManyNetworks => AttachError::TooManyNetworks(network),
         AttachRefusal::NameInUse { host } => {
             AttachError::NameInUse { name: spec.name.clone(), network, host: named(host) }
         }

@@ -62,7 +62,7 @@ pub(super) fn endpoint(number: u8, network: &Network, address: u8) -> Endpoint {
 }
 
 fn attach(intents: &mut Intents, network: &Network, endpoint: Endpoint) {
-    let seat = intents.seat(network.id);
+    let seat = intents.seat(network.id).expect("a few networks");
     intents.seats.insert(network.id, seat);
     intents.networks.insert(network.id, network.clone());
     let netns = NetnsRef { path: PathBuf::from("/run/netns/web"), cookie: 1 };

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::ledger::Denial;
-use crate::model::id::HostId;
-use crate::model::intent::NetnsRef;
+use crate::model::id::{HostId, Vni};
+use crate::model::intent::{NetnsRef, Seat};
 use crate::model::network::{Network, Range};
 use crate::operations::detach::Detach;
 use crate::operations::fixture::{ME, founder, info, label, make, network};
@@ -76,6 +76,25 @@ fn address_and_endpoint_are_one_decision() {
     // Asked for again it is there.
     let again = attach(&cluster, 1, "web").decide(&state, 0).expect("it is there");
     assert_eq!(again, Decision::unchanged(Attached::Before(attachment)));
+}
+
+#[test]
+fn a_host_that_has_as_many_networks_as_it_can_is_refused_another_one_and_goes_on_in_those() {
+    let mut state = founder();
+    for number in [1, 2] {
+        make(&mut state, &Input::Create(network(number)));
+    }
+    let one = attach(&cluster(&network(1), &[]), 1, "web").decide(&state, 0).expect("nothing speaks against it");
+    state.apply(&one.changes);
+    let vni = Vni::proposal(network(1).id);
+    let others = (1..Seat::TRANSIT_LINKS).map(|transit| {
+        let id = NetworkId::from_bytes(u128::from(transit).to_be_bytes());
+        Change::Seat(id, Some(Seat { vni, transit }))
+    });
+    state.apply(&others.collect::<Vec<_>>());
+    let refused = attach(&cluster(&network(2), &[]), 2, "db").decide(&state, 0);
+    assert_eq!(refused, Err(AttachRefusal::TooManyNetworks));
+    attach(&cluster(&network(1), &[]), 3, "app").decide(&state, 0).expect("it has a seat there");
 }
 
 #[test]

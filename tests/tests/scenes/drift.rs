@@ -3,13 +3,13 @@
 //! The table of all attributes is `docs/drift.md`.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use overlay_tests::eventually::eventually;
+use overlay_tests::eventually::{eventually, pass};
 use overlay_tests::lab::{Flow, Lab, run};
 
 use super::support::SECOND;
@@ -319,7 +319,7 @@ pub fn what_another_program_changes_is_set_right_or_told() -> anyhow::Result<()>
             Err(error) => {
                 writeln!(wrong, "{}: `{}`: {error:#}", deed.1, deed.3)?;
                 // The next one is to find it as it should be.
-                thread::sleep(SECOND);
+                pass(SECOND);
             }
         }
     }
@@ -355,7 +355,7 @@ pub fn what_is_changed_again_and_again_is_set_right_each_time_and_told() -> anyh
             ensure!(now == before, "{}", difference(&before, &now));
             Ok(())
         })?;
-        thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
+        pass(Duration::from_secs(2).saturating_sub(start.elapsed()));
     }
     let report = flow.stop()?;
     ensure!(report.lost == 0, "another network lost packets: {report:?}");

@@ -16,6 +16,7 @@ mod apart;
 mod contention;
 mod disks;
 mod drift;
+mod edges;
 mod endpoints;
 mod fail_points;
 mod guides;
@@ -65,6 +66,12 @@ const SCENES: &[Scene] = scenes! {
     drift, Light:
         what_another_program_changes_is_set_right_or_told,
         what_is_changed_again_and_again_is_set_right_each_time_and_told;
+    edges, Light:
+        an_address_that_comes_back_with_another_mac_is_reached_within_a_second,
+        each_of_many_short_jobs_gets_an_address_of_a_small_pool,
+        hosts_whose_address_is_on_loopback_are_a_cluster,
+        a_network_without_a_subnet_gets_none_that_any_host_routes,
+        links_of_other_runtimes_are_no_reason_to_look;
     limits, Heavy:
         a_bridge_takes_1022_endpoints_and_the_next_is_refused;
     limits, Light:

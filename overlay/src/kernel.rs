@@ -52,11 +52,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::drift::Baselines;
 use self::error::OrDoing;
 use self::forwarding::Switches;
 use self::legacy::Lists;
 use self::netns::{Netns, NetnsError, blocking};
 use self::netns_sockets::{NetnsSockets, Segment};
+use self::open_files::Room;
 use self::settings_watch::SettingsWatch;
 use self::time_limit::within;
 use self::underlay::Routed;
@@ -89,6 +91,8 @@ pub struct RealKernel {
     legacy: Lists,
     /// The segments as last seen: their sockets, and what grows with their endpoints.
     segments: BTreeMap<NetworkId, Segment>,
+    /// What the links of segments were like whose sockets are opened anew.
+    baselines: BTreeMap<NetworkId, Baselines>,
     /// Those that somebody took off their path: nobody can find them again, but their links are still in the way.
     lost: Vec<Segment>,
     /// The connections of the host, or of a segment, that were to be forgotten and could not be: nothing in the kernel shows that.
@@ -114,7 +118,8 @@ impl RealKernel {
         }
         let host = NetnsSockets::host(&changes).or_doing(|| "look into the host's network namespace")?;
         let switches = Switches::open(&host.netns)?;
-        let settings = SettingsWatch::open(&changes).or_doing(|| "watch the settings of links")?;
+        let settings = SettingsWatch::open(&changes);
+        changes.set_peers([config.vtep].into());
         Ok(Self {
             netns_dir,
             vtep: config.vtep,
@@ -125,6 +130,7 @@ impl RealKernel {
             settings,
             legacy: Lists::default(),
             segments: BTreeMap::new(),
+            baselines: BTreeMap::new(),
             lost: Vec::new(),
             unforgotten: BTreeMap::new(),
             stale: false,
@@ -148,7 +154,9 @@ impl RealKernel {
         self.host = NetnsSockets::renewed(Arc::clone(&self.host.netns), &self.changes).await.or_doing(doing)?;
         self.changes.note(Part::Host);
         self.part_with_lost(look).await?;
-        self.segments.clear();
+        // The namespaces are the same: what their links were like stays what is right.
+        let segments = std::mem::take(&mut self.segments).into_iter();
+        self.baselines.extend(segments.map(|(id, segment)| (id, segment.baselines)));
         self.stale = false;
         Ok(())
     }
@@ -158,14 +166,16 @@ impl RealKernel {
     async fn refresh(&mut self, look: &Look) -> Result<(), StepError> {
         let mut there = self.part_with_lost(look).await?;
         there.retain(|id, _| !self.segments.contains_key(id));
+        let mut room = Room::left();
         for (id, path) in there {
             let doing = || format!("look into {}", path.display());
             // That it can't be looked into is for the plan to find, and no reason not to look into the others.
-            if open_files::check_room(doing).is_err() {
+            if !room.take() {
                 continue;
             }
             match Segment::kept(path.clone(), id, &self.changes).await {
-                Ok(segment) => {
+                Ok(mut segment) => {
+                    segment.baselines = self.baselines.remove(&id).unwrap_or_default();
                     self.segments.insert(id, segment);
                     self.changes.note(Part::Segment(id));
                 }

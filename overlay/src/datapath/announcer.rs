@@ -59,7 +59,11 @@ impl Announcer {
                 }
                 Step::Segment(id, SegmentStep::Delete) => drop(self.segments.remove(id)),
                 Step::Segment(id, SegmentStep::Row(RowStep::PutNeighbour(address, mac))) => {
-                    self.segments.entry(*id).or_default().learn(*address, *mac);
+                    let history = self.segments.entry(*id).or_default();
+                    // Another program had put another one there, and containers have learnt that.
+                    let seen = observed.segments.get(id).and_then(|segment| segment.neighbours.get(address));
+                    history.due.extend(seen.filter(|seen| *seen != mac).map(|_| *address));
+                    history.learn(*address, *mac);
                 }
                 Step::Segment(id, SegmentStep::Announce(told)) => {
                     if let Some(history) = self.segments.get_mut(id) {

@@ -115,11 +115,6 @@ impl Confirmed {
         }
     }
 
-    /// Was the kernel last made to be like this very value?
-    pub fn is(&self, desired: &Arc<Desired>) -> bool {
-        self.0.as_ref().is_some_and(|(before, _)| Arc::ptr_eq(before, desired))
-    }
-
     /// A round of what [`look`](Self::look) gave has ended, and nothing has failed.
     pub fn set(&mut self, desired: Arc<Desired>, knowledge: Knowledge) {
         self.0 = Some((desired, knowledge));

@@ -27,6 +27,8 @@ pub struct Rounds {
     confirmed: Confirmed,
     /// The news that the last round knew of.
     heard: News,
+    /// What the last round was to make: whatever is done for the same again is a repair.
+    last: Option<Arc<Desired>>,
     announcer: Announcer,
     repairs: Repairs,
 }
@@ -75,9 +77,10 @@ impl Rounds {
         };
         let outcome = match outcome {
             Ok((observed, report)) => {
-                if self.confirmed.is(desired) {
+                if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, desired)) {
                     self.repairs.note(&report.done, now);
                 }
+                self.last = Some(Arc::clone(desired));
                 let report = self.announce(kernel, desired, &observed, report).await;
                 Ok((observed, report))
             }

@@ -238,6 +238,15 @@ pub(super) fn interface(route: &RouteMessage) -> Option<u32> {
     })
 }
 
+/// The metric of a route: of several that lead to the same, the lowest counts.
+pub(super) fn metric(route: &RouteMessage) -> u32 {
+    let metric = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Priority(metric) => Some(*metric),
+        _ => None,
+    });
+    metric.unwrap_or_default()
+}
+
 /// Where a route leads.
 pub(super) fn gateway(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, sendto, socket};
 
@@ -12,7 +13,7 @@ use super::error::OrDoing;
 use super::netns_sockets::NetnsSockets;
 use crate::datapath::announcer::Announcement;
 use crate::datapath::kernel_api::StepError;
-use crate::model::addr::Mac;
+use crate::model::addr::{IfName, Mac};
 
 /// Tells the containers of a segment. A port that has gone meanwhile needs no telling.
 pub(super) async fn tell(segment: &NetnsSockets, announcement: &Announcement) -> Result<(), StepError> {
@@ -26,11 +27,12 @@ fn send(Announcement { macs, ports }: &Announcement) -> io::Result<()> {
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
     for interface in getifaddrs()? {
         let link = interface.address.as_ref().and_then(|address| address.as_link_addr());
-        let owner = ports.iter().find(|(ifname, _)| ifname.as_str() == interface.interface_name);
-        let (Some(link), Some((_, owner))) = (link, owner) else { continue };
+        let owner = interface.interface_name.parse::<IfName>().ok().and_then(|ifname| ports.get(&ifname));
+        let (Some(link), Some(owner)) = (link, owner) else { continue };
         for (address, mac) in macs.iter().filter(|(_, mac)| *mac != owner) {
             match sendto(socket.as_raw_fd(), &frame(*address, *mac), link, MsgFlags::empty()) {
-                Ok(_) | Err(nix::Error::ENODEV | nix::Error::ENXIO | nix::Error::ENETDOWN) => {}
+                // A port that has gone, or is full, keeps nothing from the others.
+                Ok(_) | Err(Errno::ENODEV | Errno::ENXIO | Errno::ENETDOWN | Errno::ENOBUFS | Errno::EAGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -191,6 +191,7 @@ impl RealKernel {
         blocking(move || netns::remove(&removed)).await.or_doing(doing)?;
         self.segments.remove(&id);
         self.changes.forget(id);
+        self.settings.watched().keep_only(id, &[]);
         self.unforgotten.remove(&Some(id));
         Ok(())
     }

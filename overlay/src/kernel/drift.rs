@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use inotify::WatchDescriptor;
 use netlink_packet_route::link::LinkMessage;
 use rtnetlink::Handle;
 
@@ -45,7 +47,12 @@ pub(super) struct Baselines {
     settings: BTreeMap<(Side, u32), Settings>,
     /// The settings as they were last read; none if they may have changed since.
     read: Option<BTreeMap<(Side, u32), Settings>>,
+    read_at: Option<Instant>,
 }
+
+/// Everything is also looked at after a failure, again and again: settings, which are many files, are then read no more often than by
+/// audits.
+const FRESH: Duration = Duration::from_secs(25);
 
 /// Settings of a segment's namespace that are no link's: those of all links, and of those to come.
 const OF_ALL: [(&str, u32); 2] = [("all", 0), ("default", u32::MAX)];
@@ -55,7 +62,8 @@ const OF_ALL: [(&str, u32); 2] = [("all", 0), ("default", u32::MAX)];
 const NEEDED: [(&str, &str, &str); 3] =
     [("ipv4/conf", "forwarding", "1"), ("ipv4/conf", "arp_ignore", "0"), ("ipv4/conf", "arp_filter", "0")];
 /// The same of the host's end of an uplink.
-const NEEDED_ON_HOST: [(&str, &str, &str); 2] = [("ipv4/conf", "route_localnet", "1"), ("ipv6/conf", "accept_ra", "0")];
+const NEEDED_ON_HOST: [(&str, &str, &str); 3] =
+    [("ipv4/conf", "route_localnet", "1"), ("ipv6/conf", "accept_ra", "0"), ("ipv6/conf", "addr_gen_mode", "1")];
 
 /// A link whose settings are compared: where it is, its number and its name.
 type Named = (Side, u32, String);
@@ -67,7 +75,7 @@ pub(super) async fn look(
     (fixtures, watch): (&Fixtures, &Watched),
     network: NetworkId,
     changes: &Changes,
-) -> Result<BTreeSet<Altered>, StepError> {
+) -> BTreeSet<Altered> {
     if changes.take_unsettled(network) {
         segment.baselines.read = None;
     }
@@ -75,14 +83,15 @@ pub(super) async fn look(
     let keys: BTreeSet<(Side, u32)> = with_settings.iter().map(|(side, index, _)| (*side, *index)).collect();
     let read = match segment.baselines.read.take().filter(|read| read.keys().eq(&keys)) {
         Some(read) => read,
-        None => read_settings(host, segment, &with_settings, (watch, network)).await?,
+        // What can't be read is not known to be altered; everything else is looked at all the same.
+        None => read_settings(host, segment, &with_settings, (watch, network)).await.unwrap_or_default(),
     };
     let Segment { objects, baselines, .. } = segment;
     let mut altered: BTreeSet<Altered> = fixtures.strangers.iter().map(Stranger::altered).collect();
     altered.extend(baselines.altered_links(&objects.get(), fixtures.outer.as_ref()));
     altered.extend(baselines.altered_settings(&with_settings, &read));
     baselines.read = Some(read);
-    Ok(altered)
+    altered
 }
 
 /// The bridge, the ends of the uplink, and all links of the segment together.
@@ -105,51 +114,48 @@ fn is_port(link: &Interface) -> bool {
 
 async fn read_settings(
     host: &NetnsSockets,
-    segment: &Segment,
+    segment: &mut Segment,
     of: &[Named],
     (watch, network): (&Watched, NetworkId),
 ) -> Result<BTreeMap<(Side, u32), Settings>, StepError> {
-    let mut read = BTreeMap::new();
+    let (mut read, mut followed) = (BTreeMap::new(), Vec::new());
+    segment.baselines.read_at = Some(Instant::now());
     for (side, netns) in [(Side::Host, &host.netns), (Side::Segment, &segment.sockets.netns)] {
-        let wanted: Vec<(u32, String, bool)> = of
-            .iter()
-            .filter(|(at, ..)| *at == side)
-            .map(|(at, index, name)| (*index, name.clone(), !segment.baselines.settings.contains_key(&(*at, *index))))
-            .collect();
-        for (index, settings) in read_in(netns, wanted, (watch, network)).await? {
-            read.insert((side, index), settings);
-        }
+        let here = of.iter().filter(|(at, ..)| *at == side);
+        let links: Vec<(u32, String)> = here.map(|(_, index, name)| (*index, name.clone())).collect();
+        let (settings, watches) = read_in(netns, links, (watch, network)).await?;
+        read.extend(settings.into_iter().map(|(index, settings)| ((side, index), settings)));
+        followed.extend(watches);
     }
+    watch.keep_only(network, &followed);
     Ok(read)
 }
 
-/// Reads in a namespace; what is new is watched from before it is read.
+/// Reads in a namespace, and watches what is read from before it is read.
 async fn read_in(
     netns: &Arc<Netns>,
-    links: Vec<(u32, String, bool)>,
+    links: Vec<(u32, String)>,
     (watch, network): (&Watched, NetworkId),
-) -> Result<Vec<(u32, Settings)>, StepError> {
+) -> Result<(Vec<(u32, Settings)>, Vec<WatchDescriptor>), StepError> {
     if links.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let doing = || format!("read the settings of the links in {}", netns.path().display());
     let watch = watch.clone();
-    let work = move || -> io::Result<Vec<(u32, Settings)>> {
-        let read = links.iter().map(|(index, name, is_new)| {
-            if *is_new {
-                watch.add(network, settings::directories(name))?;
-            }
-            Ok((*index, settings::read(name)?))
-        });
-        read.collect()
+    let work = move || -> io::Result<_> {
+        let watches = watch.follow(network, links.iter().flat_map(|(_, name)| settings::directories(name)));
+        let read: io::Result<Vec<_>> = links.iter().map(|(index, name)| Ok((*index, settings::read(name)?))).collect();
+        Ok((read?, watches))
     };
     netns.run_off(work).await.or_doing(doing)?.or_doing(doing)
 }
 
 impl Baselines {
-    /// The settings are read by the next look, whatever was told of them.
+    /// The settings are read by the next look, whatever was told of them, if that is long ago.
     pub(super) fn read_again(&mut self) {
-        self.read = None;
+        if self.read_at.is_none_or(|at| at.elapsed() > FRESH) {
+            self.read = None;
+        }
     }
 
     fn altered_links(&mut self, mirror: &Mirror, outer: Option<&Interface>) -> Vec<Altered> {
@@ -168,11 +174,16 @@ impl Baselines {
     }
 
     fn altered_settings(&mut self, links: &[Named], read: &BTreeMap<(Side, u32), Settings>) -> Vec<Altered> {
-        self.settings.retain(|key, _| read.contains_key(key));
+        let there: BTreeSet<(Side, u32)> = links.iter().map(|(side, index, _)| (*side, *index)).collect();
+        self.settings.retain(|key, _| there.contains(key));
+        let default = read.get(&(Side::Segment, u32::MAX));
+        let disabled = default.and_then(|default| default.get(Path::new("ipv6/conf/default/disable_ipv6")));
+        let with_ipv6 = disabled.is_some_and(|value| value == "0");
         let mut altered = Vec::new();
         for (side, index, name) in links {
             let Some(now) = read.get(&(*side, *index)) else { continue };
-            let before = self.settings.entry((*side, *index)).or_insert_with(|| with_needed(now.clone(), name));
+            let before =
+                self.settings.entry((*side, *index)).or_insert_with(|| with_needed(now.clone(), name, with_ipv6));
             altered.extend(settings::changed(before, now).map(|(path, _)| of_setting(name, path)));
         }
         altered
@@ -214,9 +225,12 @@ fn of_setting(link: &str, path: &Path) -> Altered {
     Altered { of: link.to_owned(), attribute: path.display().to_string(), can_be_restored: true }
 }
 
-fn with_needed(mut settings: Settings, link: &str) -> Settings {
-    let on_host = NEEDED_ON_HOST.iter().filter(|_| link.starts_with(UPLINK_PREFIX));
-    for (directory, name, value) in NEEDED.iter().chain(on_host) {
+/// Of the host's end of an uplink `with_ipv6` says whether it has IPv6: else this program, which sets that, would undo itself.
+fn with_needed(mut settings: Settings, link: &str, with_ipv6: bool) -> Settings {
+    let is_outer = link.starts_with(UPLINK_PREFIX);
+    let on_host = NEEDED_ON_HOST.iter().filter(|_| is_outer);
+    let ipv6 = ("ipv6/conf", "disable_ipv6", if with_ipv6 { "0" } else { "1" });
+    for (directory, name, value) in NEEDED.iter().chain(on_host).chain(is_outer.then_some(&ipv6)) {
         if let Some(setting) = settings.get_mut(&Path::new(directory).join(link).join(name)) {
             (*value).clone_into(setting);
         }

@@ -66,7 +66,7 @@ pub(super) async fn segment(
         Some(fixtures) => fixtures,
         None => Fixtures::read(host, segment, network, changes).await?,
     };
-    let altered = drift::look(host, segment, (&fixtures, watch), network, changes).await?;
+    let altered = drift::look(host, segment, (&fixtures, watch), network, changes).await;
     let observed = ObservedSegment { altered, ..observed_segment(&mut segment.objects.get(), &fixtures) };
     segment.fixtures = Some(fixtures);
     Ok(observed)

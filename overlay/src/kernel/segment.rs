@@ -62,6 +62,15 @@ pub(super) async fn create(path: &Path, versions: &BTreeSet<IpVersion>) -> Resul
     blocking(move || netns::keep(&netns).map(|()| netns)).await.or_doing(doing)
 }
 
+/// Writes a setting of the calling thread's namespace if it has another value: each write is news for whoever watches it.
+pub(super) fn set_if_other(name: &str, value: &str) -> io::Result<()> {
+    let is_same = |text: String| text.trim() == value;
+    if fs::read_to_string(Path::new("/proc/sys/net").join(name)).is_ok_and(is_same) {
+        return Ok(());
+    }
+    set_if_there(name, value)
+}
+
 /// Writes a setting of the calling thread's namespace; a kernel without it needs none.
 pub(super) fn set_if_there(name: &str, value: &str) -> io::Result<()> {
     match fs::write(Path::new("/proc/sys/net").join(name), value) {

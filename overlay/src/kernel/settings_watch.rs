@@ -21,24 +21,28 @@ const BUFFER: usize = 64 * 1024;
 /// Watches settings for as long as it is kept.
 pub(super) struct SettingsWatch {
     watched: Watched,
-    task: JoinHandle<()>,
+    task: Option<JoinHandle<()>>,
 }
 
 /// What is watched, and whose settings they are. Watches are added from a thread that is in the namespace in question.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct Watched {
-    watches: Watches,
-    networks: Arc<Mutex<HashMap<WatchDescriptor, NetworkId>>>,
+    watches: Option<Watches>,
+    directories: Arc<Mutex<HashMap<WatchDescriptor, NetworkId>>>,
 }
 
 impl SettingsWatch {
-    /// Watches nothing yet. Must be called on a tokio runtime.
-    pub(super) fn open(changes: &Changes) -> io::Result<Self> {
-        let inotify = Inotify::init()?;
-        let watched = Watched { watches: inotify.watches(), networks: Arc::default() };
-        let events = inotify.into_event_stream(vec![0; BUFFER])?;
+    /// Watches nothing yet. Must be called on a tokio runtime. Where the kernel has no more instances of inotify for this user
+    /// (`fs.inotify.max_user_instances`), audits have to do.
+    pub(super) fn open(changes: &Changes) -> Self {
+        let open = || -> io::Result<(Watches, EventStream<Vec<u8>>)> {
+            let inotify = Inotify::init()?;
+            Ok((inotify.watches(), inotify.into_event_stream(vec![0; BUFFER])?))
+        };
+        let Ok((watches, events)) = open() else { return Self { watched: Watched::default(), task: None } };
+        let watched = Watched { watches: Some(watches), ..Watched::default() };
         let task = tokio::spawn(follow(events, watched.clone(), changes.clone()));
-        Ok(Self { watched, task })
+        Self { watched, task: Some(task) }
     }
 
     pub(super) fn watched(&self) -> &Watched {
@@ -48,37 +52,54 @@ impl SettingsWatch {
 
 impl Drop for SettingsWatch {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Watched {
-    /// Watches the directories of a network's settings; those that are not there are not watched. If the kernel takes no more watches
-    /// (`fs.inotify.max_user_watches`), audits have to do.
-    pub(super) fn add(&self, network: NetworkId, directories: impl IntoIterator<Item = PathBuf>) -> io::Result<()> {
+    /// Watches the directories of a network's settings, and nothing else of that network any more; those that are not there are not
+    /// watched. A directory that is watched already stays so, unless the kernel has made its inode anew meanwhile. If the kernel takes no
+    /// more watches (`fs.inotify.max_user_watches`), audits have to do.
+    pub(super) fn follow(
+        &self,
+        network: NetworkId,
+        directories: impl IntoIterator<Item = PathBuf>,
+    ) -> Vec<WatchDescriptor> {
+        let Some(watches) = &self.watches else { return Vec::new() };
+        let mut followed = Vec::new();
         for directory in directories {
-            match self.watches.clone().add(&directory, WatchMask::MODIFY) {
-                Ok(watch) => drop(self.networks().insert(watch, network)),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StorageFull) => {}
-                Err(error) => return Err(error),
+            if let Ok(watch) = watches.clone().add(&directory, WatchMask::MODIFY) {
+                self.directories().insert(watch.clone(), network);
+                followed.push(watch);
             }
         }
-        Ok(())
+        followed
     }
 
-    fn networks(&self) -> MutexGuard<'_, HashMap<WatchDescriptor, NetworkId>> {
-        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Stops to watch what is not among `kept` of a network. The kernel does not do so by itself when a link or a namespace goes.
+    pub(super) fn keep_only(&self, network: NetworkId, kept: &[WatchDescriptor]) {
+        let is_stale = |watch: &WatchDescriptor, of: &NetworkId| *of == network && !kept.contains(watch);
+        let stale: Vec<WatchDescriptor> =
+            self.directories().extract_if(|watch, of| is_stale(watch, of)).map(|(watch, _)| watch).collect();
+        for watch in stale {
+            // One that has gone by itself needs no removal.
+            let _ = self.watches.clone().map(|mut watches| watches.remove(watch));
+        }
+    }
+
+    fn directories(&self) -> MutexGuard<'_, HashMap<WatchDescriptor, NetworkId>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn follow(mut events: EventStream<Vec<u8>>, watched: Watched, changes: Changes) {
     while let Some(Ok(event)) = events.next().await {
-        let mut networks = watched.networks();
+        let mut directories = watched.directories();
         if event.mask.contains(EventMask::Q_OVERFLOW) {
-            networks.values().for_each(|network| changes.note_settings(*network));
+            directories.values().for_each(|network| changes.note_settings(*network));
         } else if event.mask.contains(EventMask::IGNORED) {
-            networks.remove(&event.wd);
-        } else if let Some(network) = networks.get(&event.wd) {
+            directories.remove(&event.wd);
+        } else if let Some(network) = directories.get(&event.wd) {
             changes.note_settings(*network);
         }
     }

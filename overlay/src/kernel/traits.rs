@@ -77,12 +77,20 @@ pub(super) fn read(message: &LinkMessage) -> Traits {
     traits
 }
 
-/// What these attributes should be, if they are first seen like this. A port that does not pass frames yet may do so in a moment: its
-/// state counts from then on.
+/// What these attributes should be, if they are first seen like this. Some have a fixed value, whatever they are at first. A port that
+/// does not pass frames yet may do so in a moment: its state counts from then on.
 pub(super) fn expected(first: &Traits) -> Traits {
     let passes = Trait::Port(InfoBridgePort::State(BridgePortState::Forwarding));
     let mut expected = first.clone();
     expected.retain(|name, value| name != STATE || *value == passes);
+    for value in expected.values_mut() {
+        match value {
+            Trait::Flag(flag, on) => *on = *flag == LinkFlags::Multicast,
+            Trait::Link(LinkAttribute::Qdisc(kind)) => "noqueue".clone_into(kind),
+            Trait::Link(LinkAttribute::ProtoDown(down)) => *down = 0,
+            Trait::Link(_) | Trait::Bridge(_) | Trait::Port(_) | Trait::Vxlan(_) => {}
+        }
+    }
     expected
 }
 

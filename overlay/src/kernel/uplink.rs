@@ -10,7 +10,7 @@ use super::addr;
 use super::error::{OrDoing, Unless};
 use super::link::{self, Interface, Kind};
 use super::netns_sockets::NetnsSockets;
-use super::segment::{index_of, set_if_there, veth};
+use super::segment::{index_of, set_if_other, veth};
 use crate::datapath::desired::{Prefixed, Transit, Uplink, is_transit};
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::UPLINK;
@@ -19,6 +19,9 @@ use crate::model::addr::{IfName, IpVersion, Subnet};
 
 /// Bytes: what a new pair carries. What is longer is for the container's own MTU to prevent.
 const MTU: u32 = 1500;
+
+/// The metrics of a route for which none is asked: that of IPv4, and that of IPv6 (`IP6_RT_PRIO_USER` in Linux).
+const OUR_METRICS: [u32; 2] = [0, 1024];
 
 /// Prefix length of a transit link (RFC 3021, RFC 6164).
 const fn transit_prefix(address: IpAddr) -> u8 {
@@ -64,7 +67,7 @@ pub(super) async fn update(host: &NetnsSockets, segment: &NetnsSockets, uplink: 
         ("ipv4/conf/IFNAME/arp_filter", "0"),
     ];
     let settings = settings.map(|(setting, value)| (setting.replace("IFNAME", host_ifname.as_str()), value));
-    let set = move || settings.iter().try_for_each(|(setting, value)| set_if_there(setting, value));
+    let set = move || settings.iter().try_for_each(|(setting, value)| set_if_other(setting, value));
     host.netns.run_off(set).await.or_doing(doing)?.or_doing(doing)?;
     let [host_local, segment_local] = LINK_LOCALS.map(|link_local| with_ipv6.then_some(link_local));
     let (host_ends, segment_ends): (Vec<IpAddr>, Vec<IpAddr>) =
@@ -126,9 +129,10 @@ async fn set_routes_of_host(route: &Handle, uplink: &Uplink) -> Result<(), StepE
 
 /// Everything leaves the segment over the uplink, and nothing over anything else.
 async fn set_default_routes(route: &Handle, transits: &[Transit]) -> Result<(), Error> {
-    let is_ours = |message: &RouteMessage| {
+    let leads_there = |message: &RouteMessage| {
         addr::gateway(message).is_some_and(|gateway| transits.iter().any(|transit| transit.host == gateway))
     };
+    let is_ours = |message: &RouteMessage| leads_there(message) && OUR_METRICS.contains(&addr::metric(message));
     for message in addr::default_routes(route).await?.into_iter().filter(|message| !is_ours(message)) {
         route.route().del(message).execute().await.unless(Cause::Gone)?;
     }

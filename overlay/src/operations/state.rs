@@ -41,7 +41,7 @@ pub enum Change {
     Links(NetworkId, Links),
     /// Where the gossip of another host was received last; `None` once that host is forgotten.
     Peer(HostId, Option<SocketAddr>),
-    /// The underlay carries packets of so many bytes from now on.
+    /// What was seen of the ways to other hosts.
     Ways(Ways),
 }
 

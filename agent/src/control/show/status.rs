@@ -36,9 +36,10 @@ impl Shown<'_> {
     pub(in crate::control) fn contested(&self, status: &ReconcileStatus) -> Vec<String> {
         let undone = status.contested.iter().map(|Contest { network, repair, times }| {
             let whose = network.map_or_else(String::new, |id| format!("network `{}`: ", self.network_name(id)));
+            let advice = if network.is_some() { "tell it to leave `ov*` alone" } else { "end the dispute there" };
             format!(
                 "{whose}{repair}: done {times} times within the last minute, since another program undoes it each time; find that \
-                 program and tell it to leave `ov*` alone"
+                 program and {advice}"
             )
         });
         let put = status.foreign.iter().map(|(id, Altered { of, attribute, .. })| {

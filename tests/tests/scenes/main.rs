@@ -63,11 +63,7 @@ const SCENES: &[Scene] = scenes! {
         an_agent_killed_after_any_commit_has_done_all_of_it,
         an_agent_killed_before_any_answer_gives_it_when_asked_again,
         an_endpoint_id_means_one_endpoint;
-    drift, Light:
-        what_another_program_changes_is_set_right_or_told,
-        what_is_changed_again_and_again_is_set_right_each_time_and_told;
     edges, Light:
-        an_address_that_comes_back_with_another_mac_is_reached_within_a_second,
         each_of_many_short_jobs_gets_an_address_of_a_small_pool,
         hosts_whose_address_is_on_loopback_are_a_cluster,
         a_network_without_a_subnet_gets_none_that_any_host_routes,
@@ -145,6 +141,11 @@ const SCENES: &[Scene] = scenes! {
         a_stranger_without_the_key_learns_and_changes_nothing,
         busy_processors_kill_nobody,
         busy_processors_kill_nobody_at_the_slowest_gossip_either;
+    drift, Alone:
+        what_another_program_changes_is_set_right_or_told,
+        what_is_changed_again_and_again_is_set_right_each_time_and_told;
+    edges, Alone:
+        an_address_that_comes_back_with_another_mac_is_reached_within_a_second;
     restarts, Alone:
         a_container_is_reached_as_soon_as_it_is_attached,
         an_agent_that_stays_down_takes_nothing_from_its_hosts_traffic,

@@ -92,8 +92,9 @@ fn a_host_that_has_as_many_networks_as_it_can_is_refused_another_one_and_goes_on
         Change::Seat(id, Some(Seat { vni, transit }))
     });
     state.apply(&others.collect::<Vec<_>>());
-    let refused = attach(&cluster(&network(2), &[]), 2, "db").decide(&state, 0);
-    assert_eq!(refused, Err(AttachRefusal::TooManyNetworks));
+    let mut other = attach(&cluster(&network(2), &[]), 2, "db");
+    "net2".clone_into(&mut other.spec.network);
+    assert_eq!(other.decide(&state, 0), Err(AttachRefusal::TooManyNetworks));
     attach(&cluster(&network(1), &[]), 3, "app").decide(&state, 0).expect("it has a seat there");
 }
 

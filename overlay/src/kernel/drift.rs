@@ -50,9 +50,8 @@ pub(super) struct Baselines {
     read_at: Option<Instant>,
 }
 
-/// Everything is also looked at after a failure, again and again: settings, which are many files, are then read no more often than by
-/// audits.
-const FRESH: Duration = Duration::from_secs(25);
+/// Settings are many files, and inotify tells of almost every write: looks at everything read them again after this long only.
+const FRESH: Duration = Duration::from_secs(600);
 
 /// Settings of a segment's namespace that are no link's: those of all links, and of those to come.
 const OF_ALL: [(&str, u32); 2] = [("all", 0), ("default", u32::MAX)];

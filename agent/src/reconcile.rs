@@ -18,7 +18,7 @@ use overlay::datapath::rounds::{AUDIT, Rounds};
 use overlay::datapath::status::{Failure, LastRound, Reason, ReconcileStatus, Scope};
 use overlay::kernel::RealKernel;
 use overlay::model::host::Ways;
-use overlay::model::id::{EndpointId, NetworkId};
+use overlay::model::id::EndpointId;
 use overlay::model::intent::Intents;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -259,19 +259,13 @@ async fn answer<K: Kernel>(kernel: &mut K, state: &state::Handle, command: Comma
 fn log(status: &ReconcileStatus, before: &ReconcileStatus, intents: &Intents, released: &BTreeSet<EndpointId>) {
     let ended = |f: &Failure| matches!(f.scope, Scope::Endpoint(_, id) if released.contains(&id));
     for failure in status.new_failures(before).filter(|failure| !ended(failure)) {
-        let network = failure.scope.network().map(|id| display(network_name(id, &status.cluster, intents)));
+        let network = failure.scope.network().map(|id| display(status.cluster.name_of(id, intents)));
         let endpoint = match failure.scope {
             Scope::Endpoint(_, id) => intents.attachments.get(&id).map(|a| display(&a.endpoint.name)),
             Scope::Host | Scope::ForeignChain | Scope::Segment(_) | Scope::Entry(_) => None,
         };
         tracing::warn!(network, endpoint, %failure, "the kernel is not as it should be");
     }
-}
-
-/// What people call a network. A deleted one that still has endpoints here is in no cluster.
-fn network_name(id: NetworkId, cluster: &Cluster, intents: &Intents) -> String {
-    let shown = cluster.networks.get(&id).map(|view| view.shown_name());
-    shown.or_else(|| Some(intents.networks.get(&id)?.name.to_string())).unwrap_or_else(|| id.short())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use overlay::ledger::{AddressRequest, Input, Outcome};
 use overlay::model::addr::Mac;
 use overlay::model::endpoint::{Assigned, Endpoint};
 use overlay::model::host::{HostInfo, Phase};
-use overlay::model::id::HostId;
+use overlay::model::id::{HostId, NetworkId};
 use overlay::model::intent::{Attachment, NetnsRef};
 use overlay::model::network::{Name, Network, Range, Settings};
 

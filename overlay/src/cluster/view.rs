@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::cluster::endpoints::{Endpoints, Located};
 use crate::model::host::{HostInfo, Liveness};
 use crate::model::id::{HostId, NetworkId, Vni};
+use crate::model::intent::Intents;
 use crate::model::links::Links;
 use crate::model::member::Seal;
 use crate::model::network::{Lamport, Name, Network};
@@ -108,6 +109,13 @@ impl NetworkView {
 }
 
 impl Cluster {
+    /// What people call a network. A deleted one that still has endpoints on this host is in no cluster, but in its `intents`.
+    pub fn name_of(&self, network: NetworkId, intents: &Intents) -> String {
+        let shown = self.networks.get(&network).map(|view| view.shown_name());
+        let deleted = || intents.networks.get(&network).map(|network| network.name.to_string());
+        shown.or_else(deleted).unwrap_or_else(|| network.short())
+    }
+
     /// Is a host's identity alive at another address than the one that it calls from? Then its disk was copied.
     pub fn is_elsewhere(&self, caller: HostId, from: IpAddr) -> bool {
         // A host that boots with another address than before is heard before all of it is.

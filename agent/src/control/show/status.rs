@@ -52,10 +52,7 @@ impl Shown<'_> {
     }
 
     fn network_name(&self, id: NetworkId) -> String {
-        let view = self.cluster.networks.get(&id);
-        // A deleted network that still has endpoints here is in no view.
-        let deleted = || self.intents.networks.get(&id).map(|network| network.name.to_string());
-        view.map(|view| view.shown_name()).or_else(deleted).unwrap_or_else(|| id.short())
+        self.cluster.name_of(id, &self.intents)
     }
 
     /// The deleted networks that endpoints of this host are still in.

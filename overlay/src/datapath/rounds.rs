@@ -70,22 +70,18 @@ impl Rounds {
         now: Instant,
     ) -> Result<(Observed, Report), StepError> {
         let Due { desired, knowledge, look } = due;
-        let outcome = if look.is_empty() {
+        let mut outcome = if look.is_empty() {
             Ok((Observed::default(), Report::default()))
         } else {
             round(kernel, look, desired, *knowledge).await
         };
-        let outcome = match outcome {
-            Ok((observed, report)) => {
-                if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, desired)) {
-                    self.repairs.note(&report.done, now);
-                }
-                self.last = Some(Arc::clone(desired));
-                let report = self.announce(kernel, desired, &observed, report).await;
-                Ok((observed, report))
+        if let Ok((observed, report)) = &mut outcome {
+            if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, desired)) {
+                self.repairs.note(&report.done, now);
             }
-            Err(error) => Err(error),
-        };
+            self.last = Some(Arc::clone(desired));
+            self.announce(kernel, desired, observed, report).await;
+        }
         match &outcome {
             Ok((_, report)) if report.settled() => self.confirmed.set(Arc::clone(desired), *knowledge),
             Ok(_) | Err(_) => self.confirmed.forget(),
@@ -99,8 +95,8 @@ impl Rounds {
         kernel: &mut impl Kernel,
         desired: &Desired,
         observed: &Observed,
-        mut report: Report,
-    ) -> Report {
+        report: &mut Report,
+    ) {
         self.announcer.note(observed, &report.done);
         let steps = self.announcer.due(desired);
         if !steps.is_empty() {
@@ -109,7 +105,6 @@ impl Rounds {
             report.note(steps, results);
             self.announcer.note(observed, &report.done[before..]);
         }
-        report
     }
 
     /// An audit is due: the next round looks at everything.

@@ -225,11 +225,6 @@ pub(super) async fn default_routes(route: &Handle) -> Result<Vec<RouteMessage>, 
     Ok(routes(route, None).await?.into_iter().filter(is_default).collect())
 }
 
-/// Where everything goes by default that has no better route, IPv4 first.
-pub(super) async fn default_gateways(route: &Handle) -> Result<Vec<IpAddr>, Error> {
-    Ok(default_routes(route).await?.iter().filter_map(gateway).collect())
-}
-
 /// The interface that a route leads over, if it is one.
 pub(super) fn interface(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| match attribute {

@@ -149,8 +149,8 @@ impl RealKernel {
             SegmentStep::CreateUplink(uplink) => uplink::create(&self.host, self.segment(id)?, uplink).await,
             SegmentStep::UpdateUplink(uplink) => uplink::update(&self.host, self.segment(id)?, uplink).await,
             SegmentStep::Restore(_) => {
-                let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
-                drift::restore(&self.host, self.segments.get_mut(&id).ok_or_else(gone)?).await
+                let segment = self.segments.get_mut(&id).ok_or_else(|| segment_is_gone(id))?;
+                drift::restore(&self.host, segment).await
             }
             SegmentStep::DeleteUplink => {
                 let doing = || format!("remove the uplink {UPLINK}");
@@ -211,7 +211,10 @@ impl RealKernel {
     }
 
     fn open_segment(&self, id: NetworkId) -> Result<&Segment, StepError> {
-        let gone = || StepError::new(format!("look for the segment {}", id.short()), Cause::Gone);
-        self.segments.get(&id).ok_or_else(gone)
+        self.segments.get(&id).ok_or_else(|| segment_is_gone(id))
     }
+}
+
+fn segment_is_gone(id: NetworkId) -> StepError {
+    StepError::new(format!("look for the segment {}", id.short()), Cause::Gone)
 }

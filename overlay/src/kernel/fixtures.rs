@@ -56,16 +56,17 @@ impl Fixtures {
                 *own = addr::rooted(route, link.index, own).await.or_doing(doing)?;
             }
         }
+        let routes = addr::routes(route, None).await.or_doing(doing)?;
         let host_ifname = uplink_ifname(network);
         let outer = outer(host, changes, network, &host_ifname).await.or_doing(doing)?;
         let uplink = match (&outer, &inner) {
             (Some(outer), Some(inner)) => {
-                let ends = ((host, outer), (route, inner));
-                uplink::observe(ends.0, ends.1, &host_ifname, &addresses).await.or_doing(doing)?
+                let observed = uplink::observe((host, outer), (inner, &routes), &host_ifname, &addresses);
+                observed.await.or_doing(doing)?
             }
             _ => None,
         };
-        let strangers = strangers::read(route).await.or_doing(doing)?;
+        let strangers = strangers::read(route, routes).await.or_doing(doing)?;
         Ok(Self { firewall, filter, uplink, outer, strangers, addresses })
     }
 
@@ -84,7 +85,7 @@ async fn outer(
 ) -> Result<Option<Interface>, rtnetlink::Error> {
     // By its name: a dump of all the host's links may miss one while others come and go.
     let Some(outer) = link::named(&host.route, host_ifname.as_str()).await? else { return Ok(None) };
-    // Of one that is new nobody was told until now.
+    // Changes of a link that is new were not noted until now.
     if changes.set_uplink(network, outer.index) {
         return link::numbered(&host.route, outer.index).await;
     }

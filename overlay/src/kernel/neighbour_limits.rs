@@ -6,10 +6,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::settings::ROOT;
+
 /// What each limit has to be at least: entries that are never cleared, that are kept for five seconds, and that there are at most.
 /// Docker raises them to the same for its overlay networks.
 const LEAST: [(&str, u64); 3] = [("gc_thresh1", 8_192), ("gc_thresh2", 49_152), ("gc_thresh3", 65_536)];
-const ROOT: &str = "/proc/sys/net";
 
 /// A limit that was raised, or could not be.
 #[derive(Debug)]

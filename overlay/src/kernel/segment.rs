@@ -1,8 +1,6 @@
 //! The devices of a segment: its bridge and its tunnel; its uplink is in a file of its own.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -13,6 +11,7 @@ use super::error::{Meaning, OrDoing, Unless};
 use super::link::{self, Interface, Kind, PortFlags};
 use super::netns::{self, Netns, NetnsError, blocking};
 use super::netns_sockets::NetnsSockets;
+use super::settings::set_if_there;
 use super::{addr, fdb};
 use crate::datapath::desired::{Bridge, Tunnel};
 use crate::datapath::kernel_api::{Cause, StepError};
@@ -60,23 +59,6 @@ pub(super) async fn create(path: &Path, versions: &BTreeSet<IpVersion>) -> Resul
         link::set_up(&route, loopback.index).await.or_doing(doing)?;
     }
     blocking(move || netns::keep(&netns).map(|()| netns)).await.or_doing(doing)
-}
-
-/// Writes a setting of the calling thread's namespace if it has another value: each write is news for whoever watches it.
-pub(super) fn set_if_other(name: &str, value: &str) -> io::Result<()> {
-    let is_same = |text: String| text.trim() == value;
-    if fs::read_to_string(Path::new("/proc/sys/net").join(name)).is_ok_and(is_same) {
-        return Ok(());
-    }
-    set_if_there(name, value)
-}
-
-/// Writes a setting of the calling thread's namespace; a kernel without it needs none.
-pub(super) fn set_if_there(name: &str, value: &str) -> io::Result<()> {
-    match fs::write(Path::new("/proc/sys/net").join(name), value) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 /// Removes all links in a segment, and with them their ends in the containers and in the host's namespace: a namespace that ends

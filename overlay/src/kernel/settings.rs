@@ -1,14 +1,14 @@
-//! The settings that a link has under `/proc/sys/net`, as they are and as they were.
+//! The settings of a network namespace under `/proc/sys/net`: writing one, and what those of a link are and were.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const ROOT: &str = "/proc/sys/net";
+pub(super) const ROOT: &str = "/proc/sys/net";
 /// Where the settings of links are: for each link a directory of its name.
 const DIRECTORIES: [&str; 4] = ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"];
-/// What the kernel changes with the link's MTU, and what may be read by nobody.
+/// The kernel changes the first with the link's MTU, and lets no program read the second.
 const LEFT_OUT: [&str; 2] = ["mtu", "stable_secret"];
 
 /// The values of a link's settings, each by its path under `/proc/sys/net`.
@@ -17,6 +17,23 @@ pub(super) type Settings = BTreeMap<PathBuf, String>;
 /// The directories with the settings of a link.
 pub(super) fn directories(link: &str) -> impl Iterator<Item = PathBuf> {
     DIRECTORIES.into_iter().map(move |directory| Path::new(ROOT).join(directory).join(link))
+}
+
+/// Writes a setting of the calling thread's namespace; a kernel without it needs none.
+pub(super) fn set_if_there(name: impl AsRef<Path>, value: &str) -> io::Result<()> {
+    match fs::write(Path::new(ROOT).join(name), value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a setting of the calling thread's namespace if it has another value: a program that watches it is told of each write.
+pub(super) fn set_if_other(name: &str, value: &str) -> io::Result<()> {
+    let is_same = |text: String| text.trim() == value;
+    if fs::read_to_string(Path::new(ROOT).join(name)).is_ok_and(is_same) {
+        return Ok(());
+    }
+    set_if_there(name, value)
 }
 
 /// All settings of a link of the calling thread's namespace. A version of IP that the link has not has none.
@@ -43,16 +60,9 @@ pub(super) fn read(link: &str) -> io::Result<Settings> {
     Ok(settings)
 }
 
-/// Sets those back that are otherwise than `before`, in the calling thread's namespace.
+/// Sets those back that are otherwise than `before`, in the calling thread's namespace. A setting may have gone with its link.
 pub(super) fn restore(before: &Settings, now: &Settings) -> io::Result<()> {
-    for (name, value) in changed(before, now) {
-        match fs::write(Path::new(ROOT).join(name), value) {
-            // It has gone with its link.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
-        }
-    }
-    Ok(())
+    changed(before, now).try_for_each(|(name, value)| set_if_there(name, value))
 }
 
 /// Of the settings that both have, those that differ; with the values that they had.

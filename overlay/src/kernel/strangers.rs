@@ -31,9 +31,8 @@ const OF_KERNEL: [(AddressFamily, u32, u8); 5] = [
     (AddressFamily::Inet6, 32_766, 254),
 ];
 
-/// What there is in a segment.
-pub(super) async fn read(route: &Handle) -> Result<Vec<Stranger>, Error> {
-    let routes = addr::routes(route, None).await?;
+/// What there is in a segment that has these `routes`.
+pub(super) async fn read(route: &Handle, routes: Vec<RouteMessage>) -> Result<Vec<Stranger>, Error> {
     let mut strangers: Vec<Stranger> = routes.into_iter().filter(is_strange).map(Stranger::Route).collect();
     for version in [rtnetlink::IpVersion::V4, rtnetlink::IpVersion::V6] {
         let family = if version == rtnetlink::IpVersion::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };

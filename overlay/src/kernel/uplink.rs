@@ -10,7 +10,8 @@ use super::addr;
 use super::error::{OrDoing, Unless};
 use super::link::{self, Interface, Kind};
 use super::netns_sockets::NetnsSockets;
-use super::segment::{index_of, set_if_other, veth};
+use super::segment::{index_of, veth};
+use super::settings::set_if_other;
 use crate::datapath::desired::{Prefixed, Transit, Uplink, is_transit};
 use crate::datapath::kernel_api::{Cause, StepError};
 use crate::datapath::names::UPLINK;
@@ -142,10 +143,10 @@ async fn set_default_routes(route: &Handle, transits: &[Transit]) -> Result<(), 
     Ok(())
 }
 
-/// What is there of it; `None` if its ends are not a pair.
+/// What is there of it; `None` if its ends are not a pair. `routes` are those of the segment.
 pub(super) async fn observe(
     (host, outer): (&NetnsSockets, &Interface),
-    (segment, inner): (&Handle, &Interface),
+    (inner, routes): (&Interface, &[RouteMessage]),
     host_ifname: &IfName,
     addresses: &BTreeMap<u32, Vec<Prefixed>>,
 ) -> Result<Option<ObservedUplink>, Error> {
@@ -170,7 +171,7 @@ pub(super) async fn observe(
     let [outer_local, inner_local] = &LINK_LOCALS;
     let both_whole = whole(&outer_addresses, outer_local) && whole(inner_addresses, inner_local);
     let is_right = |end: &Interface| end.up && end.mtu == MTU && end.master.is_none();
-    let gateways = addr::default_gateways(segment).await?;
+    let gateways = routes.iter().filter(|route| addr::is_default(route)).filter_map(addr::gateway);
     let leads_out = transits.iter().map(|transit| transit.host).eq(gateways);
 
     let ours = |gateway: &IpAddr| transits.iter().any(|transit| transit.segment == *gateway);

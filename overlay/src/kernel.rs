@@ -3,8 +3,8 @@
 //! Owns what [`crate::datapath::observed::Observed`] shows: the namespaces under `RUN_DIR/netns` with all that is in them, in the
 //! host's namespace the links `ovu*`, the table `inet overlay` and the switches for forwarding, and in a container's
 //! namespace the one interface that an endpoint asks for. In the few chains of others that [`crate::datapath::foreign_chains`] names it puts rules of
-//! its own, marked by their comments, and takes just those out again. Never touches anything else: no foreign link, route,
-//! rule or interface, whatever its name.
+//! its own, marked by their comments, and takes just those out again. [`neighbour_limits`] raises the machine's limits on neighbours. Never
+//! touches anything else: no foreign link, route, rule or interface, whatever its name.
 //!
 //! All goes over netlink, but for one program: `nft`, which compiles the rules. Each namespace has its own sockets,
 //! made inside it ([`netns`]) and used one question at a time, since the kernel answers a second dump with EBUSY.
@@ -75,7 +75,7 @@ use crate::model::id::NetworkId;
 pub struct Config {
     /// Where the daemon keeps what lives as long as the host is up; the segments' namespaces are in `netns` under it.
     pub run_dir: PathBuf,
-    /// The VTEP's address: what the link carries that has it is followed.
+    /// The VTEP's address.
     pub vtep: IpAddr,
 }
 

@@ -18,8 +18,9 @@ use overlay_gossip::Announcement;
 /// the revisions of others only with their leases. Leases are announced at once, with the revision of that moment.
 const REVISION_DELAY: Duration = Duration::from_secs(30);
 
-/// What this host says of itself, as far as other hosts will believe it: what they could not read they would leave out, and only they
-/// would know why. Gives also what is left out, each with its key and the reason. Texts that `before` has were checked before.
+/// The parts of this host's record that other hosts can read, and the other parts, each with its key and the reason. Another host leaves
+/// out a part that it can't read, and only its own log says why: so this host reads each part first. Texts that `before` has were
+/// checked before.
 pub fn readable(record: &Record, before: &Announcement) -> (Announcement, Vec<(String, WireError)>) {
     let mut texts = encode_record(&record.for_others());
     let mut refused = Vec::new();

@@ -75,7 +75,8 @@ impl Announcer {
         }
     }
 
-    /// The steps that tell what is to be told; of what has gone meanwhile nobody is told.
+    /// The steps that tell containers of the addresses that they have to hear of. An address that has left the segment meanwhile is left
+    /// out.
     pub fn due(&mut self, desired: &Desired) -> Vec<Step> {
         let mut steps = Vec::new();
         for (id, history) in self.segments.iter_mut().filter(|(_, history)| !history.due.is_empty()) {

@@ -1,7 +1,8 @@
 //! What another program undoes again and again.
 //!
-//! A repair is a step of a round for which nothing else was desired than before: somebody has changed the kernel by hand. It is
-//! repaired each time. If that happens often, people are told: two programs do not agree, and only a person can end that.
+//! A round that desires the same as the round before should find nothing to do. If it has a step to do, another program or a person has
+//! changed the kernel, and the step is a repair. The agent repairs each time. If it has to do the same repair often, `status` says so:
+//! two programs do not agree, and only a person can end that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

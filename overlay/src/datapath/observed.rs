@@ -14,8 +14,8 @@ use crate::model::intent::AtPath;
 /// All that is ours in the kernel of this host, and what it meets there.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Observed {
-    /// MTU in bytes of the ways to the other hosts, the smallest; while there are none, of the link that has the VTEP's address, or
-    /// of those to everywhere if that is the loopback's. `None` if none of them is there.
+    /// The smallest MTU in bytes of the routes to the other hosts. While no other host is known, it is the MTU of the link that has the
+    /// VTEP's address; if that link is the loopback interface, that of the default route. `None` if there is no such link.
     pub underlay_mtu: Option<u32>,
     /// What the host routes elsewhere of the pools that subnets of networks come from; `None` if the host was not looked at.
     pub routed: Option<BTreeSet<Subnet>>,
@@ -54,11 +54,11 @@ pub struct ObservedSegment {
     pub half_remotes: BTreeSet<Mac>,
     /// Permanent neighbours on the bridge: what it answers ARP from.
     pub neighbours: Arc<BTreeMap<IpAddr, Mac>>,
-    /// What somebody has changed that is left as the kernel makes it.
+    /// The attributes that another program or a person has changed, and that the agent itself never sets.
     pub altered: BTreeSet<Altered>,
 }
 
-/// An attribute that this program leaves as the kernel makes it, and somebody has changed.
+/// An attribute of an object of ours that the agent itself never sets, and that another program or a person has changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Altered {
     /// What it is of: the name of a link; `all` and `default` stand for all links of the segment, and for those to come.

@@ -55,7 +55,7 @@ fn ethernet(to: [u8; 6], from: Mac, ethertype: u16) -> Vec<u8> {
     [to.as_slice(), from.as_bytes(), &ethertype.to_be_bytes()].concat()
 }
 
-/// A request for an address by the one who has it (RFC 826): Ethernet (1), IPv4 (0x0800), lengths 6 and 4, request (1).
+/// A request in which a container asks for its own address (RFC 826): Ethernet (1), IPv4 (0x0800), lengths 6 and 4, request (1).
 fn arp(address: Ipv4Addr, mac: Mac) -> Vec<u8> {
     let mut frame = ethernet([0xff; 6], mac, ETHERTYPE_ARP);
     frame.extend([0, 1, 0x08, 0, 6, 4, 0, 1]);

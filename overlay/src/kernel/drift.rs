@@ -1,9 +1,9 @@
 //! What other programs have changed of the links of a segment, and setting it back.
 //!
-//! For what this program sets itself a plan says what is right. Of all other attributes of a link, and of its settings, that is right
-//! what they were when the link was first seen: for a link that this agent has made, as the kernel makes one.
+//! A plan says which values are right of the attributes that this program sets itself. Every other attribute of a link, and every setting
+//! of it, should have the value that the agent saw first: for a link that this agent has made, the kernel's default.
 //!
-//! Owns what was first seen. Decides nothing: a plan says that it is set back.
+//! Owns the values that were seen first. Decides nothing: a plan says that they are set back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

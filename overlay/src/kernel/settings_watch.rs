@@ -1,7 +1,7 @@
 //! Noticing that somebody writes a setting under `/proc/sys/net`: of most of them the kernel tells nothing by netlink.
 //!
-//! inotify tells of writes through the file system that is watched. Who writes through another mount of `/proc` is noticed by the next
-//! audit.
+//! inotify tells of writes through the mount that is watched. A write through another mount of `/proc` is seen when all settings are read
+//! again.
 
 use std::collections::HashMap;
 use std::io;

@@ -90,7 +90,7 @@ impl Changes {
         uplinks.insert(index, network) != Some(network)
     }
 
-    /// These links lead to the other hosts and to the world. Of one that is new nobody was told until now.
+    /// These links lead to the other hosts and to the world. Changes of a link that is new among them were not noted until now.
     pub(super) fn set_ways(&self, links: BTreeSet<u32>) {
         let mut segments = self.segments();
         let is_new = !links.is_subset(&segments.known.ways);

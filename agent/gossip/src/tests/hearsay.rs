@@ -1,4 +1,4 @@
-//! Who tells whom of the dead.
+//! A host that starts after another host has died passes no word of the dead host on.
 
 use chitchat::{ChitchatId, NodeState};
 

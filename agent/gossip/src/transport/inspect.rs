@@ -31,7 +31,7 @@ pub(crate) type Entry = (ChitchatId, [Version; 3]);
 pub(crate) struct Summary {
     /// Incarnations in its digest.
     pub digest: usize,
-    /// Those of them with a heartbeat of 0: the sender has not heard them alive.
+    /// How many incarnations of the digest have a heartbeat of 0: the sender has not heard these alive.
     pub unheard: usize,
     /// Incarnations that it brings changes of, each with the highest version.
     pub deltas: Vec<(ChitchatId, Version)>,

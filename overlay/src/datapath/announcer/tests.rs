@@ -52,7 +52,7 @@ fn containers_are_told_of_an_address_that_has_another_mac_than_it_had() {
     let mut announcer = Announcer::default();
     let first = [made(), put("10.0.0.2", 1), put("fd00::2", 1)];
     let nothing = BTreeMap::new();
-    assert_eq!(tell(&mut announcer, &first, &[("10.0.0.2", 1), ("fd00::2", 1)]), nothing, "nobody has met them");
+    assert_eq!(tell(&mut announcer, &first, &[("10.0.0.2", 1), ("fd00::2", 1)]), nothing, "no container has met them");
     assert_eq!(tell(&mut announcer, &[put("10.0.0.2", 1)], &[("10.0.0.2", 1)]), nothing, "it is back with the same");
     assert_eq!(tell(&mut announcer, &[put("10.0.0.2", 2)], &[("10.0.0.2", 2)]), [(ip("10.0.0.2"), mac(2))].into());
     assert_eq!(tell(&mut announcer, &[], &[("10.0.0.2", 2)]), nothing, "once is enough");

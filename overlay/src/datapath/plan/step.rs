@@ -68,7 +68,7 @@ pub enum SegmentStep {
     UpdateUplink(Uplink),
     /// Remove the uplink.
     DeleteUplink,
-    /// Set back what somebody has changed that is left as the kernel makes it.
+    /// Set these attributes back, which another program or a person has changed.
     Restore(BTreeSet<Altered>),
     /// Make an endpoint's veth pair and set up the container's end; marked as whole at the end.
     CreatePort(EndpointId, Port),
